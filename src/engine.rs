@@ -1,0 +1,415 @@
+//! The container engine of one host: a narrow trait, the real one over the Docker API, and a strict fake.
+//!
+//! Every `ensure_*`, `start`, `stop` and `remove` is idempotent: done twice, the second does nothing and succeeds.
+
+pub mod docker;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake;
+pub mod translate;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::Stream;
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWrite;
+
+use crate::graph::{Container, Protocol};
+use crate::ids::ProjectName;
+use crate::place::HostFacts;
+use crate::plan::{ObservedContainer, ObservedHost};
+
+/// Labels that orch writes and reads. Docker Compose's own are kept so that its tools see orch's containers.
+pub mod label {
+    /// Project name.
+    pub const PROJECT: &str = "com.docker.compose.project";
+    /// Service name.
+    pub const SERVICE: &str = "com.docker.compose.service";
+    /// Number of the replica, from 1.
+    pub const NUMBER: &str = "com.docker.compose.container-number";
+    /// `True` on containers that `run` made, else `False`.
+    pub const ONEOFF: &str = "com.docker.compose.oneoff";
+    /// Hash of the service's spec.
+    pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
+    /// Id of the image.
+    pub const IMAGE: &str = "com.docker.compose.image";
+    /// `db:service_healthy:true,…`.
+    pub const DEPENDS_ON: &str = "com.docker.compose.depends_on";
+    /// Version of the tool.
+    pub const VERSION: &str = "com.docker.compose.version";
+    /// Directory that relative paths refer to.
+    pub const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
+    /// The compose files, comma separated.
+    pub const CONFIG_FILES: &str = "com.docker.compose.project.config_files";
+    /// Key of a network.
+    pub const NETWORK: &str = "com.docker.compose.network";
+    /// Key of a volume.
+    pub const VOLUME: &str = "com.docker.compose.volume";
+    /// orch: hash of the spec; its presence says that orch made the container.
+    pub const SPEC_HASH: &str = "orch.spec-hash";
+    /// orch: revision that the container was made for.
+    pub const REVISION: &str = "orch.revision";
+    /// orch: generation of the desired state when the container was made.
+    pub const GENERATION: &str = "orch.generation";
+    /// orch: `agent` on the agent's own container.
+    pub const ROLE: &str = "orch.role";
+}
+
+/// What went wrong, whose fault it is and whether to try again.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No engine answers at the address.
+    #[error("no container engine answers at {address}")]
+    Unreachable {
+        /// The socket tried.
+        address: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The socket may not be opened.
+    #[error("no permission to use the container engine at {address}")]
+    Permission {
+        /// The socket tried.
+        address: String,
+    },
+    /// The thing named is not there.
+    #[error("{what} `{name}` does not exist")]
+    NotFound {
+        /// `container`, `network`, `volume`, `image`.
+        what: &'static str,
+        /// Its name or id.
+        name: String,
+    },
+    /// The engine refused because of something that is there already: a name, a subnet, a container in use.
+    #[error("{action}: {message}")]
+    Conflict {
+        /// What was tried.
+        action: String,
+        /// The engine's words.
+        message: String,
+    },
+    /// The engine has no room left.
+    #[error("{action}: no space left on the engine's disk")]
+    NoSpace {
+        /// What was tried.
+        action: String,
+    },
+    /// The engine refused the request as wrong (400); trying again will not help.
+    #[error("{action}: {message}")]
+    Refused {
+        /// What was tried.
+        action: String,
+        /// The engine's words.
+        message: String,
+    },
+    /// Anything else; worth trying again.
+    #[error("{action}: {message}")]
+    Failed {
+        /// What was tried.
+        action: String,
+        /// The engine's words, or the transport's.
+        message: String,
+    },
+}
+
+impl EngineError {
+    /// Returns whether the same request may succeed later without anybody changing the project.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::NoSpace { .. } | Self::Failed { .. })
+    }
+}
+
+/// Result of an engine call.
+pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+/// Everything needed to make one container, addresses and host paths resolved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// Name on the engine.
+    pub name: String,
+    /// What the compose file asks for.
+    pub container: Container,
+    /// Image id or reference to make it from.
+    pub image: String,
+    /// All labels, orch's, Compose's and the user's.
+    pub labels: BTreeMap<String, String>,
+    /// Network namespace.
+    pub network: SpecNetwork,
+    /// Engine names of volumes, by key of the graph.
+    pub volume_names: BTreeMap<String, String>,
+    /// Anonymous volumes to take over: target to engine name.
+    pub carried_volumes: BTreeMap<String, String>,
+    /// Read-only file mounts that orch adds: host path to container path (`resolv.conf`, configs, secrets).
+    pub file_binds: Vec<(String, String)>,
+    /// Ports that the engine publishes (`mode: host`).
+    pub host_ports: Vec<HostPort>,
+    /// Ports to mark as exposed.
+    pub exposed: Vec<(u16, Protocol)>,
+    /// Seconds between stop signal and kill.
+    pub stop_grace: Duration,
+}
+
+/// Network namespace of a container to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpecNetwork {
+    /// Member of these networks, default route first.
+    Networks(Vec<SpecAttachment>),
+    /// `host`, `none`, `bridge`, `container:<id>`.
+    Mode(String),
+}
+
+/// Membership of a container to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecAttachment {
+    /// Engine name of the network.
+    pub network: String,
+    /// Aliases that the engine shows (orch's DNS does not read them).
+    pub aliases: Vec<String>,
+    /// Fixed address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Fixed hardware address.
+    pub mac: Option<String>,
+}
+
+/// A port that the engine publishes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPort {
+    /// Address on the host.
+    pub host_ip: Option<IpAddr>,
+    /// Port or range on the host; `None`: the engine chooses.
+    pub published: Option<(u16, u16)>,
+    /// Port in the container.
+    pub target: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// A network to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkSpec {
+    /// Name on the engine.
+    pub name: String,
+    /// Driver.
+    pub driver: String,
+    /// Options of the driver.
+    pub driver_opts: BTreeMap<String, String>,
+    /// No way out.
+    pub internal: bool,
+    /// Others may attach.
+    pub attachable: bool,
+    /// Subnet.
+    pub subnet: Ipv4Net,
+    /// Address of the bridge.
+    pub gateway: Ipv4Addr,
+    /// Range for this host's containers.
+    pub ip_range: Ipv4Net,
+    /// All labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A volume to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSpec {
+    /// Name on the engine.
+    pub name: String,
+    /// Driver.
+    pub driver: String,
+    /// Options of the driver.
+    pub driver_opts: BTreeMap<String, String>,
+    /// All labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Something that happened on the engine; says where to look, never what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineEvent {
+    /// `container`, `network`, `volume`, `image`, `daemon`.
+    pub kind: String,
+    /// `die`, `start`, `health_status: healthy`, `kill`, `stop`, `destroy`, `connect`, …
+    pub action: String,
+    /// Id of the thing.
+    pub id: String,
+    /// The engine's attributes: name, labels, `exitCode`, `signal`.
+    pub attributes: BTreeMap<String, String>,
+    /// Nanoseconds since 1970.
+    pub time_nanos: i64,
+}
+
+/// A piece of a container's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogChunk {
+    /// Whether it came from standard error.
+    pub stderr: bool,
+    /// Bytes as written; a line may be split over chunks.
+    pub bytes: Bytes,
+}
+
+/// What part of the logs is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct LogQuery {
+    /// Stay and send what comes.
+    pub follow: bool,
+    /// Only this many last lines; `None`: all.
+    pub tail: Option<u64>,
+    /// Only since then, seconds since 1970.
+    pub since: Option<i64>,
+    /// Only until then, seconds since 1970.
+    pub until: Option<i64>,
+    /// Put the engine's RFC 3339 time before each line.
+    pub timestamps: bool,
+}
+
+/// A command to run inside a running container.
+#[derive(Debug, Clone, Default)]
+pub struct ExecSpec {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// `KEY=value`.
+    pub env: Vec<String>,
+    /// User.
+    pub user: Option<String>,
+    /// Working directory.
+    pub working_dir: Option<String>,
+    /// Allocate a terminal.
+    pub tty: bool,
+    /// Connect standard input.
+    pub stdin: bool,
+    /// Do not wait nor connect.
+    pub detach: bool,
+    /// All rights.
+    pub privileged: bool,
+}
+
+/// A running `exec`.
+pub struct ExecSession {
+    /// Engine id, for [`Engine::exec_exit_code`] and [`Engine::exec_resize`].
+    pub id: String,
+    /// Its output until it ends.
+    pub output: BoxStream<'static, Result<LogChunk>>,
+    /// Its standard input; shut down to pass on the end of file.
+    pub input: Pin<Box<dyn AsyncWrite + Send>>,
+}
+
+/// A stream that can be sent between tasks.
+pub type BoxStream<'a, T> = Pin<Box<dyn Stream<Item = T> + Send + 'a>>;
+
+/// What the engine says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EngineInfo {
+    /// `20.10.24`.
+    pub version: String,
+    /// Negotiated API version, `1.41`.
+    pub api_version: String,
+    /// What placement needs.
+    pub facts: HostFacts,
+    /// `apparmor`, `selinux`, `seccomp`, `userns`, `rootless`.
+    pub security: Vec<String>,
+    /// Directory of the engine's data.
+    pub root_dir: String,
+}
+
+/// Progress of a pull.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullProgress {
+    /// Layer.
+    pub id: String,
+    /// `Downloading`, `Extracting`, …
+    pub status: String,
+    /// Bytes done.
+    pub current: u64,
+    /// Bytes in all; 0: not known.
+    pub total: u64,
+}
+
+/// One host's container engine.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// Says what it is; also the test whether it answers.
+    async fn info(&self) -> Result<EngineInfo>;
+
+    /// Lists the project's containers (all states), all networks, and all volumes.
+    ///
+    /// Exits are reported with `by_itself: false`: only who watched the events can know better.
+    async fn observe(&self, project: Option<&ProjectName>) -> Result<ObservedHost>;
+
+    /// Looks at one container, whosever it is.
+    async fn inspect_container(&self, id_or_name: &str) -> Result<ObservedContainer>;
+
+    /// Returns the id of the image that `reference` means here, or `None`.
+    async fn image_id(&self, reference: &str) -> Result<Option<String>>;
+
+    /// Pulls an image; progress is sent until it ends.
+    fn pull<'a>(&'a self, reference: &'a str, platform: Option<&'a str>) -> BoxStream<'a, Result<PullProgress>>;
+
+    /// Loads images from a `docker save` archive.
+    async fn load_image(&self, archive: Bytes) -> Result<()>;
+
+    /// Removes an image's reference; `Ok` when it is not there.
+    async fn remove_image(&self, reference: &str) -> Result<()>;
+
+    /// Makes the network unless one of this name is there. Returns its id.
+    async fn ensure_network(&self, spec: &NetworkSpec) -> Result<String>;
+
+    /// Removes a network; `Ok` when it is not there.
+    async fn remove_network(&self, name: &str) -> Result<()>;
+
+    /// Makes the volume unless one of this name is there.
+    async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<()>;
+
+    /// Removes a volume with its data; `Ok` when it is not there.
+    async fn remove_volume(&self, name: &str) -> Result<()>;
+
+    /// Makes a container, connected to all its networks, not started. Returns its id.
+    ///
+    /// # Errors
+    /// `Conflict` when the name is taken by a container with other labels; the same spec hash and generation under
+    /// the name is taken for ours and its id returned. On any error nothing half made is left.
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<String>;
+
+    /// Starts a container; `Ok` when it runs. Returns what it is now.
+    async fn start_container(&self, id_or_name: &str) -> Result<ObservedContainer>;
+
+    /// Stops a container; `Ok` when it is stopped or gone.
+    async fn stop_container(&self, id_or_name: &str, grace: Duration) -> Result<()>;
+
+    /// Sends a signal.
+    async fn kill_container(&self, id_or_name: &str, signal: &str) -> Result<()>;
+
+    /// Thaws a paused container; `Ok` when it is not paused.
+    async fn unpause_container(&self, id_or_name: &str) -> Result<()>;
+
+    /// Removes a container, killing it if it runs; `Ok` when it is gone. `volumes`: its anonymous volumes too.
+    async fn remove_container(&self, id_or_name: &str, volumes: bool) -> Result<()>;
+
+    /// Renames a container.
+    async fn rename_container(&self, id_or_name: &str, name: &str) -> Result<()>;
+
+    /// Streams a container's output.
+    fn logs<'a>(&'a self, id_or_name: &'a str, query: &LogQuery) -> BoxStream<'a, Result<LogChunk>>;
+
+    /// Streams what happens from now on, or from `since` (nanoseconds since 1970) where the engine still knows it.
+    fn events(&self, since: Option<i64>) -> BoxStream<'static, Result<EngineEvent>>;
+
+    /// Starts a command in a container.
+    async fn exec(&self, id_or_name: &str, spec: &ExecSpec) -> Result<ExecSession>;
+
+    /// Tells an exec's terminal its size.
+    async fn exec_resize(&self, exec: &str, rows: u16, columns: u16) -> Result<()>;
+
+    /// Returns the exit code of an ended exec.
+    async fn exec_exit_code(&self, exec: &str) -> Result<i64>;
+
+    /// Waits until the container does not run any more. Returns its exit code.
+    async fn wait_container(&self, id_or_name: &str) -> Result<i64>;
+
+    /// Returns the main process id of a running container, as seen on the engine's host.
+    async fn container_pid(&self, id_or_name: &str) -> Result<Option<u32>>;
+}

@@ -1,0 +1,6 @@
+//! What touches the host below Docker: packet filter, addresses, mounts, files. All `unsafe` and all child processes
+//! (but ssh) live here.
+
+pub mod files;
+pub mod network;
+pub mod sockets;

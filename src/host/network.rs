@@ -1,0 +1,82 @@
+//! Redirect rules, firewall openings and virtual addresses of one host: observed, compared, set.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use async_trait::async_trait;
+use ipnet::Ipv4Net;
+
+use crate::graph::Protocol;
+
+/// All that orch wants of a host's packet filter and interfaces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostNetworkSpec {
+    /// One for each bridge of a network that orch made.
+    pub bridges: Vec<BridgeSpec>,
+    /// Published ports, to be let through a firewall that drops by default.
+    pub published: Vec<OpenPort>,
+}
+
+/// A published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OpenPort {
+    /// Address; `None`: all.
+    pub host_ip: Option<IpAddr>,
+    /// Port.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// What one bridge needs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BridgeSpec {
+    /// Interface.
+    pub bridge: String,
+    /// Its own address.
+    pub gateway: Ipv4Addr,
+    /// Where virtual addresses come from.
+    pub vips: Ipv4Net,
+    /// Virtual addresses in use: secondary addresses of the bridge.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Port at the gateway that takes TCP for the virtual addresses.
+    pub lb_port: u16,
+    /// Port at the gateway that answers DNS over UDP and TCP.
+    pub dns_port: u16,
+}
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum HostNetworkError {
+    /// A tool of the host is missing or failed.
+    #[error("`{command}` failed on the host: {message}")]
+    Command {
+        /// What was run.
+        command: String,
+        /// Its last words.
+        message: String,
+    },
+    /// The kernel refused a change of addresses or a look-up of routes.
+    #[error("{action}: {message}")]
+    Kernel {
+        /// What was tried.
+        action: String,
+        /// The kernel's words.
+        message: String,
+    },
+}
+
+/// Result of a call.
+pub type Result<T, E = HostNetworkError> = std::result::Result<T, E>;
+
+/// A host's packet filter, addresses and routes.
+#[async_trait]
+pub trait HostNetwork: Send + Sync {
+    /// Makes the host agree with `spec`; looks first and writes only what differs. Returns what it had to mend, for the log.
+    async fn ensure(&self, spec: &HostNetworkSpec) -> Result<Vec<String>>;
+
+    /// Removes every rule, chain and address that orch ever made.
+    async fn remove_all(&self) -> Result<()>;
+
+    /// Returns the destinations of all IPv4 routes but the default ones: what a new subnet must not overlap.
+    async fn routes(&self) -> Result<Vec<Ipv4Net>>;
+}

@@ -1,0 +1,86 @@
+//! What the load balancer knows: which services stand behind which virtual addresses and published ports.
+//!
+//! A table is a value: made whole from desired and observed state, swapped in whole, read without locks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use crate::graph::Protocol;
+use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
+
+/// All that the load balancer of one host knows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LbTable {
+    /// Grows with every table.
+    pub version: u64,
+    /// By virtual address. Addresses are unique over all projects of a host, because subnets are.
+    pub vips: BTreeMap<Ipv4Addr, Vip>,
+    /// Published ports.
+    pub published: BTreeMap<PublishedKey, Published>,
+}
+
+/// A virtual address.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vip {
+    /// The network that it belongs to: only connections that came in there may use it.
+    pub network: NetworkId,
+    /// What stands behind it.
+    pub backend: Arc<Backend>,
+}
+
+/// A network of a project.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NetworkId {
+    /// The project.
+    pub project: ProjectName,
+    /// Key of the network.
+    pub network: ResourceKey,
+}
+
+/// Where a published port listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublishedKey {
+    /// Address; `None`: all, IPv4 and IPv6.
+    pub host_ip: Option<IpAddr>,
+    /// Port.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// What stands behind a published port.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Published {
+    /// Port in the container.
+    pub target: u16,
+    /// The service.
+    pub backend: Arc<Backend>,
+}
+
+/// A service as seen from one network (or from outside).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backend {
+    /// The project.
+    pub project: ProjectName,
+    /// The service.
+    pub service: ServiceName,
+    /// Its ready pods, in order of their number.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A ready pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The pod.
+    pub pod: PodId,
+    /// Engine id of its container: a pod that was made anew is another endpoint.
+    pub container: String,
+    /// Its host.
+    pub host: HostName,
+    /// Its address in the network concerned.
+    pub address: Ipv4Addr,
+}
+
+/// Pods that must get no new connections although they are ready: they are being drained.
+pub type Draining = BTreeSet<String>;

@@ -1,0 +1,76 @@
+//! The typed compose model: what `load` returns. Serialised it is Docker Compose's canonical form, so `orch config`
+//! prints it as is; keys keep the specification's spelling and sorting.
+//!
+//! Everything here is resolved: variables replaced, files merged, short forms made long, relative paths absolute,
+//! environment files read, implied dependencies and networks added, services of inactive profiles left out.
+
+pub mod deploy;
+pub mod health;
+pub mod network;
+pub mod quantity;
+pub mod service;
+pub mod volume;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ProjectName, ResourceKey, ServiceName};
+
+pub use deploy::{Deploy, DeployMode, DeployPlacement, Preference, Reservations, ResourceLimits, ResourcesSpec};
+pub use health::Healthcheck;
+pub use network::{Ipam, IpamConfig, Network, ServiceNetwork};
+pub use quantity::{Bytes, Cpus, GoDuration};
+pub use service::{
+    Command, ConditionName, DependsOn, Device, Extensions, FileReference, Logging, PortMapping, Service, Ulimit,
+};
+pub use volume::{BindOptions, MountType, ServiceVolume, TmpfsOptions, Volume, VolumeOptions};
+
+/// A project.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Its name.
+    pub name: ProjectName,
+    /// Enabled services.
+    #[serde(default)]
+    pub services: BTreeMap<ServiceName, Service>,
+    /// Networks.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub networks: BTreeMap<ResourceKey, Network>,
+    /// Volumes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<ResourceKey, Volume>,
+    /// Configs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub configs: BTreeMap<ResourceKey, FileObject>,
+    /// Secrets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<ResourceKey, FileObject>,
+    /// Top-level `x-` keys.
+    #[serde(flatten)]
+    pub extensions: BTreeMap<String, serde_json::Value>,
+}
+
+/// A config or a secret: exactly one of the sources is set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FileObject {
+    /// Name on the platform.
+    pub name: String,
+    /// Absolute path of a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The content itself (configs only).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// Variable of the project's environment that holds the content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// Managed by somebody else.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub external: bool,
+    /// Labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}

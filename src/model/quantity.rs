@@ -1,0 +1,167 @@
+//! Quantities with Docker Compose's printed forms: byte sizes as decimal text, durations as Go prints them.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A number of bytes; printed as a decimal string. `-1` (unlimited) occurs only where the specification allows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub i64);
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    /// Reads what it prints; `load` has turned `64m` and the like into that form before.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// A number of CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cpus(pub f64);
+
+/// A duration; printed as Go prints it (`1m30s`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GoDuration(pub Duration);
+
+impl fmt::Display for GoDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanos = self.0.as_nanos();
+        if nanos == 0 {
+            return f.write_str("0s");
+        }
+        if nanos < 1_000 {
+            return write!(f, "{nanos}ns");
+        }
+        if nanos < 1_000_000 {
+            return write!(f, "{}µs", decimal(nanos, 1_000));
+        }
+        if nanos < 1_000_000_000 {
+            return write!(f, "{}ms", decimal(nanos, 1_000_000));
+        }
+        let seconds = self.0.as_secs();
+        let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+        if hours > 0 {
+            write!(f, "{hours}h")?;
+        }
+        if hours > 0 || minutes > 0 {
+            write!(f, "{minutes}m")?;
+        }
+        write!(f, "{}s", decimal(nanos % 60_000_000_000, 1_000_000_000))
+    }
+}
+
+/// `nanos / unit` without trailing zeros.
+fn decimal(nanos: u128, unit: u128) -> String {
+    let (whole, rest) = (nanos / unit, nanos % unit);
+    if rest == 0 {
+        return whole.to_string();
+    }
+    let width = unit.ilog10() as usize;
+    let digits = format!("{rest:0width$}");
+    format!("{whole}.{}", digits.trim_end_matches('0'))
+}
+
+impl Serialize for GoDuration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for GoDuration {
+    /// Reads Go's form and the specification's (`d`, `w`, spaces not allowed).
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_duration(&text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Reads a duration: one or more of number and unit (`ns us µs ms s m h d w`), decimals allowed; `0` alone too.
+///
+/// # Errors
+/// Text that says what is wrong: no unit, unknown unit, negative, too large.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if text.is_empty() {
+        return Err("empty duration".to_owned());
+    }
+    if text.starts_with('-') {
+        return Err(format!("`{text}` is negative"));
+    }
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    let mut nanos: u128 = 0;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(end);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, next) = tail.split_at(unit_end);
+        let unit_nanos: u128 = match unit {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60 * 1_000_000_000,
+            "h" => 3_600 * 1_000_000_000,
+            "d" => 86_400 * 1_000_000_000,
+            "w" => 604_800 * 1_000_000_000,
+            "" => return Err(format!("missing unit in duration `{text}`")),
+            other => return Err(format!("unknown unit `{other}` in duration `{text}`")),
+        };
+        nanos = scaled(number, unit_nanos)
+            .and_then(|part| nanos.checked_add(part))
+            .ok_or_else(|| format!("`{text}` is not a duration"))?;
+        rest = next;
+    }
+    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| format!("`{text}` is too long a duration"))
+}
+
+/// A decimal number times `unit`, exact where it can be; `None` if it is no number or too large.
+fn scaled(number: &str, unit: u128) -> Option<u128> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() || fraction.contains('.') || number.len() > 30 {
+        return None;
+    }
+    let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let mut sum = whole.checked_mul(unit)?;
+    let mut scale = unit;
+    for digit in fraction.chars() {
+        scale /= 10;
+        sum = sum.checked_add(u128::from(digit.to_digit(10)?) * scale)?;
+    }
+    Some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_and_print_as_go_does() {
+        for (text, printed) in [
+            ("90s", "1m30s"),
+            ("1h5m30s20ms", "1h5m30.02s"),
+            ("1d", "24h0m0s"),
+            ("1w", "168h0m0s"),
+            ("1.5s", "1.5s"),
+            ("300ms", "300ms"),
+            ("1500us", "1.5ms"),
+            ("0", "0s"),
+            (".5m", "30s"),
+        ] {
+            assert_eq!(GoDuration(parse_duration(text).expect(text)).to_string(), printed);
+        }
+        for bad in ["", "5", "-1s", "1x", "s", "1.2.3s", "99999999999999h"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Names and addresses: subnets and virtual addresses (pure), the DNS table (pure), the DNS server (edge).
+
+pub mod addr;
+pub mod dns;
+pub mod names;

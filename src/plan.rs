@@ -1,0 +1,16 @@
+//! From desired and observed to an ordered list of steps with reasons. Pure: `orch plan` prints what `up` then does.
+
+pub mod desired;
+pub mod diff;
+pub mod observed;
+pub mod order;
+pub mod render;
+pub mod step;
+
+pub use desired::{Addresses, Desired, UpOptions};
+pub use observed::{
+    ContainerState, Health, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume, PodMemory,
+};
+pub use step::{Gate, Plan, PlannedStep, Reason, Step, StepId};
+
+pub use diff::{Intent, plan};

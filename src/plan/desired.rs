@@ -1,0 +1,101 @@
+//! The desired side: a placed, addressed graph with a revision number.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::graph::Graph;
+use crate::ids::{PodId, ResourceKey, ServiceName};
+use crate::place::Assignments;
+
+/// What a project shall be: an immutable, numbered, fully resolved picture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Desired {
+    /// Number of the revision, from 1; grows when graph, assignments or addresses change.
+    pub revision: u64,
+    /// Grows with every `up`, also one that changes nothing: what a finished job must be older than to be run again.
+    pub generation: u64,
+    /// What shall run.
+    pub graph: Graph,
+    /// Where it shall run.
+    pub assignments: Assignments,
+    /// Its subnets, virtual addresses and published ports.
+    pub addresses: Addresses,
+    /// Services that this and earlier `up`s named (with their dependencies); others of the graph are not started.
+    pub enabled: BTreeSet<ServiceName>,
+    /// Containers with another spec than desired are left alone (`--no-recreate`).
+    pub no_recreate: bool,
+    /// Containers older than this generation are made anew (`--force-recreate`).
+    pub recreate_before: BTreeMap<ServiceName, u64>,
+    /// Containers of services that the graph does not have are removed.
+    pub remove_orphans: bool,
+}
+
+/// Addresses that must not change while a project lives: chosen once, kept in the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Addresses {
+    /// By network; external networks have none.
+    pub networks: BTreeMap<ResourceKey, NetworkAddresses>,
+    /// Ports published by the load balancer, each resolved to one number.
+    pub ports: Vec<PublishedPort>,
+}
+
+/// Addresses of one network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkAddresses {
+    /// The whole network, the same on all hosts.
+    pub subnet: Ipv4Net,
+    /// Address of the bridge.
+    pub gateway: Ipv4Addr,
+    /// Where this host's containers get their addresses.
+    pub containers: Ipv4Net,
+    /// Where virtual addresses come from; disjoint from every host's `containers`.
+    pub vips: Ipv4Net,
+    /// Virtual address of each service that is a member.
+    pub services: BTreeMap<ServiceName, Ipv4Addr>,
+}
+
+/// A port that the load balancer publishes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// The service behind it.
+    pub service: ServiceName,
+    /// Address on the host; `None`: all.
+    pub host_ip: Option<std::net::IpAddr>,
+    /// Port on the host.
+    pub published: u16,
+    /// Port in the container.
+    pub target: u16,
+    /// Protocol.
+    pub protocol: crate::graph::Protocol,
+}
+
+/// What the user asked of one `up`, beside the graph.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpOptions {
+    /// Services named on the command line; empty: all.
+    pub services: Vec<ServiceName>,
+    /// Leave out what the named services depend on.
+    pub no_deps: bool,
+    /// `--force-recreate`.
+    pub force_recreate: bool,
+    /// `--no-recreate`.
+    pub no_recreate: bool,
+    /// `--remove-orphans`.
+    pub remove_orphans: bool,
+    /// `--no-start`: make containers, do not start them.
+    pub no_start: bool,
+    /// `-t`: seconds instead of each service's grace period.
+    pub timeout_secs: Option<u64>,
+}
+
+impl Desired {
+    /// Returns every pod that shall exist, in a fixed order.
+    pub fn pods(&self) -> impl Iterator<Item = &PodId> {
+        self.assignments.pods.keys()
+    }
+}

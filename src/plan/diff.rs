@@ -1,0 +1,33 @@
+//! Desired against observed: which steps, and why.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::ids::{PodId, ProjectName};
+
+use super::{Desired, Observed, Plan, PodMemory};
+
+/// What shall become of a project.
+#[derive(Debug, Clone, Copy)]
+pub enum Intent<'a> {
+    /// It shall be as desired.
+    Up(&'a Desired),
+    /// Nothing of it shall be left.
+    Down {
+        /// The project.
+        project: &'a ProjectName,
+        /// The last desired state where one is known: gives order and grace periods. Everything that carries the
+        /// project's label goes, also what this does not name.
+        last: Option<&'a Desired>,
+        /// Remove named volumes that the project made, and anonymous ones.
+        volumes: bool,
+        /// Instead of each service's grace period.
+        timeout: Option<Duration>,
+    },
+}
+
+/// Plans the way from `observed` to what `intent` asks for.
+pub fn plan(intent: Intent<'_>, observed: &Observed, memory: &BTreeMap<PodId, PodMemory>) -> Plan {
+    let _ = (intent, observed, memory);
+    unreachable!("being written")
+}

@@ -1,0 +1,173 @@
+//! The observed side: what engines said is there. Filled by the `engine` edge, read by `place` and `plan`.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{HostName, PodId, ProjectName, ServiceName};
+
+/// All hosts' observed state of one project, and what of the rest matters to it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    /// By host. A host that does not answer is absent.
+    pub hosts: BTreeMap<HostName, ObservedHost>,
+}
+
+/// What is on one host's engine.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ObservedHost {
+    /// Containers of the project, by engine id.
+    pub containers: BTreeMap<String, ObservedContainer>,
+    /// Networks, of anyone, by engine name.
+    pub networks: BTreeMap<String, ObservedNetwork>,
+    /// Volumes, of anyone, by engine name.
+    pub volumes: BTreeMap<String, ObservedVolume>,
+    /// Image references that the project names, with the id of the image they mean here; missing ones are absent.
+    pub images: BTreeMap<String, String>,
+}
+
+/// A container as the engine shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedContainer {
+    /// Engine id, 64 hex digits.
+    pub id: String,
+    /// Name without the leading slash.
+    pub name: String,
+    /// Label `com.docker.compose.project`.
+    pub project: Option<ProjectName>,
+    /// Label `com.docker.compose.service`.
+    pub service: Option<ServiceName>,
+    /// Label `com.docker.compose.container-number`.
+    pub number: Option<u32>,
+    /// Label `com.docker.compose.oneoff` is `True`: made by `run`.
+    pub oneoff: bool,
+    /// Label `orch.spec-hash`; absent on containers that Docker Compose made.
+    pub spec_hash: Option<String>,
+    /// Label `orch.generation`: the desired state's generation when it was made.
+    pub generation: Option<u64>,
+    /// Id of the image it was made from.
+    pub image_id: String,
+    /// Its state.
+    pub state: ContainerState,
+    /// When it was last started, RFC 3339; empty if never.
+    pub started_at: String,
+    /// Engine names of its networks, with its address where it has one.
+    pub networks: BTreeMap<String, Option<Ipv4Addr>>,
+    /// `host`, `none`, `container:<id>`, or the first network's name.
+    pub network_mode: String,
+    /// Engine names of the named and anonymous volumes it mounts, by target.
+    pub volumes: BTreeMap<String, String>,
+    /// All labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// State of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContainerState {
+    /// Made, never started.
+    Created,
+    /// Running.
+    Running {
+        /// What its health check says.
+        health: Health,
+    },
+    /// Frozen by `pause`.
+    Paused,
+    /// Between two starts by the engine's own restart policy.
+    Restarting,
+    /// Ended.
+    Exited {
+        /// Exit code.
+        code: i32,
+        /// Whether it ended by itself and that end was seen: only then may it count as a finished job. An end by
+        /// `docker stop`, `docker kill` or the engine's own shutdown, or one that nobody saw, is not.
+        by_itself: bool,
+    },
+    /// The engine failed to remove it.
+    Dead,
+    /// The engine is removing it.
+    Removing,
+}
+
+/// What the engine's health check says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// It has no health check.
+    None,
+    /// No verdict yet.
+    Starting,
+    /// Passes.
+    Healthy,
+    /// Failed `retries` times in a row.
+    Unhealthy,
+}
+
+/// A network as the engine shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedNetwork {
+    /// Engine id.
+    pub id: String,
+    /// Engine name.
+    pub name: String,
+    /// Driver.
+    pub driver: String,
+    /// First IPv4 subnet.
+    pub subnet: Option<Ipv4Net>,
+    /// Its gateway.
+    pub gateway: Option<Ipv4Addr>,
+    /// No way out.
+    pub internal: bool,
+    /// Name of the bridge interface on the host.
+    pub bridge: String,
+    /// All labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A volume as the engine shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedVolume {
+    /// Engine name.
+    pub name: String,
+    /// Driver.
+    pub driver: String,
+    /// All labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl ObservedContainer {
+    /// Returns which replica this is, if its labels say so and it is not a one-off.
+    pub fn pod(&self) -> Option<PodId> {
+        match (&self.service, self.number) {
+            (Some(service), Some(number)) if !self.oneoff => Some(PodId::new(service.clone(), number)),
+            _ => None,
+        }
+    }
+
+    /// Returns whether a load balancer may send to it: it runs and its health check, if any, passes.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.state, ContainerState::Running { health: Health::None | Health::Healthy })
+    }
+
+    /// Returns whether it runs, ready or not.
+    pub fn is_running(&self) -> bool {
+        matches!(self.state, ContainerState::Running { .. })
+    }
+}
+
+/// What the agent remembers of a pod beyond what the engine shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PodMemory {
+    /// Generation of the desired state when its container was last started by orch; 0: never. A finished job is
+    /// started again when the desired generation is higher (`up` runs jobs again, healing does not).
+    pub started_generation: u64,
+    /// Starts in a row that ended in a crash or in bad health.
+    pub failures: u32,
+    /// Set while it must not be started or replaced: the reason for the reader (`crashed 3 times, next start in 4 s`).
+    pub held: Option<String>,
+}

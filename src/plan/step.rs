@@ -1,0 +1,184 @@
+//! What a plan consists of: one idempotent engine action a step, the reason for it, and what it waits for.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::graph::Condition;
+use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
+
+/// Ordered steps. Those whose `after` and `gates` are met may run at the same time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The project.
+    pub project: ProjectName,
+    /// In an order in which they could be run one after the other.
+    pub steps: Vec<PlannedStep>,
+    /// Things that are wrong or surprising and change nothing: orphans, a resource not made by orch, a pod without a place.
+    pub notes: Vec<String>,
+    /// What cannot come true any more: a job that a service waits for ended with an error, a dependency is unhealthy.
+    /// `up` ends with these and exit code 1.
+    pub failures: Vec<String>,
+}
+
+/// Position of a step in its plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct StepId(pub u32);
+
+/// A step with its place in the order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedStep {
+    /// Its id; equal to its index in [`Plan::steps`].
+    pub id: StepId,
+    /// Where it happens.
+    pub host: HostName,
+    /// What happens.
+    pub step: Step,
+    /// Why.
+    pub reason: Reason,
+    /// Steps that must be done before.
+    pub after: Vec<StepId>,
+    /// Conditions on the observed state that must hold before; checked anew at every pass.
+    pub gates: Vec<Gate>,
+}
+
+/// One engine action. Running it again when it is already done does nothing and succeeds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "action")]
+pub enum Step {
+    /// Make a network.
+    CreateNetwork {
+        /// Its key.
+        network: ResourceKey,
+    },
+    /// Remove a network that no container uses any more.
+    RemoveNetwork {
+        /// Engine name.
+        name: String,
+    },
+    /// Make a volume.
+    CreateVolume {
+        /// Its key.
+        volume: ResourceKey,
+    },
+    /// Remove a volume with its data.
+    RemoveVolume {
+        /// Engine name.
+        name: String,
+    },
+    /// Make a pod's container, with all its networks.
+    CreateContainer {
+        /// The pod.
+        pod: PodId,
+        /// Name of the container to make.
+        name: String,
+        /// The container that it takes over anonymous volumes from (engine id), if it replaces one.
+        replaces: Option<String>,
+    },
+    /// Start a pod's container.
+    StartContainer {
+        /// The pod.
+        pod: PodId,
+        /// Name of the container.
+        name: String,
+    },
+    /// Take a pod out of every load balancer and wait for its connections to end, at most for `deadline`.
+    Drain {
+        /// The pod.
+        pod: PodId,
+        /// Engine id of the container.
+        id: String,
+        /// How long at most.
+        deadline: Duration,
+    },
+    /// Stop a container: signal, grace period, kill.
+    StopContainer {
+        /// Engine id.
+        id: String,
+        /// Name.
+        name: String,
+        /// Time between signal and kill.
+        grace: Duration,
+    },
+    /// Remove a stopped container.
+    RemoveContainer {
+        /// Engine id.
+        id: String,
+        /// Name.
+        name: String,
+        /// Remove its anonymous volumes too.
+        volumes: bool,
+    },
+    /// Thaw a container that somebody paused by hand.
+    Unpause {
+        /// Engine id.
+        id: String,
+        /// Name.
+        name: String,
+    },
+}
+
+/// Why a step is in the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "why")]
+pub enum Reason {
+    /// It is not there.
+    Missing,
+    /// It is there and does not run.
+    NotRunning {
+        /// What is seen, for the reader: `exited with 1`, `created`.
+        state: String,
+    },
+    /// Its spec differs; what differs where that is known.
+    SpecChanged {
+        /// For the reader: `image`, `environment`, …; empty when the old spec is not known.
+        what: Vec<String>,
+    },
+    /// The image's tag means another image now.
+    ImageChanged,
+    /// The user asked (`--force-recreate`).
+    Asked,
+    /// Its health check fails.
+    Unhealthy,
+    /// The service has fewer replicas now.
+    ScaledDown {
+        /// Replicas wanted now.
+        to: u32,
+    },
+    /// The pod is placed on another host now.
+    Moved {
+        /// The other host.
+        to: HostName,
+    },
+    /// Its service is not in the file any more.
+    Orphan,
+    /// A service it depends on with `restart: true`, or whose namespace it shares, is made anew or restarted.
+    DependencyReplaced {
+        /// That service.
+        service: ServiceName,
+    },
+    /// A network it is on is made anew, or it lacks one that it should be on.
+    NetworkChanged {
+        /// Key or engine name.
+        network: String,
+    },
+    /// A left-over of an earlier step that was cut off.
+    HalfMade,
+    /// The project is going down.
+    Down,
+    /// A step of this plan needs it done first (a drain or stop before a replacement).
+    Part,
+    /// Somebody paused it by hand.
+    Paused,
+}
+
+/// A condition on observed state that holds back a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gate {
+    /// The service looked at.
+    pub service: ServiceName,
+    /// What must be so of it.
+    pub condition: Condition,
+    /// If not, the gate opens also when the condition cannot come true any more.
+    pub required: bool,
+}
