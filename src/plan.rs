@@ -6,11 +6,14 @@ pub mod observed;
 pub mod order;
 pub mod render;
 pub mod step;
+pub mod view;
 
 pub use desired::{Addresses, Desired, UpOptions};
 pub use observed::{
     ContainerState, Health, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume, PodMemory,
 };
 pub use step::{Gate, Plan, PlannedStep, Reason, Step, StepId};
+
+pub use view::ProjectView;
 
 pub use diff::{Intent, plan};
