@@ -58,6 +58,13 @@ pub mod label {
     pub const GENERATION: &str = "orch.generation";
     /// orch: `agent` on the agent's own container.
     pub const ROLE: &str = "orch.role";
+    /// orch: engine names of the anonymous volumes that the container took over, comma separated. The engine takes
+    /// them for named ones, so that removing the container with its volumes must name them.
+    pub const CARRIED: &str = "orch.carried-volumes";
+    /// orch: version of the agent, on its container.
+    pub const AGENT_VERSION: &str = "orch.agent.version";
+    /// orch: build of the agent (12 hex digits of its binary's SHA-256), on its container.
+    pub const AGENT_BUILD: &str = "orch.agent.build";
 }
 
 /// What went wrong, whose fault it is and whether to try again.
@@ -153,6 +160,41 @@ pub struct ContainerSpec {
     pub exposed: Vec<(u16, Protocol)>,
     /// Seconds between stop signal and kill.
     pub stop_grace: Duration,
+    /// Whether the engine itself starts it again, at boot and when it ends.
+    #[serde(default)]
+    pub restart: EngineRestart,
+}
+
+/// The engine's own restart policy of a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineRestart {
+    /// Never: the agent is the only one who restarts pods.
+    #[default]
+    No,
+    /// Always: the agent's own container.
+    Always,
+}
+
+impl ContainerSpec {
+    /// Returns the spec of a container that has nothing but a name and an image, no network, and 10 s to stop.
+    pub fn new(name: impl Into<String>, image: impl Into<String>) -> Self {
+        let image = image.into();
+        Self {
+            name: name.into(),
+            container: Container { image: image.clone(), ..Container::default() },
+            image,
+            labels: BTreeMap::new(),
+            network: SpecNetwork::Mode("none".to_owned()),
+            volume_names: BTreeMap::new(),
+            carried_volumes: BTreeMap::new(),
+            file_binds: Vec::new(),
+            host_ports: Vec::new(),
+            exposed: Vec::new(),
+            stop_grace: Duration::from_secs(10),
+            restart: EngineRestart::No,
+        }
+    }
 }
 
 /// Network namespace of a container to be made.
