@@ -136,7 +136,7 @@ impl EngineError {
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
 
 /// Everything needed to make one container, addresses and host paths resolved.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ContainerSpec {
     /// Name on the engine.
     pub name: String,
@@ -205,6 +205,12 @@ pub enum SpecNetwork {
     Networks(Vec<SpecAttachment>),
     /// `host`, `none`, `bridge`, `container:<id>`.
     Mode(String),
+}
+
+impl Default for SpecNetwork {
+    fn default() -> Self {
+        Self::Networks(Vec::new())
+    }
 }
 
 /// Membership of a container to be made.

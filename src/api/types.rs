@@ -8,6 +8,7 @@
 //! | `POST /v1/projects/NAME/plan` | [`UpRequest`] | [`Plan`] |
 //! | `POST /v1/projects/NAME/up` | [`UpRequest`] | stream of [`Progress`], one JSON object a line |
 //! | `POST /v1/projects/NAME/down` | [`DownRequest`] | stream of [`Progress`] |
+//! | `POST /v1/projects/NAME/stop` | [`StopRequest`] | stream of [`Progress`] |
 //! | `POST /v1/uninstall` | | `{}` once rules, addresses, mounts and files are gone |
 //!
 //! Errors have a status of 400 and above and an [`ApiError`] as body.
@@ -58,6 +59,14 @@ pub struct UpRequest {
 pub struct DownRequest {
     /// Remove the project's volumes too.
     pub volumes: bool,
+    /// Seconds between stop signal and kill instead of each service's own.
+    pub timeout_secs: Option<u64>,
+}
+
+/// Body of `stop`: containers stay, stopped, until the next `up`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StopRequest {
     /// Seconds between stop signal and kill instead of each service's own.
     pub timeout_secs: Option<u64>,
 }

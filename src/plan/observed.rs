@@ -93,6 +93,13 @@ pub enum ContainerState {
     Removing,
 }
 
+impl ContainerState {
+    /// Returns whether it ended because somebody stopped or killed it, or the engine went down.
+    pub fn is_end_by_hand(self) -> bool {
+        matches!(self, Self::Exited { by_itself: false, .. })
+    }
+}
+
 /// What the engine's health check says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
