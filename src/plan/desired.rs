@@ -56,6 +56,9 @@ pub struct NetworkAddresses {
     pub vips: Ipv4Net,
     /// Virtual address of each service that is a member.
     pub services: BTreeMap<ServiceName, Ipv4Addr>,
+    /// The virtual address given last: the next one is looked for after it, so that a released one is reused last.
+    #[serde(default)]
+    pub last_vip: Option<Ipv4Addr>,
 }
 
 /// A port that the load balancer publishes.
