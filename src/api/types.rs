@@ -9,6 +9,7 @@
 //! | `POST /v1/projects/NAME/up` | [`UpRequest`] | stream of [`Progress`], one JSON object a line |
 //! | `POST /v1/projects/NAME/down` | [`DownRequest`] | stream of [`Progress`] |
 //! | `POST /v1/projects/NAME/stop` | [`StopRequest`] | stream of [`Progress`] |
+//! | `POST /v1/projects/NAME/stop` | [`StopRequest`] | stream of [`Progress`] |
 //! | `POST /v1/uninstall` | | `{}` once rules, addresses, mounts and files are gone |
 //!
 //! Errors have a status of 400 and above and an [`ApiError`] as body.
@@ -68,6 +69,16 @@ pub struct DownRequest {
 #[serde(default)]
 pub struct StopRequest {
     /// Seconds between stop signal and kill instead of each service's own.
+    pub timeout_secs: Option<u64>,
+}
+
+/// Body of `stop`: containers are stopped and kept, and the agent leaves them so until the next `up`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StopRequest {
+    /// Services to stop; empty: all.
+    pub services: Vec<ServiceName>,
+    /// Seconds between stop signal and kill instead of each service's own; 0 kills at once.
     pub timeout_secs: Option<u64>,
 }
 
@@ -174,6 +185,18 @@ pub struct PodStatus {
     pub image: String,
     /// State of its container.
     pub state: Option<ContainerState>,
+    /// When its container was made, RFC 3339; empty: there is none.
+    #[serde(default)]
+    pub created_at: String,
+    /// When its container was last started, RFC 3339; empty if never.
+    #[serde(default)]
+    pub started_at: String,
+    /// When its container last ended, RFC 3339; empty if never.
+    #[serde(default)]
+    pub finished_at: String,
+    /// What its container runs, for the reader.
+    #[serde(default)]
+    pub command: String,
     /// Whether the load balancer sends to it.
     pub ready: bool,
     /// Why it is not ready, for the reader.

@@ -52,8 +52,17 @@ pub struct ObservedContainer {
     pub image_id: String,
     /// Its state.
     pub state: ContainerState,
+    /// When it was made, RFC 3339.
+    #[serde(default)]
+    pub created_at: String,
     /// When it was last started, RFC 3339; empty if never.
     pub started_at: String,
+    /// When it last ended, RFC 3339; empty if never.
+    #[serde(default)]
+    pub finished_at: String,
+    /// Program and arguments, joined by spaces, for the reader.
+    #[serde(default)]
+    pub command: String,
     /// Engine names of its networks, with its address where it has one.
     pub networks: BTreeMap<String, Option<Ipv4Addr>>,
     /// `host`, `none`, `container:<id>`, or the first network's name.
