@@ -12,6 +12,15 @@ use super::{Desired, Observed, Plan, PodMemory};
 pub enum Intent<'a> {
     /// It shall be as desired.
     Up(&'a Desired),
+    /// Its containers shall be stopped, in reverse order of dependency, and stay. Steps carry [`super::Reason::Asked`].
+    Stop {
+        /// The project.
+        project: &'a ProjectName,
+        /// The last desired state where one is known: gives order and grace periods.
+        last: Option<&'a Desired>,
+        /// Instead of each service's grace period.
+        timeout: Option<Duration>,
+    },
     /// Nothing of it shall be left.
     Down {
         /// The project.
