@@ -9,7 +9,6 @@
 //! | `POST /v1/projects/NAME/up` | [`UpRequest`] | stream of [`Progress`], one JSON object a line |
 //! | `POST /v1/projects/NAME/down` | [`DownRequest`] | stream of [`Progress`] |
 //! | `POST /v1/projects/NAME/stop` | [`StopRequest`] | stream of [`Progress`] |
-//! | `POST /v1/projects/NAME/stop` | [`StopRequest`] | stream of [`Progress`] |
 //! | `POST /v1/uninstall` | | `{}` once rules, addresses, mounts and files are gone |
 //!
 //! Errors have a status of 400 and above and an [`ApiError`] as body.
@@ -64,20 +63,10 @@ pub struct DownRequest {
     pub timeout_secs: Option<u64>,
 }
 
-/// Body of `stop`: containers stay, stopped, until the next `up`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct StopRequest {
-    /// Seconds between stop signal and kill instead of each service's own.
-    pub timeout_secs: Option<u64>,
-}
-
 /// Body of `stop`: containers are stopped and kept, and the agent leaves them so until the next `up`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StopRequest {
-    /// Services to stop; empty: all.
-    pub services: Vec<ServiceName>,
     /// Seconds between stop signal and kill instead of each service's own; 0 kills at once.
     pub timeout_secs: Option<u64>,
 }
