@@ -28,7 +28,6 @@ pub use volume::{BindOptions, MountType, ServiceVolume, TmpfsOptions, Volume, Vo
 
 /// A project.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Model {
     /// Its name.
     pub name: ProjectName,
@@ -49,12 +48,12 @@ pub struct Model {
     pub secrets: BTreeMap<ResourceKey, FileObject>,
     /// Top-level `x-` keys.
     #[serde(flatten)]
-    pub extensions: BTreeMap<String, serde_json::Value>,
+    pub extensions: Extensions,
 }
 
 /// A config or a secret: exactly one of the sources is set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct FileObject {
     /// Name on the platform.
     pub name: String,
@@ -73,4 +72,7 @@ pub struct FileObject {
     /// Labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: Extensions,
 }

@@ -43,7 +43,7 @@ pub enum DeployMode {
 
 /// `deploy.resources`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct ResourcesSpec {
     /// At most.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,11 +51,14 @@ pub struct ResourcesSpec {
     /// At least.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reservations: Option<Reservations>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
 }
 
 /// `deploy.resources.limits`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct ResourceLimits {
     /// CPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,11 +69,14 @@ pub struct ResourceLimits {
     /// Processes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<i64>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
 }
 
 /// `deploy.resources.reservations`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Reservations {
     /// CPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,11 +84,14 @@ pub struct Reservations {
     /// Memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
 }
 
 /// `deploy.placement`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct DeployPlacement {
     /// `node.labels.disk == ssd`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -93,12 +102,18 @@ pub struct DeployPlacement {
     /// Replicas on one host at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_replicas_per_node: Option<u32>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
 }
 
 /// `deploy.placement.preferences`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Preference {
     /// Label.
     pub spread: String,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
 }

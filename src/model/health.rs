@@ -6,7 +6,7 @@ use super::GoDuration;
 
 /// `healthcheck` of a service. Source: compose-spec 05-services.md#healthcheck.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Healthcheck {
     /// No check, also not the image's.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -29,4 +29,7 @@ pub struct Healthcheck {
     /// Time between checks in the start period.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_interval: Option<GoDuration>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
 }

@@ -37,7 +37,7 @@ pub struct Network {
 
 /// Addresses of a network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Ipam {
     /// Driver.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,11 +45,14 @@ pub struct Ipam {
     /// Subnets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub config: Vec<IpamConfig>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
 }
 
 /// A subnet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct IpamConfig {
     /// CIDR.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,11 +63,14 @@ pub struct IpamConfig {
     /// Range for containers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_range: Option<String>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
 }
 
 /// A service's membership in a network; absent when nothing is said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct ServiceNetwork {
     /// More names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -81,4 +87,7 @@ pub struct ServiceNetwork {
     /// Highest is the default route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gw_priority: Option<i64>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
 }

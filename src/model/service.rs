@@ -193,7 +193,6 @@ pub struct Service {
 
 /// A dependency on another service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct DependsOn {
     /// What must be so.
     pub condition: ConditionName,
@@ -203,6 +202,9 @@ pub struct DependsOn {
     /// Whether it must be there at all.
     #[serde(default = "yes")]
     pub required: bool,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: Extensions,
 }
 
 fn yes() -> bool {
@@ -223,7 +225,7 @@ pub enum ConditionName {
 
 /// A config or secret that a service reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct FileReference {
     /// Key at the top level.
     pub source: String,
@@ -239,11 +241,14 @@ pub struct FileReference {
     /// Permission bits, printed as Docker Compose prints them (octal text such as `"0440"`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: Extensions,
 }
 
 /// A host device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Device {
     /// Path on the host.
     pub source: String,
@@ -251,11 +256,14 @@ pub struct Device {
     pub target: String,
     /// `rwm`.
     pub permissions: String,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: Extensions,
 }
 
 /// Log driver.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Logging {
     /// Driver.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -263,6 +271,9 @@ pub struct Logging {
     /// Options.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: Extensions,
 }
 
 /// A published port, long form.

@@ -31,7 +31,6 @@ pub struct Volume {
 
 /// A mount of a service, long form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ServiceVolume {
     /// What kind.
     #[serde(rename = "type")]
@@ -56,6 +55,9 @@ pub struct ServiceVolume {
     /// Options of a tmpfs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tmpfs: Option<TmpfsOptions>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
 }
 
 /// Kind of a mount.
@@ -72,7 +74,7 @@ pub enum MountType {
 
 /// Options of a bind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct BindOptions {
     /// Propagation.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,11 +85,14 @@ pub struct BindOptions {
     /// `z` or `Z`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selinux: Option<String>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
 }
 
 /// Options of a volume mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct VolumeOptions {
     /// Do not copy the image's content.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -95,11 +100,14 @@ pub struct VolumeOptions {
     /// Path inside the volume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subpath: Option<String>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
 }
 
 /// Options of a tmpfs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct TmpfsOptions {
     /// Size.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,4 +115,7 @@ pub struct TmpfsOptions {
     /// Permission bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<u32>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
 }
