@@ -4,7 +4,7 @@
 //! and is read by `place` and `plan`. It holds no unresolved text: environment files are read, variables replaced,
 //! contents of configs and secrets are in [`Graph::files`]. It must never hold anything that depends on a host's state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -28,6 +28,9 @@ pub struct Graph {
     pub networks: BTreeMap<ResourceKey, Network>,
     /// Named volumes that enabled services use, by key.
     pub volumes: BTreeMap<ResourceKey, Volume>,
+    /// Services of the file that no active profile enables: their containers are no orphans and are left as they are.
+    #[serde(default)]
+    pub disabled: BTreeSet<ServiceName>,
     /// Contents of configs and secrets, by lower-case hex SHA-256 of the content.
     pub files: BTreeMap<String, FileContent>,
 }

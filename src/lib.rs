@@ -10,6 +10,7 @@ pub mod expand;
 pub mod graph;
 pub mod load;
 pub mod model;
+pub mod observed;
 pub mod place;
 pub mod plan;
 

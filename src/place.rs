@@ -50,6 +50,9 @@ pub struct Unplaced {
     pub pod: PodId,
     /// Per host, why not.
     pub refusals: BTreeMap<HostName, String>,
+    /// The same in one line, equal reasons counted: ``memory short on 2 hosts, `b` is draining``.
+    #[serde(default)]
+    pub summary: String,
 }
 
 /// JSON has no maps with structured keys: `[[pod, host], …]`.

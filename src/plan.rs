@@ -2,16 +2,15 @@
 
 pub mod desired;
 pub mod diff;
-pub mod observed;
 pub mod order;
 pub mod render;
 pub mod step;
 pub mod view;
 
-pub use desired::{Addresses, Desired, UpOptions};
-pub use observed::{
-    ContainerState, Health, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume, PodMemory,
+pub use crate::observed::{
+    self, ContainerState, Health, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume, PodMemory,
 };
+pub use desired::{Addresses, Desired, UpOptions};
 pub use step::{Gate, Plan, PlannedStep, Reason, Step, StepId};
 
 pub use view::ProjectView;

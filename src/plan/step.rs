@@ -40,6 +40,10 @@ pub struct PlannedStep {
     pub after: Vec<StepId>,
     /// Conditions on the observed state that must hold before; checked anew at every pass.
     pub gates: Vec<Gate>,
+    /// Holds the step back until every other pod of this pod's service is ready (or a finished job): what keeps a
+    /// rollout from taking away the second replica before the first is back.
+    #[serde(default)]
+    pub others_ready: Option<PodId>,
 }
 
 /// One engine action. Running it again when it is already done does nothing and succeeds.
