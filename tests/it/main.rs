@@ -1,0 +1,3 @@
+//! Tests that look at orch from outside without an engine: the source tree itself, and the command line over fakes.
+
+mod tidy;

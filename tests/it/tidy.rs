@@ -1,0 +1,282 @@
+//! Keeps the source tree as ARCHITECTURE.md describes it. A rule that must give way is changed here and there together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules from the bottom up: values and pure functions over them.
+const PURE: &[&str] = &["ids", "diag", "model", "load", "graph", "expand", "place", "plan"];
+
+/// The edges, each over the pure part, and the edges that each may import besides.
+const EDGES: &[(&str, &[&str])] = &[
+    ("clock", &[]),
+    ("engine", &[]),
+    ("host", &[]),
+    ("store", &["clock"]),
+    ("net", &["clock"]),
+    ("lb", &["clock", "net"]),
+    ("transport", &["engine"]),
+    ("api", &["transport"]),
+];
+
+/// What one pure module may not import although it stands below: loading text and the graph do not know each other.
+const APART: &[(&str, &str)] = &[("graph", "load"), ("expand", "load"), ("place", "load"), ("plan", "load")];
+
+/// Parts of the pure modules and of edges that are pure too.
+const PURE_FILES: &[&str] = &["net/addr.rs", "net/names.rs", "lb/pick.rs", "engine/translate.rs"];
+
+/// Concrete edge types and who may name them: only the places that wire, and the module itself.
+const CONCRETE: &[&str] = &["engine::docker", "store::embedded"];
+const WIRES: &[&str] = &["agent/wire.rs", "cli", "main.rs"];
+
+/// Longest file, in lines; past it, look for the seam.
+const LONGEST: usize = 600;
+
+/// Longer files, each with the reason.
+const LONG: &[(&str, &str)] = &[];
+
+/// A source file with its path below `src/`.
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// Returns the module of the crate that the file belongs to: `plan` for `plan/diff.rs`.
+    fn module(&self) -> &str {
+        let first = self.path.split('/').next().unwrap_or_default();
+        first.strip_suffix(".rs").unwrap_or(first)
+    }
+
+    /// Returns whether the file is there for tests only.
+    fn for_tests(&self) -> bool {
+        self.path.ends_with("/tests.rs") || self.path.ends_with("/fake.rs") || self.path.ends_with("/contract.rs")
+    }
+
+    /// Returns the lines of code that are not for tests, numbered, without comments.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let end = if self.for_tests() { 0 } else { usize::MAX };
+        self.text
+            .lines()
+            .enumerate()
+            .take(end)
+            .take_while(|(_, line)| *line != "#[cfg(test)]")
+            .map(|(at, line)| (at + 1, line.split("//").next().unwrap_or_default()))
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Returns every file below `folder`, without what git ignores and git's own.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder of the project").map(|entry| entry.expect("readable")) {
+        let path = entry.path();
+        let name = entry.file_name();
+        if name == "target" || name == ".git" {
+            continue;
+        }
+        if entry.file_type().expect("readable").is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+fn sources() -> Vec<Source> {
+    let src = root().join("src");
+    let rust = files(&src).into_iter().filter(|path| path.extension().is_some_and(|ext| ext == "rs"));
+    rust.map(|path| Source {
+        path: path.strip_prefix(&src).expect("below src").to_string_lossy().into_owned(),
+        text: fs::read_to_string(&path).expect("text"),
+    })
+    .collect()
+}
+
+/// Returns the modules that `module` may import; `None`: it is a shell and may import what it likes.
+fn may_import(module: &str) -> Option<BTreeSet<&'static str>> {
+    if let Some(place) = PURE.iter().position(|&pure| pure == module) {
+        let apart = |below: &&str| !APART.contains(&(module, *below));
+        return Some(PURE[..place].iter().copied().filter(apart).collect());
+    }
+    let (_, others) = EDGES.iter().find(|(edge, _)| *edge == module)?;
+    Some(PURE.iter().filter(|&&pure| pure != "load").chain(*others).copied().collect())
+}
+
+/// Returns the modules of the crate that a line of code names.
+fn imports(line: &str) -> impl Iterator<Item = &str> {
+    line.match_indices("crate::").map(|(at, found)| {
+        let rest = &line[at + found.len()..];
+        rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()
+    })
+}
+
+#[track_caller]
+fn none(problems: &[String], rule: &str) {
+    assert!(problems.is_empty(), "{rule}:\n{}", problems.join("\n"));
+}
+
+#[test]
+fn imports_follow_the_arrows() {
+    let sources = sources();
+    let modules: BTreeSet<&str> = sources.iter().map(Source::module).collect();
+    let mut problems = Vec::new();
+    for source in &sources {
+        let Some(allowed) = may_import(source.module()) else { continue };
+        for (number, line) in source.code() {
+            let wrong = imports(line)
+                .filter(|&name| modules.contains(name) && name != source.module() && !allowed.contains(name));
+            problems.extend(wrong.map(|name| format!("src/{}:{number}: imports `{name}`", source.path)));
+        }
+    }
+    none(&problems, "imports against the arrows of ARCHITECTURE.md");
+}
+
+#[test]
+fn shells_do_not_import_each_other() {
+    let mut problems = Vec::new();
+    for source in sources() {
+        let forbidden: &[&str] = match source.module() {
+            "agent" => &["cli", "load", "demo"],
+            "demo" => &["cli", "agent", "engine", "store", "api"],
+            _ => continue,
+        };
+        for (number, line) in source.code() {
+            let wrong = imports(line).filter(|name| forbidden.contains(name));
+            problems.extend(wrong.map(|name| format!("src/{}:{number}: imports `{name}`", source.path)));
+        }
+    }
+    none(&problems, "a shell imports what is above it or beside it");
+}
+
+#[test]
+fn pure_parts_know_no_clock_network_or_file() {
+    const WORLD: &[&str] = &[
+        "tokio::",
+        "std::fs",
+        "std::env",
+        "std::process",
+        "std::thread",
+        "TcpStream",
+        "TcpListener",
+        "UdpSocket",
+        "SystemTime",
+        "Instant::now",
+        "async fn",
+        "bollard",
+    ];
+    let mut problems = Vec::new();
+    for source in sources() {
+        if !PURE.contains(&source.module()) && !PURE_FILES.contains(&source.path.as_str()) {
+            continue;
+        }
+        for (number, line) in source.code() {
+            let wrong =
+                WORLD.iter().filter(|word| line.contains(**word) && !source.path.starts_with("engine/translate"));
+            problems.extend(wrong.map(|word| format!("src/{}:{number}: `{word}`", source.path)));
+        }
+    }
+    none(&problems, "a pure part touches the world");
+}
+
+#[test]
+fn only_the_wiring_names_concrete_edges() {
+    let mut problems = Vec::new();
+    for source in sources() {
+        if WIRES.iter().any(|wire| source.path.starts_with(wire)) {
+            continue;
+        }
+        for (number, line) in source.code() {
+            let own = |path: &str| path.starts_with(&format!("{}::", source.module()));
+            let wrong = CONCRETE.iter().filter(|path| !own(path) && line.contains(&format!("crate::{path}")));
+            problems.extend(wrong.map(|path| format!("src/{}:{number}: names `{path}`", source.path)));
+        }
+    }
+    none(&problems, "a concrete edge type outside the wiring");
+}
+
+#[test]
+fn unsafe_code_and_bollard_stay_in_their_places() {
+    let mut problems = Vec::new();
+    for source in sources() {
+        for (number, line) in source.code() {
+            let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+            let outside = |word: &str, place: &str| words.contains(&word) && !source.path.starts_with(place);
+            if outside("unsafe", "host") || outside("unsafe_code", "host") {
+                problems.push(format!("src/{}:{number}: unsafe code outside src/host", source.path));
+            }
+            if outside("bollard", "engine/") {
+                problems.push(format!("src/{}:{number}: bollard outside src/engine", source.path));
+            }
+        }
+    }
+    none(&problems, "something is out of its place");
+}
+
+#[test]
+fn files_stay_short() {
+    let long: BTreeMap<&str, &str> = LONG.iter().copied().collect();
+    let mut problems = Vec::new();
+    for path in files(&root().join("src")).into_iter().chain(files(&root().join("tests"))) {
+        let name = path.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
+        if path.extension().is_none_or(|ext| ext != "rs") {
+            continue;
+        }
+        let lines = fs::read_to_string(&path).expect("text").lines().count();
+        match long.get(name.as_str()) {
+            None if lines > LONGEST => problems.push(format!("{name}: {lines} lines, at most {LONGEST}")),
+            Some(_) if lines <= LONGEST => problems.push(format!("{name}: short again, take it off the list")),
+            _ => {}
+        }
+    }
+    none(&problems, "files to split, or to name in LONG with a reason");
+}
+
+#[test]
+fn no_source_file_is_forgotten() {
+    let all: Vec<PathBuf> = files(&root().join("src")).into_iter().chain(files(&root().join("tests"))).collect();
+    let mut problems = Vec::new();
+    for path in all.iter().filter(|path| path.extension().is_some_and(|ext| ext == "rs")) {
+        let stem = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let folder = path.parent().expect("a folder");
+        if matches!(stem.as_str(), "main" | "lib") || folder == root().join("tests") {
+            continue;
+        }
+        let parents = [folder.join("main.rs"), folder.join("lib.rs"), folder.with_extension("rs")];
+        let declared = parents.iter().filter_map(|parent| fs::read_to_string(parent).ok()).any(|text| {
+            text.lines()
+                .any(|line| line.trim_start_matches("pub ").trim_start_matches("pub(crate) ") == format!("mod {stem};"))
+                || text.contains(&format!("/{stem}.rs\""))
+        });
+        if !declared {
+            problems.push(format!("{}: no `mod {stem};` names it", path.display()));
+        }
+    }
+    none(&problems, "source files that nothing compiles");
+}
+
+#[test]
+fn no_file_names_a_machine_or_a_registry() {
+    // Written apart, so that this file does not name them itself.
+    let forbidden = [
+        concat!("/work", "/main"),
+        concat!("/work", "/w/"),
+        concat!("/work", "/shared"),
+        concat!("/opt", "/ref"),
+        concat!("deb.debian", ".org"),
+        concat!("pypi", ".org"),
+        concat!("pythonhosted", ".org"),
+        concat!("static.crates", ".io"),
+        concat!("index.crates", ".io"),
+    ];
+    let mut problems = Vec::new();
+    for path in files(root()) {
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        for (number, line) in text.lines().enumerate() {
+            let wrong = forbidden.iter().filter(|word| line.contains(**word));
+            problems.extend(wrong.map(|word| format!("{}:{}: `{word}`", path.display(), number + 1)));
+        }
+    }
+    none(&problems, "places that exist on one machine only");
+}
