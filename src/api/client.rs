@@ -1,1 +1,282 @@
+//! The client side of the API. One connection for each call, so that a call that is dropped leaves nothing behind.
+//!
+//! The errors tell apart what a user has to do: install the agent, get permission, look why it does not answer, or
+//! read what it says.
 
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures_util::{Stream, stream};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::server::{MAX_BODY, too_large};
+use super::types::{AgentInfo, ApiError, DownRequest, Progress, ProjectStatus, ProjectSummary, UpRequest};
+use crate::ids::ProjectName;
+use crate::plan::Plan;
+
+/// Time for an answer that needs only the agent's memory and one look at the engine.
+const QUICK: Duration = Duration::from_secs(15);
+/// Time for an answer before which the agent works: it plans, allocates addresses, or takes its rules away.
+const WORKING: Duration = Duration::from_mins(2);
+/// Longest line of a stream that is kept: a plan of thousands of steps has a few megabytes.
+const MAX_LINE: usize = 64 << 20;
+
+/// Why a call did not give what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// There is no socket: the agent was never started here, or is uninstalled.
+    #[error("no agent is installed on this host ({} does not exist)", .path.display())]
+    NotInstalled {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The caller may not use the socket.
+    #[error("no permission to talk to the agent at {}; it is open to those who may use Docker's socket", .path.display())]
+    NoPermission {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// There is a socket and nobody answers, or not in time, or not to the end. Worth trying again.
+    #[error("the agent at {} does not answer: {message}", .path.display())]
+    NotAnswering {
+        /// The socket.
+        path: PathBuf,
+        /// What happened.
+        message: String,
+    },
+    /// The answer makes no sense: an agent of another version, or something else at that socket.
+    #[error("the agent at {} gave an answer that this orch does not understand: {message}", .path.display())]
+    NotUnderstood {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The agent says no.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+}
+
+/// Progress of an `up` or `down`, as it happens. The last item is `Done`, `Failed` or an error.
+pub type ProgressStream = Pin<Box<dyn Stream<Item = Result<Progress, ClientError>> + Send>>;
+
+/// Talks to one agent.
+#[derive(Debug, Clone)]
+pub struct Client {
+    path: PathBuf,
+}
+
+impl Client {
+    /// Returns a client of the agent that listens at `path`; nothing is opened yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Returns the socket's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Asks the agent who it is.
+    pub async fn info(&self) -> Result<AgentInfo, ClientError> {
+        self.get("/v1/info").await
+    }
+
+    /// Lists the projects.
+    pub async fn projects(&self) -> Result<Vec<ProjectSummary>, ClientError> {
+        self.get("/v1/projects").await
+    }
+
+    /// Shows one project.
+    pub async fn project(&self, project: &ProjectName) -> Result<ProjectStatus, ClientError> {
+        self.get(&format!("/v1/projects/{project}")).await
+    }
+
+    /// Asks what `up` would do.
+    pub async fn plan(&self, project: &ProjectName, request: &UpRequest) -> Result<Plan, ClientError> {
+        self.value(self.post(&format!("/v1/projects/{project}/plan"), request)?, WORKING).await
+    }
+
+    /// Makes the graph the project's desired state. Dropping the stream does not stop what was accepted.
+    pub async fn up(&self, project: &ProjectName, request: &UpRequest) -> Result<ProgressStream, ClientError> {
+        self.stream(self.post(&format!("/v1/projects/{project}/up"), request)?).await
+    }
+
+    /// Removes the project.
+    pub async fn down(&self, project: &ProjectName, request: &DownRequest) -> Result<ProgressStream, ClientError> {
+        self.stream(self.post(&format!("/v1/projects/{project}/down"), request)?).await
+    }
+
+    /// Makes the agent remove all that it made on its host below the engine.
+    pub async fn uninstall(&self) -> Result<(), ClientError> {
+        let _: serde::de::IgnoredAny = self.value(self.post("/v1/uninstall", &())?, WORKING).await?;
+        Ok(())
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.value(self.request(Method::GET, path, Bytes::new())?, QUICK).await
+    }
+
+    fn post(&self, path: &str, body: &impl Serialize) -> Result<Request<Full<Bytes>>, ClientError> {
+        let text = serde_json::to_vec(body).map_err(|error| self.not_understood(&error))?;
+        if text.len() > MAX_BODY {
+            // The agent would refuse it too, but by closing the connection while we still send.
+            return Err(ClientError::Api(too_large()));
+        }
+        self.request(Method::POST, path, text.into())
+    }
+
+    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, ClientError> {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            // HTTP/1.1 demands a host; a socket has none.
+            .header(http::header::HOST, "orch")
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| self.not_understood(&error))
+    }
+
+    /// Sends a request whose answer is one JSON value.
+    async fn value<T: DeserializeOwned>(
+        &self,
+        request: Request<Full<Bytes>>,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        let answer = async {
+            let (response, _connection) = self.send(request).await?;
+            let body = response.into_body().collect().await.map_err(|error| self.not_answering(&error))?.to_bytes();
+            serde_json::from_slice(&body).map_err(|error| self.not_understood(&error))
+        };
+        tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(self.too_late(limit)))
+    }
+
+    /// Sends a request whose answer is a line of JSON for each step; only its head must come in time.
+    async fn stream(&self, request: Request<Full<Bytes>>) -> Result<ProgressStream, ClientError> {
+        let sent = tokio::time::timeout(WORKING, self.send(request)).await;
+        let (response, connection) = sent.unwrap_or_else(|_| Err(self.too_late(WORKING)))?;
+        let lines = Lines {
+            client: self.clone(),
+            body: response.into_body(),
+            buffer: BytesMut::new(),
+            searched: 0,
+            ended: false,
+            _connection: connection,
+        };
+        Ok(Box::pin(stream::unfold(lines, |mut lines| async {
+            let item = lines.next().await?;
+            Some((item, lines))
+        })))
+    }
+
+    /// Sends a request and returns the answer's head once it is a success. The connection lives as long as the handle.
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, AbortOnDropHandle<()>), ClientError> {
+        let stream = UnixStream::connect(&self.path).await.map_err(|error| self.unreachable(&error))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.not_answering(&error))?;
+        // Its error is the one that the request or the body gets too.
+        let connection = AbortOnDropHandle::new(tokio::spawn(async { drop(connection.await) }));
+        let response = sender.send_request(request).await.map_err(|error| self.not_answering(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok((response, connection));
+        }
+        let body = response.into_body().collect().await.map_err(|error| self.not_answering(&error))?.to_bytes();
+        Err(match serde_json::from_slice::<ApiError>(&body) {
+            Ok(error) => ClientError::Api(error),
+            Err(_) => self.not_understood(&format_args!("status {status} without a reason")),
+        })
+    }
+
+    pub(super) fn unreachable(&self, error: &io::Error) -> ClientError {
+        let path = self.path.clone();
+        match error.kind() {
+            io::ErrorKind::NotFound => ClientError::NotInstalled { path },
+            io::ErrorKind::PermissionDenied => ClientError::NoPermission { path },
+            _ => self.not_answering(error),
+        }
+    }
+
+    fn not_answering(&self, error: &dyn std::error::Error) -> ClientError {
+        // hyper's own words ("connection error") say little; its source has the cause.
+        let message = match error.source() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        ClientError::NotAnswering { path: self.path.clone(), message }
+    }
+
+    fn too_late(&self, limit: Duration) -> ClientError {
+        let message = format!("nothing came for {} s", limit.as_secs());
+        ClientError::NotAnswering { path: self.path.clone(), message }
+    }
+
+    fn not_understood(&self, message: &dyn std::fmt::Display) -> ClientError {
+        ClientError::NotUnderstood { path: self.path.clone(), message: message.to_string() }
+    }
+}
+
+/// Cuts a body into lines and reads each.
+struct Lines {
+    client: Client,
+    body: Incoming,
+    buffer: BytesMut,
+    /// Bytes of `buffer` that are known to hold no end of line.
+    searched: usize,
+    ended: bool,
+    _connection: AbortOnDropHandle<()>,
+}
+
+impl Lines {
+    async fn next(&mut self) -> Option<Result<Progress, ClientError>> {
+        if self.ended {
+            return None;
+        }
+        let item = self.read().await;
+        self.ended = matches!(&item, Ok(Progress::Done { .. } | Progress::Failed { .. }) | Err(_));
+        Some(item)
+    }
+
+    async fn read(&mut self) -> Result<Progress, ClientError> {
+        loop {
+            if let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(self.searched + end);
+                self.buffer.advance(1);
+                self.searched = 0;
+                return serde_json::from_slice(&line).map_err(|error| self.client.not_understood(&error));
+            }
+            self.searched = self.buffer.len();
+            if self.searched > MAX_LINE {
+                return Err(self.client.not_understood(&"a line of progress without end"));
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        self.buffer.extend_from_slice(data);
+                    }
+                }
+                Some(Err(error)) => return Err(self.client.not_answering(&error)),
+                None => {
+                    return Err(ClientError::NotAnswering {
+                        path: self.client.path.clone(),
+                        message: "it stopped before the end; what it had accepted goes on once it is back".to_owned(),
+                    });
+                }
+            }
+        }
+    }
+}

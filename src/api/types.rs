@@ -11,7 +11,9 @@
 //! | `POST /v1/projects/NAME/stop` | [`StopRequest`] | stream of [`Progress`] |
 //! | `POST /v1/uninstall` | | `{}` once rules, addresses, mounts and files are gone |
 //!
-//! Errors have a status of 400 and above and an [`ApiError`] as body.
+//! Errors have a status of 400 and above and an [`ApiError`] as body. Beside the statuses of [`ErrorKind`] there are 405
+//! (another method), 408 (the body came too slowly) and 413 (it is larger than 64 MiB). The project of a graph must be the
+//! path's. A stream that ends without `Done` or `Failed` was cut: what was accepted goes on.
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,78 @@
+//! From method and path to what is asked for. Pure.
+
+use hyper::{Method, StatusCode};
+
+use super::Refusal;
+use crate::api::types::{ApiError, ErrorKind};
+use crate::ids::ProjectName;
+
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Info,
+    Projects,
+    Project(ProjectName),
+    Plan(ProjectName),
+    Up(ProjectName),
+    Down(ProjectName),
+    Uninstall,
+}
+
+/// Reads a request line; the table is in [`types`](crate::api::types).
+pub(super) fn parse(method: &Method, path: &str) -> Result<Route, Refusal> {
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let (wanted, route) = match segments[..] {
+        ["v1", "info"] => (Method::GET, Route::Info),
+        ["v1", "projects"] => (Method::GET, Route::Projects),
+        ["v1", "projects", name] => (Method::GET, Route::Project(project(name)?)),
+        ["v1", "projects", name, "plan"] => (Method::POST, Route::Plan(project(name)?)),
+        ["v1", "projects", name, "up"] => (Method::POST, Route::Up(project(name)?)),
+        ["v1", "projects", name, "down"] => (Method::POST, Route::Down(project(name)?)),
+        ["v1", "uninstall"] => (Method::POST, Route::Uninstall),
+        _ => {
+            let message = format!("the agent has no `{path}`; is it of another version of orch?");
+            return Err(ApiError { message, kind: ErrorKind::NotFound }.into());
+        }
+    };
+    if *method == wanted {
+        return Ok(route);
+    }
+    Err(Refusal::user(StatusCode::METHOD_NOT_ALLOWED, format!("`{path}` takes {wanted}, not {method}")))
+}
+
+fn project(name: &str) -> Result<ProjectName, Refusal> {
+    ProjectName::new(name).map_err(|error| Refusal::user(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The documented table is what the router does: every row parses, with the other method it does not.
+    #[test]
+    fn the_documented_routes_exist() {
+        let rows: Vec<(&str, &str)> = include_str!("../types.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! | `")?.split_once('`')?.0.split_once(' '))
+            .collect();
+        assert_eq!(rows.len(), 7, "rows of the table in types.rs");
+        for (method, path) in rows {
+            let path = path.replace("NAME", "shop");
+            let other = if method == "GET" { Method::POST } else { Method::GET };
+            assert!(parse(&method.parse().expect("a method"), &path).is_ok(), "{method} {path}");
+            let refusal = parse(&other, &path).expect_err("the other method is refused");
+            assert_eq!(refusal.status, StatusCode::METHOD_NOT_ALLOWED, "{other} {path}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_route_is_refused() {
+        let status = |path: &str| parse(&Method::GET, path).err().map(|refusal| refusal.status.as_u16());
+        for path in ["", "/", "/v1", "/v2/info", "/v1/info/", "/v1/projects/a/b/c", "/v1/projects/a/kill"] {
+            assert_eq!(status(path), Some(404), "{path}");
+        }
+        for path in ["/v1/projects/", "/v1/projects/A", "/v1/projects/..", "/v1/projects/%61"] {
+            assert_eq!(status(path), Some(400), "{path}");
+        }
+    }
+}
