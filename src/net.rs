@@ -3,3 +3,6 @@
 pub mod addr;
 pub mod dns;
 pub mod names;
+
+#[cfg(test)]
+mod fixtures;

@@ -1,0 +1,139 @@
+//! Why a wish for an address or a port cannot be met.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+
+use crate::graph::Protocol;
+use crate::ids::{ProjectName, ResourceKey, ServiceName};
+
+use super::PortCandidate;
+
+/// A service that has a port already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortOwner {
+    /// Its project; `None`: the same one.
+    pub project: Option<ProjectName>,
+    /// The service.
+    pub service: ServiceName,
+}
+
+impl fmt::Display for PortOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.project {
+            Some(project) => write!(f, "service `{}` of project `{project}`", self.service),
+            None => write!(f, "service `{}`", self.service),
+        }
+    }
+}
+
+/// A wish that cannot be met. `Display` says what is so, [`AddressError::help`] what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
+pub enum AddressError {
+    /// The file's subnet is in use.
+    #[error(
+        "subnet {subnet} of network `{network}` overlaps {taken}, which the host already has a route or a network for"
+    )]
+    SubnetTaken { network: ResourceKey, subnet: Ipv4Net, taken: Ipv4Net },
+    /// Two networks of the file want the same addresses.
+    #[error("networks `{}` and `{}` overlap: {} and {}", networks.0, networks.1, subnets.0, subnets.1)]
+    SubnetsOverlap { networks: (ResourceKey, ResourceKey), subnets: (Ipv4Net, Ipv4Net) },
+    /// Gateway, two containers and a virtual address do not fit.
+    #[error("subnet {subnet} of network `{network}` is too small")]
+    SubnetTooSmall { network: ResourceKey, subnet: Ipv4Net },
+    /// No block for virtual addresses is free or large enough.
+    #[error(
+        "subnet {subnet} of network `{network}` has no free block for the virtual addresses of {services} services"
+    )]
+    NoRoomForServices { network: ResourceKey, subnet: Ipv4Net, services: usize },
+    /// All slices for containers are given to other hosts.
+    #[error("subnet {subnet} of network `{network}` has no range of container addresses left for host {}", host_index + 1)]
+    NoSliceForHost { network: ResourceKey, subnet: Ipv4Net, host_index: u32, ip_range: Option<Ipv4Net> },
+    /// All subnets of the pool are in use.
+    #[error("the address pool {pool} has no free subnet for network `{network}`")]
+    PoolExhausted { network: ResourceKey, pool: Ipv4Net },
+    /// The gateway is not a usable address of the subnet.
+    #[error("gateway {gateway} of network `{network}` is not a host address of its subnet {subnet}")]
+    GatewayOutside { network: ResourceKey, gateway: Ipv4Addr, subnet: Ipv4Net },
+    /// The range is not within the subnet.
+    #[error("ip_range {ip_range} of network `{network}` is not inside its subnet {subnet}")]
+    RangeOutside { network: ResourceKey, ip_range: Ipv4Net, subnet: Ipv4Net },
+    /// A fixed address is not a usable address of the subnet.
+    #[error(
+        "address {address} of service `{service}` is not a host address of {subnet}, the subnet of network `{network}`"
+    )]
+    FixedOutside { service: ServiceName, network: ResourceKey, address: Ipv4Addr, subnet: Ipv4Net },
+    /// A fixed address is the gateway's.
+    #[error("address {address} of service `{service}` is the gateway of network `{network}`")]
+    FixedIsGateway { service: ServiceName, network: ResourceKey, address: Ipv4Addr },
+    /// A fixed address in a network whose subnet orch chooses.
+    #[error("service `{service}` asks for address {address}, but network `{network}` has no `subnet`")]
+    FixedWithoutSubnet { service: ServiceName, network: ResourceKey, address: Ipv4Addr },
+    /// A fixed address cannot be had by several containers.
+    #[error(
+        "service `{service}` asks for address {address}, which only one container can have, but may have several replicas"
+    )]
+    FixedWithReplicas { service: ServiceName, address: Ipv4Addr },
+    /// Two services ask for one address.
+    #[error("services `{}` and `{}` both ask for address {address} in network `{network}`", services.0, services.1)]
+    FixedTwice { network: ResourceKey, address: Ipv4Addr, services: (ServiceName, ServiceName) },
+    /// A fixed address is where the running project has its virtual addresses.
+    #[error(
+        "address {address} of service `{service}` is in {vips}, where the running project has its virtual addresses"
+    )]
+    FixedIsVirtual { service: ServiceName, address: Ipv4Addr, vips: Ipv4Net },
+    /// Two services publish one port.
+    #[error("service `{service}` cannot publish {}: {owner} does", place(*host_ip, *port, *protocol))]
+    PortClash { service: ServiceName, host_ip: Option<IpAddr>, port: u16, protocol: Protocol, owner: PortOwner },
+    /// Something else on the host listens there.
+    #[error("service `{}` cannot publish {}: it is in use on the host", .0.service, place(.0.host_ip, .0.port, .0.protocol))]
+    PortInUse(PortCandidate),
+    /// All ports that may be taken are in use.
+    #[error("service `{service}` cannot publish its port {target}: no port from {} to {} is free on the host", range.0, range.1)]
+    NoFreePort { service: ServiceName, target: u16, range: (u16, u16) },
+    /// The load balancer does not speak SCTP.
+    #[error("service `{service}` publishes port {target} with protocol sctp, which the load balancer cannot")]
+    SctpNeedsHostMode { service: ServiceName, target: u16 },
+}
+
+impl AddressError {
+    /// Returns what the user can do about it.
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::SubnetTaken { .. } => "choose another `subnet`, or leave it out and orch finds a free one",
+            Self::SubnetsOverlap { .. } => "give them subnets apart; of a running project, run `orch down` first",
+            Self::SubnetTooSmall { .. } => "use a subnet of at least 8 addresses (/29)",
+            Self::NoRoomForServices { .. } => {
+                "use a larger subnet, or move `ipv4_address` and `ip_range` together into its lower half"
+            }
+            Self::NoSliceForHost { ip_range: Some(_), .. } => "leave out `ip_range`: it serves one host only",
+            Self::NoSliceForHost { .. } => "use a larger subnet: a /16 serves 255 hosts",
+            Self::PoolExhausted { .. } => {
+                "remove projects that are no longer needed, or name a free `subnet` in the file"
+            }
+            Self::GatewayOutside { .. } | Self::FixedOutside { .. } => {
+                "use an address of the subnet other than its first and last"
+            }
+            Self::RangeOutside { .. } => "use a part of the subnet, or leave `ip_range` out",
+            Self::FixedIsGateway { .. } => "use another address, or name another `gateway`",
+            Self::FixedWithoutSubnet { .. } => "add `ipam: {config: [{subnet: …}]}` to the network",
+            Self::FixedWithReplicas { .. } => "remove `ipv4_address`, or run one replica",
+            Self::FixedTwice { .. } => "give each its own address",
+            Self::FixedIsVirtual { .. } => "use an address outside that range, or run `orch down` first",
+            Self::PortClash { .. } => "publish one of them on another port or host address",
+            Self::PortInUse(_) => "stop what listens there (`ss -ltnup` shows it), or publish another port",
+            Self::NoFreePort { .. } => "widen the range, or leave the host port out",
+            Self::SctpNeedsHostMode { .. } => "publish it with `mode: host`",
+        }
+    }
+}
+
+/// Writes a port as messages name it: `port 80/tcp on 127.0.0.1`.
+fn place(host_ip: Option<IpAddr>, port: u16, protocol: Protocol) -> String {
+    match host_ip {
+        Some(address) => format!("port {port}/{protocol} on {address}"),
+        None => format!("port {port}/{protocol} on all addresses"),
+    }
+}

@@ -1,0 +1,164 @@
+//! Graphs written as short text, for the tests of names and addresses.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::graph::{
+    Attachment, Container, EndpointMode, ExposedPort, Graph, Link, Network, NetworkMode, Placement, Port, PortMode,
+    Protocol, PullPolicy, Restart, Scale, Service,
+};
+use crate::ids::{ProjectName, ResourceKey, ServiceName};
+
+pub(crate) fn service_name(text: &str) -> ServiceName {
+    ServiceName::new(text).expect("a service name")
+}
+
+pub(crate) fn key(text: &str) -> ResourceKey {
+    ResourceKey::new(text).expect("a network key")
+}
+
+/// A graph of `networks` and `services`, one per line.
+///
+/// Network: `KEY [SUBNET] [gateway=ADDRESS] [range=NET] [internal] [external=NAME] [driver=NAME]`. Service: its name, then
+/// its networks as `KEY[=ADDRESS][/ALIAS…]`, and words that start with `+`: `+x2` replicas, `+global`, `+dnsrr`,
+/// `+link=SERVICE:ALIAS`, `+publish=[IP@][A[-B]]:TARGET[/udp]`, `+port=NAME:TARGET`, `+host=TARGET` (mode host), `+expose=N`,
+/// `+name=CONTAINER`, `+hostname=NAME`, `+dns=IP`, `+in=SERVICE` (shares its namespace), `+mode=host|none`.
+pub(crate) fn graph(project: &str, networks: &str, services: &str) -> Graph {
+    Graph {
+        project: ProjectName::new(project).expect("a project name"),
+        working_dir: "/w".into(),
+        config_files: Vec::new(),
+        services: words(services).map(|(name, rest)| (service_name(name), service(&rest))).collect(),
+        networks: words(networks).map(|(name, rest)| (key(name), network(project, name, &rest))).collect(),
+        volumes: BTreeMap::new(),
+        files: BTreeMap::new(),
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = (&str, Vec<&str>)> {
+    text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?, words.collect()))
+    })
+}
+
+fn network(project: &str, name: &str, words: &[&str]) -> Network {
+    let mut network = Network {
+        name: format!("{project}_{name}"),
+        external: false,
+        internal: false,
+        driver: None,
+        driver_opts: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        subnet: None,
+        gateway: None,
+        ip_range: None,
+        attachable: false,
+    };
+    for word in words {
+        match word.split_once('=') {
+            Some(("gateway", value)) => network.gateway = Some(value.parse().expect("an address")),
+            Some(("range", value)) => network.ip_range = Some(value.parse().expect("a range")),
+            Some(("driver", value)) => network.driver = Some(value.into()),
+            Some(("external", value)) => (network.external, network.name) = (true, value.into()),
+            None if *word == "internal" => network.internal = true,
+            _ => network.subnet = Some(word.parse().expect("a subnet")),
+        }
+    }
+    network
+}
+
+fn service(words: &[&str]) -> Service {
+    let mut service = Service {
+        scale: Scale::Replicas(1),
+        container: Container { image: "i".into(), ..Container::default() },
+        network: NetworkMode::Networks(Vec::new()),
+        depends_on: Vec::new(),
+        links: Vec::new(),
+        ports: Vec::new(),
+        expose: Vec::new(),
+        restart: Restart::Unset,
+        placement: Placement::default(),
+        endpoint_mode: EndpointMode::Vip,
+        stop_grace: Duration::from_secs(10),
+        attach: true,
+        pull: PullPolicy::Missing,
+        spec_hash: String::new(),
+    };
+    let mut attachments = Vec::new();
+    for word in words {
+        match word.strip_prefix('+') {
+            Some(option) => set(&mut service, option),
+            None => attachments.push(attachment(word)),
+        }
+    }
+    if !attachments.is_empty() {
+        service.network = NetworkMode::Networks(attachments);
+    }
+    service
+}
+
+fn attachment(word: &str) -> Attachment {
+    let mut parts = word.split('/');
+    let first = parts.next().expect("split gives one");
+    let (network, ipv4) = first.split_once('=').map_or((first, None), |(network, ip)| (network, Some(ip)));
+    Attachment {
+        network: key(network),
+        aliases: parts.map(str::to_owned).collect(),
+        ipv4: ipv4.map(|ip| ip.parse().expect("an address")),
+        mac: None,
+    }
+}
+
+fn set(service: &mut Service, option: &str) {
+    let (word, value) = option.split_once('=').unwrap_or((option, ""));
+    match word {
+        "global" => service.scale = Scale::Global,
+        "dnsrr" => service.endpoint_mode = EndpointMode::Dnsrr,
+        "link" => {
+            let (target, alias) = value.split_once(':').expect("SERVICE:ALIAS");
+            service.links.push(Link { service: service_name(target), alias: alias.into() });
+        }
+        "publish" => service.ports.push(port(value)),
+        "port" => {
+            let (name, target) = value.split_once(':').expect("NAME:TARGET");
+            let port = port(&format!(":{target}"));
+            service.expose.push(ExposedPort { port: port.target, protocol: port.protocol });
+            service.ports.push(Port { name: Some(name.into()), ..port });
+        }
+        "host" => service.ports.push(Port { mode: PortMode::Host, ..port(value) }),
+        "expose" => {
+            let port = port(&format!(":{value}"));
+            service.expose.push(ExposedPort { port: port.target, protocol: port.protocol });
+        }
+        "name" => service.container.name = Some(value.into()),
+        "hostname" => service.container.hostname = Some(value.into()),
+        "dns" => service.container.dns.push(value.into()),
+        "in" => service.network = NetworkMode::Service(service_name(value)),
+        "mode" if value == "host" => service.network = NetworkMode::Host,
+        "mode" => service.network = NetworkMode::None,
+        _ => service.scale = Scale::Replicas(word[1..].parse().expect("+xN")),
+    }
+}
+
+fn port(text: &str) -> Port {
+    let (host_ip, text) = text.split_once('@').map_or((None, text), |(ip, rest)| (Some(ip), rest));
+    let (published, target) = text.split_once(':').expect("PUBLISHED:TARGET");
+    let (target, protocol) = target.split_once('/').unwrap_or((target, "tcp"));
+    let number = |text: &str| text.parse::<u16>().expect("a port");
+    Port {
+        name: None,
+        host_ip: host_ip.map(|ip| ip.parse().expect("an address")),
+        published: (!published.is_empty()).then(|| {
+            let (first, last) = published.split_once('-').unwrap_or((published, published));
+            (number(first), number(last))
+        }),
+        target: number(target),
+        protocol: match protocol {
+            "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
+            _ => Protocol::Tcp,
+        },
+        mode: PortMode::Ingress,
+    }
+}
