@@ -21,7 +21,7 @@ use tokio::net::UnixStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::server::{MAX_BODY, too_large};
-use super::types::{AgentInfo, ApiError, DownRequest, Progress, ProjectStatus, ProjectSummary, UpRequest};
+use super::types::{AgentInfo, ApiError, DownRequest, Progress, ProjectStatus, ProjectSummary, StopRequest, UpRequest};
 use crate::ids::ProjectName;
 use crate::plan::Plan;
 
@@ -113,7 +113,12 @@ impl Client {
         self.stream(self.post(&format!("/v1/projects/{project}/up"), request)?).await
     }
 
-    /// Removes the project.
+    /// Stops the project's containers and keeps them. Dropping the stream does not stop what was accepted.
+    pub async fn stop(&self, project: &ProjectName, request: &StopRequest) -> Result<ProgressStream, ClientError> {
+        self.stream(self.post(&format!("/v1/projects/{project}/stop"), request)?).await
+    }
+
+    /// Removes the project. Dropping the stream does not stop what was accepted.
     pub async fn down(&self, project: &ProjectName, request: &DownRequest) -> Result<ProgressStream, ClientError> {
         self.stream(self.post(&format!("/v1/projects/{project}/down"), request)?).await
     }

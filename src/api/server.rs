@@ -30,7 +30,9 @@ use tokio_util::task::TaskTracker;
 
 use self::route::Route;
 pub use self::socket::{BindError, bind_socket};
-use super::types::{AgentInfo, ApiError, DownRequest, ErrorKind, Progress, ProjectStatus, ProjectSummary, UpRequest};
+use super::types::{
+    AgentInfo, ApiError, DownRequest, ErrorKind, Progress, ProjectStatus, ProjectSummary, StopRequest, UpRequest,
+};
 use crate::ids::ProjectName;
 use crate::plan::Plan;
 
@@ -65,6 +67,8 @@ pub trait Handler: Send + Sync + 'static {
     async fn up(&self, project: ProjectName, request: UpRequest) -> Result<mpsc::Receiver<Progress>, ApiError>;
     /// Removes the project.
     async fn down(&self, project: ProjectName, request: DownRequest) -> Result<mpsc::Receiver<Progress>, ApiError>;
+    /// Stops a project's containers and keeps them.
+    async fn stop(&self, project: ProjectName, request: StopRequest) -> Result<mpsc::Receiver<Progress>, ApiError>;
     /// Removes all that the agent made on its host below the engine.
     async fn uninstall(&self) -> Result<(), ApiError>;
 }
@@ -177,6 +181,10 @@ async fn dispatch(handler: &dyn Handler, request: Request<Incoming>) -> Result<R
         Route::Up(project) => {
             let up = read_up(&project, request).await?;
             Ok(progress(handler.up(project, up).await?))
+        }
+        Route::Stop(project) => {
+            let stop = read(request).await?;
+            Ok(progress(handler.stop(project, stop).await?))
         }
         Route::Down(project) => {
             let down = read(request).await?;

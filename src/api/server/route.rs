@@ -15,6 +15,7 @@ pub(super) enum Route {
     Plan(ProjectName),
     Up(ProjectName),
     Down(ProjectName),
+    Stop(ProjectName),
     Uninstall,
 }
 
@@ -27,6 +28,7 @@ pub(super) fn parse(method: &Method, path: &str) -> Result<Route, Refusal> {
         ["v1", "projects", name] => (Method::GET, Route::Project(project(name)?)),
         ["v1", "projects", name, "plan"] => (Method::POST, Route::Plan(project(name)?)),
         ["v1", "projects", name, "up"] => (Method::POST, Route::Up(project(name)?)),
+        ["v1", "projects", name, "stop"] => (Method::POST, Route::Stop(project(name)?)),
         ["v1", "projects", name, "down"] => (Method::POST, Route::Down(project(name)?)),
         ["v1", "uninstall"] => (Method::POST, Route::Uninstall),
         _ => {

@@ -50,6 +50,9 @@ impl Handler for FakeHandler {
     async fn down(&self, _: ProjectName, _: DownRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
         self.stream().await
     }
+    async fn stop(&self, _: ProjectName, _: StopRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
+        self.stream().await
+    }
     async fn uninstall(&self) -> Result<(), ApiError> {
         Ok(())
     }
