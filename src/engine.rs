@@ -21,8 +21,8 @@ use tokio::io::AsyncWrite;
 
 use crate::graph::{Container, Protocol};
 use crate::ids::ProjectName;
+use crate::observed::{ObservedContainer, ObservedHost};
 use crate::place::HostFacts;
-use crate::plan::{ObservedContainer, ObservedHost};
 
 /// Labels that orch writes and reads. Docker Compose's own are kept so that its tools see orch's containers.
 pub mod label {

@@ -1,1 +1,300 @@
+//! The Docker Engine API, 1.41 and newer, over a unix socket. With [`super::translate`] the only place that names bollard.
+//!
+//! Start at the [`Engine`] implementation below: one method, one request where that is possible (what costs more says
+//! so). Every request is counted by name, [`DockerEngine::calls`], so that benches can say what an `up` costs.
+//! Nothing here decides anything or remembers desired state; the only memory is a cache of containers' times.
 
+mod create;
+mod error;
+mod observe;
+mod streams;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::query_parameters::{
+    KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, RemoveVolumeOptionsBuilder,
+    RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use bytes::Bytes;
+
+use self::error::{Tried, ignore_not_found};
+use super::translate::{self, ApiVersion};
+use super::{
+    BoxStream, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, ExecSession, ExecSpec, LogChunk, LogQuery,
+    NetworkSpec, PullProgress, Result, VolumeSpec,
+};
+use crate::ids::ProjectName;
+use crate::observed::{ObservedContainer, ObservedHost};
+
+/// Where Docker's packages put the socket.
+pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+
+/// Longest that an engine may take to begin its answer; stops add their grace period to it.
+const ANSWER_WITHIN: Duration = Duration::from_mins(1);
+/// The same for pulls and loads, which answer when they have something to say.
+const SLOW_ANSWER_WITHIN: Duration = Duration::from_hours(1);
+
+/// One Docker Engine.
+#[derive(Debug, Clone)]
+pub struct DockerEngine {
+    docker: Docker,
+    socket: String,
+    api: ApiVersion,
+    calls: Arc<Mutex<BTreeMap<&'static str, u64>>>,
+    known: Arc<observe::Times>,
+}
+
+impl DockerEngine {
+    /// Connects to `address`, the value of `DOCKER_HOST` (`unix:///path`), or where it is `None` to [`DEFAULT_SOCKET`].
+    ///
+    /// # Errors
+    /// `Unreachable`, `Permission`, or `Refused` for another scheme and for an engine older than [`ApiVersion::OLDEST`].
+    pub async fn connect(address: Option<&str>) -> Result<Self> {
+        let socket = socket_path(address)?;
+        let tried = Tried::new("connect to the container engine", &socket);
+        let docker = Docker::connect_with_unix(&socket, ANSWER_WITHIN.as_secs(), API_DEFAULT_VERSION)
+            .map_err(|source| error::classify(source, &tried))?;
+        let docker = docker.negotiate_version().await.map_err(|source| error::classify(source, &tried))?;
+        let version = docker.client_version();
+        let api = ApiVersion::parse(&version.to_string()).ok_or_else(|| EngineError::Failed {
+            action: "connect to the container engine".to_owned(),
+            message: format!("it says that its API version is `{version}`"),
+        })?;
+        if api < ApiVersion::OLDEST {
+            let message = format!("it speaks API {api}, orch needs {} (Docker Engine 20.10)", ApiVersion::OLDEST);
+            return Err(EngineError::Refused { action: "connect to the container engine".to_owned(), message });
+        }
+        Ok(Self { docker, socket, api, calls: Arc::default(), known: Arc::default() })
+    }
+
+    /// Returns the path of the engine's socket.
+    pub fn socket(&self) -> &str {
+        &self.socket
+    }
+
+    /// Returns how often each kind of request was made through this engine and its clones.
+    pub fn calls(&self) -> BTreeMap<&'static str, u64> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn count(&self, call: &'static str) {
+        *self.calls.lock().unwrap_or_else(PoisonError::into_inner).entry(call).or_default() += 1;
+    }
+
+    /// Runs one request: counted, logged, its error classified. `what` is the kind of thing that `name` names.
+    async fn call<T>(
+        &self,
+        call: &'static str,
+        tried: Tried<'_>,
+        request: impl Future<Output = Result<T, bollard::errors::Error>>,
+    ) -> Result<T> {
+        self.count(call);
+        let begun = tokio::time::Instant::now();
+        let result = request.await;
+        let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::debug!(call, name = tried.name, millis, ok = result.is_ok(), "engine");
+        result.map_err(|source| error::classify(source, &tried.at(&self.socket)))
+    }
+
+    /// Returns a client whose requests may take `extra` longer than usual to be answered.
+    fn patient(&self, extra: Duration) -> Docker {
+        self.docker.clone().with_timeout(ANSWER_WITHIN.saturating_add(extra))
+    }
+}
+
+/// Returns the path in a `unix://` address.
+fn socket_path(address: Option<&str>) -> Result<String> {
+    let Some(address) = address.filter(|text| !text.is_empty()) else { return Ok(DEFAULT_SOCKET.to_owned()) };
+    let path = address.strip_prefix("unix://").or_else(|| address.starts_with('/').then_some(address));
+    path.filter(|path| path.starts_with('/')).map(str::to_owned).ok_or_else(|| EngineError::Refused {
+        action: format!("connect to the container engine at `{address}`"),
+        message: "only addresses like `unix:///var/run/docker.sock` are supported".to_owned(),
+    })
+}
+
+#[async_trait]
+impl Engine for DockerEngine {
+    async fn info(&self) -> Result<EngineInfo> {
+        let info = self.call("info", Tried::new("ask the engine what it is", ""), self.docker.info()).await?;
+        Ok(observe::engine_info(info, self.api))
+    }
+
+    async fn observe(&self, project: Option<&ProjectName>) -> Result<ObservedHost> {
+        self.observe_host(project).await
+    }
+
+    async fn inspect_container(&self, id_or_name: &str) -> Result<ObservedContainer> {
+        let container = self.inspect(id_or_name).await?;
+        Ok(self.known.remember(observe::inspected(container)))
+    }
+
+    async fn image_id(&self, reference: &str) -> Result<Option<String>> {
+        let tried = Tried::new("look for image", reference).what("image");
+        match self.call("image_inspect", tried, self.docker.inspect_image(reference)).await {
+            Ok(image) => Ok(image.id),
+            Err(EngineError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn pull<'a>(&'a self, reference: &'a str, platform: Option<&'a str>) -> BoxStream<'a, Result<PullProgress>> {
+        self.pull_image(reference, platform)
+    }
+
+    async fn load_image(&self, archive: Bytes) -> Result<()> {
+        self.load_archive(archive).await
+    }
+
+    async fn remove_image(&self, reference: &str) -> Result<()> {
+        let options = RemoveImageOptionsBuilder::default().build();
+        let request = self.docker.remove_image(reference, Some(options), None);
+        let tried = Tried::new("remove image", reference).what("image");
+        ignore_not_found(self.call("image_remove", tried, request).await.map(drop))
+    }
+
+    async fn ensure_network(&self, spec: &NetworkSpec) -> Result<String> {
+        self.network_made(spec).await
+    }
+
+    async fn remove_network(&self, name: &str) -> Result<()> {
+        let tried = Tried::new("remove network", name).what("network");
+        ignore_not_found(self.call("network_remove", tried, self.docker.remove_network(name)).await)
+    }
+
+    async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<()> {
+        // The engine itself returns the one that is there.
+        let tried = Tried::new("create volume", &spec.name).what("volume");
+        let request = self.docker.create_volume(translate::volume_request(spec));
+        self.call("volume_create", tried, request).await.map(drop)
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<()> {
+        let tried = Tried::new("remove volume", name).what("volume");
+        let options = RemoveVolumeOptionsBuilder::default().build();
+        ignore_not_found(self.call("volume_remove", tried, self.docker.remove_volume(name, Some(options))).await)
+    }
+
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<String> {
+        self.container_made(spec).await
+    }
+
+    /// Two requests: the start, and an inspect for what it is now.
+    async fn start_container(&self, id_or_name: &str) -> Result<ObservedContainer> {
+        let tried = Tried::new("start container", id_or_name).what("container");
+        self.call("container_start", tried, self.docker.start_container(id_or_name, None)).await?;
+        self.inspect_container(id_or_name).await
+    }
+
+    async fn stop_container(&self, id_or_name: &str, grace: Duration) -> Result<()> {
+        let seconds = translate::whole_seconds(grace);
+        let options = StopContainerOptionsBuilder::default().t(i32::try_from(seconds).unwrap_or(i32::MAX)).build();
+        let docker = self.patient(grace);
+        let tried = Tried::new("stop container", id_or_name).what("container");
+        ignore_not_found(self.call("container_stop", tried, docker.stop_container(id_or_name, Some(options))).await)
+    }
+
+    async fn kill_container(&self, id_or_name: &str, signal: &str) -> Result<()> {
+        let tried = Tried::new("send a signal to container", id_or_name).what("container");
+        let options = KillContainerOptionsBuilder::default().signal(signal).build();
+        self.call("container_kill", tried, self.docker.kill_container(id_or_name, Some(options))).await
+    }
+
+    async fn unpause_container(&self, id_or_name: &str) -> Result<()> {
+        let tried = Tried::new("unpause container", id_or_name).what("container");
+        let result = self.call("container_unpause", tried, self.docker.unpause_container(id_or_name)).await;
+        match result {
+            // The engine's answer for one that is not paused; there is no other word for it (moby, daemon/unpause.go).
+            Err(EngineError::Conflict { message, .. } | EngineError::Failed { message, .. })
+                if message.contains("is not paused") =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// One request more with `volumes`: which volumes it took over from its predecessors is written in its labels.
+    async fn remove_container(&self, id_or_name: &str, volumes: bool) -> Result<()> {
+        let carried = if volumes { self.carried_volumes(id_or_name).await? } else { Vec::new() };
+        let tried = Tried::new("remove container", id_or_name).what("container");
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(volumes).build();
+        let result =
+            self.call("container_remove", tried, self.docker.remove_container(id_or_name, Some(options))).await;
+        match result {
+            Err(EngineError::Conflict { message, .. }) if message.contains("already in progress") => {
+                self.wait_until_removed(id_or_name).await?;
+            }
+            other => ignore_not_found(other)?,
+        }
+        for name in carried {
+            self.remove_volume(&name).await?;
+        }
+        Ok(())
+    }
+
+    async fn rename_container(&self, id_or_name: &str, name: &str) -> Result<()> {
+        let tried = Tried::new("rename container", id_or_name).what("container");
+        let options = RenameContainerOptionsBuilder::default().name(name).build();
+        self.call("container_rename", tried, self.docker.rename_container(id_or_name, options)).await
+    }
+
+    fn logs<'a>(&'a self, id_or_name: &'a str, query: &LogQuery) -> BoxStream<'a, Result<LogChunk>> {
+        self.log_stream(id_or_name, query)
+    }
+
+    fn events(&self, since: Option<i64>) -> BoxStream<'static, Result<EngineEvent>> {
+        self.event_stream(since)
+    }
+
+    async fn exec(&self, id_or_name: &str, spec: &ExecSpec) -> Result<ExecSession> {
+        self.exec_session(id_or_name, spec).await
+    }
+
+    async fn exec_resize(&self, exec: &str, rows: u16, columns: u16) -> Result<()> {
+        let size = bollard::exec::ResizeExecOptions { height: rows, width: columns };
+        let tried = Tried::new("resize the terminal of command", exec).what("command");
+        self.call("exec_resize", tried, self.docker.resize_exec(exec, size)).await
+    }
+
+    async fn exec_exit_code(&self, exec: &str) -> Result<i64> {
+        let tried = Tried::new("look at command", exec).what("command");
+        let state = self.call("exec_inspect", tried, self.docker.inspect_exec(exec)).await?;
+        state.exit_code.ok_or_else(|| EngineError::Conflict {
+            action: format!("read the exit code of command `{exec}`"),
+            message: "it still runs".to_owned(),
+        })
+    }
+
+    async fn wait_container(&self, id_or_name: &str) -> Result<i64> {
+        self.wait_for(id_or_name, "not-running").await
+    }
+
+    async fn container_pid(&self, id_or_name: &str) -> Result<Option<u32>> {
+        let state = self.inspect(id_or_name).await?.state;
+        let pid = state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok());
+        Ok(pid.filter(|&pid| pid != 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_engines() {
+        let check = |address: Option<&str>, expected: Option<&str>| {
+            assert_eq!(socket_path(address).ok().as_deref(), expected, "{address:?}");
+        };
+        check(None, Some("/var/run/docker.sock"));
+        check(Some(""), Some("/var/run/docker.sock"));
+        check(Some("unix:///run/user/1000/docker.sock"), Some("/run/user/1000/docker.sock"));
+        check(Some("/run/docker.sock"), Some("/run/docker.sock"));
+        check(Some("tcp://10.0.0.1:2375"), None);
+        check(Some("unix://relative"), None);
+    }
+}

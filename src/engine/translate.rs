@@ -1,1 +1,353 @@
+//! What orch wants, in the engine's words: [`ContainerSpec`], [`NetworkSpec`], [`VolumeSpec`] to Docker API requests. Pure.
+//!
+//! Fields newer than the engine's API are never sent: engines refuse some of them and silently drop others. What an old
+//! engine cannot take at creation is returned beside the request, for the caller to do in a second call.
 
+mod mounts;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard::models::{
+    ContainerCreateBody, DeviceMapping, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig,
+    HostConfigLogConfig, Ipam, IpamConfig, NetworkCreateRequest, NetworkingConfig, PortBinding, PortMap,
+    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
+};
+
+use super::{ContainerSpec, EngineRestart, HostPort, NetworkSpec, SpecAttachment, SpecNetwork, VolumeSpec, label};
+use crate::graph::{Container, Healthcheck, Logging, Resources};
+
+/// Version of the Docker API that an engine speaks: `1.41`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ApiVersion(pub u32, pub u32);
+
+impl ApiVersion {
+    /// Oldest version that orch works with (Docker Engine 20.10, Podman 4).
+    pub const OLDEST: Self = Self(1, 41);
+    /// First with several networks at creation, per-network hardware addresses and `start_interval` (Docker Engine 25).
+    const MANY_NETWORKS: Self = Self(1, 44);
+    /// First that can be told which network has the default route (Docker Engine 28).
+    const GATEWAY_PRIORITY: Self = Self(1, 48);
+
+    /// Parses `1.41`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.trim().split_once('.')?;
+        Some(Self(major.parse().ok()?, minor.parse().ok()?))
+    }
+}
+
+impl std::fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// Why a spec cannot be made on an engine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Untranslatable {
+    /// The engine is too old for a field.
+    #[error("{what} needs engine API {needs}, this engine speaks {speaks}")]
+    TooOld {
+        /// The field, as in the compose file.
+        what: &'static str,
+        /// First version that has it.
+        needs: ApiVersion,
+        /// Version of the engine.
+        speaks: ApiVersion,
+    },
+    /// A mount refers to a volume whose engine name is not in the spec.
+    #[error("volume `{0}` of the container has no name on the engine")]
+    UnnamedVolume(String),
+}
+
+/// A container's creation, and what is to be done right after it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateRequest {
+    /// Body of the request.
+    pub body: ContainerCreateBody,
+    /// Platform to ask for.
+    pub platform: Option<String>,
+    /// Networks to connect before the start, where the engine takes only one at creation.
+    pub connect: Vec<(String, EndpointSettings)>,
+}
+
+/// Translates a container.
+///
+/// # Errors
+/// [`Untranslatable`]: the spec cannot be made on this engine whatever its state.
+pub fn create_request(spec: &ContainerSpec, api: ApiVersion) -> Result<CreateRequest, Untranslatable> {
+    let container = &spec.container;
+    let (endpoints, connect) = networks(spec, api)?;
+    let mut body = process(spec);
+    body.healthcheck = container.healthcheck.as_ref().map(|check| health(check, api));
+    body.host_config = Some(host_config(spec, api)?);
+    if !endpoints.is_empty() {
+        body.networking_config = Some(NetworkingConfig { endpoints_config: Some(endpoints) });
+    }
+    Ok(CreateRequest { body, platform: container.platform.clone(), connect })
+}
+
+/// The part of the request that is about the process and not about the host.
+fn process(spec: &ContainerSpec) -> ContainerCreateBody {
+    let container = &spec.container;
+    let exposed = if shares_namespace(&spec.network) { Vec::new() } else { exposed_ports(spec) };
+    ContainerCreateBody {
+        hostname: container.hostname.clone(),
+        domainname: container.domainname.clone(),
+        user: container.user.clone(),
+        exposed_ports: some_unless_empty(exposed),
+        tty: Some(container.tty),
+        open_stdin: Some(container.stdin_open),
+        env: some_unless_empty(container.environment.iter().map(|(key, value)| format!("{key}={value}")).collect()),
+        // The engine reads an empty list as "not given" in `Cmd`, and `[""]` as "cleared" in `Entrypoint`.
+        // Source: moby, daemon/commit.go `merge`; Docker Compose sends the same.
+        cmd: container.command.clone(),
+        entrypoint: container
+            .entrypoint
+            .clone()
+            .map(|words| if words.is_empty() { vec![String::new()] } else { words }),
+        image: Some(spec.image.clone()),
+        working_dir: container.working_dir.clone(),
+        labels: some_unless_empty_map(labels(spec)),
+        stop_signal: container.stop_signal.clone(),
+        stop_timeout: Some(whole_seconds(spec.stop_grace)),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn labels(spec: &ContainerSpec) -> HashMap<String, String> {
+    let mut labels: HashMap<_, _> = spec.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    if !spec.carried_volumes.is_empty() {
+        let names: Vec<_> = spec.carried_volumes.values().map(String::as_str).collect();
+        labels.insert(label::CARRIED.to_owned(), names.join(","));
+    }
+    labels
+}
+
+fn exposed_ports(spec: &ContainerSpec) -> Vec<String> {
+    let published = spec.host_ports.iter().map(|port| (port.target, port.protocol));
+    let mut ports: Vec<_> = spec.exposed.iter().copied().chain(published).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports.into_iter().map(|(port, protocol)| format!("{port}/{protocol}")).collect()
+}
+
+/// Translates a health check; absent times are the engine's defaults.
+fn health(check: &Healthcheck, api: ApiVersion) -> HealthConfig {
+    let Healthcheck { test, interval, timeout, retries, start_period, start_interval } = check;
+    HealthConfig {
+        test: Some(test.clone()),
+        interval: interval.map(nanos),
+        timeout: timeout.map(nanos),
+        retries: retries.map(i64::from),
+        start_period: start_period.map(nanos),
+        // Older engines ignore it: then the checks in the start period have the normal interval.
+        start_interval: start_interval.filter(|_| api >= ApiVersion::MANY_NETWORKS).map(nanos),
+    }
+}
+
+fn host_config(spec: &ContainerSpec, api: ApiVersion) -> Result<HostConfig, Untranslatable> {
+    let container = &spec.container;
+    let mounts = mounts::translate(spec, api)?;
+    let mut config = HostConfig {
+        binds: some_unless_empty(mounts.binds),
+        mounts: some_unless_empty(mounts.typed),
+        tmpfs: some_unless_empty_map(mounts.tmpfs),
+        network_mode: Some(network_mode(&spec.network)),
+        port_bindings: some_unless_empty_map(port_bindings(&spec.host_ports)),
+        restart_policy: Some(restart_policy(spec.restart)),
+        log_config: container.logging.as_ref().map(log_config),
+        ..limits(container)
+    };
+    security(container, &mut config);
+    names(spec, &mut config);
+    Ok(config)
+}
+
+fn limits(container: &Container) -> HostConfig {
+    // `reserved_nano_cpus` is for placement only: the engine has nothing of the kind.
+    let Resources { nano_cpus, memory, pids, reserved_nano_cpus: _, reserved_memory } = container.resources;
+    let ulimits = container.ulimits.iter().map(|(name, &(soft, hard))| ResourcesUlimits {
+        name: Some(name.clone()),
+        soft: Some(soft),
+        hard: Some(hard),
+    });
+    HostConfig {
+        nano_cpus,
+        memory,
+        memory_reservation: reserved_memory,
+        pids_limit: pids,
+        ulimits: some_unless_empty(ulimits.collect()),
+        shm_size: container.shm_size.map(|size| i64::try_from(size).unwrap_or(i64::MAX)),
+        ..HostConfig::default()
+    }
+}
+
+fn security(container: &Container, config: &mut HostConfig) {
+    config.init = container.init;
+    config.readonly_rootfs = Some(container.read_only);
+    config.privileged = Some(container.privileged);
+    config.cap_add = some_unless_empty(container.cap_add.clone());
+    config.cap_drop = some_unless_empty(container.cap_drop.clone());
+    config.security_opt = some_unless_empty(container.security_opt.clone());
+    config.group_add = some_unless_empty(container.group_add.clone());
+    config.runtime.clone_from(&container.runtime);
+    config.pid_mode.clone_from(&container.pid);
+    config.ipc_mode.clone_from(&container.ipc);
+    config.sysctls =
+        some_unless_empty_map(container.sysctls.iter().map(|(key, value)| (key.clone(), value.clone())).collect());
+    let devices = container.devices.iter().map(|(host, inside, permissions)| DeviceMapping {
+        path_on_host: Some(host.clone()),
+        path_in_container: Some(inside.clone()),
+        cgroup_permissions: Some(permissions.clone()),
+    });
+    config.devices = some_unless_empty(devices.collect());
+}
+
+/// `/etc/hosts` and, unless orch mounts its own file there, `resolv.conf`.
+fn names(spec: &ContainerSpec, config: &mut HostConfig) {
+    let container = &spec.container;
+    let hosts = container.extra_hosts.iter().map(|(name, address)| format!("{name}:{address}"));
+    config.extra_hosts = some_unless_empty(hosts.collect());
+    let own_resolv_conf = spec.file_binds.iter().any(|(_, target)| target == "/etc/resolv.conf");
+    if !own_resolv_conf && !shares_namespace(&spec.network) {
+        config.dns = some_unless_empty(container.dns.clone());
+        config.dns_search = some_unless_empty(container.dns_search.clone());
+        config.dns_options = some_unless_empty(container.dns_opt.clone());
+    }
+}
+
+fn log_config(logging: &Logging) -> HostConfigLogConfig {
+    let options = logging.options.iter().map(|(key, value)| (key.clone(), value.clone()));
+    HostConfigLogConfig { typ: logging.driver.clone(), config: some_unless_empty_map(options.collect()) }
+}
+
+fn restart_policy(restart: EngineRestart) -> RestartPolicy {
+    let name = match restart {
+        EngineRestart::No => RestartPolicyNameEnum::NO,
+        EngineRestart::Always => RestartPolicyNameEnum::ALWAYS,
+    };
+    RestartPolicy { name: Some(name), maximum_retry_count: None }
+}
+
+fn port_bindings(ports: &[HostPort]) -> PortMap {
+    let mut bindings = PortMap::new();
+    for HostPort { host_ip, published, target, protocol } in ports {
+        let host_port = match published {
+            Some((first, last)) if first == last => first.to_string(),
+            Some((first, last)) => format!("{first}-{last}"),
+            None => String::new(),
+        };
+        let binding = PortBinding { host_ip: host_ip.map(|ip| ip.to_string()), host_port: Some(host_port) };
+        bindings.entry(format!("{target}/{protocol}")).or_default().get_or_insert_default().push(binding);
+    }
+    bindings
+}
+
+/// Returns whether the container lives in another one's network namespace, which then owns names and ports.
+fn shares_namespace(network: &SpecNetwork) -> bool {
+    matches!(network, SpecNetwork::Mode(mode) if mode.starts_with("container:"))
+}
+
+fn network_mode(network: &SpecNetwork) -> String {
+    match network {
+        SpecNetwork::Mode(mode) => mode.clone(),
+        SpecNetwork::Networks(attachments) => match attachments.first() {
+            Some(first) => first.network.clone(),
+            None => "none".to_owned(),
+        },
+    }
+}
+
+type Endpoints = (HashMap<String, EndpointSettings>, Vec<(String, EndpointSettings)>);
+
+/// Splits the memberships into those of the creation and those for calls of their own.
+fn networks(spec: &ContainerSpec, api: ApiVersion) -> Result<Endpoints, Untranslatable> {
+    let SpecNetwork::Networks(attachments) = &spec.network else { return Ok(Endpoints::default()) };
+    let mut at_creation = HashMap::new();
+    let mut later = Vec::new();
+    for (index, attachment) in attachments.iter().enumerate() {
+        let priority = attachments.len() - index;
+        let settings = endpoint(attachment, priority, api)?;
+        if index == 0 || api >= ApiVersion::MANY_NETWORKS {
+            at_creation.insert(attachment.network.clone(), settings);
+        } else {
+            later.push((attachment.network.clone(), settings));
+        }
+    }
+    Ok((at_creation, later))
+}
+
+/// One membership. `priority` is higher for earlier ones, of which the first shall have the default route; engines
+/// before API 1.48 choose by themselves (not an internal network; then the network whose name sorts first).
+fn endpoint(attachment: &SpecAttachment, priority: usize, api: ApiVersion) -> Result<EndpointSettings, Untranslatable> {
+    if attachment.mac.is_some() && api < ApiVersion::MANY_NETWORKS {
+        let needs = ApiVersion::MANY_NETWORKS;
+        return Err(Untranslatable::TooOld { what: "`mac_address`", needs, speaks: api });
+    }
+    let ipam = attachment
+        .ipv4
+        .map(|ipv4| EndpointIpamConfig { ipv4_address: Some(ipv4.to_string()), ..EndpointIpamConfig::default() });
+    let gw_priority = (api >= ApiVersion::GATEWAY_PRIORITY).then(|| i64::try_from(priority).unwrap_or(i64::MAX));
+    Ok(EndpointSettings {
+        ipam_config: ipam,
+        mac_address: attachment.mac.clone(),
+        aliases: some_unless_empty(attachment.aliases.clone()),
+        gw_priority,
+        ..EndpointSettings::default()
+    })
+}
+
+/// Translates a network: one IPv4 pool, chosen by orch.
+pub fn network_request(spec: &NetworkSpec) -> NetworkCreateRequest {
+    let NetworkSpec { name, driver, driver_opts, internal, attachable, subnet, gateway, ip_range, labels } = spec;
+    let pool = IpamConfig {
+        subnet: Some(subnet.to_string()),
+        ip_range: Some(ip_range.to_string()),
+        gateway: Some(gateway.to_string()),
+        auxiliary_addresses: None,
+    };
+    NetworkCreateRequest {
+        name: name.clone(),
+        driver: Some(driver.clone()),
+        internal: Some(*internal),
+        attachable: Some(*attachable),
+        ipam: Some(Ipam { driver: Some("default".to_owned()), config: Some(vec![pool]), options: None }),
+        options: some_unless_empty_map(driver_opts.clone().into_iter().collect()),
+        labels: some_unless_empty_map(labels.clone().into_iter().collect()),
+        ..NetworkCreateRequest::default()
+    }
+}
+
+/// Translates a volume.
+pub fn volume_request(spec: &VolumeSpec) -> VolumeCreateRequest {
+    let VolumeSpec { name, driver, driver_opts, labels } = spec;
+    VolumeCreateRequest {
+        name: Some(name.clone()),
+        driver: Some(driver.clone()),
+        driver_opts: some_unless_empty_map(driver_opts.clone().into_iter().collect()),
+        labels: some_unless_empty_map(labels.clone().into_iter().collect()),
+        cluster_volume_spec: None,
+    }
+}
+
+/// Rounds up: a grace period of half a second must not become none.
+pub(super) fn whole_seconds(duration: Duration) -> i64 {
+    let rounded = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    i64::from(i32::try_from(rounded).unwrap_or(i32::MAX))
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn some_unless_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+fn some_unless_empty_map<V>(map: HashMap<String, V>) -> Option<HashMap<String, V>> {
+    (!map.is_empty()).then_some(map)
+}
+
+#[cfg(test)]
+mod tests;
