@@ -1,6 +1,6 @@
 //! Graphs written as short text, for the tests of names and addresses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::graph::{
@@ -32,6 +32,7 @@ pub(crate) fn graph(project: &str, networks: &str, services: &str) -> Graph {
         networks: words(networks).map(|(name, rest)| (key(name), network(project, name, &rest))).collect(),
         volumes: BTreeMap::new(),
         files: BTreeMap::new(),
+        disabled: BTreeSet::new(),
     }
 }
 
