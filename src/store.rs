@@ -125,19 +125,21 @@ pub trait Store: Send + Sync {
     /// Returns all keys that start with `prefix`, in order, and the revision at which that was so.
     async fn list(&self, prefix: &str) -> Result<(Vec<Entry>, StoreRevision)>;
 
-    /// Writes all of `writes` if all of `compares` hold, or nothing.
+    /// Writes all of `writes` if all of `compares` hold, or nothing. Of several writes to one key the last counts.
+    /// A call that is dropped or fails may still have written.
     async fn transact(&self, compares: &[Compare], writes: &[Write]) -> Result<Outcome>;
 
     /// Sends every change to keys that start with `prefix` made after revision `after`, in order, without gap or repeat.
-    /// A receiver that falls more than a thousand changes behind is closed: list again.
+    /// Changes of one revision are in order of their keys. A receiver that falls more than a thousand changes behind is
+    /// closed: list again. So it is with a revision that this store never had: [`StoreError::Compacted`].
     async fn watch(&self, prefix: &str, after: StoreRevision) -> Result<mpsc::Receiver<Change>>;
 
-    /// Grants a lease.
+    /// Grants a lease. It lives for `ttl` after its last renewal, longer if the store was away meanwhile, never shorter.
     async fn grant(&self, ttl: Duration) -> Result<LeaseId>;
 
-    /// Renews a lease to its full time.
+    /// Renews a lease to its full time; [`StoreError::LeaseGone`] once it has ended.
     async fn keep_alive(&self, lease: LeaseId) -> Result<()>;
 
-    /// Ends a lease now, with its keys.
+    /// Ends a lease now, with its keys; nothing when it has ended.
     async fn revoke(&self, lease: LeaseId) -> Result<()>;
 }
