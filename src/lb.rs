@@ -1,6 +1,20 @@
 //! The load balancer: tables of endpoints (pure), choice of one (pure), listeners and proxying (edge).
+//!
+//! `build` makes a [`table`] from desired and observed state; [`Balancer`] takes tables and serves; `pick` chooses.
 
 pub mod l4;
 pub mod listeners;
 pub mod pick;
 pub mod table;
+
+mod balancer;
+mod build;
+mod endpoint;
+mod relay;
+mod routing;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+pub use balancer::{Balancer, BalancerOptions, BindError};
+pub use stats::{BalancerStats, EndpointStats};

@@ -1,1 +1,191 @@
+//! Socket options that the load balancer needs from Linux: shared listeners, original destinations, keepalive, resets,
+//! pipes for `splice(2)`. Everything here is safe code over `socket2` and `rustix`; it must never wait for anything.
 
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, SpliceFlags};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+/// Connections that the kernel completes ahead of `accept`, for each socket of a listener.
+///
+/// The kernel lowers it to `net.core.somaxconn` (4096 since Linux 5.4). When it is full, the kernel drops SYNs and
+/// clients send them again, first after one second.
+const BACKLOG: i32 = 4096;
+
+/// Silence after which a peer is asked whether it is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// Time between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Unanswered questions that end the connection: a host that died silently is noticed after 30 + 6 × 10 seconds.
+const KEEPALIVE_PROBES: u32 = 6;
+
+/// Bytes asked for in a pipe. Beyond a limit per user (`fs.pipe-user-pages-soft`) the kernel gives less, which only costs speed.
+const PIPE_SIZE: usize = 256 * 1024;
+
+/// Whether a listener's address must exist when it is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BindTo {
+    /// It must: an address that the user wrote.
+    Present,
+    /// It may come and go (`IP_FREEBIND`): a bridge that is made later, or made anew.
+    Any,
+}
+
+/// Returns `count` listening sockets on one address, between which the kernel spreads new connections (`SO_REUSEPORT`).
+///
+/// Port 0 takes any free port, the same for all. Unlike plain `SO_REUSEPORT`, the port is refused when any other
+/// socket of the machine listens there, even one that would share it: the first socket is bound before it takes the
+/// option. Accepted connections inherit `TCP_NODELAY` and keepalive, which saves five system calls for each.
+///
+/// # Errors
+/// What `bind` or `listen` said: `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`.
+pub fn listen_shared(address: SocketAddr, bind_to: BindTo, count: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    let first = listener(address, bind_to, Sharing::AfterBind)?;
+    let bound = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..count {
+        sockets.push(listener(bound, bind_to, Sharing::BeforeBind)?);
+    }
+    Ok(sockets)
+}
+
+/// When a socket takes `SO_REUSEPORT`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    BeforeBind,
+    AfterBind,
+}
+
+fn listener(address: SocketAddr, bind_to: BindTo, sharing: Sharing) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if bind_to == BindTo::Any && address.is_ipv4() {
+        socket.set_freebind_v4(true)?;
+    }
+    if sharing == Sharing::BeforeBind {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    if sharing == Sharing::AfterBind {
+        socket.set_reuse_port(true)?;
+    }
+    keep_alive(&socket)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Returns a TCP socket, not yet connected, that does not wait, for a connection to `address`.
+///
+/// # Errors
+/// Out of descriptors or memory.
+pub fn client(address: SocketAddr) -> io::Result<std::net::TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    keep_alive(&socket)?;
+    Ok(socket.into())
+}
+
+/// Sets `TCP_NODELAY` and keepalive, which listeners pass on to what they accept.
+fn keep_alive(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES),
+    )
+}
+
+/// Returns where a connection was going before a packet filter's REDIRECT brought it here (`SO_ORIGINAL_DST`).
+///
+/// # Errors
+/// `NotFound` when the connection was not redirected and is not tracked.
+pub fn original_destination(stream: &impl AsFd) -> io::Result<SocketAddrV4> {
+    Ok(rustix::net::sockopt::ip_original_dst(stream)?)
+}
+
+/// Makes the next close of `stream` a reset (`SO_LINGER` 0): the peer gets an error, not an end of data.
+pub fn reset_on_close(stream: &impl AsFd) {
+    // It fails only on a descriptor that is no socket; then there is nobody to tell.
+    let _unset = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Ends the sending direction: the peer reads what was sent and then the end.
+///
+/// # Errors
+/// `NotConnected` when the peer has reset the connection.
+pub fn shutdown_write(stream: &impl AsFd) -> io::Result<()> {
+    SockRef::from(stream).shutdown(std::net::Shutdown::Write)
+}
+
+/// Returns whether an error means that a limit on descriptors or memory is reached, so that trying at once is useless.
+pub fn is_exhausted(error: &io::Error) -> bool {
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| exhausted.contains(&errno))
+}
+
+/// Returns whether an error means that the machine has no IPv6: compiled out, or switched off.
+pub fn is_family_missing(error: &io::Error) -> bool {
+    let missing = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL];
+    Errno::from_io_error(error).is_some_and(|errno| missing.contains(&errno))
+}
+
+/// Returns how many descriptors this process may open, after raising the soft limit to the hard one.
+pub fn raise_descriptor_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let now = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    now.unwrap_or(u64::MAX)
+}
+
+/// A pipe between two sockets: `splice(2)` moves pages through it without copying them into this process.
+#[derive(Debug)]
+pub struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    buffered: usize,
+}
+
+impl Pipe {
+    /// Makes an empty pipe.
+    ///
+    /// # Errors
+    /// Out of descriptors or memory.
+    pub fn new() -> io::Result<Self> {
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // A smaller pipe works as well.
+        let _smaller = rustix::pipe::fcntl_setpipe_size(&write, PIPE_SIZE);
+        Ok(Self { read, write, buffered: 0 })
+    }
+
+    /// Returns how many bytes are in it.
+    pub fn buffered(&self) -> usize {
+        self.buffered
+    }
+
+    /// Moves what `source` has into the pipe; 0 is its end.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket has nothing (call this on an empty pipe only: a full one looks the same).
+    pub fn fill(&mut self, source: &impl AsFd) -> io::Result<usize> {
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        let moved = rustix::pipe::splice(source, None, &self.write, None, PIPE_SIZE, flags)?;
+        self.buffered += moved;
+        Ok(moved)
+    }
+
+    /// Moves what is in the pipe to `target`, as far as it goes.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket takes nothing.
+    pub fn flush(&mut self, target: &impl AsFd) -> io::Result<usize> {
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        let moved = rustix::pipe::splice(&self.read, None, target, None, self.buffered, flags)?;
+        self.buffered -= moved;
+        Ok(moved)
+    }
+}

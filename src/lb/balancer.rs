@@ -1,0 +1,250 @@
+//! The load balancer of one host: give it tables, it listens, balances and drains.
+//!
+//! Start here: [`Balancer::start`], then [`Balancer::set_table`] for every change. Wires the other files of this folder
+//! and decides nothing: which pods are in a table is decided by [`LbTable::build`], which one gets a connection by
+//! [`super::pick`]. All calls may come from any thread or runtime; none waits but `drain` and `stop`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::l4::{HOLD, Inlet, L4};
+use super::listeners::{Listening, Workers};
+use super::routing::Shared;
+use super::stats::BalancerStats;
+use super::table::{LbTable, NetworkId, PublishedKey};
+use crate::graph::Protocol;
+use crate::host::sockets::{self, BindTo};
+use crate::ids::HostName;
+
+/// Descriptors that a connection may need: two sockets and two pipes of two ends each.
+const DESCRIPTORS_PER_CONNECTION: u64 = 6;
+
+/// Descriptors left for everything else in the process.
+const DESCRIPTORS_RESERVED: u64 = 512;
+
+/// How a [`Balancer`] runs.
+#[derive(Debug, Clone)]
+pub struct BalancerOptions {
+    /// Threads that accept and serve; 0: one for each CPU.
+    pub threads: usize,
+    /// The host that this is: its endpoints are preferred.
+    pub own_host: HostName,
+    /// Connections at a time, lowered to what the limit on descriptors allows. When it is reached, further connections
+    /// wait in the kernel's queue until one ends.
+    pub max_connections: usize,
+    /// How long a connection waits for an endpoint.
+    pub hold: Duration,
+}
+
+impl Default for BalancerOptions {
+    fn default() -> Self {
+        // An idle connection costs about 2 kB here and some 5 kB in the kernel; 60,000 of them some 400 MB in all.
+        Self { threads: 0, own_host: HostName::local(), max_connections: 60_000, hold: HOLD }
+    }
+}
+
+/// Why a published port is not served. It is tried again with every table.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}")]
+pub struct BindError {
+    /// Where.
+    pub address: SocketAddr,
+    /// What the kernel said: in use, no such address here, not permitted.
+    #[source]
+    pub source: io::Error,
+}
+
+/// A running load balancer. Dropping it ends all listeners and connections at once; [`Balancer::stop`] is the kind way.
+#[derive(Debug)]
+pub struct Balancer {
+    shared: Arc<Shared>,
+    workers: Workers,
+    listeners: Mutex<Listeners>,
+    hold: Duration,
+    refused: Arc<AtomicU64>,
+}
+
+/// What listens now.
+#[derive(Debug, Default)]
+struct Listeners {
+    vips: BTreeMap<NetworkId, Listening>,
+    /// One or two for each: an address, or all of IPv4 and of IPv6.
+    published: BTreeMap<PublishedKey, Vec<Listening>>,
+}
+
+impl Balancer {
+    /// Starts the threads, with an empty table and no listener.
+    ///
+    /// # Errors
+    /// The system gave no thread or no epoll.
+    pub fn start(options: BalancerOptions) -> io::Result<Self> {
+        let BalancerOptions { threads, own_host, max_connections, hold } = options;
+        let cpus = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = if threads == 0 { cpus() } else { threads };
+        Ok(Self {
+            shared: Arc::new(Shared::new(own_host)),
+            workers: Workers::start(threads, max_connections.min(connections_by_descriptors()))?,
+            listeners: Mutex::default(),
+            hold,
+            refused: Arc::default(),
+        })
+    }
+
+    /// Makes `table` the current one and agrees the listeners of published ports with it.
+    ///
+    /// When this returns, every new connection is balanced by `table`. Connections to endpoints that are no longer in
+    /// it go on until they end by themselves or [`Self::close_connections`] is called. Returns the published ports that
+    /// cannot be served, as [`Self::sync_published`] does.
+    pub fn set_table(&self, table: &LbTable) -> BTreeMap<PublishedKey, BindError> {
+        self.shared.set(table);
+        self.sync(table.published.keys().copied())
+    }
+
+    /// Tries again to listen on the published ports that could not be served so far; returns those that still cannot.
+    pub fn sync_published(&self) -> BTreeMap<PublishedKey, BindError> {
+        let wanted: Vec<PublishedKey> = self.shared.routing().published_keys().collect();
+        self.sync(wanted.into_iter())
+    }
+
+    /// Listens at a network's gateway for connections that the packet filter redirects from its virtual addresses.
+    ///
+    /// Takes `port_hint` if it is free, else any port, and returns the one taken. Called again for the same network and
+    /// gateway it changes nothing. The gateway's address need not exist yet.
+    ///
+    /// # Errors
+    /// No port could be bound.
+    pub fn add_vip_listener(&self, network: NetworkId, gateway: Ipv4Addr, port_hint: Option<u16>) -> io::Result<u16> {
+        let mut listeners = self.listeners();
+        if let Some(present) = listeners.vips.get(&network).filter(|present| present.address.ip() == gateway) {
+            return Ok(present.address.port());
+        }
+        let listen = |port| {
+            let address = SocketAddr::from((gateway, port));
+            self.workers.listen(address, BindTo::Any, self.l4(Inlet::Vip(network.clone())))
+        };
+        let listening = match port_hint {
+            Some(port) => listen(port).or_else(|_| listen(0)),
+            None => listen(0),
+        }?;
+        let port = listening.address.port();
+        listeners.vips.insert(network, listening);
+        Ok(port)
+    }
+
+    /// Ends a network's listener; its connections go on. Returns whether there was one.
+    pub fn remove_vip_listener(&self, network: &NetworkId) -> bool {
+        self.listeners().vips.remove(network).is_some()
+    }
+
+    /// Returns the networks that have a listener, with its address.
+    pub fn vip_listeners(&self) -> BTreeMap<NetworkId, SocketAddr> {
+        self.listeners().vips.iter().map(|(network, listening)| (network.clone(), listening.address)).collect()
+    }
+
+    /// Returns how many connections to a container are open or being opened.
+    pub fn open_connections(&self, container: &str) -> usize {
+        self.shared.states_of(container).iter().map(|state| state.open()).sum()
+    }
+
+    /// Waits until no connection to a container is left, or until `deadline`; returns how many are left.
+    ///
+    /// To be called after a table without the container, else new connections keep coming.
+    pub async fn drain(&self, container: &str, deadline: Instant) -> usize {
+        for state in self.shared.states_of(container) {
+            let _in_time = timeout_at(deadline, state.wait_idle()).await;
+        }
+        self.open_connections(container)
+    }
+
+    /// Resets the connections to a container that has left the table: it is dead, and may have died without a word.
+    ///
+    /// Connections to a container that is in the table, or has come back into it, are left alone.
+    pub fn close_connections(&self, container: &str) {
+        for state in self.shared.states_of(container).iter().filter(|state| state.is_retired()) {
+            state.close_connections();
+        }
+    }
+
+    /// Returns what it does at the moment.
+    pub fn stats(&self) -> BalancerStats {
+        let gate = self.workers.gate();
+        BalancerStats {
+            table_version: self.shared.routing().version,
+            open: gate.connections.len(),
+            accepted: gate.accepted.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            endpoints: self.shared.routing().endpoint_stats(),
+        }
+    }
+
+    /// Ends all listeners, gives connections until `deadline` to end, then ends what is left; returns how many that were.
+    pub async fn stop(self, deadline: Instant) -> usize {
+        *self.listeners() = Listeners::default();
+        let connections = &self.workers.gate().connections;
+        connections.close();
+        let _in_time = timeout_at(deadline, connections.wait()).await;
+        let left = connections.len();
+        self.workers.stop().await;
+        left
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Listeners> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn l4(&self, inlet: Inlet) -> L4 {
+        L4 { shared: Arc::clone(&self.shared), inlet, hold: self.hold, refused: Arc::clone(&self.refused) }
+    }
+
+    fn sync(&self, wanted: impl Iterator<Item = PublishedKey>) -> BTreeMap<PublishedKey, BindError> {
+        let mut listeners = self.listeners();
+        let mut present = std::mem::take(&mut listeners.published);
+        let mut errors = BTreeMap::new();
+        let mut missing = Vec::new();
+        for key in wanted.filter(|key| key.protocol == Protocol::Tcp) {
+            match present.remove(&key) {
+                Some(listening) => drop(listeners.published.insert(key, listening)),
+                None => missing.push(key),
+            }
+        }
+        // What is no longer wanted ends before what is new begins: a port may move from one address to all.
+        drop(present);
+        for key in missing {
+            match self.listen_published(key) {
+                Ok(listening) => drop(listeners.published.insert(key, listening)),
+                Err(error) => drop(errors.insert(key, error)),
+            }
+        }
+        errors
+    }
+
+    fn listen_published(&self, key: PublishedKey) -> Result<Vec<Listening>, BindError> {
+        let listen = |address: SocketAddr| {
+            self.workers
+                .listen(address, BindTo::Present, self.l4(Inlet::Published(key)))
+                .map_err(|source| BindError { address, source })
+        };
+        if let Some(ip) = key.host_ip {
+            return Ok(vec![listen(SocketAddr::new(ip, key.port))?]);
+        }
+        let mut listening = vec![listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, key.port)))?];
+        match listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, key.port))) {
+            Ok(ipv6) => listening.push(ipv6),
+            Err(error) if sockets::is_family_missing(&error.source) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(listening)
+    }
+}
+
+/// Connections that the limit on descriptors allows, after raising it as far as it goes.
+fn connections_by_descriptors() -> usize {
+    let free = sockets::raise_descriptor_limit().saturating_sub(DESCRIPTORS_RESERVED);
+    usize::try_from(free / DESCRIPTORS_PER_CONNECTION).unwrap_or(usize::MAX).max(16)
+}

@@ -1,0 +1,4 @@
+//! The balancer over real sockets on loopback: every test has addresses of its own, so that ports never clash.
+
+mod end_to_end;
+mod site;
