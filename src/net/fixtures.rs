@@ -1,13 +1,21 @@
 //! Graphs written as short text, for the tests of names and addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::Duration;
+
+use ipnet::Ipv4Net;
 
 use crate::graph::{
     Attachment, Container, EndpointMode, ExposedPort, Graph, Link, Network, NetworkMode, Placement, Port, PortMode,
     Protocol, PullPolicy, Restart, Scale, Service,
 };
-use crate::ids::{ProjectName, ResourceKey, ServiceName};
+use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
+use crate::net::addr::{Allocation, Pool, allocate};
+use crate::place::Assignments;
+use crate::plan::{
+    Addresses, ContainerState, Desired, Health, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ProjectView,
+};
 
 pub(crate) fn service_name(text: &str) -> ServiceName {
     ServiceName::new(text).expect("a service name")
@@ -162,4 +170,85 @@ fn port(text: &str) -> Port {
         },
         mode: PortMode::Ingress,
     }
+}
+
+/// A project with its state, for [`ProjectView`].
+pub(crate) struct Project {
+    pub(crate) desired: Desired,
+    pub(crate) observed: Observed,
+}
+
+impl Project {
+    /// A project with allocated addresses and one observed container per line of `containers`:
+    /// `NAME.NUMBER KEY=ADDRESS… [starting|stopped|oneoff|orphan]`. Its id is the 12 characters `id-NAME-NUMBER` filled with `0`.
+    /// Subnets of external networks are observed as 192.168.N.0/24, in order of their keys.
+    pub(crate) fn new(graph: Graph, containers: &str, taken: &[Ipv4Net]) -> Self {
+        let allocation = Allocation {
+            graph: &graph,
+            previous: &Addresses::default(),
+            taken,
+            published_elsewhere: &[],
+            pool: &Pool::default(),
+            host_index: 0,
+        };
+        let addresses = allocate(&allocation, &mut |_| true).expect("addresses");
+        let pods = graph.services.iter().flat_map(|(name, service)| service.replicas(name));
+        let assignments =
+            Assignments { pods: pods.map(|pod| (pod, HostName::local())).collect(), unplaced: Vec::new() };
+        let mut host = ObservedHost::default();
+        for (at, network) in graph.networks.values().filter(|network| network.external).enumerate() {
+            let gateway = Ipv4Addr::new(192, 168, u8::try_from(at).expect("few"), 1);
+            let subnet = Some(Ipv4Net::new_assert(gateway, 24).trunc());
+            let (id, name, bridge) = (network.name.clone(), network.name.clone(), "br".into());
+            let (driver, internal, labels) = ("bridge".into(), false, BTreeMap::new());
+            let gateway = Some(gateway);
+            let observed =
+                ObservedNetwork { id, name: name.clone(), driver, subnet, gateway, internal, bridge, labels };
+            host.networks.insert(name, observed);
+        }
+        for (name, words) in words(containers) {
+            let container = container(&graph, name, &words);
+            host.containers.insert(container.id.clone(), container);
+        }
+        let desired = Desired {
+            revision: 1,
+            generation: 1,
+            enabled: graph.services.keys().cloned().collect(),
+            graph,
+            assignments,
+            addresses,
+            no_recreate: false,
+            recreate_before: BTreeMap::new(),
+            remove_orphans: false,
+        };
+        Self { desired, observed: Observed { hosts: BTreeMap::from([(HostName::local(), host)]) } }
+    }
+
+    pub(crate) fn view(&self) -> ProjectView<'_> {
+        ProjectView { desired: &self.desired, observed: &self.observed }
+    }
+}
+
+fn container(graph: &Graph, name: &str, words: &[&str]) -> ObservedContainer {
+    let (service, number) = name.rsplit_once('.').expect("NAME.NUMBER");
+    let pod = PodId::new(service_name(service), number.parse().expect("a number"));
+    let is = |word: &str| words.contains(&word);
+    let health = if is("starting") { Health::Starting } else { Health::None };
+    let state = if is("stopped") {
+        ContainerState::Exited { code: 0, by_itself: true }
+    } else {
+        ContainerState::Running { health }
+    };
+    let networks = words.iter().filter_map(|word| word.split_once('='));
+    let networks: BTreeMap<&str, &str> =
+        networks.map(|(network, address)| (graph.networks[&key(network)].name.as_str(), address)).collect();
+    let name = if is("oneoff") { format!("{}-{service}-run-1", graph.project) } else { graph.container_name(&pod) };
+    // Through JSON, so that a field more that has a default needs no word here.
+    let container = serde_json::json!({
+        "id": format!("{:0<64}", format!("id-{service}-{number}")), "name": name, "project": graph.project,
+        "service": pod.service, "number": pod.number, "oneoff": is("oneoff"), "spec_hash": null, "generation": null,
+        "image_id": "", "state": state, "started_at": "", "networks": networks, "network_mode": "", "volumes": {},
+        "labels": {},
+    });
+    serde_json::from_value(container).expect("a container")
 }
