@@ -223,7 +223,7 @@ pub enum MountSource {
         create: bool,
         /// `rprivate`, `shared`, …
         propagation: Option<String>,
-        /// SELinux relabelling: `z` or `Z`.
+        /// Relabelling under `SELinux`: `z` or `Z`.
         selinux: Option<String>,
     },
     /// A named volume of [`Graph::volumes`].
@@ -520,6 +520,23 @@ impl Service {
             Scale::Global => Vec::new(),
         }
     }
+
+    /// Returns the keys of the named volumes that its containers mount.
+    pub fn volumes(&self) -> impl Iterator<Item = &ResourceKey> {
+        self.container.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Volume { volume, .. } => Some(volume),
+            _ => None,
+        })
+    }
+
+    /// Returns the services that this one depends on: by `depends_on`, and by sharing a network namespace.
+    pub fn dependencies(&self) -> impl Iterator<Item = &ServiceName> {
+        let owner = match &self.network {
+            NetworkMode::Service(owner) => Some(owner),
+            _ => None,
+        };
+        self.depends_on.iter().map(|dependency| &dependency.service).chain(owner)
+    }
 }
 
 impl Graph {
@@ -538,6 +555,35 @@ impl Graph {
         self.services.values().flat_map(|service| &service.depends_on).any(|dependency| {
             &dependency.service == name && dependency.condition == Condition::ServiceCompletedSuccessfully
         })
+    }
+
+    /// Returns the service whose containers own the network namespace that those of `name` live in; often `name`.
+    ///
+    /// A name that the graph does not have is its own root; `expand` refuses rings.
+    pub fn namespace_root<'a>(&'a self, name: &'a ServiceName) -> &'a ServiceName {
+        let mut root = name;
+        for _ in 0..self.services.len() {
+            match self.services.get(root).map(|service| &service.network) {
+                Some(NetworkMode::Service(owner)) => root = owner,
+                _ => break,
+            }
+        }
+        root
+    }
+}
+
+impl Volume {
+    /// Returns whether its data stays on the host where it was made.
+    ///
+    /// The `local` driver mounts network file systems too; those are the same wherever they are mounted.
+    pub fn is_local(&self) -> bool {
+        if self.driver.as_deref().is_some_and(|driver| driver != "local") {
+            return false;
+        }
+        let remote = ["nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "9p"];
+        let by_type = self.driver_opts.get("type").is_some_and(|kind| remote.contains(&kind.as_str()));
+        let by_address = self.driver_opts.get("o").is_some_and(|options| options.contains("addr="));
+        !by_type && !by_address
     }
 }
 

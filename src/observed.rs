@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 
+/// Label by which networks and volumes belong to a project; Docker Compose's own, also `engine::label::PROJECT`.
+pub const PROJECT_LABEL: &str = "com.docker.compose.project";
+
 /// All hosts' observed state of one project, and what of the rest matters to it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
@@ -103,6 +106,11 @@ pub enum ContainerState {
 }
 
 impl ContainerState {
+    /// Returns whether it has processes: it must be stopped before it is removed, and holds on to its networks.
+    pub fn is_active(self) -> bool {
+        matches!(self, Self::Running { .. } | Self::Paused | Self::Restarting)
+    }
+
     /// Returns whether it ended because somebody stopped or killed it, or the engine went down.
     pub fn is_end_by_hand(self) -> bool {
         matches!(self, Self::Exited { by_itself: false, .. })
@@ -172,6 +180,20 @@ impl ObservedContainer {
     /// Returns whether it runs, ready or not.
     pub fn is_running(&self) -> bool {
         matches!(self.state, ContainerState::Running { .. })
+    }
+}
+
+impl ObservedNetwork {
+    /// Returns whether it carries the label of `project`.
+    pub fn belongs_to(&self, project: &ProjectName) -> bool {
+        self.labels.get(PROJECT_LABEL).is_some_and(|name| name == project.as_str())
+    }
+}
+
+impl ObservedVolume {
+    /// Returns whether it carries the label of `project`.
+    pub fn belongs_to(&self, project: &ProjectName) -> bool {
+        self.labels.get(PROJECT_LABEL).is_some_and(|name| name == project.as_str())
     }
 }
 

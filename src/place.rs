@@ -1,10 +1,25 @@
 //! Where each pod runs: filter the hosts, score what is left, keep what runs where it runs. Pure and deterministic.
+//!
+//! Start at [`place`]. What is placed at once is a [`unit::Unit`]: a pod with those that share its network namespace.
+//! `filter` says of a host why it cannot take a unit, `score` which of the others is best, `usage` counts what is given
+//! out. Nothing here may look at anything but its arguments: the same input gives the same answer on every host.
+
+mod filter;
+mod score;
+mod unit;
+mod usage;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::graph::Graph;
 use crate::ids::{HostName, PodId};
+use crate::observed::Observed;
+
+use filter::{Filters, Refusal};
+use unit::Unit;
+use usage::Usage;
 
 /// A host as the placer sees it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -55,6 +70,147 @@ pub struct Unplaced {
     pub summary: String,
 }
 
+/// Chooses a host for every pod of `graph`.
+///
+/// A pod stays where `previous` put it, or where it is observed when nothing is known of it, as long as that host can
+/// take it; a pod on a draining host moves if another host can take it and stays if none can. Services that mount a
+/// volume local to a host run where the volume is, and are not placed at all while that host is away: an empty new
+/// volume elsewhere would look like lost data. Ties are broken by the hosts' names.
+pub fn place(
+    graph: &Graph,
+    hosts: &BTreeMap<HostName, HostFacts>,
+    previous: &Assignments,
+    observed: &Observed,
+) -> Assignments {
+    let mut placer = Placer::new(graph, hosts, previous, observed);
+    let (fixed, global) = unit::units(graph);
+    let mut homeless = Vec::new();
+    for unit in fixed {
+        match placer.home(&unit) {
+            Some(host) if placer.refusal(&unit, &host).is_none() => placer.give(&unit, &host),
+            home => homeless.push((unit, home)),
+        }
+    }
+    for services in global {
+        placer.place_everywhere(&services);
+    }
+    for (unit, home) in homeless {
+        placer.place_one(&unit, home.as_ref());
+    }
+    placer.answer
+}
+
+/// The state of one call of [`place`].
+struct Placer<'a> {
+    filters: Filters<'a>,
+    hosts: &'a BTreeMap<HostName, HostFacts>,
+    previous: &'a Assignments,
+    observed: &'a Observed,
+    usage: Usage<'a>,
+    answer: Assignments,
+}
+
+impl<'a> Placer<'a> {
+    fn new(
+        graph: &'a Graph,
+        hosts: &'a BTreeMap<HostName, HostFacts>,
+        previous: &'a Assignments,
+        observed: &'a Observed,
+    ) -> Self {
+        Self {
+            filters: Filters { graph, hosts },
+            hosts,
+            previous,
+            observed,
+            usage: Usage::new(graph, previous, observed),
+            answer: Assignments::default(),
+        }
+    }
+
+    /// Returns where a unit is: by the last answer, else by what runs, else by what is there.
+    fn home(&self, unit: &Unit) -> Option<HostName> {
+        let root = unit.root();
+        if let Some(host) = self.previous.pods.get(root) {
+            return self.hosts.contains_key(host).then(|| host.clone());
+        }
+        let seen = |running: bool| {
+            self.observed.hosts.iter().find_map(|(name, host)| {
+                let here =
+                    host.containers.values().any(|c| c.pod().as_ref() == Some(root) && (c.is_running() || !running));
+                (here && self.hosts.contains_key(name)).then(|| name.clone())
+            })
+        };
+        seen(true).or_else(|| seen(false))
+    }
+
+    fn refusal(&self, unit: &Unit, host: &HostName) -> Option<Refusal> {
+        self.filters.refusal(unit, host, &self.usage)
+    }
+
+    fn give(&mut self, unit: &Unit, host: &HostName) {
+        self.usage.give(unit, host);
+        self.answer.pods.extend(unit.pods.iter().map(|pod| (pod.clone(), host.clone())));
+    }
+
+    /// Places a unit on the best host that takes it; `home` is where it runs and may not stay if it can be helped.
+    fn place_one(&mut self, unit: &Unit, home: Option<&HostName>) {
+        let mut refusals = BTreeMap::new();
+        let mut best = None;
+        for name in self.hosts.keys() {
+            if let Some(refusal) = self.refusal(unit, name) {
+                refusals.insert(name.clone(), refusal);
+                continue;
+            }
+            let score = score::score(&self.filters, &self.usage, self.observed, unit, name);
+            if best.as_ref().is_none_or(|(least, _)| score < *least) {
+                best = Some((score, name.clone()));
+            }
+        }
+        if let Some((_, name)) = best {
+            return self.give(unit, &name);
+        }
+        // Emptying a host must not stop what has nowhere else to go.
+        if let Some(home) = home
+            && matches!(refusals.get(home), Some(Refusal::Draining))
+            && self.filters.refusal_but_draining(unit, home, &self.usage).is_none()
+        {
+            return self.give(unit, home);
+        }
+        self.refuse(unit, &refusals);
+    }
+
+    fn refuse(&mut self, unit: &Unit, refusals: &BTreeMap<HostName, Refusal>) {
+        let summary = filter::summary(refusals);
+        let texts: BTreeMap<_, _> = refusals.iter().map(|(host, why)| (host.clone(), why.to_string())).collect();
+        self.answer.unplaced.extend(unit.pods.iter().map(|pod| Unplaced {
+            pod: pod.clone(),
+            refusals: texts.clone(),
+            summary: summary.clone(),
+        }));
+    }
+
+    /// Places services of mode `global` that share one namespace: a unit on every host that their rules allow.
+    ///
+    /// A host that the rules exclude, or that is draining, is no failure; one that is merely full is.
+    fn place_everywhere(&mut self, services: &[crate::ids::ServiceName]) {
+        let Some(root) = services.first() else { return };
+        let mut numbers = unit::numbers(root, self.hosts, self.previous, self.observed);
+        for name in self.hosts.keys() {
+            let candidate = Unit::of(services, numbers.of(name));
+            match self.refusal(&candidate, name) {
+                None => {}
+                Some(why) if why.excludes() => continue,
+                Some(why) => {
+                    self.refuse(&candidate, &BTreeMap::from([(name.clone(), why)]));
+                    continue;
+                }
+            }
+            numbers.take(name);
+            self.give(&candidate, name);
+        }
+    }
+}
+
 /// JSON has no maps with structured keys: `[[pod, host], …]`.
 pub(crate) mod pods_as_list {
     use std::collections::BTreeMap;
@@ -73,3 +229,6 @@ pub(crate) mod pods_as_list {
         Ok(Vec::<(PodId, HostName)>::deserialize(deserializer)?.into_iter().collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

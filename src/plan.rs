@@ -1,11 +1,20 @@
 //! From desired and observed to an ordered list of steps with reasons. Pure: `orch plan` prints what `up` then does.
 
+mod decide;
 pub mod desired;
 pub mod diff;
-pub mod order;
+mod emit;
+pub mod gates;
+mod order;
+mod relate;
 pub mod render;
+mod resources;
 pub mod step;
+mod survey;
+mod teardown;
+mod up;
 pub mod view;
+mod wire;
 
 pub use crate::observed::{
     self, ContainerState, Health, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume, PodMemory,
@@ -16,3 +25,4 @@ pub use step::{Gate, Plan, PlannedStep, Reason, Step, StepId};
 pub use view::ProjectView;
 
 pub use diff::{Intent, plan};
+pub use gates::{GateState, gate_state};

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::ids::{PodId, ProjectName};
 
+use super::teardown::{Extent, Teardown, plan_teardown};
+use super::up::plan_up;
 use super::{Desired, Observed, Plan, PodMemory};
 
 /// What shall become of a project.
@@ -36,7 +38,17 @@ pub enum Intent<'a> {
 }
 
 /// Plans the way from `observed` to what `intent` asks for.
+///
+/// `memory` is what the agent knows of pods beyond what the engine shows; without it every pod counts as never started
+/// and never failed.
 pub fn plan(intent: Intent<'_>, observed: &Observed, memory: &BTreeMap<PodId, PodMemory>) -> Plan {
-    let _ = (intent, observed, memory);
-    unreachable!("being written")
+    match intent {
+        Intent::Up(desired) => plan_up(desired, observed, memory),
+        Intent::Stop { project, last, timeout } => {
+            plan_teardown(&Teardown { project, last, timeout, extent: Extent::Stop }, observed)
+        }
+        Intent::Down { project, last, volumes, timeout } => {
+            plan_teardown(&Teardown { project, last, timeout, extent: Extent::Remove { volumes } }, observed)
+        }
+    }
 }

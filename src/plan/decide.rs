@@ -1,0 +1,185 @@
+//! What becomes of one pod, looked at alone: the rules of restart, recreate and repair.
+
+use std::collections::BTreeSet;
+
+use crate::graph::{NetworkMode, Restart, Service};
+use crate::ids::{HostName, PodId};
+use crate::observed::{ContainerState, Health, Observed, ObservedContainer, PodMemory};
+
+use super::survey::Found;
+use super::{Desired, Reason};
+
+/// What becomes of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// It is as it shall be.
+    Leave,
+    /// It ended and is not wanted again; with what code, if its container is still there.
+    Done { code: Option<i32> },
+    /// It shall run and must not be started yet: why.
+    Held(String),
+    /// It is frozen.
+    Unpause,
+    /// Its container is there and does not run. `crashed`: it ran well enough to crash, so that what it depends on is
+    /// not waited for again.
+    Start { reason: Reason, crashed: bool },
+    /// It runs and must be stopped and started.
+    Restart(Reason),
+    /// It has no container.
+    Create(Reason),
+    /// Its container must be replaced by a new one.
+    Replace(Reason),
+}
+
+impl Decision {
+    /// Returns whether a container will be started.
+    pub(super) fn starts(&self) -> bool {
+        matches!(self, Self::Start { .. } | Self::Restart(_) | Self::Create(_) | Self::Replace(_))
+    }
+
+    /// Returns whether a container that is there is taken away or stopped.
+    pub(super) fn disrupts(&self) -> bool {
+        matches!(self, Self::Restart(_) | Self::Replace(_))
+    }
+
+    /// Returns whether what it depends on is waited for before it starts.
+    pub(super) fn is_gated(&self) -> bool {
+        self.starts() && !matches!(self, Self::Start { crashed: true, .. })
+    }
+}
+
+/// What the decision about one pod looks at.
+pub(super) struct Case<'a> {
+    pub(super) desired: &'a Desired,
+    pub(super) observed: &'a Observed,
+    pub(super) pod: &'a PodId,
+    pub(super) service: &'a Service,
+    /// The host that it is assigned to.
+    pub(super) host: &'a HostName,
+    pub(super) found: Option<Found<'a>>,
+    pub(super) memory: Option<&'a PodMemory>,
+    /// Engine names of networks of its host that are about to be made (anew).
+    pub(super) lost: Option<&'a BTreeSet<&'a str>>,
+}
+
+/// Decides about one pod without regard to others.
+pub(super) fn decide(case: &Case<'_>) -> Decision {
+    let Some(found) = case.found else { return case.without_container() };
+    let container = found.container;
+    if matches!(container.state, ContainerState::Dead | ContainerState::Removing) {
+        return Decision::Replace(Reason::HalfMade);
+    }
+    if found.host != case.host {
+        return Decision::Replace(Reason::Moved { to: case.host.clone() });
+    }
+    let alone = case.by_state(container);
+    match case.outdated(container) {
+        // What was run for this `up` and ended is not run again for a newer spec or image: the next `up` does that.
+        Some(_) if matches!(alone, Decision::Done { .. }) => alone,
+        Some(reason) => Decision::Replace(reason),
+        None => alone,
+    }
+}
+
+impl Case<'_> {
+    fn held(&self) -> Option<Decision> {
+        self.memory.and_then(|memory| memory.held.clone()).map(Decision::Held)
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.desired.graph.is_awaited_job(&self.pod.service)
+    }
+
+    /// Returns the generation in which the pod was last started as far as anybody knows.
+    fn started_generation(&self) -> u64 {
+        let remembered = self.memory.map_or(0, |memory| memory.started_generation);
+        let seen = self.found.filter(|found| !found.container.started_at.is_empty());
+        remembered.max(seen.and_then(|found| found.container.generation).unwrap_or(0))
+    }
+
+    /// A container that is gone comes back at once, but a job that was started for this `up` may have ended well.
+    fn without_container(&self) -> Decision {
+        let job = self.service.restart == Restart::No || self.is_awaited();
+        if job && self.started_generation() >= self.desired.generation {
+            return Decision::Done { code: None };
+        }
+        self.held().unwrap_or(Decision::Create(Reason::Missing))
+    }
+
+    fn by_state(&self, container: &ObservedContainer) -> Decision {
+        match container.state {
+            ContainerState::Running { health: Health::Unhealthy } => {
+                self.held().unwrap_or(Decision::Replace(Reason::Unhealthy))
+            }
+            ContainerState::Running { .. } | ContainerState::Restarting => Decision::Leave,
+            ContainerState::Paused => Decision::Unpause,
+            ContainerState::Created => self.start("created", false),
+            ContainerState::Dead | ContainerState::Removing => Decision::Replace(Reason::HalfMade),
+            ContainerState::Exited { code, by_itself } => self.after_exit(code, by_itself),
+        }
+    }
+
+    fn start(&self, state: &str, crashed: bool) -> Decision {
+        let reason = Reason::NotRunning { state: state.to_owned() };
+        self.held().unwrap_or(Decision::Start { reason, crashed })
+    }
+
+    /// The restart rules. An end by hand is no end: the container comes back, except with `restart: no`, which is run
+    /// once for each `up` whatever happens to it.
+    fn after_exit(&self, code: i32, by_itself: bool) -> Decision {
+        let done = Decision::Done { code: Some(code) };
+        let state = if by_itself { format!("exited with {code}") } else { format!("stopped by hand, {code}") };
+        if self.started_generation() < self.desired.generation {
+            return self.start(&state, false);
+        }
+        let again = match self.service.restart {
+            Restart::No => false,
+            _ if !by_itself => true,
+            Restart::Always | Restart::UnlessStopped => true,
+            Restart::OnFailure { max_attempts } => {
+                let failures = self.memory.map_or(0, |memory| memory.failures);
+                code != 0 && max_attempts.is_none_or(|most| failures <= most)
+            }
+            Restart::Unset => code != 0 && !self.is_awaited(),
+        };
+        if again { self.start(&state, by_itself) } else { done }
+    }
+
+    /// Returns why the container cannot stay although it is the pod's.
+    fn outdated(&self, container: &ObservedContainer) -> Option<Reason> {
+        self.by_networks(container).or_else(|| if self.desired.no_recreate { None } else { self.by_spec(container) })
+    }
+
+    fn by_spec(&self, container: &ObservedContainer) -> Option<Reason> {
+        let desired = self.desired;
+        let Some(hash) = &container.spec_hash else {
+            return Some(Reason::SpecChanged { what: vec!["made by Docker Compose".to_owned()] });
+        };
+        if *hash != self.service.spec_hash {
+            return Some(Reason::SpecChanged { what: Vec::new() });
+        }
+        if container.name != desired.graph.container_name(self.pod) {
+            return Some(Reason::SpecChanged { what: vec!["name".to_owned()] });
+        }
+        let since = desired.recreate_before.get(&self.pod.service).copied().unwrap_or(0);
+        if container.generation.unwrap_or(0) < since {
+            return Some(Reason::Asked);
+        }
+        let image = self.observed.hosts.get(self.host).and_then(|host| host.images.get(&self.service.container.image));
+        image.filter(|id| **id != container.image_id).map(|_| Reason::ImageChanged)
+    }
+
+    /// A container lacks a network that it shall be on, or one that it is on is made anew: it cannot follow.
+    fn by_networks(&self, container: &ObservedContainer) -> Option<Reason> {
+        let changed = |name: &str| Some(Reason::NetworkChanged { network: name.to_owned() });
+        let lost = |name: &str| self.lost.is_some_and(|lost| lost.contains(name));
+        if let Some(name) = container.networks.keys().find(|name| lost(name)) {
+            return changed(name);
+        }
+        let NetworkMode::Networks(attachments) = &self.service.network else { return None };
+        let names = attachments.iter().filter_map(|a| self.desired.graph.networks.get(&a.network));
+        // Containers without orch's label are replaced for that, which says more.
+        let mut lacking = names.filter(|network| !container.networks.contains_key(&network.name));
+        lacking.next().filter(|_| container.spec_hash.is_some()).and_then(|network| changed(&network.name))
+    }
+}

@@ -1,0 +1,124 @@
+//! What becomes of pods because of others: shared network namespaces, `depends_on` with `restart: true`, jobs awaited.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::graph::{Condition, Dependency, NetworkMode};
+use crate::ids::{PodId, ServiceName};
+use crate::observed::{ObservedContainer, PodMemory};
+
+use super::decide::Decision;
+use super::survey::Survey;
+use super::{Desired, Reason};
+
+/// Decisions by pod, with what they are taken from.
+pub(super) struct Relations<'a> {
+    pub(super) desired: &'a Desired,
+    pub(super) survey: &'a Survey<'a>,
+    pub(super) memory: &'a BTreeMap<PodId, PodMemory>,
+    pub(super) decisions: BTreeMap<&'a PodId, Decision>,
+}
+
+impl<'a> Relations<'a> {
+    /// Changes the decision about `pod` to what those about the pods before it in the order of dependencies demand.
+    ///
+    /// To be called for every pod, in that order.
+    pub(super) fn follow_others(&mut self, pod: &'a PodId) {
+        let Some(service) = self.desired.graph.services.get(&pod.service) else { return };
+        if let NetworkMode::Service(owner) = &service.network {
+            let owner = PodId::new(owner.clone(), pod.number);
+            if let Some(changed) = self.by_namespace(pod, &owner) {
+                self.decisions.insert(pod, changed);
+            }
+        }
+        for dependency in service.depends_on.iter().filter(|dependency| dependency.restart) {
+            if self.decisions.get(pod) == Some(&Decision::Leave) && self.must_restart(pod, dependency) {
+                let reason = Reason::DependencyReplaced { service: dependency.service.clone() };
+                self.decisions.insert(pod, Decision::Restart(reason));
+            }
+        }
+    }
+
+    fn container(&self, pod: &PodId) -> Option<&'a ObservedContainer> {
+        self.survey.pods.get(pod).and_then(|(_, found)| found.map(|found| found.container))
+    }
+
+    /// A container in another one's namespace cannot outlive it: a new owner needs a new member, because the engine
+    /// binds it by id, and an owner that started again needs the member to be started again, because its namespace is
+    /// a new one and the member is left in the dead one.
+    fn by_namespace(&self, pod: &PodId, owner: &PodId) -> Option<Decision> {
+        let mine = self.decisions.get(pod)?;
+        let reason = Reason::DependencyReplaced { service: owner.service.clone() };
+        let owners = self.decisions.get(owner)?;
+        let member = self.container(pod);
+        match owners {
+            Decision::Held(_) | Decision::Done { .. } if mine.starts() => {
+                return Some(Decision::Held(format!("waits for `{owner}`, whose network it shares")));
+            }
+            Decision::Create(_) | Decision::Replace(_) => return remade(mine, reason),
+            _ => {}
+        }
+        let foreign = match (member, self.container(owner)) {
+            (Some(member), Some(owner)) => member.network_mode != format!("container:{}", owner.id),
+            _ => false,
+        };
+        if foreign {
+            return remade(mine, reason);
+        }
+        let stale = owners.starts()
+            || member.zip(self.container(owner)).is_some_and(|(member, owner)| started_before(member, owner));
+        (stale && *mine == Decision::Leave).then_some(Decision::Restart(reason))
+    }
+
+    /// With `restart: true` a pod is restarted with what it depends on, also when an earlier plan that was cut off got
+    /// only as far as making the other container: that one is of a later `up` than the pod's last start then.
+    fn must_restart(&self, pod: &PodId, dependency: &Dependency) -> bool {
+        let started = self.memory.get(pod).map_or(0, |memory| memory.started_generation);
+        self.of_service(&dependency.service).any(|(other, decision)| match decision {
+            Decision::Replace(Reason::Unhealthy) => false,
+            Decision::Replace(_) | Decision::Restart(_) => true,
+            _ => {
+                let made = self.container(other).and_then(|container| container.generation);
+                started > 0 && made.is_some_and(|made| made > started)
+            }
+        })
+    }
+
+    fn of_service(&self, service: &ServiceName) -> impl Iterator<Item = (&'a PodId, &Decision)> {
+        self.decisions.iter().filter(move |(pod, _)| &pod.service == service).map(|(pod, decision)| (*pod, decision))
+    }
+
+    /// Runs jobs again whose container is gone while somebody still waits for them to end well.
+    pub(super) fn revive_awaited(&mut self) {
+        let gated = self.decisions.iter().filter(|(_, decision)| decision.is_gated());
+        let dependencies = gated.filter_map(|(pod, _)| self.desired.graph.services.get(&pod.service));
+        let awaited: Vec<ServiceName> = dependencies
+            .flat_map(|service| &service.depends_on)
+            .filter(|dependency| dependency.condition == Condition::ServiceCompletedSuccessfully)
+            .map(|dependency| dependency.service.clone())
+            .collect();
+        for (pod, decision) in &mut self.decisions {
+            if *decision == (Decision::Done { code: None }) && awaited.contains(&pod.service) {
+                *decision = Decision::Create(Reason::Missing);
+            }
+        }
+    }
+}
+
+/// Returns the decision about a member of a namespace whose owner is a new container.
+fn remade(mine: &Decision, reason: Reason) -> Option<Decision> {
+    match mine {
+        Decision::Leave | Decision::Unpause | Decision::Start { .. } | Decision::Restart(_) => {
+            Some(Decision::Replace(reason))
+        }
+        Decision::Held(_) | Decision::Done { .. } | Decision::Create(_) | Decision::Replace(_) => None,
+    }
+}
+
+/// Returns whether both run and `member` was started before `owner` was.
+fn started_before(member: &ObservedContainer, owner: &ObservedContainer) -> bool {
+    let time = |container: &ObservedContainer| container.started_at.parse::<Timestamp>().ok();
+    let both = member.is_running() && owner.is_running();
+    both && time(member).zip(time(owner)).is_some_and(|(member, owner)| member < owner)
+}

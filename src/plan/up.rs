@@ -1,0 +1,173 @@
+//! The plan for a project that shall be as desired.
+//!
+//! In this order: sort what is there (`survey`), compare networks and volumes (`resources`), decide about each pod
+//! (`decide`, `relate`), make steps of the decisions (`emit`), and put them in order (`wire`, `order`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::graph::Condition;
+use crate::ids::{HostName, PodId, ServiceName};
+use crate::observed::{ContainerState, Health, Observed, PodMemory};
+
+use super::decide::{Case, Decision, decide};
+use super::emit::Emitter;
+use super::order::ranks;
+use super::relate::Relations;
+use super::resources::{Changes, Messages, changes};
+use super::survey::{Survey, survey};
+use super::{Desired, Plan, Reason};
+
+/// Plans the way to `desired`.
+pub(super) fn plan_up(desired: &Desired, observed: &Observed, memory: &BTreeMap<PodId, PodMemory>) -> Plan {
+    let ranks = ranks(&desired.graph);
+    let mut messages = Messages::default();
+    let mut found = survey(desired, observed);
+    let mut changes = changes(desired, &found, &observed.hosts, &mut messages);
+    // With a network or volume missing that orch may not make, nothing is changed; what is there is kept alive.
+    let blocked = !messages.failures.is_empty();
+    if blocked {
+        changes = BTreeMap::new();
+        found.surplus.clear();
+    }
+    let mut decisions = decide_all(desired, observed, memory, &found, &ranks, &changes);
+    if blocked {
+        hold_back(&mut decisions);
+    }
+    messages.about(desired, &found, &decisions);
+    let mut emitter = Emitter::new(desired, &ranks);
+    emitter.resources(&changes);
+    for surplus in &found.surplus {
+        emitter.surplus(surplus);
+    }
+    for (pod, decision) in &decisions {
+        if let Some((host, container)) = found.pods.get(pod) {
+            emitter.pod(pod, host, *container, decision);
+        }
+    }
+    let steps = super::wire::wire(emitter, &found, &changes, &decisions).into_steps();
+    Plan { project: desired.graph.project.clone(), steps, notes: messages.notes, failures: messages.failures }
+}
+
+fn decide_all<'a>(
+    desired: &'a Desired,
+    observed: &'a Observed,
+    memory: &'a BTreeMap<PodId, PodMemory>,
+    found: &'a Survey<'a>,
+    ranks: &BTreeMap<&ServiceName, usize>,
+    changes: &BTreeMap<&HostName, Changes<'a>>,
+) -> BTreeMap<&'a PodId, Decision> {
+    let lost: BTreeMap<&HostName, BTreeSet<&str>> = changes.iter().map(|(host, here)| (*host, here.lost())).collect();
+    let mut relations = Relations { desired, survey: found, memory, decisions: BTreeMap::new() };
+    for (&pod, (host, container)) in &found.pods {
+        let Some(service) = desired.graph.services.get(&pod.service) else { continue };
+        let case = Case {
+            desired,
+            observed,
+            pod,
+            service,
+            host,
+            found: *container,
+            memory: memory.get(pod),
+            lost: lost.get(host),
+        };
+        relations.decisions.insert(pod, decide(&case));
+    }
+    let mut order: Vec<&PodId> = found.pods.keys().copied().collect();
+    order.sort_by_key(|pod| ranks.get(&pod.service));
+    for pod in order {
+        relations.follow_others(pod);
+    }
+    relations.revive_awaited();
+    relations.decisions
+}
+
+/// Keeps what would make, replace or move anything from happening.
+fn hold_back(decisions: &mut BTreeMap<&PodId, Decision>) {
+    for decision in decisions.values_mut() {
+        if matches!(decision, Decision::Create(_) | Decision::Replace(_) | Decision::Restart(_)) {
+            *decision = Decision::Leave;
+        }
+    }
+}
+
+impl Messages {
+    /// Adds what the survey and the decisions have to say to the user.
+    fn about(&mut self, desired: &Desired, found: &Survey<'_>, decisions: &BTreeMap<&PodId, Decision>) {
+        for unplaced in &desired.assignments.unplaced {
+            self.notes.push(format!("no host can take `{}`: {}", unplaced.pod, unplaced.summary));
+        }
+        for (pod, host) in &found.away {
+            self.notes.push(format!("host `{host}` does not answer: `{pod}` is left as it is"));
+        }
+        if !found.orphans.is_empty() {
+            let names: Vec<&str> = found.orphans.iter().map(|found| found.container.name.as_str()).collect();
+            self.notes.push(format!(
+                "Found orphan containers ([{}]) for this project. If you removed or renamed this service in your \
+                 compose file, you can run this command with the --remove-orphans flag to clean it up.",
+                names.join(" ")
+            ));
+        }
+        for (pod, decision) in decisions {
+            match decision {
+                Decision::Held(why) => self.notes.push(format!("`{pod}` is not started now: {why}")),
+                Decision::Done { code: Some(code) } if *code != 0 => {
+                    self.notes.push(format!("`{pod}` exited with {code} and is not started again"));
+                }
+                _ => {}
+            }
+        }
+        self.failed_dependencies(desired, found, decisions);
+    }
+
+    /// Adds dependencies that cannot come true, in Docker Compose's words.
+    fn failed_dependencies(&mut self, desired: &Desired, found: &Survey<'_>, decisions: &BTreeMap<&PodId, Decision>) {
+        let mut said = BTreeSet::new();
+        let enabled = desired.graph.services.iter().filter(|(name, _)| desired.enabled.contains(*name));
+        for (name, service) in enabled {
+            let pending = decisions.iter().any(|(pod, decision)| &pod.service == name && decision.is_gated());
+            for dependency in &service.depends_on {
+                let others = decisions.iter().filter(|(pod, _)| pod.service == dependency.service);
+                let problem = others.filter_map(|(pod, decision)| match dependency.condition {
+                    Condition::ServiceStarted => None,
+                    Condition::ServiceHealthy if !pending => None,
+                    Condition::ServiceHealthy => never_healthy(found, pod, decision),
+                    Condition::ServiceCompletedSuccessfully => never_completed(pod, decision),
+                });
+                for problem in problem.filter(|problem| said.insert((problem.clone(), dependency.required))) {
+                    if dependency.required {
+                        self.failures.push(problem);
+                    } else {
+                        self.notes.push(format!("optional dependency `{}`: {problem}", dependency.service));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn never_completed(pod: &PodId, decision: &Decision) -> Option<String> {
+    match decision {
+        Decision::Done { code: Some(code) } if *code != 0 => {
+            Some(format!("service \"{}\" didn't complete successfully: exit {code}", pod.service))
+        }
+        _ => None,
+    }
+}
+
+/// A container that is unhealthy may be replaced and become healthy; who waits for it is told at once all the same, as
+/// Docker Compose does. One that is replaced for another reason gets its chance.
+fn never_healthy(found: &Survey<'_>, pod: &PodId, decision: &Decision) -> Option<String> {
+    let container = found.pods.get(pod).and_then(|(_, found)| found.as_ref()).map(|found| found.container)?;
+    let what = match (decision, container.state) {
+        (
+            Decision::Held(_) | Decision::Leave | Decision::Replace(Reason::Unhealthy),
+            ContainerState::Running { health: Health::Unhealthy },
+        ) => "is unhealthy".to_owned(),
+        (Decision::Leave, ContainerState::Running { health: Health::None }) => {
+            "has no healthcheck configured".to_owned()
+        }
+        (Decision::Done { .. }, ContainerState::Exited { code, .. }) => format!("exited ({code})"),
+        _ => return None,
+    };
+    Some(format!("dependency failed to start: container {} {what}", container.name))
+}

@@ -1,0 +1,252 @@
+//! The order among the steps of different pods: networks first, dependencies before dependents, one replica at a time.
+//!
+//! Edges that the engine needs (names, networks, namespaces) are never left out. Those that keep the order of
+//! dependencies are left out where they would close a ring, which only replicas that share namespaces can bring about.
+
+use std::collections::BTreeMap;
+
+use crate::graph::{Dependency, NetworkMode, Service};
+use crate::ids::{HostName, PodId, ServiceName};
+
+use super::Gate;
+use super::decide::Decision;
+use super::emit::{Emitter, PodNodes};
+use super::order::{Draft, Node};
+use super::resources::Changes;
+use super::survey::Survey;
+
+/// Puts the emitted steps in order.
+pub(super) fn wire<'a>(
+    emitter: Emitter<'a>,
+    survey: &Survey<'a>,
+    changes: &BTreeMap<&'a HostName, Changes<'a>>,
+    decisions: &BTreeMap<&'a PodId, Decision>,
+) -> Draft {
+    let mut wiring = Wiring { emitter, survey, changes, decisions };
+    wiring.resources();
+    wiring.names();
+    wiring.namespaces();
+    wiring.rollouts();
+    wiring.dependencies();
+    wiring.emitter.draft
+}
+
+struct Wiring<'a, 's> {
+    emitter: Emitter<'a>,
+    survey: &'s Survey<'a>,
+    changes: &'s BTreeMap<&'a HostName, Changes<'a>>,
+    decisions: &'s BTreeMap<&'a PodId, Decision>,
+}
+
+impl<'a> Wiring<'a, '_> {
+    fn service(&self, name: &ServiceName) -> Option<&'a Service> {
+        self.emitter.desired.graph.services.get(name)
+    }
+
+    fn nodes(&self, pod: &PodId) -> Option<&PodNodes> {
+        self.emitter.pods.get(pod)
+    }
+
+    fn after(&mut self, node: Option<Node>, before: Option<Node>) {
+        if let (Some(node), Some(before)) = (node, before) {
+            self.emitter.draft.after(node, before);
+        }
+    }
+
+    /// Containers leave a network before it is made (anew), and are made after it and after their volumes.
+    ///
+    /// That holds for a network that is missing, too: a stopped container keeps the id of the one that is gone and
+    /// could never be started; if the plan is cut off it must not be left there beside the new one.
+    fn resources(&mut self) {
+        for ((host, name), (create, remove)) in self.emitter.networks.clone() {
+            self.after(Some(create), remove);
+            let leaving: Vec<Node> = self
+                .emitter
+                .removals
+                .iter()
+                .filter(|removal| removal.found.host == host && removal.found.container.networks.contains_key(name))
+                .map(|removal| removal.node)
+                .collect();
+            for node in leaving {
+                self.after(Some(remove.unwrap_or(create)), Some(node));
+            }
+        }
+        let creating: Vec<(&PodId, Node)> =
+            self.emitter.pods.iter().filter_map(|(pod, nodes)| Some((*pod, nodes.create?))).collect();
+        for (pod, create) in creating {
+            let (Some(service), Some((host, _))) = (self.service(&pod.service), self.survey.pods.get(pod)) else {
+                continue;
+            };
+            if let NetworkMode::Networks(attachments) = &service.network {
+                let names = attachments.iter().filter_map(|a| self.emitter.desired.graph.networks.get(&a.network));
+                for network in names {
+                    let made = self.emitter.networks.get(&(*host, network.name.as_str())).map(|(node, _)| *node);
+                    self.after(Some(create), made);
+                }
+            }
+            for volume in service.volumes() {
+                let made = self.emitter.volumes.get(&(*host, volume)).copied();
+                self.after(Some(create), made);
+            }
+        }
+    }
+
+    /// A name is free before it is given again.
+    fn names(&mut self) {
+        let removals: Vec<_> = self
+            .emitter
+            .removals
+            .iter()
+            .map(|removal| ((removal.found.host, removal.found.container.name.clone()), removal.node))
+            .collect();
+        for (name, removed) in removals {
+            let create = self.emitter.names.get(&name).copied();
+            self.after(create, Some(removed));
+        }
+    }
+
+    /// A member of a namespace goes before the owner and comes after it.
+    fn namespaces(&mut self) {
+        let pods: Vec<(&PodId, PodNodes)> =
+            self.emitter.pods.iter().map(|(pod, nodes)| (*pod, nodes.clone())).collect();
+        for (pod, member) in pods {
+            let Some(NetworkMode::Service(owner)) = self.service(&pod.service).map(|service| &service.network) else {
+                continue;
+            };
+            let Some(owner) = self.nodes(&PodId::new(owner.clone(), pod.number)).cloned() else { continue };
+            self.after(owner.down(), member.teardown.last().copied());
+            if owner.drains {
+                self.after(member.teardown.first().copied(), owner.teardown.first().copied());
+            }
+            self.after(member.create, owner.create);
+            self.after(member.start, owner.start);
+        }
+    }
+
+    /// Returns whether the pod's container is on a network that is made anew, so that it goes with all others on it.
+    fn is_cut_off(&self, pod: &PodId) -> bool {
+        let found = self.survey.pods.get(pod).and_then(|(_, found)| *found);
+        found.is_some_and(|found| {
+            let lost = self.changes.get(found.host);
+            lost.is_some_and(|lost| {
+                found.container.networks.keys().any(|name| lost.networks.contains_key(name.as_str()))
+            })
+        })
+    }
+
+    /// Returns whether a pod that serves now stops serving by this plan.
+    fn interrupts(&self, pod: &PodId) -> bool {
+        let ready = self.survey.pods.get(pod).and_then(|(_, found)| *found).is_some_and(|f| f.container.is_ready());
+        ready && self.decisions.get(pod).is_some_and(Decision::disrupts) && !self.is_cut_off(pod)
+    }
+
+    /// Replaces the replicas of a service one after the other, each once all others are ready. Those that do not serve
+    /// come first: nothing is lost with them. Services in one namespace are rolled together, replica by replica.
+    fn rollouts(&mut self) {
+        let mut families: BTreeMap<&ServiceName, BTreeMap<u32, Vec<&'a PodId>>> = BTreeMap::new();
+        for pod in self.survey.pods.keys() {
+            let root = self.emitter.desired.graph.namespace_root(&pod.service);
+            families.entry(root).or_default().entry(pod.number).or_default().push(pod);
+        }
+        for units in families.values().filter(|units| units.len() > 1) {
+            let (rolling, fresh): (Vec<_>, Vec<_>) =
+                units.values().partition(|unit| unit.iter().any(|pod| self.interrupts(pod)));
+            let starts = |wiring: &Self, unit: &[&PodId]| -> Vec<Node> {
+                unit.iter().filter_map(|pod| wiring.nodes(pod)?.start).collect()
+            };
+            let mut before: Vec<Node> = fresh.iter().flat_map(|unit| starts(self, unit)).collect();
+            for unit in rolling {
+                for pod in unit {
+                    let first = self.nodes(pod).and_then(PodNodes::first);
+                    for node in &before {
+                        self.after(first, Some(*node));
+                    }
+                    if let Some(first) = first.filter(|_| self.interrupts(pod)) {
+                        self.emitter.draft.others_ready(first, pod);
+                    }
+                }
+                let ends = starts(self, unit);
+                before = if ends.is_empty() { before } else { ends };
+            }
+        }
+    }
+
+    /// Dependencies start before their dependents, and what they promise is waited for.
+    fn dependencies(&mut self) {
+        let pods: Vec<&'a PodId> = self.emitter.pods.keys().copied().collect();
+        for pod in pods {
+            let Some(service) = self.service(&pod.service) else { continue };
+            if !self.decisions.get(pod).is_some_and(Decision::is_gated) {
+                continue;
+            }
+            let enabled = &self.emitter.desired.enabled;
+            let dependencies: Vec<&Dependency> =
+                service.depends_on.iter().filter(|dependency| enabled.contains(&dependency.service)).collect();
+            let stops_first = self.stops_first(pod, &dependencies);
+            for dependency in &dependencies {
+                self.depend(pod, dependency, !stops_first);
+            }
+        }
+    }
+
+    /// With `restart: true` a dependent is down while its dependency is replaced, as in Docker Compose; one with several
+    /// replicas is restarted one by one afterwards instead, so that it goes on serving. Returns whether `pod` is such.
+    fn stops_first(&mut self, pod: &PodId, dependencies: &[&Dependency]) -> bool {
+        let single = self.survey.pods.keys().filter(|other| other.service == pod.service).count() == 1;
+        let Some(down) = self.nodes(pod).and_then(|nodes| nodes.teardown.last().copied()).filter(|_| single) else {
+            return false;
+        };
+        let mut any = false;
+        for dependency in dependencies.iter().filter(|dependency| dependency.restart) {
+            for other in self.disrupted(&dependency.service) {
+                any = true;
+                if !self.is_family(&pod.service, &dependency.service) {
+                    let first = self.nodes(other).and_then(PodNodes::first);
+                    self.after(first, Some(down));
+                }
+            }
+        }
+        any
+    }
+
+    fn disrupted(&self, service: &ServiceName) -> Vec<&'a PodId> {
+        let pods = self.decisions.iter().filter(|(pod, decision)| &pod.service == service && decision.disrupts());
+        pods.map(|(pod, _)| *pod).collect()
+    }
+
+    fn is_family(&self, one: &ServiceName, other: &ServiceName) -> bool {
+        let graph = &self.emitter.desired.graph;
+        graph.namespace_root(one) == graph.namespace_root(other)
+    }
+
+    /// Makes `pod` wait for one dependency: its start, and with `early` its old container's end too, so that the old one
+    /// serves until its successor can start.
+    fn depend(&mut self, pod: &PodId, dependency: &Dependency, early: bool) {
+        let Some(nodes) = self.nodes(pod).cloned() else { return };
+        let shares = self
+            .emitter
+            .desired
+            .graph
+            .services
+            .iter()
+            .any(|(name, _)| *name != pod.service && self.is_family(name, &pod.service));
+        let early = early && !shares && !self.is_cut_off(pod);
+        let targets: Vec<Node> =
+            nodes.start.into_iter().chain(nodes.teardown.first().copied().filter(|_| early)).collect();
+        let family = self.is_family(&pod.service, &dependency.service);
+        let starts = self
+            .emitter
+            .pods
+            .iter()
+            .filter(|(other, _)| other.service == dependency.service && (!family || other.number == pod.number));
+        let starts: Vec<Node> = starts.filter_map(|(_, nodes)| nodes.start).collect();
+        let Dependency { service, condition, restart: _, required } = dependency;
+        for target in targets {
+            for start in &starts {
+                self.emitter.draft.after_if_possible(target, *start);
+            }
+            let gate = Gate { service: service.clone(), condition: *condition, required: *required };
+            self.emitter.draft.gate(target, gate);
+        }
+    }
+}
