@@ -14,7 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("host", &[]),
     ("store", &["clock"]),
     ("net", &["clock"]),
-    ("lb", &["clock", "net"]),
+    ("lb", &["clock", "host", "net"]),
     ("transport", &["engine"]),
     ("api", &["transport"]),
 ];
