@@ -4,3 +4,6 @@
 pub mod files;
 pub mod network;
 pub mod sockets;
+
+#[cfg(test)]
+pub(crate) mod namespace;

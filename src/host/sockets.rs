@@ -189,3 +189,81 @@ impl Pipe {
         Ok(moved)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+    #[test]
+    fn sockets_of_one_listener_share_a_port_that_others_cannot_take() {
+        let sockets = listen_shared(ANY, BindTo::Present, 3).expect("a free port");
+        let address = sockets[0].local_addr().expect("bound");
+        assert!(sockets.iter().all(|socket| socket.local_addr().is_ok_and(|own| own == address)));
+        let error = listen_shared(address, BindTo::Present, 1).expect_err("in use");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn an_address_that_is_not_there_is_refused_unless_it_may_come() {
+        let absent: SocketAddr = "192.0.2.1:0".parse().expect("an address");
+        let error = listen_shared(absent, BindTo::Present, 1).expect_err("no such address");
+        assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+        assert!(listen_shared(absent, BindTo::Any, 2).is_ok());
+    }
+
+    #[test]
+    fn both_sides_of_a_connection_have_keepalive_and_no_delay() {
+        let sockets = listen_shared(ANY, BindTo::Present, 1).expect("a free port");
+        sockets[0].set_nonblocking(false).expect("a socket");
+        let made = TcpStream::connect(sockets[0].local_addr().expect("bound")).expect("listens");
+        let (accepted, _) = sockets[0].accept().expect("connected");
+        let client = client(ANY).expect("a socket");
+        for socket in [SockRef::from(&accepted), SockRef::from(&client)] {
+            assert!(socket.tcp_nodelay().expect("a socket") && socket.keepalive().expect("a socket"));
+            assert_eq!(socket.tcp_keepalive_time().expect("a socket"), KEEPALIVE_IDLE);
+            assert_eq!(socket.tcp_keepalive_interval().expect("a socket"), KEEPALIVE_INTERVAL);
+            assert_eq!(socket.tcp_keepalive_retries().expect("a socket"), KEEPALIVE_PROBES);
+        }
+        drop(made);
+    }
+
+    #[test]
+    fn limits_are_told_from_other_errors() {
+        for (errno, exhausted, no_family) in [
+            (Errno::MFILE, true, false),
+            (Errno::NFILE, true, false),
+            (Errno::NOBUFS, true, false),
+            (Errno::CONNREFUSED, false, false),
+            (Errno::AFNOSUPPORT, false, true),
+            (Errno::ADDRNOTAVAIL, false, true),
+            (Errno::ADDRINUSE, false, false),
+        ] {
+            let error = io::Error::from(errno);
+            assert_eq!((is_exhausted(&error), is_family_missing(&error)), (exhausted, no_family), "{errno:?}");
+        }
+    }
+
+    #[test]
+    fn a_pipe_moves_bytes_between_sockets() {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind(ANY).expect("a free port");
+        let connect = || {
+            let made = TcpStream::connect(listener.local_addr().expect("bound")).expect("listens");
+            (made, listener.accept().expect("connected").0)
+        };
+        let ((mut source, from), (to, mut target)) = (connect(), connect());
+        source.write_all(b"through the pipe").expect("open");
+        let mut pipe = Pipe::new().expect("a pipe");
+        assert_eq!(pipe.fill(&from).expect("sent"), 16);
+        assert_eq!((pipe.flush(&to).expect("open"), pipe.buffered()), (16, 0));
+        drop(source);
+        assert_eq!(pipe.fill(&from).expect("the end"), 0);
+        shutdown_write(&to).expect("open");
+        let mut text = String::new();
+        target.read_to_string(&mut text).expect("the end is passed on");
+        assert_eq!(text, "through the pipe");
+    }
+}
