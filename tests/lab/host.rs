@@ -1,0 +1,284 @@
+//! One lab host: a machine of its own as far as orch can see, made of namespaces (see the script `lab` beside this file).
+//!
+//! Each test boots its own (0.6 s) and takes it down when it ends, so tests share nothing and may break what they like.
+#![expect(clippy::disallowed_methods, reason = "end to end: programs are run as a user would")]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::UNIX_EPOCH;
+
+use crate::wait::{eventually, secs};
+
+/// Where the host finds orch.
+const ORCH: &str = "/opt/orch/orch";
+
+/// Most hosts at once on this machine, over all test runs.
+const SLOTS: u8 = 32;
+
+/// A booted host with an engine and orch's program on it.
+pub(crate) struct Host {
+    lab: String,
+    net: String,
+    /// The directory that is the host's `/`.
+    root: PathBuf,
+    /// Held as long as the host lives: nobody else uses its names and addresses.
+    _slot: File,
+}
+
+/// What a command gave.
+#[derive(Debug, Clone)]
+pub(crate) struct Done {
+    /// Exit code; a signal's number + 128.
+    pub(crate) code: i32,
+    /// Standard output.
+    pub(crate) stdout: String,
+    /// Standard error.
+    pub(crate) stderr: String,
+}
+
+impl Done {
+    fn new(output: &Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(137),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Returns the standard output, trimmed.
+    ///
+    /// # Panics
+    /// When the command failed, with all that it said.
+    #[track_caller]
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, 0, "the command failed\nstdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self.stdout.trim().to_owned()
+    }
+
+    /// Checks that the command failed with `code` and said each of `words` on standard error.
+    #[track_caller]
+    pub(crate) fn refused(self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, code, "exit code\nstdout: {}\nstderr: {}", self.stdout, self.stderr);
+        for word in words {
+            assert!(self.stderr.contains(word), "no `{word}` in: {}", self.stderr);
+        }
+    }
+}
+
+impl Host {
+    /// Boots a host with these images (names of tests/images/make) on its engine.
+    pub(crate) fn boot(images: &[&str]) -> Self {
+        Self::boot_on("kept", images)
+    }
+
+    /// Boots a host whose `/var/lib` holds no more than `size` (`64m`).
+    pub(crate) fn boot_with_disk(size: &str, images: &[&str]) -> Self {
+        Self::boot_on(size, images)
+    }
+
+    fn boot_on(disk: &str, images: &[&str]) -> Self {
+        let (slot, number) = free_slot();
+        let lab = format!("it{number}");
+        let root = base().join("labs").join(&lab).join("node1/root");
+        let host = Self { lab, net: format!("10.77.{}", 100 + number), root, _slot: slot };
+        host.lab(&["down"]); // of a run that was killed
+        host.lab(&["up", "1", "--disk", disk]);
+        let program = host.root.join(ORCH.trim_start_matches('/'));
+        fs::create_dir_all(program.parent().expect("has a folder")).expect("make the folder of orch");
+        fs::copy(stripped_orch(), program).expect("copy orch to the host");
+        host.load(images);
+        host
+    }
+
+    /// Loads images of tests/images/make.
+    pub(crate) fn load(&self, images: &[&str]) {
+        if !images.is_empty() {
+            self.lab(&["load-images", "--images", &images.join(",")]);
+        }
+    }
+
+    /// Returns the prefix of everything that the host has on this machine.
+    pub(crate) fn lab_name(&self) -> &str {
+        &self.lab
+    }
+
+    /// Returns the host's address, which this machine reaches.
+    pub(crate) fn address(&self) -> Ipv4Addr {
+        format!("{}.11", self.net).parse().expect("an address")
+    }
+
+    // -- files -----------------------------------------------------------------------
+
+    /// Writes a file of the host, below `/root`, `/etc` or `/var` (file systems that outlive its power).
+    pub(crate) fn write(&self, path: &str, text: &str) {
+        let file = self.root.join(path.trim_start_matches('/'));
+        fs::create_dir_all(file.parent().expect("has a folder")).expect("make the folder");
+        fs::write(file, text).expect("write a file of the host");
+    }
+
+    // -- programs --------------------------------------------------------------------
+
+    /// Runs a program in the host, as root, in `/root`.
+    pub(crate) fn exec(&self, argv: &[&str]) -> Done {
+        Done::new(&self.command(argv).output().expect("run nsenter"))
+    }
+
+    /// Runs a shell script in the host and returns its output; it must succeed.
+    #[track_caller]
+    pub(crate) fn sh(&self, script: &str) -> String {
+        self.exec(&["sh", "-ec", script]).ok()
+    }
+
+    /// Runs orch in the host.
+    pub(crate) fn orch(&self, args: &[&str]) -> Done {
+        self.exec(&[&[ORCH], args].concat())
+    }
+
+    /// Runs the engine's own client in the host; it must succeed.
+    #[track_caller]
+    pub(crate) fn docker(&self, args: &[&str]) -> String {
+        self.exec(&[&["docker"], args].concat()).ok()
+    }
+
+    /// Starts orch in the host and leaves it running; see [`Started`].
+    pub(crate) fn start_orch(&self, args: &[&str]) -> Started<'_> {
+        // The shell's pid becomes orch's: nsenter's own could not be used to kill it.
+        let script = format!("echo $$ >/run/started.pid; exec {ORCH} \"$@\"");
+        let mut command = self.command(&[&["sh", "-c", &script, "sh"], args].concat());
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Started { host: self, child: child.expect("run nsenter") }
+    }
+
+    /// Runs a program in the network namespace of a container, with the host's files.
+    pub(crate) fn exec_beside(&self, container: &str, argv: &[&str]) -> Done {
+        Done::new(&self.command_beside(container).args(argv).output().expect("run nsenter"))
+    }
+
+    /// Returns a command that lacks the program, to be run in the network namespace of a container.
+    pub(crate) fn command_beside(&self, container: &str) -> Command {
+        let pid = self.docker(&["inspect", "-f", "{{.State.Pid}}", container]);
+        self.command(&["nsenter", "-t", &pid, "-n", "--"])
+    }
+
+    fn command(&self, argv: &[&str]) -> Command {
+        let init = fs::read_to_string(self.root.with_file_name("init.pid")).unwrap_or_default();
+        let pid = init.split(' ').next().filter(|pid| !pid.is_empty()).expect("the host is up");
+        let mut command = Command::new("nsenter");
+        command.args(["-t", pid, "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w/root", "--"]).args(argv);
+        command.env_clear().env("HOME", "/root").env("LANG", "C.UTF-8");
+        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
+        command
+    }
+
+    // -- power and engine ------------------------------------------------------------
+
+    /// Takes the power away: everything in the host ends at once; the disk stays.
+    pub(crate) fn power_off(&self) {
+        self.lab(&["kill", "node1"]);
+    }
+
+    /// Boots again after [`Host::power_off`].
+    pub(crate) fn power_on(&self) {
+        self.lab(&["start", "node1"]);
+    }
+
+    /// Stops the engine in order, as a package upgrade does, and returns when a new one answers.
+    pub(crate) fn restart_engine(&self) {
+        let old = self.sh("cat /run/engine.service.pid");
+        self.sh(&format!("kill -TERM {old}"));
+        eventually(secs(40), "another engine", || {
+            let now = self.exec(&["cat", "/run/engine.service.pid"]).stdout.trim().to_owned();
+            let answers = self.exec(&["docker", "version"]).code == 0;
+            if now != old && answers { Ok(()) } else { Err(now) }
+        });
+    }
+
+    fn lab(&self, args: &[&str]) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/lab");
+        let output = Command::new(script).args(args).env("LAB", &self.lab).env("LAB_NET", &self.net).output();
+        let done = Done::new(&output.expect("run tests/lab/lab"));
+        assert_eq!(done.code, 0, "tests/lab/lab {args:?}: {}{}", done.stdout, done.stderr);
+    }
+
+    /// Prints what helps to understand a failed test.
+    fn tell(&self) {
+        for script in [
+            "docker ps -a --no-trunc --format '{{.Names}} {{.Image}} {{.Status}} {{.Ports}}'",
+            "docker network ls --format '{{.Name}} {{.Driver}}'; ip -4 -br addr",
+            "docker logs --tail 60 orch-agent",
+            "iptables-save -t nat | grep -i orch; iptables-save -t filter | grep -i orch",
+        ] {
+            let done = self.exec(&["sh", "-c", script]);
+            let text = format!("--- {script}\n{}{}", done.stdout, done.stderr);
+            std::io::stderr().write_all(text.as_bytes()).ok();
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell();
+        }
+        self.lab(&["down"]);
+    }
+}
+
+/// An orch that runs while the test goes on.
+pub(crate) struct Started<'a> {
+    host: &'a Host,
+    child: Child,
+}
+
+impl Started<'_> {
+    /// Sends a signal (`KILL`, `INT`) to orch itself, and waits for its end.
+    pub(crate) fn signal(mut self, signal: &str) -> Done {
+        let pid = eventually(secs(5), "orch to be started", || {
+            let pid = self.host.exec(&["cat", "/run/started.pid"]).stdout.trim().to_owned();
+            if pid.is_empty() { Err("no pid yet") } else { Ok(pid) }
+        });
+        if self.child.try_wait().expect("its state").is_none() {
+            self.host.exec(&["kill", "-s", signal, &pid]);
+        }
+        self.finish()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn finish(self) -> Done {
+        Done::new(&self.child.wait_with_output().expect("its output"))
+    }
+}
+
+/// Where labs keep their files; the script `lab` uses the same.
+fn base() -> PathBuf {
+    std::env::var_os("ORCH_LAB_DIR").map_or_else(|| PathBuf::from("/var/tmp/orch-lab"), PathBuf::from)
+}
+
+/// Takes the first number that no other test uses now, in whatever process or checkout.
+fn free_slot() -> (File, u8) {
+    let slots = base().join("slots");
+    fs::create_dir_all(&slots).expect("make the folder of slots");
+    let free = (0..SLOTS).find_map(|number| {
+        let file = File::create(slots.join(number.to_string())).expect("make a slot");
+        file.try_lock().ok().map(|()| (file, number))
+    });
+    free.expect("fewer than 32 lab hosts at once")
+}
+
+/// Returns orch's program without debug information: a tenth of the size for every engine to load.
+fn stripped_orch() -> PathBuf {
+    let built = Path::new(env!("CARGO_BIN_EXE_orch"));
+    let metadata = fs::metadata(built).expect("orch was built");
+    let modified = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).expect("a time");
+    let stripped = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("orch-{}", modified.as_nanos()));
+    if !stripped.exists() {
+        let draft = stripped.with_extension(std::process::id().to_string());
+        let done = Command::new("strip").arg("-o").arg(&draft).arg(built).output().expect("run strip");
+        assert!(done.status.success(), "strip: {}", String::from_utf8_lossy(&done.stderr));
+        fs::rename(draft, &stripped).expect("put it in place");
+    }
+    stripped
+}
