@@ -2,6 +2,8 @@
 //!
 //! Every `ensure_*`, `start`, `stop` and `remove` is idempotent: done twice, the second does nothing and succeeds.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod contract;
 pub mod docker;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
@@ -399,6 +401,9 @@ pub trait Engine: Send + Sync {
 
     /// Loads images from a `docker save` archive.
     async fn load_image(&self, archive: Bytes) -> Result<()>;
+
+    /// Returns all references `repository:tag` of the images of one repository, sorted.
+    async fn image_references(&self, repository: &str) -> Result<Vec<String>>;
 
     /// Removes an image's reference; `Ok` when it is not there.
     async fn remove_image(&self, reference: &str) -> Result<()>;

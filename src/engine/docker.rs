@@ -9,15 +9,15 @@ mod error;
 mod observe;
 mod streams;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::query_parameters::{
-    KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, RemoveVolumeOptionsBuilder,
-    RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
+    KillContainerOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    RemoveVolumeOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use bytes::Bytes;
@@ -148,6 +148,18 @@ impl Engine for DockerEngine {
 
     async fn load_image(&self, archive: Bytes) -> Result<()> {
         self.load_archive(archive).await
+    }
+
+    async fn image_references(&self, repository: &str) -> Result<Vec<String>> {
+        let filters = HashMap::from([("reference", vec![repository])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let tried = Tried::new("list the images of repository", repository);
+        let images = self.call("image_list", tried, self.docker.list_images(Some(options))).await?;
+        let mut references: Vec<_> = images.into_iter().flat_map(|image| image.repo_tags).collect();
+        // An image has all its names in the answer, also those of other repositories.
+        references.retain(|name| name.rsplit_once(':').is_some_and(|(repo, _)| repo == repository));
+        references.sort_unstable();
+        Ok(references)
     }
 
     async fn remove_image(&self, reference: &str) -> Result<()> {

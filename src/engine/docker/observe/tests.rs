@@ -2,10 +2,10 @@ use super::*;
 
 #[test]
 fn states_by_the_words_of_a_list() {
-    let check = |state: ContainerSummaryStateEnum, status: &str, expected: ContainerState| {
+    use ContainerSummaryStateEnum as State;
+    let check = |state: State, status: &str, expected: ContainerState| {
         assert_eq!(listed_state(Some(state), status), expected, "{status}");
     };
-    use ContainerSummaryStateEnum as State;
     let running = |health| ContainerState::Running { health };
     let exited = |code| ContainerState::Exited { code, by_itself: false };
     check(State::RUNNING, "Up 3 seconds", running(Health::None));
