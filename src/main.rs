@@ -1,6 +1,17 @@
-//! Parses flags, calls the command line, maps the result to an exit code; nothing else.
+//! Parses flags, starts tracing, calls the command line, maps the result to an exit code; nothing else.
+
+use std::process::ExitCode;
+
+use orch::cli::{self, Cli};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    let cli = match Cli::parse_args(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(usage) => return usage.print().into(),
+    };
+    cli::trace::start();
+    cli::run(cli).into()
+}

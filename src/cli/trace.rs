@@ -1,0 +1,20 @@
+//! Tracing: the agent logs what it does, the command line only when asked (`ORCH_LOG=debug`).
+
+use std::io;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Variable with the filter, in the syntax of `tracing`: `debug`, `orch::plan=trace,info`.
+const VARIABLE: &str = "ORCH_LOG";
+
+/// Starts tracing to standard error.
+pub fn start() {
+    let asked = std::env::var(VARIABLE).ok();
+    let Some(asked) = asked else {
+        return; // Nothing to start: the filter alone costs more than parsing all flags.
+    };
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).parse_lossy(asked);
+    // A second start can only come from a test, which then keeps the first.
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(io::stderr).try_init().ok();
+}

@@ -1,0 +1,260 @@
+//! All output. Standard output carries data and nothing else; what is said about the work goes to standard error.
+//!
+//! Nothing is said by colour alone, and colours are used on a terminal only, unless `--ansi` says otherwise.
+
+use std::error::Error as _;
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+
+use super::args::{Ansi, Global, ProgressKind};
+use super::error::CliError;
+
+/// Where output goes, and how it may look there.
+pub struct Ui {
+    out: Stream,
+    err: Stream,
+    progress: Style,
+}
+
+/// How progress is shown, decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// Rewritten in place.
+    Live,
+    /// A line for each change.
+    Plain,
+    /// A JSON object for each change.
+    Json,
+    /// None.
+    Quiet,
+}
+
+struct Stream {
+    to: Box<dyn Write>,
+    colour: bool,
+}
+
+impl Ui {
+    /// Returns the process's own output, as the flags and `NO_COLOR` (<https://no-color.org>) want it.
+    pub fn stdio(flags: &Global) -> Self {
+        let (out, err) = (io::stdout(), io::stderr());
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let colour = |terminal: bool| match flags.ansi {
+            Ansi::Auto => terminal && !no_color,
+            Ansi::Always => true,
+            Ansi::Never => false,
+        };
+        let terminal = err.is_terminal();
+        let progress = match flags.progress {
+            ProgressKind::Auto if terminal && flags.ansi != Ansi::Never => Style::Live,
+            ProgressKind::Tty => Style::Live,
+            ProgressKind::Auto | ProgressKind::Plain => Style::Plain,
+            ProgressKind::Json => Style::Json,
+            ProgressKind::Quiet => Style::Quiet,
+        };
+        let (out_colour, err_colour) = (colour(out.is_terminal()), colour(terminal));
+        Self {
+            out: Stream { to: Box::new(out), colour: out_colour },
+            err: Stream { to: Box::new(err), colour: err_colour },
+            progress,
+        }
+    }
+
+    /// Writes data to standard output.
+    ///
+    /// # Errors
+    /// [`CliError::Output`], which is silent when the reader has gone.
+    pub fn data(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        self.out.write(bytes).map_err(CliError::Output)
+    }
+
+    /// Writes a line of data to standard output.
+    ///
+    /// # Errors
+    /// As [`Ui::data`].
+    pub fn line(&mut self, text: &str) -> Result<(), CliError> {
+        self.data(format!("{text}\n").as_bytes())
+    }
+
+    /// Writes a value as one line of JSON to standard output.
+    ///
+    /// # Errors
+    /// As [`Ui::data`].
+    pub fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
+        let text = serde_json::to_string(value).map_err(|error| CliError::Output(error.into()))?;
+        self.line(&text)
+    }
+
+    /// Writes a piece of a container's output to the stream that the container wrote it to.
+    ///
+    /// # Errors
+    /// As [`Ui::data`].
+    pub fn output(&mut self, stderr: bool, bytes: &[u8]) -> Result<(), CliError> {
+        let stream = if stderr { &mut self.err } else { &mut self.out };
+        stream.write(bytes).map_err(CliError::Output)
+    }
+
+    /// Says something about the work, to standard error.
+    pub fn say(&mut self, text: &str) {
+        match self.progress {
+            Style::Quiet => {}
+            Style::Json => self.message(&serde_json::json!({ "message": text })),
+            Style::Live | Style::Plain => self.tell(text),
+        }
+    }
+
+    /// Warns of something that the reader can do something about.
+    pub fn warn(&mut self, text: &str) {
+        if self.progress == Style::Json {
+            self.message(&serde_json::json!({ "warning": true, "message": text }));
+        } else {
+            let word = self.err.paint("warning", "33;1");
+            self.tell(&format!("{word}: {text}"));
+        }
+    }
+
+    /// Prints an error with its causes and what to do, once.
+    pub fn error(&mut self, error: &CliError) {
+        if error.is_silent() {
+            return;
+        }
+        if self.progress == Style::Json {
+            let message = std::iter::once(error.to_string()).chain(causes(error)).collect::<Vec<_>>().join(": ");
+            self.message(&serde_json::json!({ "error": true, "message": message, "help": error.help() }));
+            return;
+        }
+        let word = self.err.paint("error", "31;1");
+        let mut text = format!("{word}: {error}");
+        for cause in causes(error) {
+            text.push_str("\n  because: ");
+            text.push_str(&cause);
+        }
+        if let Some(help) = error.help() {
+            text.push_str("\n  help: ");
+            text.push_str(&help);
+        }
+        self.tell(&text);
+    }
+
+    /// Writes to standard error as is. Nobody can be told when that fails.
+    fn draw(&mut self, text: &str) {
+        self.err.write(text.as_bytes()).ok();
+    }
+
+    fn tell(&mut self, text: &str) {
+        self.draw(&format!("{text}\n"));
+    }
+
+    fn message(&mut self, value: &serde_json::Value) {
+        self.tell(&value.to_string());
+    }
+}
+
+/// The causes of an error, outermost first; those that the text before has said already are left out.
+fn causes(error: &CliError) -> Vec<String> {
+    let mut said = error.to_string();
+    let mut causes = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !said.contains(&text) {
+            causes.push(text.clone());
+            said = text;
+        }
+        next = cause.source();
+    }
+    causes
+}
+
+impl Stream {
+    /// One write and flush for each call: a line is never seen by half.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.to.write_all(bytes)?;
+        self.to.flush()
+    }
+
+    fn paint(&self, text: &str, code: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// Output that a test reads.
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// What was written.
+    #[derive(Clone, Default)]
+    pub(crate) struct Captured(Rc<RefCell<Vec<u8>>>);
+
+    impl Captured {
+        /// Returns what was written since the last call, escapes as `ESC`.
+        pub(crate) fn take(&self) -> String {
+            let bytes = std::mem::take(&mut *self.0.borrow_mut());
+            String::from_utf8_lossy(&bytes).replace('\x1b', "ESC").replace('\r', "CR")
+        }
+    }
+
+    impl Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A terminal of 60 columns and 12 rows, its standard output and its standard error.
+    pub(crate) fn ui(progress: Style) -> (Ui, Captured, Captured) {
+        let (out, err) = (Captured::default(), Captured::default());
+        let ui = Ui {
+            out: Stream { to: Box::new(out.clone()), colour: false },
+            err: Stream { to: Box::new(err.clone()), colour: false },
+            progress,
+        };
+        (ui, out, err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::EngineError;
+
+    fn unreachable() -> CliError {
+        let source = Box::new(io::Error::from(io::ErrorKind::ConnectionRefused));
+        EngineError::Unreachable { address: "unix:///run/docker.sock".to_owned(), source }.into()
+    }
+
+    #[test]
+    fn errors_are_told_once_with_causes_and_help() {
+        let (mut ui, out, err) = testing::ui(Style::Plain);
+        ui.error(&unreachable());
+        insta::assert_snapshot!(err.take(), @"
+        error: no container engine answers at unix:///run/docker.sock
+          because: connection refused
+          help: start Docker (`sudo systemctl start docker`), or name another engine with DOCKER_HOST
+        ");
+        assert_eq!(out.take(), "");
+    }
+
+    #[test]
+    fn errors_are_objects_where_progress_is_json() {
+        let (mut ui, _, err) = testing::ui(Style::Json);
+        ui.error(&unreachable());
+        insta::assert_snapshot!(err.take(), @r#"{"error":true,"message":"no container engine answers at unix:///run/docker.sock: connection refused","help":"start Docker (`sudo systemctl start docker`), or name another engine with DOCKER_HOST"}"#);
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_not_told() {
+        let (mut ui, _, err) = testing::ui(Style::Plain);
+        ui.error(&CliError::Output(io::ErrorKind::BrokenPipe.into()));
+        assert_eq!(err.take(), "");
+    }
+}
