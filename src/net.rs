@@ -5,4 +5,4 @@ pub mod dns;
 pub mod names;
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;

@@ -21,98 +21,105 @@ impl LbTable {
     /// were never asked to run (`Desired::enabled`) are not published. Only TCP is balanced.
     pub fn build(version: u64, projects: &[ProjectView<'_>], draining: &Draining) -> Self {
         let mut table = Self { version, ..Self::default() };
-        for project in projects {
-            add_vips(&mut table, project, draining);
-            add_published(&mut table, project, draining);
+        for view in projects {
+            let project = Project { view, draining };
+            project.add_vips(&mut table);
+            project.add_published(&mut table);
         }
         table
     }
 }
 
-fn add_vips(table: &mut LbTable, project: &ProjectView<'_>, draining: &Draining) {
-    let graph = &project.desired.graph;
-    for (key, addresses) in &project.desired.addresses.networks {
-        let Some(network) = graph.networks.get(key) else { continue };
-        let id = NetworkId { project: graph.project.clone(), network: key.clone() };
-        for (name, vip) in &addresses.services {
-            if !graph.services.get(name).is_some_and(|service| matches!(service.network, NetworkMode::Networks(_))) {
+/// One project's part of the table.
+#[derive(Clone, Copy)]
+struct Project<'a> {
+    view: &'a ProjectView<'a>,
+    draining: &'a Draining,
+}
+
+impl Project<'_> {
+    fn add_vips(self, table: &mut LbTable) {
+        let graph = &self.view.desired.graph;
+        for (key, addresses) in &self.view.desired.addresses.networks {
+            let Some(network) = graph.networks.get(key) else { continue };
+            let id = NetworkId { project: graph.project.clone(), network: key.clone() };
+            for (name, vip) in &addresses.services {
+                let service = graph.services.get(name);
+                if !service.is_some_and(|service| matches!(service.network, NetworkMode::Networks(_))) {
+                    continue;
+                }
+                let backend = self.backend(name, |_, container| address_in(container, &network.name));
+                table.vips.insert(*vip, Vip { network: id.clone(), backend: Arc::new(backend) });
+            }
+        }
+    }
+
+    fn add_published(self, table: &mut LbTable) {
+        let desired = self.view.desired;
+        for port in desired.addresses.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
+            if !desired.enabled.contains(&port.service) {
                 continue;
             }
-            let backend = backend(project, name, draining, |_, container| address_in(container, &network.name));
-            table.vips.insert(*vip, Vip { network: id.clone(), backend: Arc::new(backend) });
+            let backend =
+                self.backend(&port.service, |host, container| self.published_address(host, container, MAX_SHARING));
+            let key = PublishedKey { host_ip: port.host_ip, port: port.published, protocol: port.protocol };
+            table.published.insert(key, Published { target: port.target, backend: Arc::new(backend) });
         }
     }
-}
 
-fn add_published(table: &mut LbTable, project: &ProjectView<'_>, draining: &Draining) {
-    let desired = project.desired;
-    for port in desired.addresses.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
-        if !desired.enabled.contains(&port.service) {
-            continue;
-        }
-        let backend = backend(project, &port.service, draining, |host, container| {
-            let pod = container.pod()?;
-            published_address(project, host, &pod, container, MAX_SHARING)
-        });
-        let key = PublishedKey { host_ip: port.host_ip, port: port.published, protocol: port.protocol };
-        table.published.insert(key, Published { target: port.target, backend: Arc::new(backend) });
+    /// The ready pods of a service for which `address` finds an address.
+    fn backend(
+        self,
+        service: &ServiceName,
+        address: impl Fn(&ObservedHost, &ObservedContainer) -> Option<Ipv4Addr>,
+    ) -> Backend {
+        let endpoint = |host: &HostName, observed: &ObservedHost, container: &ObservedContainer| {
+            let pod = container.pod().filter(|pod| &pod.service == service)?;
+            if !container.is_ready() || self.draining.contains(&container.id) {
+                return None;
+            }
+            let address = address(observed, container)?;
+            Some(Endpoint { pod, container: container.id.clone(), host: host.clone(), address })
+        };
+        let mut endpoints: Vec<Endpoint> = self
+            .view
+            .observed
+            .hosts
+            .iter()
+            .flat_map(|(host, observed)| observed.containers.values().map(move |container| (host, observed, container)))
+            .filter_map(|(host, observed, container)| endpoint(host, observed, container))
+            .collect();
+        endpoints.sort_by(|a, b| (&a.pod, &a.host, &a.container).cmp(&(&b.pod, &b.host, &b.container)));
+        let project = self.view.desired.graph.project.clone();
+        Backend { project, service: service.clone(), endpoints }
     }
-}
 
-/// The ready pods of a service for which `address` finds an address.
-fn backend(
-    project: &ProjectView<'_>,
-    service: &ServiceName,
-    draining: &Draining,
-    address: impl Fn(&ObservedHost, &ObservedContainer) -> Option<Ipv4Addr>,
-) -> Backend {
-    let endpoint = |host: &HostName, observed: &ObservedHost, container: &ObservedContainer| {
-        let pod = container.pod().filter(|pod| &pod.service == service)?;
-        if !container.is_ready() || draining.contains(&container.id) {
-            return None;
+    /// Where a published port reaches a pod: its address in its first network that gives it one; a pod that lives in
+    /// another's namespace is reached at that one's, while that one is not draining.
+    fn published_address(self, host: &ObservedHost, container: &ObservedContainer, hops: usize) -> Option<Ipv4Addr> {
+        let (graph, pod) = (&self.view.desired.graph, container.pod()?);
+        match &graph.services.get(&pod.service)?.network {
+            NetworkMode::Networks(attachments) => attachments
+                .iter()
+                .filter_map(|attachment| graph.networks.get(&attachment.network))
+                .find_map(|network| address_in(container, &network.name)),
+            NetworkMode::Service(owner) => {
+                let (owner, hops) = (PodId::new(owner.clone(), pod.number), hops.checked_sub(1)?);
+                host.containers
+                    .values()
+                    .filter(|other| other.pod().as_ref() == Some(&owner))
+                    .filter(|other| other.is_running() && !self.draining.contains(&other.id))
+                    .find_map(|other| self.published_address(host, other, hops))
+            }
+            NetworkMode::Engine(name) => address_in(container, name),
+            NetworkMode::Host | NetworkMode::None => None,
         }
-        let address = address(observed, container)?;
-        Some(Endpoint { pod, container: container.id.clone(), host: host.clone(), address })
-    };
-    let mut endpoints: Vec<Endpoint> = project
-        .observed
-        .hosts
-        .iter()
-        .flat_map(|(host, observed)| observed.containers.values().map(move |container| (host, observed, container)))
-        .filter_map(|(host, observed, container)| endpoint(host, observed, container))
-        .collect();
-    endpoints.sort_by(|a, b| (&a.pod, &a.host, &a.container).cmp(&(&b.pod, &b.host, &b.container)));
-    Backend { project: project.desired.graph.project.clone(), service: service.clone(), endpoints }
+    }
 }
 
 fn address_in(container: &ObservedContainer, engine_name: &str) -> Option<Ipv4Addr> {
     container.networks.get(engine_name).copied().flatten()
 }
 
-/// Where a published port reaches a pod: its address in its first network that gives it one; a pod that lives in
-/// another's namespace is reached at that one's.
-fn published_address(
-    project: &ProjectView<'_>,
-    host: &ObservedHost,
-    pod: &PodId,
-    container: &ObservedContainer,
-    hops: usize,
-) -> Option<Ipv4Addr> {
-    let graph = &project.desired.graph;
-    match &graph.services.get(&pod.service)?.network {
-        NetworkMode::Networks(attachments) => attachments
-            .iter()
-            .filter_map(|attachment| graph.networks.get(&attachment.network))
-            .find_map(|network| address_in(container, &network.name)),
-        NetworkMode::Service(owner) => {
-            let owner = PodId::new(owner.clone(), pod.number);
-            let hops = hops.checked_sub(1)?;
-            host.containers
-                .values()
-                .filter(|other| other.is_running() && other.pod().as_ref() == Some(&owner))
-                .find_map(|other| published_address(project, host, &owner, other, hops))
-        }
-        NetworkMode::Engine(name) => address_in(container, name),
-        NetworkMode::Host | NetworkMode::None => None,
-    }
-}
+#[cfg(test)]
+mod tests;

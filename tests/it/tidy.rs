@@ -26,7 +26,8 @@ const SHELLS: &[&str] = &["agent", "cli", "demo", "testing", "lib", "main"];
 const APART: &[(&str, &str)] = &[("graph", "load"), ("expand", "load"), ("place", "load"), ("plan", "load")];
 
 /// Parts of the pure modules and of edges that are pure too.
-const PURE_FILES: &[&str] = &["net/addr.rs", "net/names.rs", "lb/pick.rs", "engine/translate.rs"];
+const PURE_FILES: &[&str] =
+    &["net/addr.rs", "net/names.rs", "lb/build.rs", "lb/pick.rs", "lb/table.rs", "engine/translate.rs"];
 
 /// Concrete edge types and who may name them: only the places that wire, and the module itself.
 const CONCRETE: &[&str] = &["engine::docker", "store::embedded"];
