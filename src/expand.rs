@@ -1,1 +1,282 @@
-//! Model to Graph.
+//! Model to Graph: how many replicas, what each container looks like, what depends on what. Pure.
+//!
+//! Start at [`expand`]. One module for each part of a service; `checks` has what can only be said of several services
+//! together. Everything wrong is collected, so that the user sees it at once; nothing half-expanded ever leaves.
+
+mod checks;
+mod container;
+mod error;
+mod file;
+mod hash;
+mod mount;
+mod network;
+mod placement;
+mod port;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::graph::{Condition, Dependency, EndpointMode, Graph, Link, PullPolicy, Restart, Scale, Service, Volume};
+use crate::ids::{ResourceKey, ServiceName};
+use crate::model::{self, ConditionName, DeployMode, Model};
+
+pub use error::{ExpandError, Problem, Warning};
+
+use error::Sink;
+
+/// Grace period where the file gives none. Source: compose-spec 05-services.md#stop_grace_period.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// Whether a file object is a config or a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileKind {
+    /// Of `configs`.
+    Config,
+    /// Of `secrets`.
+    Secret,
+}
+
+/// Contents of configs and secrets, read by whoever loaded the files.
+pub type Contents = BTreeMap<(FileKind, ResourceKey), Vec<u8>>;
+
+/// What [`expand`] works on.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// The project.
+    pub model: &'a Model,
+    /// Contents of its configs and secrets; those of external ones are absent.
+    pub contents: &'a Contents,
+    /// `--scale` of the command line: wins over the file.
+    pub scales: &'a BTreeMap<ServiceName, u32>,
+    /// Services of the file that no active profile enables.
+    pub disabled: &'a BTreeSet<ServiceName>,
+    /// Directory that relative paths of the file refer to.
+    pub working_dir: &'a str,
+    /// The compose files.
+    pub config_files: &'a [String],
+}
+
+/// What [`expand`] returns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expanded {
+    /// The project, resolved.
+    pub graph: Graph,
+    /// What the file says and orch does not apply.
+    pub warnings: Vec<Warning>,
+}
+
+/// Expands a model.
+///
+/// # Errors
+/// Everything that is wrong with it, in order of the services' names.
+pub fn expand(input: &Input<'_>) -> Result<Expanded, Vec<ExpandError>> {
+    let mut sink = Sink::default();
+    let mut files = BTreeMap::new();
+    let mut services = BTreeMap::new();
+    for (name, service) in &input.model.services {
+        let mut part = Part { input, name, service, sink: &mut sink, files: &mut files };
+        services.insert(name.clone(), part.expand());
+    }
+    for name in input.scales.keys().filter(|name| !input.model.services.contains_key(*name)) {
+        sink.error("--scale".to_owned(), Problem::NoSuchService(name.to_string()));
+    }
+    let networks = network::networks(input.model, &services, &mut sink);
+    let volumes = volumes(input.model, &services);
+    let mut graph = Graph {
+        project: input.model.name.clone(),
+        working_dir: input.working_dir.to_owned(),
+        config_files: input.config_files.to_vec(),
+        services,
+        networks,
+        volumes,
+        disabled: input.disabled.clone(),
+        files,
+    };
+    checks::check(&graph, &mut sink);
+    hash::seal(&mut graph);
+    if sink.errors.is_empty() { Ok(Expanded { graph, warnings: sink.warnings }) } else { Err(sink.errors) }
+}
+
+/// Returns the volumes that enabled services mount.
+fn volumes(model: &Model, services: &BTreeMap<ServiceName, Service>) -> BTreeMap<ResourceKey, Volume> {
+    let used: BTreeSet<&ResourceKey> = services.values().flat_map(Service::volumes).collect();
+    let declared = used.into_iter().filter_map(|key| Some((key, model.volumes.get(key)?)));
+    declared
+        .map(|(key, volume)| {
+            let model::Volume { name, driver, driver_opts, external, labels, extensions: _ } = volume;
+            let volume = Volume {
+                name: name.clone(),
+                external: *external,
+                driver: driver.clone(),
+                driver_opts: driver_opts.clone(),
+                labels: labels.clone(),
+            };
+            (key.clone(), volume)
+        })
+        .collect()
+}
+
+/// One service on its way from model to graph.
+struct Part<'a, 's> {
+    input: &'a Input<'a>,
+    name: &'a ServiceName,
+    service: &'a model::Service,
+    sink: &'s mut Sink,
+    files: &'s mut BTreeMap<String, crate::graph::FileContent>,
+}
+
+impl Part<'_, '_> {
+    /// Adds an error at `services.NAME.PATH`.
+    fn error(&mut self, path: &str, problem: Problem) {
+        self.sink.error(format!("services.{}.{path}", self.name), problem);
+    }
+
+    fn expand(&mut self) -> Service {
+        let network = self.network();
+        let (ports, expose) = (self.ports(&network), self.expose());
+        Service {
+            scale: self.scale(),
+            container: self.container(),
+            depends_on: self.depends_on(&network),
+            links: self.links(),
+            ports,
+            expose,
+            restart: self.restart(),
+            placement: self.placement(),
+            endpoint_mode: self.endpoint_mode(),
+            stop_grace: self.service.stop_grace_period.map_or(STOP_GRACE, |grace| grace.0),
+            attach: self.service.attach.unwrap_or(true),
+            pull: self.pull(),
+            network,
+            spec_hash: String::new(),
+        }
+    }
+
+    /// `scale`, `deploy.replicas` and the command line. Source: compose-spec 05-services.md#scale.
+    fn scale(&mut self) -> Scale {
+        let asked = self.input.scales.get(self.name).copied();
+        let deploy = self.service.deploy.as_ref();
+        let replicas = deploy.and_then(|deploy| deploy.replicas);
+        if deploy.and_then(|deploy| deploy.mode) == Some(DeployMode::Global) {
+            let at = [("scale", self.service.scale.or(asked)), ("deploy.replicas", replicas)];
+            for (path, _) in at.iter().filter(|(_, count)| count.is_some_and(|count| count != 1)) {
+                self.error(path, Problem::GlobalWithReplicas);
+            }
+            return Scale::Global;
+        }
+        if let (Some(scale), Some(replicas)) = (self.service.scale, replicas)
+            && scale != replicas
+        {
+            self.error("scale", Problem::DistinctValues("scale", "deploy.replicas"));
+        }
+        Scale::Replicas(asked.or(self.service.scale).or(replicas).unwrap_or(1))
+    }
+
+    /// What is depended on: `depends_on`, and what links and a shared namespace imply.
+    ///
+    /// A link implies a dependency with `restart: true` in Docker Compose, because the names that it writes into the
+    /// container go stale. orch's names do not, so what has exactly the implied form is not restarted.
+    /// Source: observed from Docker Compose 2.40, `config`.
+    fn depends_on(&mut self, network: &crate::graph::NetworkMode) -> Vec<Dependency> {
+        let linked: BTreeSet<String> =
+            self.service.links.iter().map(|link| link.split(':').next().unwrap_or_default().to_owned()).collect();
+        let mut all: BTreeMap<ServiceName, Dependency> = BTreeMap::new();
+        for (name, wanted) in &self.service.depends_on {
+            let model::DependsOn { condition, restart, required, extensions: _ } = wanted;
+            let condition = match condition {
+                ConditionName::ServiceStarted => Condition::ServiceStarted,
+                ConditionName::ServiceHealthy => Condition::ServiceHealthy,
+                ConditionName::ServiceCompletedSuccessfully => Condition::ServiceCompletedSuccessfully,
+            };
+            if !self.input.model.services.contains_key(name) {
+                if *required {
+                    self.error(&format!("depends_on.{name}"), Problem::NoSuchService(name.to_string()));
+                }
+                continue;
+            }
+            let implied = linked.contains(name.as_str()) && condition == Condition::ServiceStarted && *required;
+            let restart = *restart && !implied;
+            all.insert(name.clone(), Dependency { service: name.clone(), condition, restart, required: *required });
+        }
+        let owner = match network {
+            crate::graph::NetworkMode::Service(owner) => Some(owner.to_string()),
+            _ => None,
+        };
+        for name in linked.into_iter().chain(owner) {
+            let Ok(service) = ServiceName::new(name) else { continue };
+            if self.input.model.services.contains_key(&service) {
+                all.entry(service.clone()).or_insert(Dependency {
+                    service,
+                    condition: Condition::ServiceStarted,
+                    restart: false,
+                    required: true,
+                });
+            }
+        }
+        all.into_values().collect()
+    }
+
+    fn links(&mut self) -> Vec<Link> {
+        let mut links = Vec::new();
+        for (index, text) in self.service.links.iter().enumerate() {
+            let (name, alias) = text.split_once(':').unwrap_or((text, text));
+            match ServiceName::new(name) {
+                Ok(service) if self.input.model.services.contains_key(&service) && !alias.is_empty() => {
+                    links.push(Link { service, alias: alias.to_owned() });
+                }
+                _ => self.error(&format!("links[{index}]"), Problem::NoSuchService(name.to_owned())),
+            }
+        }
+        links
+    }
+
+    /// Source: compose-spec 05-services.md#restart.
+    fn restart(&mut self) -> Restart {
+        let Some(text) = self.service.restart.as_deref() else { return Restart::Unset };
+        match (text, text.strip_prefix("on-failure:").map(str::parse)) {
+            ("no", _) => Restart::No,
+            ("always", _) => Restart::Always,
+            ("unless-stopped", _) => Restart::UnlessStopped,
+            ("on-failure", _) => Restart::OnFailure { max_attempts: None },
+            (_, Some(Ok(most))) => Restart::OnFailure { max_attempts: Some(most) },
+            _ => {
+                let expected = "`no`, `always`, `unless-stopped`, `on-failure` or `on-failure:N`";
+                self.error("restart", Problem::Invalid { what: "restart policy", text: text.to_owned(), expected });
+                Restart::Unset
+            }
+        }
+    }
+
+    fn endpoint_mode(&mut self) -> EndpointMode {
+        match self.service.deploy.as_ref().and_then(|deploy| deploy.endpoint_mode.as_deref()) {
+            None | Some("vip") => EndpointMode::Vip,
+            Some("dnsrr") => EndpointMode::Dnsrr,
+            Some(text) => {
+                let problem =
+                    Problem::Invalid { what: "endpoint mode", text: text.to_owned(), expected: "`vip` or `dnsrr`" };
+                self.error("deploy.endpoint_mode", problem);
+                EndpointMode::Vip
+            }
+        }
+    }
+
+    /// Source: compose-spec 05-services.md#pull_policy.
+    fn pull(&mut self) -> PullPolicy {
+        match self.service.pull_policy.as_deref() {
+            None | Some("missing" | "if_not_present") => PullPolicy::Missing,
+            Some("always") => PullPolicy::Always,
+            Some("never") => PullPolicy::Never,
+            Some(text) => {
+                let expected = "`always`, `missing`, `if_not_present` or `never`";
+                self.error("pull_policy", Problem::Invalid { what: "pull policy", text: text.to_owned(), expected });
+                PullPolicy::Missing
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

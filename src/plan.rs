@@ -9,6 +9,8 @@ mod order;
 mod relate;
 pub mod render;
 mod resources;
+#[cfg(any(test, feature = "testing"))]
+pub mod simulate;
 pub mod step;
 mod survey;
 mod teardown;
@@ -26,3 +28,10 @@ pub use view::ProjectView;
 
 pub use diff::{Intent, plan};
 pub use gates::{GateState, gate_state};
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

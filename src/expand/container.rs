@@ -1,0 +1,214 @@
+//! What a container looks like.
+
+use std::collections::BTreeMap;
+
+use crate::graph::{Container, Healthcheck, Logging, Resources};
+use crate::model::{self, Bytes, Cpus, Ulimit};
+
+use super::{Part, Problem};
+
+impl Part<'_, '_> {
+    /// Every attribute of the model is named here or in the pattern below: a new one will not compile until it has a
+    /// place in the graph.
+    pub(super) fn container(&mut self) -> Container {
+        let model::Service {
+            // Elsewhere: replicas, order, placement, names, ports, files, policy.
+            attach: _,
+            depends_on: _,
+            expose: _,
+            links: _,
+            mac_address: _,
+            network_mode: _,
+            networks: _,
+            ports: _,
+            profiles: _,
+            pull_policy: _,
+            restart: _,
+            scale: _,
+            stop_grace_period: _,
+            extensions: _,
+            // Read by the helpers called below.
+            configs: _,
+            secrets: _,
+            tmpfs: _,
+            volumes: _,
+            cpus: _,
+            deploy: _,
+            mem_limit: _,
+            mem_reservation: _,
+            pids_limit: _,
+            pid: _,
+            ipc: _,
+            image: _,
+            healthcheck: _,
+            cap_add,
+            cap_drop,
+            command,
+            container_name,
+            devices,
+            dns,
+            dns_opt,
+            dns_search,
+            domainname,
+            entrypoint,
+            environment,
+            extra_hosts,
+            group_add,
+            hostname,
+            init,
+            labels,
+            logging,
+            platform,
+            privileged,
+            read_only,
+            runtime,
+            security_opt,
+            shm_size,
+            stdin_open,
+            stop_signal,
+            sysctls,
+            tty,
+            ulimits,
+            user,
+            working_dir,
+        } = self.service;
+        let devices = devices.iter().map(|d| (d.source.clone(), d.target.clone(), d.permissions.clone()));
+        Container {
+            image: self.image(),
+            name: container_name.clone(),
+            entrypoint: entrypoint.clone(),
+            command: command.clone(),
+            environment: present(environment),
+            labels: labels.clone(),
+            hostname: hostname.clone(),
+            domainname: domainname.clone(),
+            user: user.clone(),
+            group_add: group_add.clone(),
+            working_dir: working_dir.clone(),
+            mounts: self.mounts(),
+            files: self.file_mounts(),
+            healthcheck: self.service.healthcheck.as_ref().map(healthcheck),
+            stop_signal: stop_signal.clone(),
+            init: *init,
+            read_only: read_only.unwrap_or(false),
+            tty: tty.unwrap_or(false),
+            stdin_open: stdin_open.unwrap_or(false),
+            privileged: privileged.unwrap_or(false),
+            cap_add: cap_add.clone(),
+            cap_drop: cap_drop.clone(),
+            security_opt: security_opt.clone(),
+            sysctls: sysctls.clone(),
+            ulimits: ulimits.iter().map(|(name, limit)| (name.clone(), soft_and_hard(*limit))).collect(),
+            extra_hosts: self.extra_hosts(extra_hosts),
+            dns: dns.clone(),
+            dns_search: dns_search.clone(),
+            dns_opt: dns_opt.clone(),
+            resources: self.resources(),
+            logging: logging.as_ref().map(|l| Logging { driver: l.driver.clone(), options: l.options.clone() }),
+            shm_size: shm_size.and_then(|Bytes(size)| u64::try_from(size).ok()),
+            platform: platform.clone(),
+            runtime: runtime.clone(),
+            devices: devices.collect(),
+            pid: self.namespace("pid", self.service.pid.as_deref(), &["host"]),
+            ipc: self.namespace("ipc", self.service.ipc.as_deref(), &["host", "private", "shareable", "none"]),
+        }
+    }
+
+    fn image(&mut self) -> String {
+        if self.service.image.as_ref().is_none_or(String::is_empty) {
+            self.error("image", Problem::NoImage);
+        }
+        self.service.image.clone().unwrap_or_default()
+    }
+
+    fn namespace(&mut self, key: &'static str, mode: Option<&str>, known: &[&str]) -> Option<String> {
+        let mode = mode?;
+        if !known.contains(&mode) {
+            let instead = "only the host's or an own one can be used";
+            self.error(key, Problem::Unsupported { what: format!("`{key}: {mode}`"), instead });
+        }
+        Some(mode.to_owned())
+    }
+
+    fn extra_hosts(&mut self, lines: &[String]) -> Vec<(String, String)> {
+        let mut hosts = Vec::new();
+        for (index, line) in lines.iter().enumerate() {
+            if let Some((name, address)) = line.split_once('=').or_else(|| line.split_once(':')) {
+                hosts.push((name.to_owned(), address.to_owned()));
+            } else {
+                self.invalid(&format!("extra_hosts[{index}]"), "extra host", line, "`name=address`");
+            }
+        }
+        hosts
+    }
+
+    /// Limits may be given in two ways that must agree. Source: observed from Docker Compose 2.40.
+    fn resources(&mut self) -> Resources {
+        let service = self.service;
+        let deploy = service.deploy.as_ref().map(|deploy| &deploy.resources);
+        let limits = deploy.and_then(|resources| resources.limits.as_ref());
+        let reservations = deploy.and_then(|resources| resources.reservations.as_ref());
+        let memory = limits.and_then(|limits| limits.memory);
+        let reserved = reservations.and_then(|reservations| reservations.memory);
+        let pids = limits.and_then(|limits| limits.pids);
+        let cpus = limits.and_then(|limits| limits.cpus);
+        let nano = |cpus: Option<Cpus>| cpus.map(nano_cpus);
+        Resources {
+            nano_cpus: self.agreed("cpus", nano(service.cpus), "deploy.resources.limits.cpus", nano(cpus)),
+            memory: self.agreed(
+                "mem_limit",
+                service.mem_limit.map(|b| b.0),
+                "deploy.resources.limits.memory",
+                memory.map(|b| b.0),
+            ),
+            pids: self.agreed("pids_limit", service.pids_limit, "deploy.resources.limits.pids", pids),
+            reserved_nano_cpus: nano(reservations.and_then(|reservations| reservations.cpus)),
+            reserved_memory: self.agreed(
+                "mem_reservation",
+                service.mem_reservation.map(|b| b.0),
+                "deploy.resources.reservations.memory",
+                reserved.map(|b| b.0),
+            ),
+        }
+    }
+
+    fn agreed(&mut self, one: &'static str, a: Option<i64>, other: &'static str, b: Option<i64>) -> Option<i64> {
+        if let (Some(a), Some(b)) = (a, b)
+            && a != b
+        {
+            self.error(one, Problem::DistinctValues(one, other));
+        }
+        b.or(a)
+    }
+}
+
+/// Drops names without a value, which only remain when the environment was not to be resolved.
+fn present(environment: &BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
+    environment.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect()
+}
+
+/// CPUs in billionths, rounded.
+#[expect(clippy::cast_possible_truncation, reason = "float casts saturate, and no host has 9 billion CPUs")]
+fn nano_cpus(Cpus(cpus): Cpus) -> i64 {
+    (cpus * 1e9).round() as i64
+}
+
+fn soft_and_hard(limit: Ulimit) -> (i64, i64) {
+    match limit {
+        Ulimit::Single(both) => (both, both),
+        Ulimit::Pair { soft, hard } => (soft, hard),
+    }
+}
+
+fn healthcheck(check: &model::Healthcheck) -> Healthcheck {
+    let model::Healthcheck { disable, test, timeout, interval, retries, start_period, start_interval, extensions: _ } =
+        check;
+    Healthcheck {
+        test: if *disable { vec!["NONE".to_owned()] } else { test.clone() },
+        interval: interval.map(|d| d.0),
+        timeout: timeout.map(|d| d.0),
+        retries: *retries,
+        start_period: start_period.map(|d| d.0),
+        start_interval: start_interval.map(|d| d.0),
+    }
+}

@@ -1,0 +1,147 @@
+//! What can be wrong with a model that only shows when it is expanded.
+
+use std::fmt;
+
+/// A mistake and its place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {problem}")]
+pub struct ExpandError {
+    /// Path in the model: `services.web.ports[0]`; `--scale` for the command line.
+    pub path: String,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// Something that the file says and orch does not apply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// Path in the model.
+    pub path: String,
+    /// What does not apply and why.
+    pub text: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.text)
+    }
+}
+
+/// What is wrong at a place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// Services depend on one another in a ring. Docker Compose's words.
+    #[error("dependency cycle detected: {}", .0.join(" -> "))]
+    Cycle(Vec<String>),
+    /// A service that the project does not have, or that no active profile enables.
+    #[error("no such service: {0}")]
+    NoSuchService(String),
+    /// A network, volume, config or secret that the file does not define.
+    #[error("undefined {kind} `{name}`")]
+    Undefined {
+        /// `network`, `volume`, `config`, `secret`.
+        kind: &'static str,
+        /// Its key.
+        name: String,
+    },
+    /// A service without an image.
+    #[error("no image is given")]
+    NoImage,
+    /// `container_name` with several replicas.
+    #[error("container name `{name}` can only be given to one container, and {replicas} replicas are wanted")]
+    NameOfMany {
+        /// The name.
+        name: String,
+        /// Replicas wanted.
+        replicas: u32,
+    },
+    /// Two containers of one name.
+    #[error("container name `{name}` is that of service `{other}` too")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The other service.
+        other: String,
+    },
+    /// Two attributes that mean the same say different things. Docker Compose's words.
+    #[error("can't set distinct values on `{0}` and `{1}`")]
+    DistinctValues(&'static str, &'static str),
+    /// A number of replicas with `mode: global`.
+    #[error("a service of mode `global` has one replica on each host, a number of replicas cannot be set")]
+    GlobalWithReplicas,
+    /// A value that cannot be read.
+    #[error("`{text}` is not a valid {what}, expected {expected}")]
+    Invalid {
+        /// What it was to be.
+        what: &'static str,
+        /// The value.
+        text: String,
+        /// What is valid.
+        expected: &'static str,
+    },
+    /// Something that orch does not do.
+    #[error("{what} is not supported, {instead}")]
+    Unsupported {
+        /// What.
+        what: String,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// Ports of a service that has no address of its own.
+    #[error("ports of a service in the network of `{0}` must be published by that one")]
+    PortsOfMember(String),
+    /// A fixed published port that is wanted twice.
+    #[error("port {port} is published by service `{other}` too")]
+    PortTaken {
+        /// Port and protocol.
+        port: String,
+        /// The other service; may be the same one.
+        other: String,
+    },
+    /// A link between services that cannot reach each other.
+    #[error("links to `{0}`, and the two share no network")]
+    NoCommonNetwork(String),
+    /// A config or secret whose content orch does not get.
+    #[error("{kind} `{name}` is external: orch reads its content from `file`, `environment` or `content`")]
+    NoContent {
+        /// `config` or `secret`.
+        kind: &'static str,
+        /// Its key.
+        name: String,
+    },
+    /// Two mounts at one path.
+    #[error("`{0}` is mounted twice")]
+    TargetTwice(String),
+    /// A fixed address for several containers.
+    #[error("a fixed address can only be given to one container, and {0} replicas are wanted")]
+    AddressOfMany(u32),
+    /// More replicas than namespaces to live in.
+    #[error(
+        "{replicas} replicas are to share the network of `{owner}`, one with each of its replicas, which are {owners}"
+    )]
+    TooFewOwners {
+        /// Replicas of the service.
+        replicas: String,
+        /// The service that owns the namespaces.
+        owner: String,
+        /// Its replicas.
+        owners: String,
+    },
+}
+
+/// Collects errors and warnings.
+#[derive(Debug, Default)]
+pub(super) struct Sink {
+    pub(super) errors: Vec<ExpandError>,
+    pub(super) warnings: Vec<Warning>,
+}
+
+impl Sink {
+    pub(super) fn error(&mut self, path: String, problem: Problem) {
+        self.errors.push(ExpandError { path, problem });
+    }
+
+    pub(super) fn warning(&mut self, path: String, text: String) {
+        self.warnings.push(Warning { path, text });
+    }
+}

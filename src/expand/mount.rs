@@ -1,0 +1,77 @@
+//! Volumes, binds and memory file systems of a service.
+
+use crate::graph::{Mount, MountSource};
+use crate::ids::ResourceKey;
+use crate::model::{BindOptions, MountType, ServiceVolume, TmpfsOptions, VolumeOptions};
+
+use super::{Part, Problem};
+
+impl Part<'_, '_> {
+    /// Returns the mounts in order of their target.
+    pub(super) fn mounts(&mut self) -> Vec<Mount> {
+        let mut mounts = Vec::new();
+        for (index, volume) in self.service.volumes.iter().enumerate() {
+            let path = format!("volumes[{index}]");
+            if let Some(source) = self.source(&path, volume) {
+                mounts.push((path, Mount { target: volume.target.clone(), read_only: volume.read_only, source }));
+            }
+        }
+        for (index, text) in self.service.tmpfs.iter().enumerate() {
+            let (target, options) = text.split_once(':').unwrap_or((text, ""));
+            let source = MountSource::Tmpfs { size: None, mode: None, options: options.to_owned() };
+            mounts.push((format!("tmpfs[{index}]"), Mount { target: target.to_owned(), read_only: false, source }));
+        }
+        mounts.sort_by(|(_, a), (_, b)| a.target.cmp(&b.target));
+        for pair in mounts.windows(2) {
+            if pair[0].1.target == pair[1].1.target {
+                self.error(&pair[1].0, Problem::TargetTwice(pair[1].1.target.clone()));
+            }
+        }
+        mounts.into_iter().map(|(_, mount)| mount).collect()
+    }
+
+    fn source(&mut self, path: &str, volume: &ServiceVolume) -> Option<MountSource> {
+        let source = volume.source.as_deref().filter(|source| !source.is_empty());
+        match (volume.kind, source) {
+            (MountType::Bind, None) => {
+                let problem = Problem::Invalid { what: "bind", text: volume.target.clone(), expected: "a source" };
+                self.error(path, problem);
+                None
+            }
+            (MountType::Bind, Some(source)) => Some(bind(source, volume.bind.as_ref())),
+            (MountType::Volume, None) => Some(MountSource::Anonymous),
+            (MountType::Volume, Some(key)) => self.named(path, key, volume.volume.as_ref()),
+            (MountType::Tmpfs, _) => Some(tmpfs(volume.tmpfs.as_ref())),
+        }
+    }
+
+    fn named(&mut self, path: &str, key: &str, options: Option<&VolumeOptions>) -> Option<MountSource> {
+        let volume = ResourceKey::new(key).ok().filter(|key| self.input.model.volumes.contains_key(key));
+        if volume.is_none() {
+            self.error(path, Problem::Undefined { kind: "volume", name: key.to_owned() });
+        }
+        Some(MountSource::Volume {
+            volume: volume?,
+            no_copy: options.is_some_and(|options| options.nocopy),
+            subpath: options.and_then(|options| options.subpath.clone()),
+        })
+    }
+}
+
+/// Source: compose-spec 05-services.md#volumes; `create_host_path` is on unless it is turned off.
+fn bind(path: &str, options: Option<&BindOptions>) -> MountSource {
+    MountSource::Bind {
+        path: path.to_owned(),
+        create: options.and_then(|options| options.create_host_path).unwrap_or(true),
+        propagation: options.and_then(|options| options.propagation.clone()),
+        selinux: options.and_then(|options| options.selinux.clone()),
+    }
+}
+
+fn tmpfs(options: Option<&TmpfsOptions>) -> MountSource {
+    MountSource::Tmpfs {
+        size: options.and_then(|options| options.size).and_then(|size| u64::try_from(size.0).ok()),
+        mode: options.and_then(|options| options.mode),
+        options: String::new(),
+    }
+}

@@ -1,0 +1,157 @@
+//! Networks, and where a service is connected.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::Ipv4Net;
+
+use crate::graph::{Attachment, Network, NetworkMode, Service};
+use crate::ids::{ResourceKey, ServiceName};
+use crate::model::{self, IpamConfig, Model, ServiceNetwork};
+
+use super::error::Sink;
+use super::{Part, Problem};
+
+impl Part<'_, '_> {
+    /// Source: compose-spec 05-services.md#network_mode, #networks.
+    pub(super) fn network(&mut self) -> NetworkMode {
+        let Some(mode) = self.service.network_mode.as_deref() else {
+            return NetworkMode::Networks(self.attachments());
+        };
+        if !self.service.networks.is_empty() {
+            self.error(
+                "network_mode",
+                Problem::Unsupported {
+                    what: "`network_mode` together with `networks`".to_owned(),
+                    instead: "leave out one of them",
+                },
+            );
+        }
+        match mode.split_once(':') {
+            Some(("service", name)) => self.namespace_of(name),
+            Some(("container", name)) if !name.is_empty() => NetworkMode::Engine(mode.to_owned()),
+            None if mode == "host" => NetworkMode::Host,
+            None if mode == "none" => NetworkMode::None,
+            None if mode == "bridge" => NetworkMode::Engine(mode.to_owned()),
+            _ => {
+                let expected = "`host`, `none`, `bridge`, `service:NAME` or `container:NAME`";
+                self.error("network_mode", Problem::Invalid { what: "network mode", text: mode.to_owned(), expected });
+                NetworkMode::None
+            }
+        }
+    }
+
+    fn namespace_of(&mut self, name: &str) -> NetworkMode {
+        match ServiceName::new(name) {
+            Ok(owner) if self.input.model.services.contains_key(&owner) => NetworkMode::Service(owner),
+            _ => {
+                self.error("network_mode", Problem::NoSuchService(name.to_owned()));
+                NetworkMode::None
+            }
+        }
+    }
+
+    /// Returns the memberships, the one with the default route first: by `gw_priority`, then `priority`, then those with
+    /// a way out, then by name.
+    fn attachments(&mut self) -> Vec<Attachment> {
+        let default = ResourceKey::new("default").ok().map(|key| (key, None));
+        let wanted: BTreeMap<ResourceKey, Option<ServiceNetwork>> = if self.service.networks.is_empty() {
+            default.into_iter().collect()
+        } else {
+            self.service.networks.clone()
+        };
+        let mut sorted: Vec<_> = wanted.iter().collect();
+        sorted.sort_by_key(|(key, membership)| {
+            let priority = |get: fn(&ServiceNetwork) -> Option<i64>| membership.as_ref().and_then(get).unwrap_or(0);
+            let internal = self.input.model.networks.get(*key).is_some_and(|network| network.internal);
+            (-priority(|m| m.gw_priority), -priority(|m| m.priority), internal, (*key).clone())
+        });
+        let mut attachments: Vec<Attachment> =
+            sorted.into_iter().map(|(key, membership)| self.attachment(key, membership.as_ref())).collect();
+        if let (Some(mac), Some(first)) = (&self.service.mac_address, attachments.first_mut()) {
+            first.mac.get_or_insert(mac.clone());
+        }
+        attachments
+    }
+
+    fn attachment(&mut self, key: &ResourceKey, membership: Option<&ServiceNetwork>) -> Attachment {
+        let path = format!("networks.{key}");
+        if key.as_str() != "default" && !self.input.model.networks.contains_key(key) {
+            self.error(&path, Problem::Undefined { kind: "network", name: key.to_string() });
+        }
+        let mut attachment = Attachment { network: key.clone(), aliases: Vec::new(), ipv4: None, mac: None };
+        let Some(membership) = membership else { return attachment };
+        let ServiceNetwork { aliases, ipv4_address, mac_address, priority: _, gw_priority: _, extensions: _ } =
+            membership;
+        attachment.aliases.clone_from(aliases);
+        attachment.mac.clone_from(mac_address);
+        if let Some(text) = ipv4_address {
+            attachment.ipv4 = text.parse().ok();
+            if attachment.ipv4.is_none() {
+                let problem = Problem::Invalid { what: "address", text: text.clone(), expected: "an IPv4 address" };
+                self.error(&format!("{path}.ipv4_address"), problem);
+            }
+        }
+        attachment
+    }
+}
+
+/// Returns the networks that services are on. `default` need not be declared.
+pub(super) fn networks(
+    model: &Model,
+    services: &BTreeMap<ServiceName, Service>,
+    sink: &mut Sink,
+) -> BTreeMap<ResourceKey, Network> {
+    let attachments = services.values().filter_map(|service| match &service.network {
+        NetworkMode::Networks(attachments) => Some(attachments),
+        _ => None,
+    });
+    let used: BTreeSet<&ResourceKey> = attachments.flatten().map(|attachment| &attachment.network).collect();
+    let mut networks = BTreeMap::new();
+    for key in used {
+        let implied = || model::Network { name: format!("{}_{key}", model.name), ..model::Network::default() };
+        let network = model.networks.get(key).cloned().unwrap_or_else(implied);
+        networks.insert(key.clone(), expand(key, &network, sink));
+    }
+    networks
+}
+
+fn expand(key: &ResourceKey, network: &model::Network, sink: &mut Sink) -> Network {
+    let model::Network { name, driver, driver_opts, ipam, external, internal, attachable, labels, extensions: _ } =
+        network;
+    if let Some(driver) = ipam.driver.as_deref().filter(|driver| *driver != "default") {
+        let problem = Problem::Unsupported {
+            what: format!("address driver `{driver}`"),
+            instead: "orch gives out the addresses itself",
+        };
+        sink.error(format!("networks.{key}.ipam.driver"), problem);
+    }
+    if ipam.config.len() > 1 {
+        let problem = Problem::Unsupported { what: "more than one subnet".to_owned(), instead: "give one IPv4 subnet" };
+        sink.error(format!("networks.{key}.ipam.config"), problem);
+    }
+    let config = ipam.config.first().cloned().unwrap_or_default();
+    let IpamConfig { subnet, gateway, ip_range, extensions: _ } = config;
+    let path = format!("networks.{key}.ipam.config[0]");
+    Network {
+        name: name.clone(),
+        external: *external,
+        internal: *internal,
+        driver: driver.clone().filter(|driver| driver != "default"),
+        driver_opts: driver_opts.clone(),
+        labels: labels.clone(),
+        subnet: parse(subnet, &path, "subnet", sink).map(|subnet: Ipv4Net| subnet.trunc()),
+        gateway: parse(gateway, &path, "gateway", sink),
+        ip_range: parse(ip_range, &path, "ip_range", sink),
+        attachable: *attachable,
+    }
+}
+
+fn parse<T: std::str::FromStr>(text: Option<String>, path: &str, what: &'static str, sink: &mut Sink) -> Option<T> {
+    let text = text?;
+    let value = text.parse().ok();
+    if value.is_none() {
+        let expected = if what == "gateway" { "an IPv4 address" } else { "an IPv4 network such as 10.1.0.0/24" };
+        sink.error(format!("{path}.{what}"), Problem::Invalid { what, text, expected });
+    }
+    value
+}
