@@ -4,8 +4,8 @@
 //! spreads new connections over them by a hash (`SO_REUSEPORT`). A connection stays on its worker for life: nothing is
 //! shared or stolen on the way of the data. With few connections the workers may be unevenly loaded; that is accepted.
 //!
-//! Stops: a listener by its own token, which first hands out what the kernel has already accepted; a worker by the
-//! balancer's end.
+//! Stops: a listener by its own token, a worker by the balancer's end. What waits in the queue of a listener that ends is
+//! reset by the kernel, as it would be here: a listener ends when nothing is behind it any more.
 
 use std::io;
 use std::net::SocketAddr;
@@ -141,19 +141,6 @@ async fn accept_loop<S: Serve>(listener: &TcpListener, serve: &Arc<S>, gate: &Ga
             // The client was gone before its turn came. Source: accept(2), "Error handling".
             Err(error) => tracing::debug!(%error, "a connection failed before it was accepted"),
         }
-    }
-    hand_out_backlog(listener, serve, gate).await;
-}
-
-/// Serves what the kernel had accepted for a listener that closes: else those clients would get a reset.
-async fn hand_out_backlog<S: Serve>(listener: &TcpListener, serve: &Arc<S>, gate: &Gate) {
-    loop {
-        let ready = std::future::poll_fn(|cx| match listener.poll_accept(cx) {
-            std::task::Poll::Ready(Ok(accepted)) => std::task::Poll::Ready(Some(accepted)),
-            _ => std::task::Poll::Ready(None),
-        });
-        let Some((stream, peer)) = ready.await else { return };
-        gate.serve(serve, stream, peer).await;
     }
 }
 
