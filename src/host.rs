@@ -4,6 +4,7 @@
 pub mod files;
 pub mod network;
 pub mod sockets;
+pub mod tools;
 
 #[cfg(test)]
 pub(crate) mod namespace;

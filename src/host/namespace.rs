@@ -1,5 +1,6 @@
-//! Network namespaces for tests: a thread in a network of its own, where it may set addresses and rules freely.
+//! Namespaces for tests: a thread in a network (and mounts) of its own, where it may set addresses and rules freely.
 
+use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Set to leave out, loudly, the tests that need a namespace.
@@ -22,6 +23,27 @@ pub(crate) fn in_new_network<T: Send + 'static>(test: impl FnOnce() -> T + Send 
         Ok(outcome) => outcome,
         Err(panic) => std::panic::resume_unwind(panic),
     }
+}
+
+/// As [`in_new_network`], with mounts of its own too, for a test that needs a runtime: its blocking threads and children
+/// are in the same namespaces.
+#[track_caller]
+pub(crate) fn in_new_host<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    let _: Option<()> = in_new_network(|| {
+        enter_new_mounts().expect("who may have a network of its own may have mounts of its own");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(test());
+    });
+}
+
+/// Moves the calling thread into a copy of the machine's mounts; what it mounts shows nowhere else.
+fn enter_new_mounts() -> std::io::Result<()> {
+    // SAFETY: as below; a mount namespace also gives this thread its own root and working directory.
+    #[expect(unsafe_code, reason = "no safe wrapper; tests only")]
+    unsafe {
+        unshare_unsafe(UnshareFlags::NEWNS)?;
+    }
+    Ok(mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
 }
 
 #[expect(clippy::print_stderr, reason = "the runner shows it with the test's name")]

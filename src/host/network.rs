@@ -1,10 +1,21 @@
 //! Redirect rules, firewall openings and virtual addresses of one host: observed, compared, set.
 
+mod addresses;
+#[cfg(any(test, feature = "testing"))]
+mod fake;
+mod foreign;
+mod linux;
+mod rules;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
 
+#[cfg(any(test, feature = "testing"))]
+pub use self::fake::FakeHostNetwork;
+pub use self::linux::LinuxHostNetwork;
 use crate::graph::Protocol;
 
 /// All that orch wants of a host's packet filter and interfaces.
@@ -44,6 +55,15 @@ pub struct BridgeSpec {
     pub dns_port: u16,
 }
 
+/// The ports that a bridge's rules send to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListenerPorts {
+    /// As [`BridgeSpec::lb_port`].
+    pub lb: u16,
+    /// As [`BridgeSpec::dns_port`].
+    pub dns: u16,
+}
+
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum HostNetworkError {
@@ -79,4 +99,10 @@ pub trait HostNetwork: Send + Sync {
 
     /// Returns the destinations of all IPv4 routes but the default ones: what a new subnet must not overlap.
     async fn routes(&self) -> Result<Vec<Ipv4Net>>;
+
+    /// Returns the ports that the rules of each bridge name now, so that an agent that starts again can take the same.
+    async fn ports(&self) -> Result<BTreeMap<String, ListenerPorts>>;
+
+    /// Returns what else on this host keeps containers from their virtual addresses, each with the remedy.
+    async fn problems(&self) -> Result<Vec<String>>;
 }

@@ -1,0 +1,223 @@
+//! Virtual addresses and routes, through rtnetlink in the caller's own network namespace.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures_util::TryStreamExt as _;
+use ipnet::Ipv4Net;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
+use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::{Handle, RouteMessageBuilder};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{BridgeSpec, HostNetworkError, Result};
+
+/// `IFA_PROTO` of our addresses, so that they are known even when rules are gone. The kernel and the `ip` tool use 0 to
+/// 3 (`linux/if_addr.h`); kernels before 5.18 do not keep it, there the slice of the network tells.
+const OURS: AddressProtocol = AddressProtocol::Other(b'o');
+/// The kernel's table of the host's own addresses (`RT_TABLE_LOCAL` of `linux/rtnetlink.h`).
+const LOCAL_TABLE: u8 = 255;
+
+/// A connection to the kernel; it ends with this value.
+pub(super) struct Netlink {
+    handle: Handle,
+    _connection: AbortOnDropHandle<()>,
+}
+
+/// An IPv4 address that an interface has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Held {
+    index: u32,
+    address: Ipv4Addr,
+    prefix: u8,
+    ours: bool,
+}
+
+/// What has to change: pairs of interface and address.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Changes {
+    add: BTreeSet<(u32, Ipv4Addr)>,
+    remove: BTreeSet<(u32, Ipv4Addr)>,
+}
+
+impl Netlink {
+    pub(super) fn open() -> Result<Self> {
+        let opened = rtnetlink::new_connection().map_err(|error| kernel("cannot talk to the kernel", &error));
+        let (connection, handle, _) = opened?;
+        Ok(Self { handle, _connection: AbortOnDropHandle::new(tokio::spawn(connection)) })
+    }
+
+    /// Gives each bridge exactly its virtual addresses, and those in `gone`, as far as they exist, none; returns what was
+    /// changed.
+    pub(super) async fn ensure(&self, bridges: &[BridgeSpec], gone: &[BridgeSpec]) -> Result<Vec<String>> {
+        let links = self.links().await?;
+        let missing: Vec<&str> =
+            bridges.iter().map(|spec| spec.bridge.as_str()).filter(|name| !links.contains_key(*name)).collect();
+        let mended = self.apply(&changes(&[bridges, gone].concat(), &links, &self.held().await?), &links).await?;
+        if missing.is_empty() {
+            return Ok(mended);
+        }
+        Err(kernel(&format!("cannot set virtual addresses of {}", missing.join(", ")), &"no such interface"))
+    }
+
+    async fn apply(&self, changes: &Changes, links: &BTreeMap<String, u32>) -> Result<Vec<String>> {
+        let name = |index: u32| links.iter().find(|(_, i)| **i == index).map_or("?", |(name, _)| name.as_str());
+        let mut mended = Vec::new();
+        for &(index, address) in &changes.remove {
+            let text = format!("virtual address {address} of {}", name(index));
+            // Gone already, with or without its interface: as wanted.
+            tolerate(&[libc::EADDRNOTAVAIL, libc::ENODEV], self.remove(index, address).await)
+                .map_err(|error| kernel(&format!("cannot remove {text}"), &error))?;
+            mended.push(format!("removed {text}"));
+        }
+        for &(index, address) in &changes.add {
+            let text = format!("virtual address {address} to {}", name(index));
+            tolerate(&[libc::EEXIST], self.add(index, address).await)
+                .map_err(|error| kernel(&format!("cannot add {text}"), &error))?;
+            mended.push(format!("added {text}"));
+        }
+        Ok(mended)
+    }
+
+    /// Returns the destinations that a new subnet must not overlap.
+    pub(super) async fn routes(&self) -> Result<Vec<Ipv4Net>> {
+        let all = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+        let all: Vec<RouteMessage> =
+            all.try_collect().await.map_err(|error| kernel("cannot list the host's routes", &error))?;
+        Ok(all.iter().filter_map(taken).collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    /// Returns interfaces by name.
+    async fn links(&self) -> Result<BTreeMap<String, u32>> {
+        let links: Vec<_> = self
+            .handle
+            .link()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|error| kernel("cannot list the host's interfaces", &error))?;
+        let named = links.into_iter().filter_map(|link| {
+            let name = link.attributes.into_iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            });
+            name.map(|name| (name, link.header.index))
+        });
+        Ok(named.collect())
+    }
+
+    async fn held(&self) -> Result<Vec<Held>> {
+        let all: Vec<_> = self
+            .handle
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|error| kernel("cannot list the host's addresses", &error))?;
+        Ok(all.iter().filter_map(held).collect())
+    }
+
+    async fn add(&self, index: u32, address: Ipv4Addr) -> Result<(), rtnetlink::Error> {
+        let mut request = self.handle.address().add(index, IpAddr::V4(address), 32);
+        request.message_mut().attributes.push(AddressAttribute::Protocol(OURS));
+        request.execute().await
+    }
+
+    async fn remove(&self, index: u32, address: Ipv4Addr) -> Result<(), rtnetlink::Error> {
+        let message = rtnetlink::AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, 32).build();
+        self.handle.address().del(message).execute().await
+    }
+}
+
+/// Compares. What is not ours and outside the slices is not touched, nor is a bridge's own address.
+fn changes(bridges: &[BridgeSpec], links: &BTreeMap<String, u32>, held: &[Held]) -> Changes {
+    let known: Vec<(u32, &BridgeSpec)> =
+        bridges.iter().filter_map(|spec| links.get(&spec.bridge).map(|index| (*index, spec))).collect();
+    let wanted: BTreeSet<(u32, Ipv4Addr)> =
+        known.iter().flat_map(|(index, spec)| spec.addresses.iter().map(|address| (*index, *address))).collect();
+    let in_slice = |held: &Held| {
+        known.iter().any(|(index, spec)| {
+            *index == held.index && spec.vips.contains(&held.address) && held.address != spec.gateway
+        })
+    };
+    let single: Vec<&Held> = held.iter().filter(|held| held.prefix == 32).collect();
+    let there: BTreeSet<(u32, Ipv4Addr)> = single.iter().map(|held| (held.index, held.address)).collect();
+    let removable = single.into_iter().filter(|held| held.ours || in_slice(held));
+    let remove = removable.map(|held| (held.index, held.address)).filter(|pair| !wanted.contains(pair)).collect();
+    Changes { add: wanted.difference(&there).copied().collect(), remove }
+}
+
+fn held(message: &AddressMessage) -> Option<Held> {
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+        _ => None,
+    })?;
+    let ours = message.attributes.contains(&AddressAttribute::Protocol(OURS));
+    Some(Held { index: message.header.index, address, prefix: message.header.prefix_len, ours })
+}
+
+/// Returns the destination of a route that claims addresses.
+///
+/// Default routes claim nothing, also those that a VPN writes as two halves (`0.0.0.0/1` and `128.0.0.0/1`), else no
+/// subnet would be left. Tables of policy routing count; the table of the host's own addresses does not.
+fn taken(route: &RouteMessage) -> Option<Ipv4Net> {
+    let claims = matches!(
+        route.header.kind,
+        RouteType::Unicast | RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit
+    );
+    if !claims || route.header.table == LOCAL_TABLE || route.header.destination_prefix_length < 2 {
+        return None;
+    }
+    let destination = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+        _ => None,
+    })?;
+    Ipv4Net::new(destination, route.header.destination_prefix_length).ok()
+}
+
+/// Takes an answer of the kernel that means "it is so already" for a success.
+fn tolerate(codes: &[i32], result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
+    match result {
+        Err(rtnetlink::Error::NetlinkError(answer)) if codes.contains(&-answer.raw_code()) => Ok(()),
+        other => other,
+    }
+}
+
+fn kernel(action: &str, error: &dyn std::fmt::Display) -> HostNetworkError {
+    HostNetworkError::Kernel { action: action.to_owned(), message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_ours_is_removed() {
+        let ip = |last| Ipv4Addr::new(10, 0, 15, last);
+        let spec = BridgeSpec {
+            bridge: "br-a".to_owned(),
+            gateway: ip(254),
+            vips: "10.0.15.0/24".parse().expect("a net"),
+            addresses: vec![ip(1), ip(2)],
+            lb_port: 1,
+            dns_port: 2,
+        };
+        let links = BTreeMap::from([("br-a".to_owned(), 5), ("eth0".to_owned(), 2)]);
+        let held = |index, address, prefix, ours| Held { index, address, prefix, ours };
+        let before = [
+            held(5, ip(2), 32, true),                       // wanted
+            held(5, ip(3), 32, false),                      // in the slice, of an old kernel
+            held(2, ip(4), 32, true),                       // marked, on another interface
+            held(2, ip(5), 32, false),                      // somebody else's
+            held(5, ip(6), 24, false),                      // a network, not a virtual address
+            held(5, ip(254), 32, false),                    // the gateway
+            held(5, Ipv4Addr::new(10, 0, 0, 1), 32, false), // outside the slice
+        ];
+        let found = changes(&[spec], &links, &before);
+        assert_eq!(found.add, BTreeSet::from([(5, ip(1))]));
+        assert_eq!(found.remove, BTreeSet::from([(5, ip(3)), (2, ip(4))]));
+    }
+}

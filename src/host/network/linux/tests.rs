@@ -1,0 +1,325 @@
+//! Against the kernel and the machine's `iptables`, in namespaces of the test's own. Needs root, and says so.
+
+use std::net::Ipv4Addr;
+
+use super::super::{BridgeSpec, OpenPort};
+use super::*;
+use crate::graph::Protocol;
+use crate::host::namespace::in_new_host;
+
+async fn run(command: &str) -> String {
+    let words: Vec<&str> = command.split(' ').collect();
+    HostTools::here().run(words[0], &words[1..], "").await.expect(command)
+}
+
+/// The rules of a host as text that can be compared: without counters and times.
+async fn rules() -> String {
+    let mut all = String::new();
+    for program in ["iptables-save", "ip6tables-save"] {
+        for line in run(program).await.lines().filter(|line| !line.starts_with('#')) {
+            all.push_str(line.split(" [").next().expect("one part at least"));
+            all.push('\n');
+        }
+    }
+    all
+}
+
+async fn addresses() -> Vec<String> {
+    let lines = run("ip -4 -o addr show").await;
+    lines.lines().map(|line| line.split_whitespace().skip(1).take(3).collect::<Vec<_>>().join(" ")).collect()
+}
+
+fn bridge(name: &str, third: u8, vips: &[u8]) -> BridgeSpec {
+    BridgeSpec {
+        bridge: name.to_owned(),
+        gateway: Ipv4Addr::new(10, 192, third, 1),
+        vips: Ipv4Net::new(Ipv4Addr::new(10, 192, third, 128), 25).expect("a net"),
+        addresses: vips.iter().map(|last| Ipv4Addr::new(10, 192, third, *last)).collect(),
+        lb_port: 4000 + u16::from(third),
+        dns_port: 5000 + u16::from(third),
+    }
+}
+
+fn spec() -> HostNetworkSpec {
+    let open = |host_ip: Option<&str>, port| OpenPort {
+        host_ip: host_ip.map(|ip| ip.parse().expect("ip")),
+        port,
+        protocol: Protocol::Tcp,
+    };
+    HostNetworkSpec {
+        bridges: vec![bridge("br-b", 2, &[129]), bridge("br-a", 1, &[129, 130])],
+        published: vec![open(None, 8080), open(Some("127.0.0.1"), 8081), open(Some("2001:db8::1"), 8082)],
+    }
+}
+
+/// A host as Docker and an administrator leave it: two bridges, rules of others, a policy that drops.
+async fn host() -> LinuxHostNetwork {
+    for (name, third) in [("br-a", 1), ("br-b", 2)] {
+        run(&format!("ip link add {name} type bridge")).await;
+        run(&format!("ip addr add 10.192.{third}.1/24 dev {name}")).await;
+        run(&format!("ip link set {name} up")).await;
+    }
+    for rule in [
+        "-t nat -N DOCKER",
+        "-t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
+        "-t nat -A DOCKER -i docker0 -j RETURN",
+        "-P INPUT DROP",
+        "-A INPUT -i lo -j ACCEPT",
+        "-A INPUT -p tcp -m tcp --dport 22 -m comment --comment ssh -j ACCEPT",
+    ] {
+        run(&format!("iptables {rule}")).await;
+    }
+    run("ip6tables -A INPUT -i lo -j ACCEPT").await;
+    LinuxHostNetwork::here()
+}
+
+async fn ensure(network: &LinuxHostNetwork, spec: &HostNetworkSpec) -> Vec<String> {
+    network.ensure(spec).await.expect("the host agrees")
+}
+
+#[test]
+fn set_once_and_then_left_alone() {
+    in_new_host(async || {
+        let network = host().await;
+        assert!(!ensure(&network, &spec()).await.is_empty());
+        let set = rules().await;
+        assert_eq!(ensure(&network, &spec()).await, [""; 0], "the same agent");
+        assert_eq!(ensure(&LinuxHostNetwork::here(), &spec()).await, [""; 0], "the next agent");
+        assert_eq!(rules().await, set);
+        insta::assert_snapshot!(set);
+        insta::assert_snapshot!(addresses().await.join("\n"), @r"
+        lo inet 127.0.0.1/8
+        br-a inet 10.192.1.1/24
+        br-a inet 10.192.1.129/32
+        br-a inet 10.192.1.130/32
+        br-b inet 10.192.2.1/24
+        br-b inet 10.192.2.129/32
+        ");
+        let ports = LinuxHostNetwork::here().ports().await.expect("rules");
+        assert_eq!(ports["br-a"], ListenerPorts { lb: 4001, dns: 5001 });
+        assert_eq!(ports["br-b"], ListenerPorts { lb: 4002, dns: 5002 });
+    });
+}
+
+#[test]
+fn drift_is_mended_and_foreign_rules_stay() {
+    in_new_host(async || {
+        let network = host().await;
+        ensure(&network, &spec()).await;
+        let (set, held) = (rules().await, addresses().await);
+        for drift in [
+            "iptables -t nat -F ORCH-PRE",
+            "iptables -t nat -D ORCH-PRE 2",
+            "iptables -t nat -A ORCH-PRE -p tcp -j REDIRECT --to-ports 1",
+            "iptables -t nat -I ORCH-PRE 1 -j RETURN",
+            "iptables -R ORCH-INPUT 1 -p tcp -j DROP",
+            "iptables -D INPUT -j ORCH-INPUT",
+            "iptables -I INPUT 2 -j ORCH-INPUT",
+            "iptables -t nat -D PREROUTING -j ORCH-PRE",
+            "ip6tables -F",
+            "ip addr del 10.192.1.130/32 dev br-a",
+            "ip addr add 10.192.1.200/32 dev br-a",
+        ] {
+            if drift.starts_with("ip6tables") {
+                run("ip6tables -D INPUT -i lo -j ACCEPT").await;
+                run("ip6tables -F").await;
+                run("ip6tables -A INPUT -i lo -j ACCEPT").await;
+            } else {
+                run(drift).await;
+            }
+            assert!(rules().await != set || addresses().await != held, "{drift} changes something");
+            assert_ne!(ensure(&network, &spec()).await, [""; 0], "{drift}");
+            assert_eq!(rules().await, set, "{drift}");
+            let mut now = addresses().await;
+            now.sort();
+            let mut before = held.clone();
+            before.sort();
+            assert_eq!(now, before, "{drift}");
+            assert_eq!(ensure(&network, &spec()).await, [""; 0], "{drift}, then once more");
+        }
+        // Another program puts itself first, then everything is flushed, as a firewall's reload does.
+        run("iptables -t nat -I PREROUTING 1 -p udp -j ACCEPT").await;
+        ensure(&network, &spec()).await;
+        let first = run("iptables -t nat -S PREROUTING 1").await;
+        assert_eq!(first.trim(), "-A PREROUTING -j ORCH-PRE");
+        assert!(rules().await.contains("-A PREROUTING -p udp -j ACCEPT"), "it stays, behind ours");
+        for table in ["nat", "filter"] {
+            run(&format!("iptables -t {table} -F")).await;
+            run(&format!("iptables -t {table} -X")).await;
+        }
+        ensure(&network, &spec()).await;
+        assert!(rules().await.contains("-A ORCH-PRE -d 10.192.1.128/25"));
+    });
+}
+
+#[test]
+fn what_is_left_out_goes_and_nothing_stays_in_the_end() {
+    in_new_host(async || {
+        let network = host().await;
+        let (before, held) = (rules().await, addresses().await);
+        ensure(&network, &spec()).await;
+        // One network goes, one service goes: theirs goes, and nothing else.
+        let less = HostNetworkSpec { bridges: vec![bridge("br-a", 1, &[130])], published: vec![] };
+        ensure(&network, &less).await;
+        assert!(!rules().await.contains("br-b"));
+        let rest = addresses().await;
+        assert_eq!(rest.iter().filter(|line| line.ends_with("/32")).collect::<Vec<_>>(), ["br-a inet 10.192.1.130/32"]);
+        ensure(&network, &spec()).await;
+        run("ip link del br-b").await;
+        LinuxHostNetwork::here().remove_all().await.expect("the host agrees");
+        assert_eq!(rules().await, before);
+        let without_b: Vec<String> = held.into_iter().filter(|line| !line.contains("br-b")).collect();
+        assert_eq!(addresses().await, without_b);
+        LinuxHostNetwork::here().remove_all().await.expect("nothing to remove is no error");
+        assert_eq!(rules().await, before);
+    });
+}
+
+#[test]
+fn unmarked_addresses_of_old_kernels_are_known_by_the_rules() {
+    in_new_host(async || {
+        let network = host().await;
+        ensure(&network, &spec()).await;
+        run("ip addr del 10.192.1.129/32 dev br-a").await;
+        run("ip addr add 10.192.1.129/32 dev br-a").await;
+        assert_eq!(ensure(&network, &spec()).await, [""; 0], "it is as wanted");
+        LinuxHostNetwork::here().remove_all().await.expect("the host agrees");
+        assert!(!addresses().await.iter().any(|line| line.ends_with("/32")));
+    });
+}
+
+#[test]
+fn a_missing_bridge_is_said_and_the_rest_is_set() {
+    in_new_host(async || {
+        let network = host().await;
+        run("ip link del br-b").await;
+        let error = network.ensure(&spec()).await.expect_err("br-b is not there").to_string();
+        assert_eq!(error, "cannot set virtual addresses of br-b: no such interface");
+        assert!(addresses().await.contains(&"br-a inet 10.192.1.130/32".to_owned()));
+        assert!(rules().await.contains("-i br-a -p tcp -j REDIRECT"));
+        let mut bad = spec();
+        bad.bridges[0].bridge = "br+".to_owned();
+        assert!(network.ensure(&bad).await.is_err(), "a pattern is not a name");
+    });
+}
+
+#[test]
+fn routes_that_claim_addresses_are_listed() {
+    in_new_host(async || {
+        let network = host().await;
+        for route in [
+            "default via 10.192.1.9",
+            "0.0.0.0/1 via 10.192.1.9",
+            "192.168.7.0/24 via 10.192.1.9",
+            "172.20.0.0/16 via 10.192.1.9 table 52",
+            "blackhole 10.77.0.0/16",
+        ] {
+            run(&format!("ip route add {route}")).await;
+        }
+        let routes = network.routes().await.expect("routes");
+        let routes: Vec<String> = routes.iter().map(ToString::to_string).collect();
+        assert_eq!(routes, ["10.77.0.0/16", "10.192.1.0/24", "10.192.2.0/24", "172.20.0.0/16", "192.168.7.0/24"]);
+    });
+}
+
+#[test]
+fn redirected_traffic_arrives_with_its_address_and_nothing_else_does() {
+    in_new_host(async || {
+        let network = host().await;
+        let pod = Pod::start("br-a", "10.192.1.5/24", "10.192.1.1").await;
+        ensure(&network, &spec()).await;
+        assert_eq!(network.problems().await.expect("a look"), [""; 0]);
+
+        let listener = tokio::net::TcpListener::bind("10.192.1.1:4001").await.expect("free");
+        let accept = async || {
+            let (stream, peer) = listener.accept().await.expect("a connection");
+            let original = socket2::SockRef::from(&stream).original_dst_v4().expect("redirected");
+            (peer.ip().to_string(), original.as_socket().expect("an address").to_string())
+        };
+        let expected = ("10.192.1.5".to_owned(), "10.192.1.130:777".to_owned());
+        assert_eq!(tokio::join!(accept(), pod.connect("10.192.1.130:777")), (expected.clone(), true));
+        assert!(pod.ping(Ipv4Addr::new(10, 192, 1, 130)), "a virtual address answers");
+        assert!(!pod.connect("10.192.1.1:4001").await, "straight to the listener's port the policy holds");
+        assert!(!pod.ping(Ipv4Addr::new(10, 192, 1, 1)), "what is not ours stays as the policy has it");
+
+        // A second filter drops what we let through: it is named with its remedy, and the remedy works.
+        run("nft add table inet guard").await;
+        run("nft add chain inet guard in { type filter hook input priority 0 ; policy drop ; }").await;
+        assert!(!pod.connect("10.192.1.130:777").await, "dropped by the other table");
+        let problems = network.problems().await.expect("a look");
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].contains("`inet guard`"), "{problems:?}");
+        let remedy = problems[0].split('`').nth(5).expect("a command");
+        assert_eq!(remedy, "nft insert rule inet guard in ct status dnat accept");
+        run(remedy).await;
+        assert_eq!(network.problems().await.expect("a look"), [""; 0]);
+        assert_eq!(tokio::join!(accept(), pod.connect("10.192.1.130:777")), (expected, true));
+    });
+}
+
+/// A process in a network of its own behind a bridge, as a container is; it ends with this value.
+struct Pod {
+    process: std::process::Child,
+}
+
+impl Pod {
+    async fn start(bridge: &str, address: &str, gateway: &str) -> Self {
+        run("ip link add pod type veth peer name inner").await;
+        run(&format!("ip link set pod master {bridge} up")).await;
+        let pod = Self { process: sleeper() };
+        let own = std::fs::read_link("/proc/thread-self/ns/net").expect("a link");
+        while std::fs::read_link(pod.network()).expect("a link") == own {
+            tokio::task::yield_now().await;
+        }
+        run(&format!("ip link set inner netns {}", pod.process.id())).await;
+        run(&pod.inside("ip link set inner name eth0 up")).await;
+        run(&pod.inside(&format!("ip addr add {address} dev eth0"))).await;
+        run(&pod.inside(&format!("ip route add default via {gateway}"))).await;
+        pod
+    }
+
+    fn network(&self) -> String {
+        format!("/proc/{}/ns/net", self.process.id())
+    }
+
+    fn inside(&self, command: &str) -> String {
+        format!("nsenter --net={} {command}", self.network())
+    }
+
+    /// Says whether a connection is made within a second.
+    async fn connect(&self, to: &str) -> bool {
+        let command = self.inside(&format!("timeout 1 bash -c </dev/tcp/{}", to.replace(':', "/")));
+        let words: Vec<&str> = command.split(' ').collect();
+        HostTools::here().run(words[0], &words[1..], "").await.is_ok()
+    }
+
+    /// Says whether an address answers an echo request within half a second.
+    fn ping(&self, to: Ipv4Addr) -> bool {
+        let network = std::fs::File::open(self.network()).expect("it lives");
+        let ping = std::thread::spawn(move || {
+            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&network), None).expect("root may");
+            let socket =
+                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(socket2::Protocol::ICMPV4));
+            let socket = socket.expect("root may");
+            socket.set_read_timeout(Some(std::time::Duration::from_millis(500))).expect("set");
+            socket.connect(&std::net::SocketAddr::from((to, 0)).into()).expect("a route");
+            // Type 8, code 0, its checksum, and no more than zeros.
+            socket.send(&[8, 0, 0xf7, 0xff, 0, 0, 0, 0]).expect("sent");
+            std::io::Read::read(&mut &socket, &mut [0; 64]).is_ok()
+        });
+        ping.join().expect("no panic")
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// Starts a process in a network namespace of its own that does nothing until it is killed.
+#[expect(clippy::disallowed_methods, reason = "a stand-in for a container")]
+fn sleeper() -> std::process::Child {
+    std::process::Command::new("unshare").args(["-n", "sleep", "60"]).spawn().expect("it starts")
+}
