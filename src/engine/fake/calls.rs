@@ -1,0 +1,337 @@
+//! The [`Engine`] trait over the fake's state.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use serde::Deserialize;
+
+use super::FakeEngine;
+use super::state::State;
+use crate::engine::contract::{Act, script};
+use crate::engine::{
+    BoxStream, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, ExecSession, ExecSpec, LogChunk, LogQuery,
+    NetworkSpec, PullProgress, Result, VolumeSpec, label,
+};
+use crate::ids::ProjectName;
+use crate::observed::{ContainerState, ObservedContainer, ObservedHost};
+use crate::place::HostFacts;
+
+impl FakeEngine {
+    /// Waits until `look` gives something; looks again at every change.
+    async fn when<T>(&self, mut look: impl FnMut(&State) -> Option<T>) -> T {
+        let mut changes = self.changed.subscribe();
+        loop {
+            if let Some(found) = look(&self.lock()) {
+                return found;
+            }
+            // The sender lives in `self`.
+            changes.changed().await.expect("the engine is there");
+        }
+    }
+}
+
+#[async_trait]
+impl Engine for FakeEngine {
+    async fn info(&self) -> Result<EngineInfo> {
+        self.call("info", |_| {
+            Ok(EngineInfo {
+                version: "20.10.24".to_owned(),
+                api_version: "1.41".to_owned(),
+                facts: HostFacts {
+                    hostname: "fake".to_owned(),
+                    id: "FAKE".to_owned(),
+                    os: "linux".to_owned(),
+                    arch: "x86_64".to_owned(),
+                    nano_cpus: 4_000_000_000,
+                    memory: 8 << 30,
+                    ..HostFacts::default()
+                },
+                security: vec!["seccomp".to_owned()],
+                root_dir: "/var/lib/docker".to_owned(),
+            })
+        })
+    }
+
+    async fn observe(&self, project: Option<&ProjectName>) -> Result<ObservedHost> {
+        self.call("observe", |state| {
+            let wanted = |container: &ObservedContainer| match project {
+                Some(project) => container.labels.get(label::PROJECT).map(String::as_str) == Some(project.as_str()),
+                None => container.labels.contains_key(label::PROJECT),
+            };
+            let containers = state.containers.values().map(|container| &container.observed);
+            let networks = state.networks.iter().map(|(name, network)| (name.clone(), network.observed.clone()));
+            Ok(ObservedHost {
+                containers: containers
+                    .filter(|container| wanted(container))
+                    .map(|container| (container.id.clone(), container.clone()))
+                    .collect(),
+                networks: networks.collect(),
+                volumes: state.volumes.clone(),
+                images: BTreeMap::new(),
+            })
+        })
+    }
+
+    async fn inspect_container(&self, id_or_name: &str) -> Result<ObservedContainer> {
+        self.call("inspect_container", |state| Ok(state.containers[&state.id(id_or_name)?].observed.clone()))
+    }
+
+    async fn image_id(&self, reference: &str) -> Result<Option<String>> {
+        self.call("image_id", |state| Ok(state.image(reference).cloned()))
+    }
+
+    fn pull<'a>(&'a self, reference: &'a str, _platform: Option<&'a str>) -> BoxStream<'a, Result<PullProgress>> {
+        let pulled = self.call("pull", |state| {
+            // A name for tests of what no registry has.
+            if reference.contains("absent") {
+                let (action, message) = (format!("pull image `{reference}`"), "no registry has it".to_owned());
+                return Err(EngineError::Refused { action, message });
+            }
+            state.add_image(reference);
+            Ok(PullProgress { id: String::new(), status: "Download complete".to_owned(), current: 0, total: 0 })
+        });
+        stream::iter([pulled]).boxed()
+    }
+
+    async fn load_image(&self, archive: Bytes) -> Result<()> {
+        self.call("load_image", |state| {
+            for reference in references(&archive)? {
+                state.add_image(&reference);
+            }
+            Ok(())
+        })
+    }
+
+    async fn image_references(&self, repository: &str) -> Result<Vec<String>> {
+        self.call("image_references", |state| {
+            let of = |name: &&String| name.rsplit_once(':').is_some_and(|(repo, _)| repo == repository);
+            Ok(state.images.keys().filter(of).cloned().collect())
+        })
+    }
+
+    async fn remove_image(&self, reference: &str) -> Result<()> {
+        self.call("remove_image", |state| {
+            let Some(id) = state.images.get(reference) else { return Ok(()) };
+            let last = state.images.values().filter(|other| *other == id).count() == 1;
+            if last && state.containers.values().any(|container| container.observed.image_id == *id) {
+                let action = format!("remove image `{reference}`");
+                return Err(EngineError::Conflict { action, message: "image is being used".to_owned() });
+            }
+            state.images.remove(reference);
+            Ok(())
+        })
+    }
+
+    async fn ensure_network(&self, spec: &NetworkSpec) -> Result<String> {
+        self.call("ensure_network", |state| state.create_network(spec))
+    }
+
+    async fn remove_network(&self, name: &str) -> Result<()> {
+        self.call("remove_network", |state| state.remove_network(name))
+    }
+
+    async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<()> {
+        self.call("ensure_volume", |state| state.create_volume(spec))
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<()> {
+        self.call("remove_volume", |state| state.remove_volume(name))
+    }
+
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<String> {
+        self.call("create_container", |state| state.create(spec))
+    }
+
+    async fn start_container(&self, id_or_name: &str) -> Result<ObservedContainer> {
+        self.call("start_container", |state| {
+            let id = state.id(id_or_name)?;
+            state.start(&id)?;
+            Ok(state.containers[&id].observed.clone())
+        })
+    }
+
+    async fn stop_container(&self, id_or_name: &str, _grace: Duration) -> Result<()> {
+        self.call("stop_container", |state| {
+            if let Ok(id) = state.id(id_or_name) {
+                state.stop(&id);
+            }
+            Ok(())
+        })
+    }
+
+    async fn kill_container(&self, id_or_name: &str, signal: &str) -> Result<()> {
+        self.call("kill_container", |state| {
+            let id = state.id(id_or_name)?;
+            state.kill(&id, signal)
+        })
+    }
+
+    async fn unpause_container(&self, id_or_name: &str) -> Result<()> {
+        self.call("unpause_container", |state| {
+            let id = state.id(id_or_name)?;
+            let has_check = state.containers[&id].spec.container.healthcheck.is_some();
+            let health = if has_check { crate::observed::Health::Starting } else { crate::observed::Health::None };
+            let Some(container) = state.containers.get_mut(&id) else { return Ok(()) };
+            if container.observed.state == ContainerState::Paused {
+                container.observed.state = ContainerState::Running { health };
+                state.tell(&id, "unpause", &[]);
+            }
+            Ok(())
+        })
+    }
+
+    async fn remove_container(&self, id_or_name: &str, volumes: bool) -> Result<()> {
+        self.call("remove_container", |state| {
+            if let Ok(id) = state.id(id_or_name) {
+                state.remove(&id, volumes);
+            }
+            Ok(())
+        })
+    }
+
+    async fn rename_container(&self, id_or_name: &str, name: &str) -> Result<()> {
+        self.call("rename_container", |state| {
+            let id = state.id(id_or_name)?;
+            if state.named(name).is_some() {
+                let message = format!("the name {name} is already in use");
+                return Err(EngineError::Conflict { action: "rename container".to_owned(), message });
+            }
+            if let Some(container) = state.containers.get_mut(&id) {
+                name.clone_into(&mut container.observed.name);
+                name.clone_into(&mut container.spec.name);
+            }
+            state.tell(&id, "rename", &[]);
+            Ok(())
+        })
+    }
+
+    fn logs<'a>(&'a self, id_or_name: &'a str, query: &LogQuery) -> BoxStream<'a, Result<LogChunk>> {
+        let id = match self.call("logs", |state| state.id(id_or_name)) {
+            Ok(id) => id,
+            Err(error) => return stream::iter([Err(error)]).boxed(),
+        };
+        let LogQuery { follow, tail, since, until, timestamps } = *query;
+        let all = self.lock().containers.get(&id).map_or(0, |container| container.logs.len());
+        let first = tail.map_or(0, |tail| all.saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX)));
+        let next = move |at: usize| {
+            let id = id.clone();
+            async move {
+                let look = |state: &State| {
+                    let Some(container) = state.containers.get(&id) else { return Some(None) };
+                    match container.logs.get(at) {
+                        Some(entry) => Some(Some(entry.clone())),
+                        None if follow && container.is_up() => None,
+                        None => Some(None),
+                    }
+                };
+                self.when(look).await.map(|entry| (entry, at + 1))
+            }
+        };
+        let in_time = move |time: jiff::Timestamp| {
+            since.is_none_or(|since| time.as_second() >= since) && until.is_none_or(|until| time.as_second() <= until)
+        };
+        stream::unfold(first, next)
+            .filter_map(move |(time, chunk)| async move {
+                let LogChunk { stderr, bytes } = chunk;
+                let text = || [format!("{time} ").as_bytes(), &bytes].concat();
+                let bytes = if timestamps { Bytes::from(text()) } else { bytes };
+                in_time(time).then_some(Ok(LogChunk { stderr, bytes }))
+            })
+            .boxed()
+    }
+
+    fn events(&self, since: Option<i64>) -> BoxStream<'static, Result<EngineEvent>> {
+        let first = match self.call("events", |state| {
+            let known = state.events.iter().position(|event| since.is_some_and(|since| event.time_nanos >= since));
+            Ok(known.unwrap_or(state.events.len()))
+        }) {
+            Ok(first) => first,
+            Err(error) => return stream::iter([Err(error)]).boxed(),
+        };
+        let engine = self.clone();
+        let next = move |at: usize| {
+            let engine = engine.clone();
+            async move {
+                let event = engine.when(|state| state.events.get(at).cloned()).await;
+                Some((Ok(event), at + 1))
+            }
+        };
+        stream::unfold(first, next).boxed()
+    }
+
+    /// Obeys the script in the command's last word.
+    async fn exec(&self, id_or_name: &str, spec: &ExecSpec) -> Result<ExecSession> {
+        self.call("exec", |state| {
+            let container = state.id(id_or_name)?;
+            if !state.containers[&container].observed.is_running() {
+                let action = format!("run a command in container `{id_or_name}`");
+                return Err(EngineError::Conflict { action, message: "it does not run".to_owned() });
+            }
+            let (mut output, mut code) = (Vec::new(), 0);
+            for act in spec.command.last().map(|text| script(text)).unwrap_or_default() {
+                match act {
+                    Act::Out(line) => output.push(Ok(LogChunk { stderr: false, bytes: format!("{line}\n").into() })),
+                    Act::Err(line) => output.push(Ok(LogChunk { stderr: true, bytes: format!("{line}\n").into() })),
+                    Act::Exit(number) => code = i64::from(number),
+                    Act::Sleep => {}
+                }
+            }
+            let id = format!("exec{}", state.execs.len());
+            state.execs.insert(id.clone(), code);
+            Ok(ExecSession { id, output: stream::iter(output).boxed(), input: Box::pin(tokio::io::sink()) })
+        })
+    }
+
+    async fn exec_resize(&self, exec: &str, _rows: u16, _columns: u16) -> Result<()> {
+        self.exec_exit_code(exec).await.map(drop)
+    }
+
+    async fn exec_exit_code(&self, exec: &str) -> Result<i64> {
+        let missing = || EngineError::NotFound { what: "command", name: exec.to_owned() };
+        self.call("exec_exit_code", |state| state.execs.get(exec).copied().ok_or_else(missing))
+    }
+
+    async fn wait_container(&self, id_or_name: &str) -> Result<i64> {
+        let id = self.call("wait_container", |state| state.id(id_or_name))?;
+        let gone = || EngineError::NotFound { what: "container", name: id_or_name.to_owned() };
+        self.when(|state| match state.containers.get(&id).map(|container| container.observed.state) {
+            Some(ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting) => None,
+            Some(ContainerState::Exited { code, .. }) => Some(Ok(i64::from(code))),
+            Some(_) => Some(Ok(0)),
+            None => Some(Err(gone())),
+        })
+        .await
+    }
+
+    async fn container_pid(&self, id_or_name: &str) -> Result<Option<u32>> {
+        self.call("container_pid", |state| {
+            let container = &state.containers[&state.id(id_or_name)?];
+            Ok(container.is_up().then_some(container.pid))
+        })
+    }
+}
+
+/// Returns the references in a `docker save` archive.
+fn references(archive: &[u8]) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Image {
+        #[serde(rename = "RepoTags")]
+        tags: Vec<String>,
+    }
+    let refuse = |error: &dyn std::fmt::Display| EngineError::Refused {
+        action: "load an image archive".to_owned(),
+        message: error.to_string(),
+    };
+    let mut archive = tar::Archive::new(archive);
+    for entry in archive.entries().map_err(|error| refuse(&error))? {
+        let entry = entry.map_err(|error| refuse(&error))?;
+        if entry.path().is_ok_and(|path| path.as_os_str() == "manifest.json") {
+            let images: Vec<Image> = serde_json::from_reader(entry).map_err(|error| refuse(&error))?;
+            return Ok(images.into_iter().flat_map(|image| image.tags).collect());
+        }
+    }
+    Err(refuse(&"it has no manifest.json"))
+}
