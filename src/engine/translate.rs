@@ -76,6 +76,7 @@ pub struct CreateRequest {
 /// # Errors
 /// [`Untranslatable`]: the spec cannot be made on this engine whatever its state.
 pub fn create_request(spec: &ContainerSpec, api: ApiVersion) -> Result<CreateRequest, Untranslatable> {
+    complete(&spec.container);
     let container = &spec.container;
     let (endpoints, connect) = networks(spec, api)?;
     let mut body = process(spec);
@@ -85,6 +86,53 @@ pub fn create_request(spec: &ContainerSpec, api: ApiVersion) -> Result<CreateReq
         body.networking_config = Some(NetworkingConfig { endpoints_config: Some(endpoints) });
     }
     Ok(CreateRequest { body, platform: container.platform.clone(), connect })
+}
+
+/// Does nothing, but does not compile when [`Container`] has a new field, until somebody translates it below.
+fn complete(container: &Container) {
+    let Container {
+        image: _,       // `ContainerSpec::image`, an id
+        name: _,        // `ContainerSpec::name`
+        labels: _,      // among `ContainerSpec::labels`
+        files: _,       // among `ContainerSpec::file_binds`
+        platform: _,    // a parameter of the request
+        healthcheck: _, // `health`
+        mounts: _,      // `mounts`
+        // `process`
+        entrypoint: _,
+        command: _,
+        environment: _,
+        hostname: _,
+        domainname: _,
+        user: _,
+        working_dir: _,
+        stop_signal: _,
+        tty: _,
+        stdin_open: _,
+        // `limits`
+        ulimits: _,
+        resources: _,
+        shm_size: _,
+        // `security`
+        group_add: _,
+        init: _,
+        read_only: _,
+        privileged: _,
+        cap_add: _,
+        cap_drop: _,
+        security_opt: _,
+        sysctls: _,
+        runtime: _,
+        devices: _,
+        pid: _,
+        ipc: _,
+        // `names`
+        extra_hosts: _,
+        dns: _,
+        dns_search: _,
+        dns_opt: _,
+        logging: _, // `log_config`
+    } = container;
 }
 
 /// The part of the request that is about the process and not about the host.
@@ -333,7 +381,7 @@ pub fn volume_request(spec: &VolumeSpec) -> VolumeCreateRequest {
 
 /// Rounds up: a grace period of half a second must not become none.
 pub(super) fn whole_seconds(duration: Duration) -> i64 {
-    let rounded = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    let rounded = duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
     i64::from(i32::try_from(rounded).unwrap_or(i32::MAX))
 }
 
