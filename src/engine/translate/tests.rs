@@ -1,3 +1,5 @@
+#![expect(clippy::too_many_lines, reason = "one spec with every field, and what becomes of it")]
+
 use std::collections::BTreeMap;
 
 use super::*;
