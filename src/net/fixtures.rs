@@ -180,7 +180,7 @@ pub(crate) struct Project {
 
 impl Project {
     /// A project with allocated addresses and one observed container per line of `containers`:
-    /// `NAME.NUMBER KEY=ADDRESS… [starting|stopped|oneoff|orphan]`. Its id is the 12 characters `id-NAME-NUMBER` filled with `0`.
+    /// `NAME.NUMBER KEY=ADDRESS… [starting|stopped|oneoff|orphan]`. Its id is the 12 characters `id-NAME-NUMBER-` filled with `0`.
     /// Subnets of external networks are observed as 192.168.N.0/24, in order of their keys.
     pub(crate) fn new(graph: Graph, containers: &str, taken: &[Ipv4Net]) -> Self {
         let allocation = Allocation {
@@ -245,7 +245,7 @@ fn container(graph: &Graph, name: &str, words: &[&str]) -> ObservedContainer {
     let name = if is("oneoff") { format!("{}-{service}-run-1", graph.project) } else { graph.container_name(&pod) };
     // Through JSON, so that a field more that has a default needs no word here.
     let container = serde_json::json!({
-        "id": format!("{:0<64}", format!("id-{service}-{number}")), "name": name, "project": graph.project,
+        "id": format!("{:0<64}", format!("id-{service}-{number}-")), "name": name, "project": graph.project,
         "service": pod.service, "number": pod.number, "oneoff": is("oneoff"), "spec_hash": null, "generation": null,
         "image_id": "", "state": state, "started_at": "", "networks": networks, "network_mode": "", "volumes": {},
         "labels": {},

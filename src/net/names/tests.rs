@@ -93,7 +93,7 @@ fn single_pods_answer_when_they_run() {
             ("4.api", "no name"),
             ("shop-api-3", "10.192.16.6 ttl 2"),
             ("dbhost", "10.192.0.3 ttl 2"),
-            ("id-api-10000", "10.192.16.4 ttl 2"),
+            ("id-api-1-000", "10.192.16.4 ttl 2"),
             ("shop-web-1", "10.192.16.2 ttl 2"),
         ],
     );
@@ -149,7 +149,7 @@ fn a_link_means_the_service_and_not_an_alias_that_reads_the_same() {
 #[test]
 fn networks_that_are_not_shared_hide_everything() {
     let table = table(&[&shop()]);
-    for name in ["api", "rest", "shop-api-1", "id-api-10000"] {
+    for name in ["api", "rest", "shop-api-1", "id-api-1-000"] {
         check(&table, DB, &[(name, "forward"), (&format!("{name}.shop.orch.internal"), "no name")]);
     }
     // These cannot be names of the outside, or would tell more than the asker may know.
