@@ -37,7 +37,10 @@ const WIRES: &[&str] = &["agent/wire.rs", "cli", "main.rs"];
 const LONGEST: usize = 600;
 
 /// Longer files, each with its own limit and the reason.
-const LONG: &[(&str, usize, &str)] = &[("src/graph.rs", 700, "one vocabulary, most of it documentation of types")];
+const LONG: &[(&str, usize, &str)] = &[
+    ("src/graph.rs", 700, "one vocabulary, most of it documentation of types"),
+    ("src/engine/contract.rs", 800, "a list of many like cases, run against every engine"),
+];
 
 /// A source file with its path below `src/`.
 struct Source {
@@ -148,7 +151,7 @@ fn shells_do_not_import_each_other() {
     for source in sources() {
         let forbidden: &[&str] = match source.module() {
             "agent" => &["cli", "load", "demo"],
-            "demo" => &["cli", "agent", "engine", "store", "api"],
+            "demo" => &["agent", "engine", "store", "api"], // `cli` for its exit codes
             _ => continue,
         };
         for (number, line) in source.code() {
