@@ -1,1 +1,308 @@
-//! Text to Model.
+//! From compose files to the typed model: all of the Compose Specification's own steps, in Docker Compose's order.
+//!
+//! Start at [`load`]: it reads like the list of phases. Each phase is a function over the tree of [`node`]s, which
+//! keeps the place of everything; what may stand where is in ONE table, [`rules`]. Nothing here knows a clock, the
+//! process environment or the network, and files are read through [`Files`] only. Problems are collected, not returned
+//! one by one: a phase goes on with what it understands.
+//!
+//! Limits: 4 MiB a file, 100 levels, 250,000 values of a file and 100,000 more by aliases, so that no input takes long.
+
+mod check;
+mod discover;
+mod dotenv;
+pub mod interpolate;
+mod long;
+mod merge;
+mod node;
+mod normalise;
+mod path;
+mod profiles;
+mod report;
+mod resolve;
+mod rules;
+mod scalar;
+mod source;
+mod typed;
+mod validate;
+mod values;
+pub mod views;
+mod words;
+mod yaml;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::diag::{Diagnostic, Diagnostics, Span};
+use crate::ids::{ProjectName, ResourceKey, ServiceName};
+use crate::model::Model;
+
+use node::{Map, Node, Value};
+use report::Report;
+use values::Variables;
+
+pub use source::{Files, MAX_FILE, MemoryFiles, OsFiles};
+pub use views::{render_json, render_yaml};
+
+/// What to load. Everything that a process would look up by itself is a value here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadRequest {
+    /// Directory that the command runs in; absolute.
+    pub cwd: PathBuf,
+    /// `-f`: files, later ones over earlier ones; `-` is standard input. Empty: `COMPOSE_FILE`, then a search upwards.
+    pub files: Vec<String>,
+    /// `-p`.
+    pub project_name: Option<String>,
+    /// `--project-directory`.
+    pub project_directory: Option<String>,
+    /// `--env-file`, instead of `.env`.
+    pub env_files: Vec<String>,
+    /// `--profile`; empty: `COMPOSE_PROFILES`.
+    pub profiles: Vec<String>,
+    /// Services named on the command line: their profiles are switched on, and [`LoadOptions::selection`] applies.
+    pub services: Vec<String>,
+    /// Environment of the process; it wins over `.env`.
+    pub environment: BTreeMap<String, String>,
+    /// How far to go.
+    pub options: LoadOptions,
+}
+
+/// How far to go; the default is what `up` needs. Each is an option of `config`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Replace variables (off: `--no-interpolate`).
+    pub interpolate: bool,
+    /// Fill in names, the default network and implied dependencies (off: `--no-normalize`).
+    pub normalise: bool,
+    /// Make paths absolute (off: `--no-path-resolution`).
+    pub resolve_paths: bool,
+    /// Check that what is referred to exists (off: `--no-consistency`).
+    pub consistency: bool,
+    /// Read `env_file`s (off: `--no-env-resolution`).
+    pub resolve_environment: bool,
+    /// Keep networks, volumes, configs and secrets that no service uses (`--all-resources`).
+    pub all_resources: bool,
+    /// Read what configs and secrets hold into [`Loaded::contents`]; a missing file is an error only then.
+    pub contents: bool,
+    /// What becomes of services that were not named when others were.
+    pub selection: Selection,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            interpolate: true,
+            normalise: true,
+            resolve_paths: true,
+            consistency: true,
+            resolve_environment: true,
+            all_resources: false,
+            contents: true,
+            selection: Selection::All,
+        }
+    }
+}
+
+/// Which services stay in the model when some are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Selection {
+    /// All that are enabled: for `up`, which must know the whole project.
+    #[default]
+    All,
+    /// Those named and what they depend on: for `config SERVICE…`.
+    WithDependencies,
+    /// Those named only: for `--no-deps`.
+    Named,
+}
+
+/// Whether a file is a config or a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FileKind {
+    /// Of the top level's `configs`.
+    Config,
+    /// Of the top level's `secrets`.
+    Secret,
+}
+
+/// What configs and secrets hold.
+pub type Contents = BTreeMap<(FileKind, ResourceKey), Vec<u8>>;
+
+/// A loaded project.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The project.
+    pub model: Model,
+    /// What is doubtful, with the text of all files read.
+    pub warnings: Diagnostics,
+    /// Directory that relative paths start from.
+    pub working_dir: PathBuf,
+    /// The compose files, absolute (`-` is standard input); for the label `config_files`.
+    pub config_files: Vec<PathBuf>,
+    /// The project's environment: of the process, then `.env` or `--env-file`.
+    pub environment: BTreeMap<String, String>,
+    /// What configs and secrets hold, so that nothing after this reads a file.
+    pub contents: Contents,
+    /// Services that their profiles switch off, with those profiles.
+    pub disabled: BTreeMap<ServiceName, Vec<String>>,
+    /// All profiles that any service names.
+    pub profiles: BTreeSet<String>,
+    /// Variables that the files ask for.
+    pub variables: Vec<views::VariableUse>,
+    tree: Node,
+}
+
+impl Loaded {
+    /// Returns where the value at `path` (`["services", "web", "ports", "0"]`) is written, or the nearest place above.
+    pub fn place(&self, path: &[&str]) -> Option<Span> {
+        let mut at = &self.tree;
+        let mut span = None;
+        for step in path {
+            let next = match &at.value {
+                Value::Map(map) => map.get(*step).map(|entry| (&entry.node, entry.key)),
+                Value::Seq(items) => step.parse().ok().and_then(|n: usize| items.get(n)).map(|node| (node, node.span)),
+                _ => None,
+            };
+            let Some((node, place)) = next else { break };
+            (at, span) = (node, Some(place));
+        }
+        span
+    }
+}
+
+/// Loads a project.
+///
+/// # Errors
+/// All problems that could be found in one run.
+pub fn load(files: &dyn Files, request: &LoadRequest) -> Result<Loaded, Diagnostics> {
+    let mut report = Report::default();
+    match run(files, request, &mut report) {
+        Some(loaded) if !report.failed() => Ok(Loaded { warnings: report.finish(), ..loaded }),
+        _ => Err(report.finish()),
+    }
+}
+
+/// The phases in order; `None` when there is nothing left to work on.
+fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<Loaded> {
+    let options = &request.options;
+    let mut discovered = discover::discover(files, request, report);
+    let mut documents = parse(files, &discovered.config_files, &request.cwd, report)?;
+    let name = project_name(request, &mut discovered, &documents, report)?;
+    let variables = views::variables(&documents);
+    let mut tree = unify(&mut documents, &discovered.environment, options.interpolate, report);
+    check::check(&mut tree, report);
+    validate::validate(&tree, report);
+
+    let profiles = tree.entries("services").flat_map(|(_, service)| profiles::profiles(&service.node)).collect();
+    let disabled = profiles::apply(&mut tree, request, &discovered.environment, report);
+    if options.normalise {
+        normalise::normalise(&mut tree, name.as_str());
+    }
+    profiles::select(&mut tree, request);
+    if options.consistency {
+        validate::references(&mut tree, &disabled, report);
+    }
+    if !options.all_resources {
+        normalise::drop_unused(&mut tree);
+    }
+    let around = resolve::Surroundings {
+        files,
+        cwd: &request.cwd,
+        working_dir: &discovered.working_dir,
+        environment: &discovered.environment,
+    };
+    if options.resolve_paths {
+        resolve::paths(&mut tree, &around);
+    }
+    if options.resolve_environment {
+        resolve::environment(&mut tree, &around, report);
+    }
+    let contents = if options.contents { resolve::contents(&tree, &around, report) } else { Contents::new() };
+    if report.failed() {
+        return None;
+    }
+    Some(Loaded {
+        model: typed::typed(&tree, name.as_str(), report)?,
+        warnings: Diagnostics::default(),
+        working_dir: discovered.working_dir,
+        config_files: discovered.config_files,
+        environment: discovered.environment,
+        contents,
+        disabled: disabled.into_iter().filter_map(|(name, of)| Some((ServiceName::new(name).ok()?, of))).collect(),
+        profiles,
+        variables,
+        tree,
+    })
+}
+
+/// Reads all files into documents; `None` if there is no file or no document.
+fn parse(files: &dyn Files, paths: &[PathBuf], cwd: &Path, report: &mut Report) -> Option<Vec<Node>> {
+    let mut documents = Vec::new();
+    for path in paths {
+        let Some(source) = discover::read(files, path, cwd, true, report) else { continue };
+        match yaml::parse(source, &report.sources) {
+            Ok(read) => {
+                let before = documents.len();
+                documents.extend(read.into_iter().filter(|document| !document.is_null()));
+                if documents.len() == before {
+                    let message = format!("empty compose file: `{}`", report.sources.name(source));
+                    report.push(Diagnostic::error(message).spec("03-compose-file.md"));
+                }
+            }
+            Err(problems) => problems.into_iter().for_each(|problem| report.push(problem)),
+        }
+    }
+    documents.retain(|document| {
+        let is_map = document.as_map().is_some();
+        if !is_map {
+            let message = format!("a compose file must be a mapping, not {}", document.value.kind());
+            report.push(Diagnostic::error(message).at(document.span, "").spec("03-compose-file.md"));
+        }
+        is_map
+    });
+    (!documents.is_empty()).then_some(documents)
+}
+
+/// The project's name, which the files' variables may use as `COMPOSE_PROJECT_NAME`.
+fn project_name(
+    request: &LoadRequest,
+    discovered: &mut discover::Discovered,
+    documents: &[Node],
+    report: &mut Report,
+) -> Option<ProjectName> {
+    let mut from_file = documents.iter().rev().find_map(|document| document.get("name")).cloned();
+    if let Some(node) = &mut from_file {
+        let enabled = request.options.interpolate;
+        let mut variables = Variables { environment: &discovered.environment, missed: BTreeSet::new(), enabled };
+        // What is wrong with it is reported when the whole file is interpolated.
+        let mut unheard = Report::default();
+        values::text(node, &path::Path::Root.key("name"), &mut variables, &mut unheard);
+    }
+    let name = discover::project_name(request, discovered, from_file.as_ref().and_then(Node::as_str), report)?;
+    discovered.environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.to_string());
+    Some(name)
+}
+
+/// Makes one tree of all documents: variables replaced, short forms long, later ones merged onto earlier ones.
+fn unify(
+    documents: &mut Vec<Node>,
+    environment: &BTreeMap<String, String>,
+    interpolate: bool,
+    report: &mut Report,
+) -> Node {
+    let mut variables = Variables { environment, missed: BTreeSet::new(), enabled: interpolate };
+    let mut tree = None;
+    for mut document in documents.drain(..) {
+        obsolete(&mut document, report);
+        values::interpolate(&mut document, &mut variables, report);
+        long::lengthen(&mut document, report);
+        tree = Some(merge::merge(tree, document));
+    }
+    tree.unwrap_or_else(|| unreachable!("`parse` returns a document at least"))
+}
+
+/// `version` means nothing any more.
+fn obsolete(document: &mut Node, report: &mut Report) {
+    if let Some(entry) = document.as_map_mut().and_then(|map: &mut Map| map.shift_remove("version")) {
+        let problem = Diagnostic::warning("`version` is obsolete and has no effect").at(entry.key, "");
+        report.push(problem.help("remove it").spec("04-version-and-name.md"));
+    }
+}

@@ -22,7 +22,8 @@ pub use health::Healthcheck;
 pub use network::{Ipam, IpamConfig, Network, ServiceNetwork};
 pub use quantity::{Bytes, Cpus, GoDuration};
 pub use service::{
-    Command, ConditionName, DependsOn, Device, Extensions, FileReference, Logging, PortMapping, Service, Ulimit,
+    Command, ConditionName, DependsOn, Device, EnvFile, Extensions, FileReference, Logging, PortMapping, Service,
+    Ulimit,
 };
 pub use volume::{BindOptions, MountType, ServiceVolume, TmpfsOptions, Volume, VolumeOptions};
 

@@ -125,6 +125,30 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| format!("`{text}` is too long a duration"))
 }
 
+/// Reads a number of bytes: decimals allowed, base 1024, units `b k m g t p` in any case, also as `kb` or `KiB`.
+///
+/// # Errors
+/// Text that says what is wrong: no number, unknown unit, negative, too large.
+pub fn parse_bytes(text: &str) -> Result<i64, String> {
+    let trimmed = text.trim();
+    let end = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(end);
+    if number.is_empty() {
+        return Err(format!("`{text}` is not a number and a unit"));
+    }
+    let factor: u128 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        "t" | "tb" | "tib" => 1 << 40,
+        "p" | "pb" | "pib" => 1 << 50,
+        other => return Err(format!("unknown unit `{other}` in `{text}`")),
+    };
+    let bytes = scaled(number, factor).ok_or_else(|| format!("`{text}` is not a number and a unit"))?;
+    i64::try_from(bytes).map_err(|_| format!("`{text}` is too large"))
+}
+
 /// A decimal number times `unit`, exact where it can be; `None` if it is no number or too large.
 fn scaled(number: &str, unit: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -132,18 +156,36 @@ fn scaled(number: &str, unit: u128) -> Option<u128> {
         return None;
     }
     let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let mut sum = whole.checked_mul(unit)?;
-    let mut scale = unit;
-    for digit in fraction.chars() {
-        scale /= 10;
-        sum = sum.checked_add(u128::from(digit.to_digit(10)?) * scale)?;
+    let mut numerator: u128 = 0;
+    let mut denominator: u128 = 1;
+    for digit in fraction.chars().take(18) {
+        numerator = numerator * 10 + u128::from(digit.to_digit(10)?);
+        denominator *= 10;
     }
-    Some(sum)
+    whole.checked_mul(unit)?.checked_add(numerator.checked_mul(unit)? / denominator)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_read_as_docker_compose_reads_them() {
+        for (text, bytes) in [
+            ("5", 5),
+            ("64m", 64 << 20),
+            ("1.5g", 1_610_612_736),
+            ("1 KiB", 1024),
+            ("2KB", 2048),
+            ("3B", 3),
+            ("1t", 1 << 40),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "m", "-1", "1x", "1.2.3m", "99999999999999p"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn durations_read_and_print_as_go_does() {

@@ -63,7 +63,10 @@ pub struct Service {
     pub domainname: Option<String>,
     /// Program; always printed.
     pub entrypoint: Command,
-    /// Environment: a `None` value can only remain with `--no-env-resolution`.
+    /// Files of variables; empty once they are read into `environment`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env_file: Vec<EnvFile>,
+    /// Environment: a `None` value means a name that nobody gave a value: the container does not get it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, Option<String>>,
     /// Ports that it listens on: `80`, `53/udp`, `8000-8010`.
@@ -186,6 +189,22 @@ pub struct Service {
     /// Working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: Extensions,
+}
+
+/// A file of variables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvFile {
+    /// Path.
+    pub path: String,
+    /// Whether it must exist.
+    #[serde(default = "yes")]
+    pub required: bool,
+    /// `raw`: no quotes, comments and variables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
     /// `x-` keys.
     #[serde(flatten)]
     pub extensions: Extensions,

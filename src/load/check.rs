@@ -1,0 +1,159 @@
+//! Checks a file's tree against the table of rules: shapes, words, ranges, unknown keys; and puts scalars into the
+//! form that Docker Compose prints. Runs on the merged tree, where short forms are long and places are kept.
+
+use crate::diag::{Diagnostic, did_you_mean};
+use crate::model::quantity::parse_duration;
+use crate::model::{GoDuration, quantity::parse_bytes};
+
+use super::node::{Map, Node, Value};
+use super::path::Path;
+use super::report::Report;
+use super::rules::{self, Rules, Shape};
+
+/// Checks all of `node`.
+pub(super) fn check(node: &mut Node, report: &mut Report) {
+    walk(node, rules::root(), &Path::Root, report);
+}
+
+fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
+    let rule = rules.rule();
+    if node.is_null() && (rule.nullable || rule.shape == Shape::Any) {
+        return;
+    }
+    match (rule.shape, &mut node.value) {
+        (Shape::Any, _) => {}
+        (Shape::Map | Shape::IntOrMap, Value::Map(map)) => keys(map, rules, path, report),
+        (Shape::Open, Value::Map(map)) => {
+            for (key, entry) in map.iter_mut() {
+                name(key, entry.key, path, report);
+                if let Some(rules) = rules.key(key) {
+                    walk(&mut entry.node, rules, &path.key(key), report);
+                }
+            }
+        }
+        (Shape::List, Value::Seq(items)) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                walk(item, rules.item(), &path.item(index), report);
+            }
+        }
+        (shape, value) => match scalar(shape, value) {
+            Ok(Some(printed)) => node.value = printed,
+            Ok(None) => {}
+            Err(reason) => {
+                let reason = reason.unwrap_or_else(|| format!("must be {}, not {}", says(shape), node.value.kind()));
+                report.push(Diagnostic::error(format!("`{path}` {reason}")).at(node.span, "").spec(rule.spec));
+            }
+        },
+    }
+}
+
+/// Whether user keys at `path` are free text: environment, labels, options.
+fn takes_any_name(path: &Path<'_>) -> bool {
+    !matches!(path, Path::Key(Path::Root, "services" | "networks" | "volumes" | "configs" | "secrets"))
+}
+
+/// Names of services, networks and so on go into names on the engine and DNS.
+fn name(key: &str, span: crate::diag::Span, path: &Path<'_>, report: &mut Report) {
+    let valid = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+    if !valid && !takes_any_name(path) {
+        let problem = Diagnostic::error(format!("`{key}` is not a valid name in `{path}`"));
+        report.push(problem.at(span, "").help("use letters, digits, dots, hyphens and underscores"));
+    }
+}
+
+fn keys(map: &mut Map, rules: &Rules, path: &Path<'_>, report: &mut Report) {
+    for (key, entry) in map.iter_mut() {
+        match rules.key(key) {
+            Some(rules) if rules.rule().shape == Shape::Refused => {
+                let problem = Diagnostic::error(format!("`{}` is not supported yet", path.key(key)));
+                let help = "it is part of the Compose Specification, but orch cannot honour it yet; remove it or run \
+                            this file with Docker Compose";
+                report.push(problem.at(entry.key, "").help(help).spec(rules.rule().spec));
+            }
+            Some(rules) => walk(&mut entry.node, rules, &path.key(key), report),
+            None if key.starts_with("x-") => {}
+            None => {
+                let mut problem = Diagnostic::error(format!("unknown key `{key}` {}", path.inside())).at(entry.key, "");
+                if let Some(meant) = did_you_mean(key, rules.names()) {
+                    problem = problem.help(format!("did you mean `{meant}`?"));
+                } else if matches!(path, Path::Root) {
+                    problem = problem.help("keys of your own start with `x-`");
+                }
+                report.push(problem.spec(rules.rule().spec));
+            }
+        }
+    }
+}
+
+/// Checks a scalar; `Some` is the form to keep instead. An error without text means the wrong kind of value.
+fn scalar(shape: Shape, value: &Value) -> Result<Option<Value>, Option<String>> {
+    let text = |text: String| Ok(Some(Value::Str(text)));
+    match (shape, value) {
+        (Shape::Text, Value::Str(_)) | (Shape::Bool, Value::Bool(_)) => Ok(None),
+        (Shape::Word(words), Value::Str(word)) if words.contains(&word.as_str()) => Ok(None),
+        (Shape::Word(words), Value::Str(word)) => {
+            let meant =
+                did_you_mean(word, words.iter().copied()).map_or(String::new(), |meant| format!(", perhaps `{meant}`"));
+            Err(Some(format!("must be one of {}, not `{word}`{meant}", words.join(", "))))
+        }
+        (Shape::Scalar, Value::Bool(_)) | (Shape::Scalar | Shape::TextOrNumber, Value::Int(_) | Value::Float(_)) => {
+            text(value.scalar_text().unwrap_or_default())
+        }
+        (Shape::Scalar | Shape::TextOrNumber, Value::Str(_)) => Ok(None),
+        (Shape::TextOrNumber, Value::Null) => text(String::new()),
+        (Shape::IntOrMap, Value::Int(number)) => int(*number, i64::MIN, i64::MAX),
+        (Shape::Int(least, most), Value::Int(number)) => int(*number, least, most),
+        (Shape::Number, Value::Int(number)) if *number >= 0 => Ok(None),
+        (Shape::Number, Value::Float(number)) if *number >= 0.0 && number.is_finite() => Ok(None),
+        (Shape::Number, Value::Int(_) | Value::Float(_)) => Err(Some("must be a number of 0 or more".to_owned())),
+        (Shape::Duration, Value::Str(duration)) => match parse_duration(duration) {
+            Ok(duration) => text(GoDuration(duration).to_string()),
+            Err(reason) => Err(Some(format!("must be a duration such as `1m30s`: {reason}"))),
+        },
+        (Shape::Bytes, Value::Int(_) | Value::Float(_) | Value::Str(_)) => {
+            let written = value.scalar_text().unwrap_or_default();
+            match parse_bytes(&written) {
+                Ok(bytes) => text(bytes.to_string()),
+                Err(reason) => Err(Some(format!("must be a number of bytes such as `64m`: {reason}"))),
+            }
+        }
+        (Shape::Mode, Value::Int(mode)) if (0..=0o7777).contains(mode) => text(format!("0{mode:o}")),
+        (Shape::Mode, Value::Str(mode)) => match u32::from_str_radix(mode, 8) {
+            Ok(mode) if mode <= 0o7777 => text(format!("0{mode:o}")),
+            _ => Err(Some(format!("must be an octal file mode such as `0440`, not `{mode}`"))),
+        },
+        _ => Err(None),
+    }
+}
+
+fn int(number: i128, least: i64, most: i64) -> Result<Option<Value>, Option<String>> {
+    if (i128::from(least)..=i128::from(most)).contains(&number) {
+        return Ok(None);
+    }
+    Err(Some(if number < i128::from(least) {
+        format!("must be {least} or more, not {number}")
+    } else {
+        format!("must be {most} or less, not {number}")
+    }))
+}
+
+/// What a shape takes, as a message says it.
+fn says(shape: Shape) -> String {
+    match shape {
+        Shape::Refused | Shape::Any => "absent",
+        Shape::Text => "text",
+        Shape::Word(words) => return format!("one of {}", words.join(", ")),
+        Shape::Scalar => "text, a number or a boolean",
+        Shape::TextOrNumber => "text or a number",
+        Shape::Bool => "`true` or `false`",
+        Shape::Int(..) => "a whole number",
+        Shape::Number => "a number",
+        Shape::Duration => "a duration such as `1m30s`",
+        Shape::Bytes => "a number of bytes such as `64m`",
+        Shape::Mode => "a file mode such as `0440`",
+        Shape::IntOrMap => "a whole number or a mapping",
+        Shape::Map | Shape::Open => "a mapping",
+        Shape::List => "a list",
+    }
+    .to_owned()
+}

@@ -1,0 +1,255 @@
+//! Second phase on a file's tree: short forms become long ones, so that merging and checking see one form only.
+//!
+//! A value that is no known short form is left as it is; the check of shapes reports it. Each function names its source
+//! in the table of `rules`.
+
+mod mounts;
+mod ports;
+
+use crate::diag::Diagnostic;
+
+use super::node::{Entry, Map, Node, Value};
+use super::path::Path;
+use super::report::Report;
+use super::rules::{self, Rules, Shape};
+use super::words;
+
+/// How a short form becomes long.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Long {
+    /// There is no short form.
+    None,
+    /// One value becomes one.
+    Value(fn(Node, &mut Report) -> Node),
+    /// An item of a list becomes several.
+    Items(fn(Node, &mut Report) -> Vec<Node>),
+}
+
+pub(super) const COMMAND: Long = Long::Value(command);
+pub(super) const ONE_OR_MORE: Long = Long::Value(one_or_more);
+pub(super) const KEYS: Long = Long::Value(keys);
+pub(super) const DEPENDS_ON: Long = Long::Value(depends_on);
+pub(super) const ENVIRONMENT: Long = Long::Value(environment);
+pub(super) const LABELS: Long = Long::Value(labels);
+pub(super) const EXTRA_HOSTS: Long = Long::Value(extra_hosts);
+pub(super) const EXTRA_HOST: Long = Long::Items(extra_host);
+pub(super) const HEALTH_TEST: Long = Long::Value(health_test);
+pub(super) const RESOURCE: Long = Long::Value(resource);
+pub(super) const FILE_REFERENCE: Long = Long::Items(file_reference);
+pub(super) const ENV_FILE: Long = Long::Items(env_file);
+pub(super) const EXPOSE: Long = Long::Items(ports::expose);
+pub(super) const PORT: Long = Long::Items(ports::port);
+pub(super) const VOLUME: Long = Long::Items(mounts::volume);
+pub(super) const DEVICE: Long = Long::Items(mounts::device);
+
+pub(super) use mounts::target;
+pub(super) use ports::{is_published, port_key};
+
+/// Makes all short forms of a file long.
+pub(super) fn lengthen(node: &mut Node, report: &mut Report) {
+    walk(node, rules::root(), &Path::Root, report);
+}
+
+fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
+    if rules.rule().shape == Shape::Any {
+        return;
+    }
+    if let Long::Value(convert) = rules.rule().long {
+        let taken = std::mem::replace(node, Node::new(node.span, Value::Null));
+        let tag = taken.tag;
+        *node = convert(taken, report);
+        node.tag = tag;
+    }
+    match &mut node.value {
+        Value::Map(map) => {
+            for (key, entry) in map.iter_mut() {
+                if let Some(rules) = rules.key(key) {
+                    walk(&mut entry.node, rules, &path.key(key), report);
+                }
+            }
+        }
+        Value::Seq(items) => {
+            if let Long::Items(convert) = rules.item().rule().long {
+                *items = std::mem::take(items).into_iter().flat_map(|item| convert(item, report)).collect();
+            }
+            for (index, item) in items.iter_mut().enumerate() {
+                walk(item, rules.item(), &path.item(index), report);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Text is split into words as a shell would.
+fn command(node: Node, report: &mut Report) -> Node {
+    let Some(text) = node.as_str() else { return node };
+    match words::split(text) {
+        Ok(words) => {
+            let words = words.into_iter().map(|word| Node::text(node.span, word)).collect();
+            node.with(Value::Seq(words))
+        }
+        Err(problem) => {
+            let range = problem.range();
+            let span = report.part(&node, range.start, range.end);
+            let help = match problem {
+                words::Unsplittable::Shell(..) => {
+                    "put it in quotes, or run a shell: `[\"sh\", \"-c\", \"…\"]` (Docker Compose drops the rest in silence)"
+                }
+                _ => "close it, or write the command as a list",
+            };
+            report.push(Diagnostic::error(problem.to_string()).at(span, "").help(help).spec("05-services.md#command"));
+            node.with(Value::Null)
+        }
+    }
+}
+
+fn one_or_more(node: Node, _: &mut Report) -> Node {
+    if node.as_str().is_some() { Node::new(node.span, Value::Seq(vec![node])) } else { node }
+}
+
+/// A list of names becomes a mapping with those keys and `value` each.
+fn named(node: Node, value: impl Fn(&Node) -> Node) -> Node {
+    let Value::Seq(items) = &node.value else { return node };
+    let mut map = Map::new();
+    for item in items {
+        match item.as_str() {
+            Some(name) if !map.contains_key(name) => {
+                map.insert(name.to_owned(), Entry::new(item.span, value(item)));
+            }
+            Some(_) => {}
+            None => return node,
+        }
+    }
+    node.with(Value::Map(map))
+}
+
+fn keys(node: Node, _: &mut Report) -> Node {
+    named(node, |item| Node::new(item.span, Value::Null))
+}
+
+fn depends_on(node: Node, _: &mut Report) -> Node {
+    named(node, |item| Node::map(item.span, [("condition", Value::Str("service_started".to_owned()))]))
+}
+
+/// `KEY=VALUE` items become entries; `absent` is the value of a bare key.
+fn pairs(node: Node, absent: &Value, report: &mut Report) -> Node {
+    let Value::Seq(items) = &node.value else { return node };
+    let mut map = Map::new();
+    for item in items {
+        let Some(text) = item.as_str() else { return node };
+        let (key, value) = match text.split_once('=') {
+            Some((key, value)) => (key, Value::Str(value.to_owned())),
+            None => (text, absent.clone()),
+        };
+        let key_span = report.part(item, 0, key.len());
+        let span = if key.len() < text.len() { report.part(item, key.len() + 1, text.len()) } else { item.span };
+        map.insert(key.to_owned(), Entry::new(key_span, Node::new(span, value)));
+    }
+    node.with(Value::Map(map))
+}
+
+fn environment(node: Node, report: &mut Report) -> Node {
+    let listed = node.as_seq().is_some();
+    let node = pairs(node, &Value::Null, report);
+    for (key, entry) in node.as_map().into_iter().flatten() {
+        if listed && key.ends_with([' ', '\t']) {
+            let message = format!("the name of the environment variable `{key}` ends in a space");
+            report.push(Diagnostic::error(message).at(entry.key, "").spec("05-services.md#environment"));
+        }
+    }
+    node
+}
+
+fn labels(node: Node, report: &mut Report) -> Node {
+    let mut node = pairs(node, &Value::Str(String::new()), report);
+    for entry in node.as_map_mut().into_iter().flat_map(|map| map.values_mut()) {
+        if entry.node.is_null() && entry.node.tag.is_none() {
+            entry.node.value = Value::Str(String::new());
+        }
+    }
+    node
+}
+
+/// A mapping of names to one or more addresses becomes `name=address` items.
+fn extra_hosts(node: Node, _: &mut Report) -> Node {
+    let Value::Map(map) = &node.value else { return node };
+    let mut items = Vec::new();
+    for (name, entry) in map {
+        let addresses = match &entry.node.value {
+            Value::Seq(addresses) => addresses.as_slice(),
+            _ => std::slice::from_ref(&entry.node),
+        };
+        for address in addresses {
+            let Some(text) = address.as_str() else { return node };
+            items.push(Node::text(address.span, format!("{name}={text}")));
+        }
+    }
+    node.with(Value::Seq(items))
+}
+
+/// `name:address`, `name=address`, with or without brackets, becomes `name=address`.
+fn extra_host(node: Node, report: &mut Report) -> Vec<Node> {
+    let Some(text) = node.as_str() else { return vec![node] };
+    let split = text.split_once('=').or_else(|| text.split_once(':'));
+    let Some((name, address)) = split.filter(|(name, address)| !name.is_empty() && !address.is_empty()) else {
+        let problem = Diagnostic::error(format!("`{text}` names no host and address"));
+        report.push(problem.at(node.span, "").help("write `NAME=ADDRESS`").spec("05-services.md#extra_hosts"));
+        return Vec::new();
+    };
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    vec![Node::text(node.span, format!("{name}={bare}"))]
+}
+
+fn health_test(node: Node, _: &mut Report) -> Node {
+    if node.as_str().is_none() {
+        return node;
+    }
+    let shell = Node::text(node.span, "CMD-SHELL");
+    Node::new(node.span, Value::Seq(vec![shell, node]))
+}
+
+/// `external: {name: X}`, long deprecated, becomes `external: true` and `name: X`.
+fn resource(mut node: Node, report: &mut Report) -> Node {
+    let Some(external) = node.get("external").filter(|external| external.as_map().is_some()).cloned() else {
+        return node;
+    };
+    let problem = Diagnostic::warning("`external` as a mapping is deprecated").at(external.span, "");
+    report.push(problem.help("write `external: true` and `name:` beside it"));
+    if let (Some(name), Some(map)) = (external.as_map().and_then(|map| map.get("name")), node.as_map_mut()) {
+        map.insert("name".to_owned(), name.clone());
+    }
+    node.set("external", Value::Bool(true));
+    node
+}
+
+fn file_reference(node: Node, _: &mut Report) -> Vec<Node> {
+    let Some(text) = node.as_str() else { return vec![node] };
+    vec![Node::map(node.span, [("source", Value::Str(text.to_owned()))])]
+}
+
+fn env_file(node: Node, _: &mut Report) -> Vec<Node> {
+    let Some(text) = node.as_str() else { return vec![node] };
+    vec![Node::map(node.span, [("path", Value::Str(text.to_owned()))])]
+}
+
+/// What makes a config of a service unique: its path in the container.
+pub(super) fn config_target(node: &Node) -> String {
+    let target = node.str("target").or_else(|| node.str("source")).unwrap_or_default();
+    if target.starts_with('/') { target.to_owned() } else { format!("/{target}") }
+}
+
+/// What makes a secret of a service unique: its path in the container.
+pub(super) fn secret_target(node: &Node) -> String {
+    let target = node.str("target").or_else(|| node.str("source")).unwrap_or_default();
+    if target.starts_with('/') { target.to_owned() } else { format!("/run/secrets/{target}") }
+}
+
+/// What makes an environment file unique.
+pub(super) fn path(node: &Node) -> String {
+    node.str("path").unwrap_or_default().to_owned()
+}
+
+/// What makes an address range of a network unique.
+pub(super) fn subnet(node: &Node) -> String {
+    node.str("subnet").unwrap_or_default().to_owned()
+}

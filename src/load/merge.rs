@@ -1,0 +1,137 @@
+//! Merges a later file onto what earlier files made. Both sides have long forms only.
+//!
+//! Source: compose-spec 13-merge.md; what it leaves open follows runs of Docker Compose 2.40.
+
+use indexmap::map::Entry as Slot;
+
+use super::node::{Entry, Map, Node, Tag, Value};
+use super::rules::{self, Rules};
+
+/// How two values become one. A null in the later file keeps the earlier value.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Merge {
+    /// Mappings key by key, lists one after the other, of all else the later.
+    Auto,
+    /// The later, even if null.
+    Replace,
+    /// Lists one after the other, equal items once.
+    Distinct,
+    /// Lists one after the other; of items with the same key the later stands in the place of the earlier.
+    Unique(fn(&Node) -> String),
+    /// As `Unique`, but such items are merged.
+    UniqueDeep(fn(&Node) -> String),
+    /// `logging`: key by key unless the driver is another one.
+    Logging,
+}
+
+/// Returns `later` merged onto `earlier`, doubles removed, and Compose's tags obeyed.
+pub(super) fn merge(earlier: Option<Node>, later: Node) -> Node {
+    let base = earlier.unwrap_or_else(|| Node::new(later.span, Value::Map(Map::new())));
+    node(base, later, rules::root())
+}
+
+/// A first value: nothing to merge with, but its own doubles and tags are dealt with.
+fn first(mut node: Node, rules: &Rules) -> Option<Node> {
+    if node.tag.take() == Some(Tag::Reset) {
+        return None;
+    }
+    let Node { span, value, .. } = node;
+    let value = match value {
+        Value::Map(map) => {
+            let entries = map.into_iter().filter_map(|(key, entry)| {
+                let node = first(entry.node, child(rules, &key))?;
+                Some((key, Entry::new(entry.key, node)))
+            });
+            Value::Map(entries.collect())
+        }
+        Value::Seq(items) => {
+            let items = items.into_iter().filter_map(|item| first(item, rules.item())).collect();
+            Value::Seq(distinct(items, rules))
+        }
+        other => other,
+    };
+    Some(Node::new(span, value))
+}
+
+fn child<'r>(rules: &'r Rules, key: &str) -> &'r Rules {
+    static NONE: std::sync::LazyLock<Rules> = std::sync::LazyLock::new(Rules::default);
+    rules.key(key).unwrap_or(&NONE)
+}
+
+fn node(earlier: Node, later: Node, rules: &Rules) -> Node {
+    let how = rules.rule().merge;
+    let replaced = later.tag == Some(Tag::Override)
+        || matches!(how, Merge::Replace)
+        || matches!(how, Merge::Logging) && other_driver(&earlier, &later);
+    if replaced {
+        let span = later.span;
+        return first(later, rules).unwrap_or(Node::new(span, Value::Null));
+    }
+    match (earlier.value, later.value) {
+        (value, Value::Null) => Node::new(earlier.span, value),
+        (Value::Map(base), Value::Map(map)) => Node::new(earlier.span, Value::Map(maps(base, map, rules))),
+        (Value::Seq(mut base), Value::Seq(items)) => {
+            base.extend(items.into_iter().filter_map(|item| first(item, rules.item())));
+            Node::new(later.span, Value::Seq(distinct(base, rules)))
+        }
+        (_, value) => {
+            let later = Node::new(later.span, value);
+            first(later, rules).unwrap_or(Node::new(earlier.span, Value::Null))
+        }
+    }
+}
+
+fn maps(mut base: Map, later: Map, rules: &Rules) -> Map {
+    for (key, entry) in later {
+        let rules = child(rules, &key);
+        if entry.node.tag == Some(Tag::Reset) {
+            base.shift_remove(&key);
+            continue;
+        }
+        match base.entry(key) {
+            Slot::Occupied(mut slot) => {
+                let span = slot.get().node.span;
+                let earlier = std::mem::replace(&mut slot.get_mut().node, Node::new(span, Value::Null));
+                slot.get_mut().node = node(earlier, entry.node, rules);
+            }
+            Slot::Vacant(slot) => {
+                if let Some(node) = first(entry.node, rules) {
+                    slot.insert(Entry::new(entry.key, node));
+                }
+            }
+        }
+    }
+    base
+}
+
+fn other_driver(earlier: &Node, later: &Node) -> bool {
+    matches!((earlier.str("driver"), later.str("driver")), (Some(a), Some(b)) if a != b)
+}
+
+/// Removes doubles by the rule of the list.
+fn distinct(items: Vec<Node>, rules: &Rules) -> Vec<Node> {
+    let key: fn(&Node) -> String = match rules.rule().merge {
+        Merge::Distinct => |item| item.value.scalar_text().unwrap_or_default(),
+        Merge::Unique(key) | Merge::UniqueDeep(key) => key,
+        _ => return items,
+    };
+    let deep = matches!(rules.rule().merge, Merge::UniqueDeep(_));
+    let mut kept: indexmap::IndexMap<String, Node> = indexmap::IndexMap::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        // What has no key (a wrong type, reported by the check) is never a double.
+        let key = Some(key(&item)).filter(|key| !key.is_empty()).unwrap_or_else(|| format!("\0{index}"));
+        match kept.entry(key) {
+            Slot::Occupied(mut slot) if deep => {
+                let earlier = slot.get().clone();
+                slot.insert(node(earlier, item, rules.item()));
+            }
+            Slot::Occupied(mut slot) => {
+                slot.insert(item);
+            }
+            Slot::Vacant(slot) => {
+                slot.insert(item);
+            }
+        }
+    }
+    kept.into_values().collect()
+}

@@ -1,0 +1,180 @@
+//! A YAML value with its place: what all phases work on until the last makes the typed model.
+
+use indexmap::IndexMap;
+
+use crate::diag::Span;
+
+/// Compose's own tags, which steer the merge of several files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tag {
+    /// `!reset`: what earlier files say here is deleted; the value does not matter.
+    Reset,
+    /// `!override`: what earlier files say here is replaced, not merged.
+    Override,
+}
+
+/// A value and where it is written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Where; of collections the whole, of short forms made long the short form.
+    pub span: Span,
+    /// A tag that steers merging.
+    pub tag: Option<Tag>,
+    /// What.
+    pub value: Value,
+}
+
+/// A mapping in the order of the file.
+pub type Map = IndexMap<String, Entry>;
+
+/// A value of a mapping, with the place of its key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Where the key is.
+    pub key: Span,
+    /// The value.
+    pub node: Node,
+}
+
+/// A YAML value, resolved by the rules of go-yaml (see `scalar`).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Nothing.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Int(i128),
+    /// Another number.
+    Float(f64),
+    /// A bare date, which no place of a compose file takes.
+    Date(String),
+    /// Text.
+    Str(String),
+    /// A list.
+    Seq(Vec<Node>),
+    /// A mapping.
+    Map(Map),
+}
+
+impl Node {
+    /// Returns a value at a place, without a tag.
+    pub fn new(span: Span, value: Value) -> Self {
+        Self { span, tag: None, value }
+    }
+
+    /// Returns text at a place.
+    pub fn text(span: Span, text: impl Into<String>) -> Self {
+        Self::new(span, Value::Str(text.into()))
+    }
+
+    /// Returns a mapping whose keys all have the place of the whole: for short forms made long.
+    pub fn map<K: Into<String>>(span: Span, entries: impl IntoIterator<Item = (K, Value)>) -> Self {
+        let entries = entries.into_iter().map(|(key, value)| (key.into(), Entry::new(span, Self::new(span, value))));
+        Self::new(span, Value::Map(entries.collect()))
+    }
+
+    /// Returns the same place and tag with another value.
+    #[must_use]
+    pub fn with(&self, value: Value) -> Self {
+        Self { span: self.span, tag: self.tag, value }
+    }
+
+    /// Returns the text, if it is text.
+    pub fn as_str(&self) -> Option<&str> {
+        if let Value::Str(text) = &self.value { Some(text) } else { None }
+    }
+
+    /// Returns the mapping, if it is one.
+    pub fn as_map(&self) -> Option<&Map> {
+        if let Value::Map(map) = &self.value { Some(map) } else { None }
+    }
+
+    /// Returns the mapping, if it is one.
+    pub fn as_map_mut(&mut self) -> Option<&mut Map> {
+        if let Value::Map(map) = &mut self.value { Some(map) } else { None }
+    }
+
+    /// Returns the list, if it is one.
+    pub fn as_seq(&self) -> Option<&[Self]> {
+        if let Value::Seq(items) = &self.value { Some(items) } else { None }
+    }
+
+    /// Returns the list, if it is one.
+    pub fn as_seq_mut(&mut self) -> Option<&mut Vec<Self>> {
+        if let Value::Seq(items) = &mut self.value { Some(items) } else { None }
+    }
+
+    /// Returns whether there is nothing.
+    pub fn is_null(&self) -> bool {
+        self.value == Value::Null
+    }
+
+    /// Returns the value of a key, if this is a mapping that has it.
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        self.as_map().and_then(|map| map.get(key)).map(|entry| &entry.node)
+    }
+
+    /// Returns the value of a key, if this is a mapping that has it.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
+        self.as_map_mut().and_then(|map| map.get_mut(key)).map(|entry| &mut entry.node)
+    }
+
+    /// Returns the text of a key, if this is a mapping that has text there.
+    pub fn str(&self, key: &str) -> Option<&str> {
+        self.get(key).and_then(Self::as_str)
+    }
+
+    /// Sets a key of a mapping; nothing happens to other values.
+    pub fn set(&mut self, key: &str, value: Value) {
+        let span = self.span;
+        if let Some(map) = self.as_map_mut() {
+            map.insert(key.to_owned(), Entry::new(span, Self::new(span, value)));
+        }
+    }
+
+    /// Returns entries of the mapping at `key`; none if there is no mapping.
+    pub fn entries(&self, key: &str) -> impl Iterator<Item = (&String, &Entry)> {
+        self.get(key).and_then(Self::as_map).into_iter().flatten()
+    }
+
+    /// Returns items of the list at `key`; none if there is no list.
+    pub fn items(&self, key: &str) -> &[Self] {
+        self.get(key).and_then(Self::as_seq).unwrap_or_default()
+    }
+}
+
+impl Entry {
+    /// Returns an entry whose key is at `key`.
+    pub fn new(key: Span, node: Node) -> Self {
+        Self { key, node }
+    }
+}
+
+impl Value {
+    /// Returns what it is, as a message says it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Bool(_) => "a boolean",
+            Self::Int(_) => "a number",
+            Self::Float(_) => "a decimal number",
+            Self::Date(_) => "a date",
+            Self::Str(_) => "text",
+            Self::Seq(_) => "a list",
+            Self::Map(_) => "a mapping",
+        }
+    }
+
+    /// Returns a scalar as Docker Compose prints it where text is wanted (`1.50` → `1.5`); `None` for collections.
+    pub fn scalar_text(&self) -> Option<String> {
+        Some(match self {
+            Self::Null => String::new(),
+            Self::Bool(value) => value.to_string(),
+            Self::Int(value) => value.to_string(),
+            Self::Float(value) => super::scalar::go_float(*value),
+            Self::Date(text) | Self::Str(text) => text.clone(),
+            Self::Seq(_) | Self::Map(_) => return None,
+        })
+    }
+}

@@ -1,0 +1,42 @@
+//! The path of a value, for messages: `services.web.ports[0].target`.
+
+use std::fmt;
+
+/// A step below a parent; lives on the stack of the walk.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Path<'a> {
+    /// The whole file.
+    Root,
+    /// A key of a mapping.
+    Key(&'a Path<'a>, &'a str),
+    /// An item of a list.
+    Item(&'a Path<'a>, usize),
+}
+
+impl<'a> Path<'a> {
+    /// Returns the path of a key.
+    pub(super) fn key(&'a self, key: &'a str) -> Self {
+        Self::Key(self, key)
+    }
+
+    /// Returns the path of an item.
+    pub(super) fn item(&'a self, index: usize) -> Self {
+        Self::Item(self, index)
+    }
+
+    /// Returns how a message names the place: `in \`services.web\``, or nothing at the top.
+    pub(super) fn inside(&self) -> String {
+        if matches!(self, Self::Root) { "at the top level".to_owned() } else { format!("in `{self}`") }
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Key(Self::Root, key) => f.write_str(key),
+            Self::Key(parent, key) => write!(f, "{parent}.{key}"),
+            Self::Item(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Which services are on: by profiles, and by being named. Source: compose-spec 15-profiles.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::diag::{Diagnostic, did_you_mean};
+
+use super::node::{Entry, Node};
+use super::normalise::implied;
+use super::report::Report;
+use super::{LoadRequest, Selection};
+
+/// Services taken out of the model, with their profiles.
+pub(super) type Disabled = BTreeMap<String, Vec<String>>;
+
+/// Takes disabled services out of the tree and returns them.
+pub(super) fn apply(
+    tree: &mut Node,
+    request: &LoadRequest,
+    environment: &BTreeMap<String, String>,
+    report: &mut Report,
+) -> Disabled {
+    let mut active: BTreeSet<String> = request.profiles.iter().cloned().collect();
+    if active.is_empty() {
+        let list = environment.get("COMPOSE_PROFILES").map(String::as_str).unwrap_or_default();
+        active = list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    }
+    for name in &request.services {
+        match tree.get("services").and_then(|services| services.get(name)) {
+            Some(service) => active.extend(profiles(service)),
+            None => {
+                let names = tree.entries("services").map(|(name, _)| name.as_str());
+                let mut problem = Diagnostic::error(format!("no such service: {name}"));
+                if let Some(meant) = did_you_mean(name, names) {
+                    problem = problem.help(format!("did you mean `{meant}`?"));
+                }
+                report.push(problem);
+            }
+        }
+    }
+    let mut disabled = Disabled::new();
+    take(tree, |_, entry| {
+        let own = profiles(&entry.node);
+        own.is_empty() || active.contains("*") || own.iter().any(|name| active.contains(name))
+    })
+    .into_iter()
+    .for_each(|(name, entry)| {
+        disabled.insert(name, profiles(&entry.node));
+    });
+    disabled
+}
+
+/// Takes out what was not asked for by name.
+pub(super) fn select(tree: &mut Node, request: &LoadRequest) {
+    if request.services.is_empty() || request.options.selection == Selection::All {
+        return;
+    }
+    let mut wanted: BTreeSet<String> = BTreeSet::new();
+    let mut next: Vec<String> = request.services.clone();
+    while let Some(name) = next.pop() {
+        let Some(service) = tree.get("services").and_then(|services| services.get(&name)) else { continue };
+        if wanted.insert(name) && request.options.selection == Selection::WithDependencies {
+            next.extend(service.entries("depends_on").map(|(name, _)| name.clone()));
+            next.extend(implied(service).into_iter().map(|(name, _)| name));
+        }
+    }
+    drop(take(tree, |name, _| wanted.contains(name)));
+}
+
+fn take(tree: &mut Node, keep: impl Fn(&str, &Entry) -> bool) -> Vec<(String, Entry)> {
+    let Some(services) = tree.get_mut("services").and_then(Node::as_map_mut) else { return Vec::new() };
+    let (kept, taken): (Vec<_>, Vec<_>) =
+        std::mem::take(services).into_iter().partition(|(name, entry)| keep(name, entry));
+    *services = kept.into_iter().collect();
+    taken
+}
+
+/// The profiles of a service.
+pub(super) fn profiles(service: &Node) -> Vec<String> {
+    service.items("profiles").iter().filter_map(Node::as_str).map(str::to_owned).collect()
+}

@@ -1,0 +1,114 @@
+//! First phase on a file's tree: variables are replaced, and text is cast where a number or boolean belongs.
+//!
+//! Keys are never interpolated. Casting comes after, so that `"${N}"` may feed `replicas`.
+//! Source: compose-spec 12-interpolation.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::diag::Diagnostic;
+
+use super::interpolate::{self, Failure};
+use super::node::{Node, Value};
+use super::path::Path;
+use super::report::Report;
+use super::rules::{self, Rules, Shape};
+
+const SPEC: &str = "12-interpolation.md";
+
+/// What variables stand for, and which were missed already: each is warned about once.
+pub(super) struct Variables<'a> {
+    /// The project's environment.
+    pub(super) environment: &'a BTreeMap<String, String>,
+    /// Names warned about.
+    pub(super) missed: BTreeSet<String>,
+    /// Off for `config --no-interpolate`.
+    pub(super) enabled: bool,
+}
+
+/// Replaces variables and casts, in all of `node`.
+pub(super) fn interpolate(node: &mut Node, variables: &mut Variables<'_>, report: &mut Report) {
+    walk(node, rules::root(), &Path::Root, variables, report);
+}
+
+/// Replaces the variables of one text, outside of a tree (`name` of the project); the report gets what is wrong.
+pub(super) fn text(node: &mut Node, path: &Path<'_>, variables: &mut Variables<'_>, report: &mut Report) {
+    let Some(before) = node.as_str().filter(|text| variables.enabled && text.contains('$')) else { return };
+    let lookup = |name: &str| variables.environment.get(name).map(String::as_str);
+    match interpolate::replace(before, &lookup) {
+        Ok(replaced) => {
+            for (name, range) in replaced.missing {
+                if variables.missed.insert(name.clone()) {
+                    let span = report.part(node, range.start, range.end);
+                    let message = format!("the variable `{name}` is not set, an empty text stands in for it");
+                    report.push(Diagnostic::warning(message).at(span, "").spec(SPEC));
+                }
+            }
+            node.value = Value::Str(replaced.text);
+        }
+        Err(failure) => {
+            let problem = describe(&failure, path, report.part(node, failure.range().start, failure.range().end));
+            report.push(problem);
+            // What cannot be known is left out, so that it causes no second message.
+            node.value = Value::Null;
+        }
+    }
+}
+
+fn describe(failure: &Failure, path: &Path<'_>, span: crate::diag::Span) -> Diagnostic {
+    match failure {
+        Failure::Format(_) => Diagnostic::error(format!("invalid interpolation format for `{path}`"))
+            .at(span, "")
+            .help("a variable is `${NAME}`, `${NAME:-default}`, `${NAME:?message}` or `${NAME:+replacement}`; write `$$` for a plain `$`"),
+        other => Diagnostic::error(format!("while interpolating `{path}`: {other}")).at(span, ""),
+    }
+    .spec(SPEC)
+}
+
+fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, variables: &mut Variables<'_>, report: &mut Report) {
+    match &mut node.value {
+        Value::Map(map) => {
+            static NONE: std::sync::LazyLock<Rules> = std::sync::LazyLock::new(Rules::default);
+            for (key, entry) in map.iter_mut() {
+                walk(&mut entry.node, rules.key(key).unwrap_or(&NONE), &path.key(key), variables, report);
+            }
+        }
+        Value::Seq(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                walk(item, rules.item(), &path.item(index), variables, report);
+            }
+        }
+        Value::Str(_) => {
+            text(node, path, variables, report);
+            cast(node, rules.rule().shape, path, report);
+        }
+        _ => {}
+    }
+}
+
+/// Makes text a number or boolean where one belongs.
+fn cast(node: &mut Node, shape: Shape, path: &Path<'_>, report: &mut Report) {
+    let Some(text) = node.as_str() else { return };
+    let value = match shape {
+        Shape::Bool => boolean(text, node, path, report),
+        Shape::Int(..) | Shape::IntOrMap => text.parse::<i64>().ok().map(|number| Value::Int(number.into())),
+        Shape::Number => text.parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::Float),
+        _ => return,
+    };
+    // Text that is no number stays; the check of shapes says what is expected.
+    if let Some(value) = value {
+        node.value = value;
+    }
+}
+
+fn boolean(text: &str, node: &Node, path: &Path<'_>, report: &mut Report) -> Option<Value> {
+    let value = match text.to_ascii_lowercase().as_str() {
+        "true" => return Some(Value::Bool(true)),
+        "false" => return Some(Value::Bool(false)),
+        "y" | "yes" | "on" => true,
+        "n" | "no" | "off" => false,
+        _ => return None,
+    };
+    let message = format!("`{text}` for the boolean `{path}` is not YAML 1.2");
+    report.push(Diagnostic::warning(message).at(node.span, "").help(format!("write `{value}`")));
+    Some(Value::Bool(value))
+}

@@ -1,0 +1,117 @@
+//! What `config` prints: the whole model as JSON or YAML, and the short lists.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::ids::ServiceName;
+use crate::model::{Model, Service};
+
+use super::interpolate::{self, OperatorKind, Part};
+use super::node::{Node, Value};
+
+/// Returns the model as Docker Compose's `config --format json` prints it, with `$` doubled so that it loads again.
+///
+/// One difference: Docker Compose leaves `x-` keys below the top level out of its JSON; here they stay.
+pub fn render_json(model: &Model) -> String {
+    escaped(&serde_json::to_string_pretty(model).expect("a model has text keys only")) + "\n"
+}
+
+/// Returns the model as Docker Compose's `config` prints it, with `$` doubled so that it loads again.
+pub fn render_yaml(model: &Model) -> String {
+    escaped(&serde_yaml::to_string(model).expect("a model has text keys only"))
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+/// Returns the enabled services: `config --services`.
+pub fn services(model: &Model) -> Vec<&str> {
+    model.services.keys().map(ServiceName::as_str).collect()
+}
+
+/// Returns the keys of volumes: `config --volumes`.
+pub fn volumes(model: &Model) -> Vec<&str> {
+    model.volumes.keys().map(AsRef::as_ref).collect()
+}
+
+/// Returns the keys of networks: `config --networks`.
+pub fn networks(model: &Model) -> Vec<&str> {
+    model.networks.keys().map(AsRef::as_ref).collect()
+}
+
+/// Returns the images: `config --images`.
+pub fn images(model: &Model) -> BTreeSet<&str> {
+    model.services.values().filter_map(|service| service.image.as_deref()).collect()
+}
+
+/// Returns the hash of what a service's containers are made from: `config --hash`.
+///
+/// As in Docker Compose a change of `depends_on`, `profiles`, `pull_policy`, `scale` or `deploy.replicas` leaves it as
+/// it is. The value itself is orch's own: Docker Compose hashes the printed form of its Go structures.
+pub fn hash(service: &Service) -> String {
+    let mut service = service.clone();
+    service.depends_on.clear();
+    service.profiles.clear();
+    service.pull_policy = None;
+    service.scale = None;
+    if let Some(deploy) = &mut service.deploy {
+        deploy.replicas = None;
+    }
+    let json = serde_json::to_vec(&service).expect("a service has text keys only");
+    Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A variable that a file asks for: `config --variables`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct VariableUse {
+    /// Name.
+    pub name: String,
+    /// `${NAME:?…}`.
+    pub required: bool,
+    /// `${NAME:-DEFAULT}`.
+    pub default: Option<String>,
+    /// `${NAME:+REPLACEMENT}`.
+    pub alternate: Option<String>,
+}
+
+/// The variables of all values, each once, by name.
+pub(super) fn variables(documents: &[Node]) -> Vec<VariableUse> {
+    let mut found = BTreeMap::new();
+    for document in documents {
+        visit(document, &mut found);
+    }
+    found.into_values().collect()
+}
+
+fn visit(node: &Node, found: &mut BTreeMap<String, VariableUse>) {
+    match &node.value {
+        Value::Str(text) if text.contains('$') => {
+            if let Ok(parts) = interpolate::parse(text) {
+                collect(&parts, text, found);
+            }
+        }
+        Value::Seq(items) => items.iter().for_each(|item| visit(item, found)),
+        Value::Map(map) => map.values().for_each(|entry| visit(&entry.node, found)),
+        _ => {}
+    }
+}
+
+fn collect(parts: &[Part], text: &str, found: &mut BTreeMap<String, VariableUse>) {
+    for part in parts {
+        let Part::Variable(variable) = part else { continue };
+        let known = found.entry(variable.name.clone()).or_default();
+        known.name.clone_from(&variable.name);
+        let Some(operator) = &variable.operator else { continue };
+        let length = variable.name.len() + usize::from(operator.colon) + 3;
+        let word = text.get(variable.range.start + length..variable.range.end - 1).unwrap_or_default().to_owned();
+        match operator.kind {
+            OperatorKind::Default => known.default = Some(word),
+            OperatorKind::Required => known.required = true,
+            OperatorKind::Replacement => known.alternate = Some(word),
+        }
+        collect(&operator.word, text, found);
+    }
+}
