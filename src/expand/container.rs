@@ -15,6 +15,8 @@ impl Part<'_, '_> {
             // Elsewhere: replicas, order, placement, names, ports, files, policy.
             attach: _,
             depends_on: _,
+            // Read into `environment` by `load`.
+            env_file: _,
             expose: _,
             links: _,
             mac_address: _,
