@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,11 +31,19 @@ pub struct ToolError {
     pub message: String,
 }
 
-/// Runs programs of one host.
+/// Runs programs of one host and reaches its files.
 #[derive(Debug, Clone)]
 pub struct HostTools {
-    /// The host's mount namespace; `None`: we are in it.
-    mounts: Option<Arc<OwnedFd>>,
+    /// How to get to the host's mounts; `None`: we see them.
+    elsewhere: Option<Elsewhere>,
+}
+
+#[derive(Debug, Clone)]
+struct Elsewhere {
+    /// Its mount namespace.
+    mounts: Arc<OwnedFd>,
+    /// A path that leads to its root directory.
+    root: PathBuf,
 }
 
 impl HostTools {
@@ -43,18 +52,28 @@ impl HostTools {
     /// # Errors
     /// When the host's namespaces cannot be seen: no `--pid host`, or a capability is missing.
     pub fn of_host() -> io::Result<Self> {
-        let mounts = OwnedFd::from(File::open("/proc/1/ns/mnt")?);
-        Ok(Self { mounts: Some(Arc::new(mounts)) })
+        Self::of(Path::new("/proc/1"))
+    }
+
+    /// Returns the tools of what the process or thread with this directory in `/proc` sees.
+    pub(super) fn of(process: &Path) -> io::Result<Self> {
+        let mounts = Arc::new(OwnedFd::from(File::open(process.join("ns/mnt"))?));
+        Ok(Self { elsewhere: Some(Elsewhere { mounts, root: process.join("root") }) })
     }
 
     /// Returns the tools of where this process runs itself.
     pub fn here() -> Self {
-        Self { mounts: None }
+        Self { elsewhere: None }
     }
 
-    /// Says whether the host's files are others than those that this process sees.
-    pub fn elsewhere(&self) -> bool {
-        self.mounts.is_some()
+    /// Returns where this process finds the host's `path`, also what was mounted there after this process started.
+    ///
+    /// Absolute links on the way lead to our own files instead: use it for paths without any.
+    pub fn reach(&self, path: &Path) -> PathBuf {
+        match &self.elsewhere {
+            None => path.to_owned(),
+            Some(Elsewhere { root, .. }) => root.join(path.strip_prefix("/").unwrap_or(path)),
+        }
     }
 
     /// Runs a program with `input` and returns what it printed.
@@ -102,7 +121,7 @@ impl HostTools {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        if let Some(mounts) = self.mounts.clone() {
+        if let Some(Elsewhere { mounts, .. }) = self.elsewhere.clone() {
             enter(&mut command, mounts);
         }
         command
@@ -145,8 +164,7 @@ mod tests {
         // This thread, with mounts of its own, stands for the agent; the process that it is of stands for the host.
         crate::host::namespace::in_new_host(async || {
             let mark = tempfile::tempdir().expect("a directory");
-            let host =
-                HostTools { mounts: Some(Arc::new(OwnedFd::from(File::open("/proc/self/ns/mnt").expect("ours")))) };
+            let host = HostTools::of(Path::new("/proc/self")).expect("ours");
             let here = HostTools::here();
             let path = mark.path().display().to_string();
             here.run("mount", &["-t", "tmpfs", "tmpfs", &path], "").await.expect("mounted");
