@@ -12,6 +12,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::engine_process::engine_process;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -52,7 +53,8 @@ impl HostTools {
     /// # Errors
     /// When the host's namespaces cannot be seen: no `--pid host`, or a capability is missing.
     pub fn of_host() -> io::Result<Self> {
-        Self::of(Path::new("/proc/1"))
+        // Process 1 of some virtual machines lets nobody look at it; the engine sees the same mounts.
+        Self::of(Path::new("/proc/1")).or_else(|error| Self::of(&engine_process().map_err(|_| error)?))
     }
 
     /// Returns the tools of what the process or thread with this directory in `/proc` sees.
