@@ -27,6 +27,7 @@ pub mod transport;
 // Shells: they wire, they do not decide.
 pub mod agent;
 pub mod cli;
+pub mod controller;
 pub mod demo;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -1,1 +1,72 @@
-//! Fakes and builders.
+//! Builders of values that many tests need. Behind feature `testing`, on for our own tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::graph::{Container, EndpointMode, Graph, NetworkMode, Placement, PullPolicy, Restart, Scale, Service};
+use crate::ids::{ProjectName, ServiceName};
+use crate::plan::{ContainerState, Health, ObservedContainer};
+
+/// Returns a graph of services that want one replica each and nothing else.
+///
+/// # Panics
+/// On names that are not valid.
+pub fn graph(project: &str, services: &[&str]) -> Graph {
+    Graph {
+        project: ProjectName::new(project).expect("a project name"),
+        working_dir: "/project".into(),
+        config_files: vec!["/project/compose.yaml".into()],
+        services: services.iter().map(|name| (ServiceName::new(*name).expect("a service name"), service())).collect(),
+        networks: BTreeMap::new(),
+        volumes: BTreeMap::new(),
+        disabled: BTreeSet::new(),
+        files: BTreeMap::new(),
+    }
+}
+
+/// Returns a service with one replica of a container that says nothing but its image.
+pub fn service() -> Service {
+    Service {
+        scale: Scale::Replicas(1),
+        container: Container { image: "app".into(), ..Container::default() },
+        network: NetworkMode::Networks(Vec::new()),
+        depends_on: Vec::new(),
+        links: Vec::new(),
+        ports: Vec::new(),
+        expose: Vec::new(),
+        restart: Restart::Unset,
+        placement: Placement::default(),
+        endpoint_mode: EndpointMode::Vip,
+        stop_grace: Duration::from_secs(10),
+        attach: true,
+        pull: PullPolicy::Missing,
+        spec_hash: "spec".into(),
+    }
+}
+
+/// Returns a running container of replica `number` without a health check.
+///
+/// # Panics
+/// On names that are not valid.
+pub fn container(project: &str, service: &str, number: u32) -> ObservedContainer {
+    ObservedContainer {
+        id: format!("{project}-{service}-{number}-id"),
+        name: format!("{project}-{service}-{number}"),
+        project: Some(ProjectName::new(project).expect("a project name")),
+        service: Some(ServiceName::new(service).expect("a service name")),
+        number: Some(number),
+        oneoff: false,
+        spec_hash: Some("spec".into()),
+        generation: Some(1),
+        image_id: "image".into(),
+        state: ContainerState::Running { health: Health::None },
+        created_at: String::new(),
+        started_at: "2026-01-01T00:00:00Z".into(),
+        finished_at: String::new(),
+        command: String::new(),
+        networks: BTreeMap::new(),
+        network_mode: String::new(),
+        volumes: BTreeMap::new(),
+        labels: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,80 @@
+//! What the rest of the host has already: subnets, routes, ports. Read before a desired state is computed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+
+use ipnet::Ipv4Net;
+
+use crate::graph::Protocol;
+use crate::host::network::HostNetworkError;
+use crate::ids::ProjectName;
+use crate::net::addr::{Pool, PortCandidate};
+use crate::plan::desired::PublishedPort;
+
+use super::shared::Shared;
+
+/// Network prefix of the pool's subnets: a VIP slice and fifteen hosts' slices of /24.
+const POOL_PREFIX: u8 = 20;
+
+/// What others have.
+pub struct Inputs {
+    /// Subnets that a new network must not overlap.
+    pub taken: Vec<Ipv4Net>,
+    /// Ports that other projects publish.
+    pub published_elsewhere: Vec<(ProjectName, PublishedPort)>,
+    /// Where new subnets come from.
+    pub pool: Pool,
+}
+
+/// Reads what others than `project` have on this host.
+///
+/// # Errors
+/// What the kernel says.
+pub async fn inputs(shared: &Shared, project: &ProjectName) -> Result<Inputs, HostNetworkError> {
+    let mut own = Vec::new();
+    let mut taken = Vec::new();
+    let mut published_elsewhere = Vec::new();
+    for record in shared.desired() {
+        let Some(desired) = record.desired.as_ref() else { continue };
+        let subnets = desired.addresses.networks.values().map(|network| network.subnet);
+        if &desired.graph.project == project {
+            own.extend(subnets);
+        } else {
+            taken.extend(subnets);
+            let ports = desired.addresses.ports.iter().cloned();
+            published_elsewhere.extend(ports.map(|port| (desired.graph.project.clone(), port)));
+        }
+    }
+    let observed = shared.informer.observed(None);
+    let networks = observed.hosts.values().flat_map(|host| host.networks.values());
+    for network in networks {
+        let ours = network.labels.get(crate::engine::label::PROJECT).is_some_and(|owner| owner == project.as_str());
+        match network.subnet {
+            Some(subnet) if ours => own.push(subnet),
+            Some(subnet) => taken.push(subnet),
+            None => {}
+        }
+    }
+    taken.extend(shared.dataplane.routes().await?);
+    taken.retain(|subnet| !own.iter().any(|one| one.contains(subnet)));
+    let pool = Pool { range: shared.options.subnet_pool, network_prefix: POOL_PREFIX };
+    Ok(Inputs { taken, published_elsewhere, pool })
+}
+
+/// Returns whether a listener could be opened there now.
+pub fn port_free(candidate: &PortCandidate) -> bool {
+    let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let addresses = candidate.host_ip.map_or_else(|| any.to_vec(), |ip| vec![ip]);
+    addresses.into_iter().all(|address| {
+        let socket = SocketAddr::new(address, candidate.port);
+        let result = match candidate.protocol {
+            Protocol::Udp => UdpSocket::bind(socket).map(drop),
+            Protocol::Tcp | Protocol::Sctp => TcpListener::bind(socket).map(drop),
+        };
+        // No IPv6 on this host is no reason against an IPv4 port.
+        result.is_ok_and(|()| true) || (address.is_ipv6() && !ipv6_exists())
+    })
+}
+
+fn ipv6_exists() -> bool {
+    UdpSocket::bind(SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0)).is_ok()
+}

@@ -1,0 +1,318 @@
+//! Names, virtual addresses and the load balancer of this host, kept in agreement with all projects.
+//!
+//! Two speeds: tables of names and endpoints are made anew and swapped at every change of the picture; listeners,
+//! rules and addresses are compared when networks change, and every few seconds because others may touch them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ipnet::Ipv4Net;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::graph::Protocol;
+use crate::host::network::{BridgeSpec, HostNetwork, HostNetworkError, HostNetworkSpec, OpenPort};
+use crate::ids::ProjectName;
+use crate::lb::table::{Draining, LbTable, NetworkId, PublishedKey};
+use crate::lb::{Balancer, BindError};
+use crate::net::dns::{DnsListener, DnsServer, Upstreams};
+use crate::net::names::NameTable;
+use crate::plan::{Observed, ProjectView};
+
+use super::shared::{Record, Shared};
+
+/// How often rules and addresses are checked although nothing asked for it: a flushed firewall is mended within this.
+const CHECK: Duration = Duration::from_secs(2);
+
+/// Names, addresses and load balancer of one host.
+pub struct Dataplane {
+    names: Arc<ArcSwap<NameTable>>,
+    dns: DnsServer,
+    balancer: Balancer,
+    host_network: Arc<dyn HostNetwork>,
+    version: AtomicU64,
+    draining: Mutex<BTreeMap<ProjectName, Draining>>,
+    /// Also the lock under which listeners and rules change.
+    listening: tokio::sync::Mutex<Listening>,
+    problems: Mutex<Vec<String>>,
+    /// Published ports that nobody listens on, with the reason.
+    unbound: Mutex<BTreeMap<PublishedKey, String>>,
+}
+
+#[derive(Default)]
+struct Listening {
+    networks: BTreeMap<NetworkId, NetworkListener>,
+    /// What rules and addresses were last set to.
+    applied: Option<HostNetworkSpec>,
+}
+
+struct NetworkListener {
+    gateway: Ipv4Addr,
+    lb_port: u16,
+    dns: DnsListener,
+}
+
+/// A network of a project that is there on this host.
+struct LiveNetwork {
+    id: NetworkId,
+    bridge: String,
+    gateway: Ipv4Addr,
+    vips: Ipv4Net,
+    addresses: Vec<Ipv4Addr>,
+}
+
+impl Dataplane {
+    /// Puts the parts together; nothing listens yet.
+    pub fn new(
+        names: Arc<ArcSwap<NameTable>>,
+        dns: DnsServer,
+        balancer: Balancer,
+        host_network: Arc<dyn HostNetwork>,
+    ) -> Self {
+        Self {
+            names,
+            dns,
+            balancer,
+            host_network,
+            version: AtomicU64::new(1),
+            draining: Mutex::default(),
+            listening: tokio::sync::Mutex::default(),
+            problems: Mutex::default(),
+            unbound: Mutex::default(),
+        }
+    }
+
+    /// Follows the picture of the engine until stopped. Started by `wire` only.
+    pub async fn run(self: Arc<Self>, shared: Arc<Shared>, stop: CancellationToken) {
+        let mut pictures = shared.informer.subscribe();
+        let mut check = tokio::time::interval(CHECK);
+        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = pictures.changed() => {
+                    if changed.is_err() { return; }
+                    self.refresh_tables(&shared);
+                    self.ensure_if_changed(&shared).await;
+                }
+                _ = check.tick() => {
+                    self.dns.set_upstreams(host_resolvers());
+                    drop(self.ensure_host(&shared).await);
+                }
+            }
+        }
+    }
+
+    /// Makes the tables of names and endpoints anew and swaps them in. Never waits.
+    pub fn refresh_tables(&self, shared: &Shared) {
+        let records = shared.desired();
+        let observed = shared.informer.observed(None);
+        let views = views(&records, &observed);
+        let version = self.version.fetch_add(1, Ordering::Relaxed);
+        self.names.store(Arc::new(NameTable::build(version, &views)));
+        let draining: Draining = self.lock_draining().values().flatten().cloned().collect();
+        let unbound = self.balancer.set_table(&LbTable::build(version, &views, &draining));
+        self.note_unbound(unbound);
+    }
+
+    /// Compares listeners, rules and addresses with what all projects need, and mends what differs.
+    ///
+    /// # Errors
+    /// What the host refused; also kept for [`Dataplane::problems`].
+    pub async fn ensure_host(&self, shared: &Shared) -> Result<(), HostNetworkError> {
+        let mut listening = self.listening.lock().await;
+        let (spec, mut problems) = self.listen(shared, &mut listening);
+        let result = self.host_network.ensure(&spec).await;
+        match &result {
+            Ok(mended) => {
+                let changed = listening.applied.as_ref() != Some(&spec);
+                if !changed && !mended.is_empty() {
+                    tracing::warn!(?mended, "somebody changed orch's rules or addresses");
+                }
+                listening.applied = Some(spec);
+            }
+            Err(error) => {
+                listening.applied = None;
+                problems.push(error.to_string());
+            }
+        }
+        // A port that was taken may be free now.
+        self.note_unbound(self.balancer.sync_published());
+        problems.extend(self.published_problems().into_iter().map(|(key, problem)| {
+            let address = key.host_ip.map_or_else(|| "all addresses".to_owned(), |ip| ip.to_string());
+            format!("port {} on {address} cannot be published: {problem}", key.port)
+        }));
+        *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problems;
+        result.map(drop)
+    }
+
+    /// Like [`Dataplane::ensure_host`], but only when networks or ports differ from what was set last.
+    async fn ensure_if_changed(&self, shared: &Shared) {
+        let changed = {
+            let mut listening = self.listening.lock().await;
+            let (spec, _) = self.listen(shared, &mut listening);
+            listening.applied.as_ref() != Some(&spec)
+        };
+        if changed && let Err(error) = self.ensure_host(shared).await {
+            tracing::warn!(%error, "cannot set rules and addresses");
+        }
+    }
+
+    /// Takes a container out of the tables and waits for its connections to end, at most for `deadline`.
+    pub async fn drain(&self, shared: &Shared, project: &ProjectName, container: &str, deadline: Duration) {
+        self.stop_sending(shared, project, container);
+        self.balancer.drain(container, Instant::now() + deadline).await;
+    }
+
+    /// Takes a container out of the tables.
+    pub fn stop_sending(&self, shared: &Shared, project: &ProjectName, container: &str) {
+        self.lock_draining().entry(project.clone()).or_default().insert(container.to_owned());
+        self.refresh_tables(shared);
+    }
+
+    /// Puts containers of a project back that are in nobody's plan to stop any more.
+    pub fn keep_draining(&self, project: &ProjectName, wanted: &BTreeSet<String>) {
+        let mut draining = self.lock_draining();
+        if let Some(containers) = draining.get_mut(project) {
+            containers.retain(|id| wanted.contains(id));
+            if containers.is_empty() {
+                draining.remove(project);
+            }
+        }
+    }
+
+    /// Returns what is wrong with listeners, rules or addresses now.
+    pub fn problems(&self) -> Vec<String> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns why a published port is not listened on, by port.
+    pub fn published_problems(&self) -> BTreeMap<PublishedKey, String> {
+        self.unbound.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns the destinations that this host has routes to.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn routes(&self) -> Result<Vec<Ipv4Net>, HostNetworkError> {
+        self.host_network.routes().await
+    }
+
+    /// Closes everything and removes rules and addresses.
+    ///
+    /// # Errors
+    /// What the host refused.
+    pub async fn remove_all(&self) -> Result<(), HostNetworkError> {
+        let mut listening = self.listening.lock().await;
+        self.note_unbound(self.balancer.set_table(&LbTable::default()));
+        for (id, _) in std::mem::take(&mut listening.networks) {
+            self.balancer.remove_vip_listener(&id);
+        }
+        listening.applied = None;
+        self.host_network.remove_all().await
+    }
+
+    /// Opens listeners for networks that are new and closes those of networks that are gone.
+    fn listen(&self, shared: &Shared, listening: &mut Listening) -> (HostNetworkSpec, Vec<String>) {
+        let records = shared.desired();
+        let observed = shared.informer.observed(None);
+        let live = live_networks(&records, &observed);
+        let mut problems = Vec::new();
+        let wanted: BTreeMap<&NetworkId, Ipv4Addr> =
+            live.iter().map(|network| (&network.id, network.gateway)).collect();
+        listening.networks.retain(|id, listener| {
+            let keep = wanted.get(id) == Some(&listener.gateway);
+            if !keep {
+                self.balancer.remove_vip_listener(id);
+            }
+            keep
+        });
+        let mut bridges = Vec::new();
+        for network in live {
+            match self.listener(&network, listening) {
+                Ok((lb_port, dns_port)) => bridges.push(BridgeSpec {
+                    bridge: network.bridge,
+                    gateway: network.gateway,
+                    vips: network.vips,
+                    addresses: network.addresses,
+                    lb_port,
+                    dns_port,
+                }),
+                Err(error) => problems.push(format!(
+                    "cannot listen for network `{}` of `{}` at {}: {error}",
+                    network.id.network, network.id.project, network.gateway
+                )),
+            }
+        }
+        (HostNetworkSpec { bridges, published: open_ports(&records) }, problems)
+    }
+
+    fn listener(&self, network: &LiveNetwork, listening: &mut Listening) -> std::io::Result<(u16, u16)> {
+        if let Some(listener) = listening.networks.get(&network.id) {
+            return Ok((listener.lb_port, listener.dns.address().port()));
+        }
+        let dns = self.dns.listen(network.gateway, None)?;
+        let lb_port = self.balancer.add_vip_listener(network.id.clone(), network.gateway, None)?;
+        let ports = (lb_port, dns.address().port());
+        listening.networks.insert(network.id.clone(), NetworkListener { gateway: network.gateway, lb_port, dns });
+        Ok(ports)
+    }
+
+    fn note_unbound(&self, unbound: BTreeMap<PublishedKey, BindError>) {
+        let problems = unbound.into_iter().map(|(key, error)| (key, error.source.to_string())).collect();
+        *self.unbound.lock().unwrap_or_else(PoisonError::into_inner) = problems;
+    }
+
+    fn lock_draining(&self) -> std::sync::MutexGuard<'_, BTreeMap<ProjectName, Draining>> {
+        self.draining.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads the host's resolvers, which may change while the agent runs: its own container has a copy of the file only.
+fn host_resolvers() -> Upstreams {
+    let read = std::fs::read_to_string("/proc/1/root/etc/resolv.conf");
+    let text = read.or_else(|_| std::fs::read_to_string("/etc/resolv.conf")).unwrap_or_default();
+    Upstreams::from_resolv_conf(&text)
+}
+
+fn views<'a>(records: &'a [Arc<Record>], observed: &'a Observed) -> Vec<ProjectView<'a>> {
+    let desired = records.iter().filter_map(|record| record.desired.as_ref());
+    desired.map(|desired| ProjectView { desired, observed }).collect()
+}
+
+/// The projects' networks that exist on this host as orch made them.
+fn live_networks(records: &[Arc<Record>], observed: &Observed) -> Vec<LiveNetwork> {
+    let mut live = Vec::new();
+    for desired in records.iter().filter_map(|record| record.desired.as_ref()) {
+        for (key, addresses) in &desired.addresses.networks {
+            let Some(name) = desired.graph.networks.get(key).map(|network| &network.name) else { continue };
+            let seen = observed.hosts.values().find_map(|host| host.networks.get(name));
+            let Some(seen) = seen.filter(|seen| seen.subnet == Some(addresses.subnet)) else { continue };
+            live.push(LiveNetwork {
+                id: NetworkId { project: desired.graph.project.clone(), network: key.clone() },
+                bridge: seen.bridge.clone(),
+                gateway: addresses.gateway,
+                vips: addresses.vips,
+                addresses: addresses.services.values().copied().collect(),
+            });
+        }
+    }
+    live
+}
+
+fn open_ports(records: &[Arc<Record>]) -> Vec<OpenPort> {
+    let desired = records.iter().filter_map(|record| record.desired.as_ref());
+    let mut ports: Vec<OpenPort> = desired
+        .flat_map(|desired| &desired.addresses.ports)
+        .filter(|port| port.protocol == Protocol::Tcp)
+        .map(|port| OpenPort { host_ip: port.host_ip, port: port.published, protocol: port.protocol })
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}

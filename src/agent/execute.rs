@@ -1,0 +1,300 @@
+//! Runs one step of a plan against the engine and brings the result into the agent's picture. Decides nothing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::api::types::{ObjectState, Progress};
+use crate::graph::{NetworkMode, Service};
+use crate::host::files::Resolv;
+use crate::ids::{PodId, ProjectName};
+use crate::plan::{Desired, ObservedContainer, Step};
+use crate::store::Write;
+
+use super::shared::{ProjectHandle, Record, Shared, project_key};
+use super::spec::{self, HostParts};
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done, or there was nothing to do.
+    Done,
+    /// Not done; the reason for the reader.
+    Failed(String),
+}
+
+/// Returns the engine object that a step changes: two steps of one object never run at the same time.
+pub fn object(step: &Step, desired: Option<&Desired>) -> String {
+    let network = |key| desired.and_then(|d| d.graph.networks.get(key)).map(|network| network.name.clone());
+    let volume = |key| desired.and_then(|d| d.graph.volumes.get(key)).map(|volume| volume.name.clone());
+    match step {
+        Step::CreateNetwork { network: key } => format!("Network {}", network(key).unwrap_or_else(|| key.to_string())),
+        Step::RemoveNetwork { name } => format!("Network {name}"),
+        Step::CreateVolume { volume: key } => format!("Volume {}", volume(key).unwrap_or_else(|| key.to_string())),
+        Step::RemoveVolume { name } => format!("Volume {name}"),
+        Step::CreateContainer { name, .. }
+        | Step::StartContainer { name, .. }
+        | Step::StopContainer { name, .. }
+        | Step::RemoveContainer { name, .. }
+        | Step::Unpause { name, .. } => format!("Container {name}"),
+        Step::Drain { id, .. } => format!("Drain {id}"),
+    }
+}
+
+/// The words for a step: under way, and done.
+fn words(step: &Step) -> Option<(&'static str, &'static str)> {
+    match step {
+        Step::CreateNetwork { .. } | Step::CreateVolume { .. } | Step::CreateContainer { replaces: None, .. } => {
+            Some(("Creating", "Created"))
+        }
+        Step::CreateContainer { replaces: Some(_), .. } => Some(("Recreate", "Recreated")),
+        Step::StartContainer { .. } | Step::Unpause { .. } => Some(("Starting", "Started")),
+        Step::StopContainer { .. } => Some(("Stopping", "Stopped")),
+        Step::RemoveContainer { .. } | Step::RemoveNetwork { .. } | Step::RemoveVolume { .. } => {
+            Some(("Removing", "Removed"))
+        }
+        Step::Drain { .. } => None,
+    }
+}
+
+/// Runs a step, tells progress, and leaves the picture of the engine as the step made it.
+pub async fn run(shared: &Shared, handle: &ProjectHandle, record: &Record, step: &Step) -> Outcome {
+    let object = object(step, record.desired.as_ref());
+    let tell = |status: &str, state, detail| {
+        let (kind, name) = object.split_once(' ').unwrap_or(("Container", &object));
+        let event = Progress::Object {
+            kind: kind.into(),
+            name: name.into(),
+            host: shared.host().clone(),
+            status: status.into(),
+            state,
+            detail,
+        };
+        // Nobody listens most of the time.
+        drop(handle.progress.send(event));
+    };
+    let words = words(step);
+    if let Some((working, _)) = words {
+        tell(working, ObjectState::Working, None);
+    }
+    match act(shared, handle, record, step).await {
+        Ok(()) => {
+            if let Some((_, done)) = words {
+                tell(done, ObjectState::Done, None);
+            }
+            Outcome::Done
+        }
+        Err(message) => {
+            tell("Error", ObjectState::Error, Some(message.clone()));
+            Outcome::Failed(message)
+        }
+    }
+}
+
+async fn act(shared: &Shared, handle: &ProjectHandle, record: &Record, step: &Step) -> Result<(), String> {
+    let engine = &shared.engine;
+    let informer = &shared.informer;
+    match step {
+        Step::CreateNetwork { network } => {
+            let desired = desired(record)?;
+            let spec = spec::network(desired, network).ok_or_else(|| format!("network `{network}` is not orch's"))?;
+            engine.ensure_network(&spec).await.map_err(text)?;
+            informer.refresh_resources().await.map_err(text)?;
+            // Rules and addresses first: what starts on the network needs its names at once.
+            shared.dataplane.ensure_host(shared).await.map_err(text)
+        }
+        Step::RemoveNetwork { name } => {
+            engine.remove_network(name).await.map_err(text)?;
+            informer.refresh_resources().await.map_err(text)
+        }
+        Step::CreateVolume { volume } => {
+            let desired = desired(record)?;
+            let spec = spec::volume(desired, volume).ok_or_else(|| format!("volume `{volume}` is not orch's"))?;
+            engine.ensure_volume(&spec).await.map_err(text)?;
+            informer.refresh_resources().await.map_err(text)
+        }
+        Step::RemoveVolume { name } => {
+            engine.remove_volume(name).await.map_err(text)?;
+            informer.refresh_resources().await.map_err(text)
+        }
+        Step::CreateContainer { pod, name, replaces } => {
+            create(shared, desired(record)?, pod, name, replaces.as_deref()).await
+        }
+        Step::StartContainer { pod, name } => {
+            // The desired state may have lost the pod's files to a reboot (secrets live in memory).
+            files_of(shared, desired(record)?, pod).await?;
+            let started = engine.start_container(name).await.map_err(text)?;
+            informer.put(started);
+            Ok(())
+        }
+        Step::Drain { id, deadline, .. } => {
+            shared.dataplane.drain(shared, &handle.name, id, *deadline).await;
+            Ok(())
+        }
+        Step::StopContainer { id, grace, .. } => {
+            shared.dataplane.stop_sending(shared, &handle.name, id);
+            engine.stop_container(id, *grace).await.map_err(text)?;
+            informer.refresh(id).await.map_err(text)
+        }
+        Step::RemoveContainer { id, volumes, .. } => {
+            remember_anonymous_volumes(shared, record, id, *volumes).await?;
+            engine.remove_container(id, *volumes).await.map_err(text)?;
+            informer.remove(id);
+            Ok(())
+        }
+        Step::Unpause { id, .. } => {
+            engine.unpause_container(id).await.map_err(text)?;
+            informer.refresh(id).await.map_err(text)
+        }
+    }
+}
+
+fn desired(record: &Record) -> Result<&Desired, String> {
+    record.desired.as_ref().ok_or_else(|| "the project has no desired state".to_owned())
+}
+
+/// An engine error with its causes on one line.
+fn text(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+async fn create(
+    shared: &Shared,
+    desired: &Desired,
+    pod: &PodId,
+    name: &str,
+    replaces: Option<&str>,
+) -> Result<(), String> {
+    let service = desired.graph.services.get(&pod.service).ok_or_else(|| format!("no service `{}`", pod.service))?;
+    let reference = &service.container.image;
+    let Some(image) = shared.engine.image_id(reference).await.map_err(text)? else {
+        let host = shared.host();
+        return Err(format!("image `{reference}` is not on host `{host}` any more; `orch up` pulls it again"));
+    };
+    let resolv_conf = resolv_conf_of(shared, desired, service).await?;
+    let observed = shared.informer.observed(Some(&desired.graph.project));
+    let owner = namespace_owner(&observed.hosts, desired, pod, service);
+    let parts = HostParts {
+        image: &image,
+        resolv_conf: resolv_conf.as_deref(),
+        files: files_of(shared, desired, pod).await?,
+        carried_volumes: carried_volumes(shared, desired, pod, replaces).await?,
+        namespace_owner: owner.as_deref(),
+    };
+    let spec = spec::container(desired, pod, name, &parts).ok_or_else(|| format!("pod `{pod}` is not desired"))?;
+    let id = shared.engine.create_container(&spec).await.map_err(text)?;
+    shared.informer.refresh(&id).await.map_err(text)
+}
+
+/// Finds the container whose network namespace the pod shares: the replica with the same number.
+fn namespace_owner(
+    hosts: &BTreeMap<crate::ids::HostName, crate::plan::ObservedHost>,
+    desired: &Desired,
+    pod: &PodId,
+    service: &Service,
+) -> Option<String> {
+    let NetworkMode::Service(owner) = &service.network else { return None };
+    let wanted = PodId::new(owner.clone(), pod.number);
+    let name = desired.graph.container_name(&wanted);
+    let containers = hosts.values().flat_map(|host| host.containers.values());
+    let found: Option<&ObservedContainer> =
+        containers.filter(|container| container.pod().as_ref() == Some(&wanted)).max_by_key(|one| one.name == name);
+    found.map(|container| container.id.clone())
+}
+
+async fn resolv_conf_of(shared: &Shared, desired: &Desired, service: &Service) -> Result<Option<PathBuf>, String> {
+    let NetworkMode::Networks(attachments) = &service.network else { return Ok(None) };
+    let gateway = attachments
+        .iter()
+        .find_map(|attachment| desired.addresses.networks.get(&attachment.network))
+        .map(|addresses| addresses.gateway);
+    let Some(gateway) = gateway else { return Ok(None) };
+    let resolv =
+        Resolv { gateway, search: service.container.dns_search.clone(), options: service.container.dns_opt.clone() };
+    let _one_at_a_time = shared.writing_files.lock().await;
+    shared.files.ensure_resolv(&desired.graph.project, &resolv).await.map(Some).map_err(text)
+}
+
+/// Puts the pod's configs and secrets on the host. Returns their paths by target.
+async fn files_of(shared: &Shared, desired: &Desired, pod: &PodId) -> Result<BTreeMap<String, PathBuf>, String> {
+    let Some(service) = desired.graph.services.get(&pod.service) else { return Ok(BTreeMap::new()) };
+    let _one_at_a_time = shared.writing_files.lock().await;
+    let mut paths = BTreeMap::new();
+    for mount in &service.container.files {
+        let content =
+            desired.graph.files.get(&mount.hash).ok_or_else(|| format!("content of {} is lost", mount.target))?;
+        let path = shared.files.ensure_file(&desired.graph.project, mount, content).await.map_err(text)?;
+        paths.insert(mount.target.clone(), path);
+    }
+    Ok(paths)
+}
+
+fn carried_key(project: &ProjectName, pod: &PodId) -> String {
+    format!("carried/{project}/{pod}")
+}
+
+/// Writes down a container's anonymous volumes before it goes, so that its successor gets them even if the agent ends
+/// in between.
+async fn remember_anonymous_volumes(shared: &Shared, record: &Record, id: &str, drop_them: bool) -> Result<(), String> {
+    let Some(desired) = record.running() else { return Ok(()) };
+    let observed = shared.informer.observed(Some(&desired.graph.project));
+    let Some(container) = observed.hosts.values().find_map(|host| host.containers.get(id)) else { return Ok(()) };
+    let Some(pod) = container.pod().filter(|pod| desired.assignments.pods.contains_key(pod)) else { return Ok(()) };
+    let anonymous = anonymous_volumes(desired, container);
+    if drop_them || anonymous.is_empty() {
+        return Ok(());
+    }
+    let value = serde_json::to_vec(&anonymous).map_err(text)?;
+    let write = Write::Put { key: carried_key(&desired.graph.project, &pod), value, lease: None };
+    shared.store.transact(&[], &[write]).await.map(drop).map_err(text)
+}
+
+/// A container's volumes that no volume of the file names, by target.
+fn anonymous_volumes(desired: &Desired, container: &ObservedContainer) -> BTreeMap<String, String> {
+    let named = |name: &str| desired.graph.volumes.values().any(|volume| volume.name == name);
+    container
+        .volumes
+        .iter()
+        .filter(|(_, name)| !named(name))
+        .map(|(target, name)| (target.clone(), name.clone()))
+        .collect()
+}
+
+async fn carried_volumes(
+    shared: &Shared,
+    desired: &Desired,
+    pod: &PodId,
+    replaces: Option<&str>,
+) -> Result<BTreeMap<String, String>, String> {
+    let observed = shared.informer.observed(Some(&desired.graph.project));
+    let old = replaces.and_then(|id| observed.hosts.values().find_map(|host| host.containers.get(id)));
+    if let Some(old) = old {
+        return Ok(anonymous_volumes(desired, old));
+    }
+    let entry = shared.store.get(&carried_key(&desired.graph.project, pod)).await.map_err(text)?;
+    let carried: BTreeMap<String, String> =
+        entry.map(|entry| serde_json::from_slice(&entry.value)).transpose().map_err(text)?.unwrap_or_default();
+    let volumes =
+        observed.hosts.values().flat_map(|host| host.volumes.keys()).collect::<std::collections::BTreeSet<_>>();
+    Ok(carried.into_iter().filter(|(_, name)| volumes.contains(name)).collect())
+}
+
+/// Removes what is stored of a project that is gone from the engine: its record and its files.
+///
+/// # Errors
+/// The reason for the reader.
+pub async fn forget_project(shared: &Shared, project: &ProjectName) -> Result<(), String> {
+    let _one_at_a_time = shared.writing_files.lock().await;
+    shared.files.remove_project(project).await.map_err(text)?;
+    let writes = [Write::Delete(project_key(project)), Write::DeletePrefix(format!("carried/{project}/"))];
+    shared.store.transact(&[], &writes).await.map(drop).map_err(text)
+}

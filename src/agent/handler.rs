@@ -1,0 +1,319 @@
+//! What the agent answers on its socket: reads and writes records, follows loops; decides nothing itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::api::server::Handler;
+use crate::api::types::{
+    AgentInfo, ApiError, DownRequest, ErrorKind, Progress, ProjectStatus, ProjectSummary, StopRequest, UpRequest,
+};
+use crate::controller::{self, Request};
+use crate::ids::{PodId, ProjectName};
+use crate::place::HostFacts;
+use crate::plan::{Desired, Observed, Plan};
+use crate::store::{Compare, Outcome, Write};
+
+mod follow;
+mod status;
+
+use super::admission;
+use super::memory::Failures;
+use super::reconcile::plan_for;
+use super::shared::{Aim, Following, Record, Shared, project_key};
+use follow::Follow;
+use status::{addresses, pods, published, state_word, summary_of, unmoved};
+
+/// Progress lines that a slow client may fall behind before the agent waits for it.
+const STREAM_BACKLOG: usize = 256;
+
+/// The agent's side of the API.
+pub struct AgentHandler {
+    shared: Arc<Shared>,
+    started: Instant,
+    build: String,
+    uninstalled: tokio_util::sync::CancellationToken,
+}
+
+fn error(kind: ErrorKind, message: impl Into<String>) -> ApiError {
+    ApiError { message: message.into(), kind }
+}
+
+/// What an `up` would write, and what that means.
+struct Prepared {
+    record: Record,
+    plan: Plan,
+    /// Nothing would change and nothing is to do.
+    unchanged: bool,
+    /// Revision of the store's key now.
+    stored: Option<u64>,
+}
+
+impl AgentHandler {
+    /// Answers for `shared`; `build` is the content hash of the binary. `uninstalled` is cancelled when nothing of orch
+    /// may be touched any more.
+    pub fn new(shared: Arc<Shared>, build: String, uninstalled: tokio_util::sync::CancellationToken) -> Self {
+        Self { shared, started: Instant::now(), build, uninstalled }
+    }
+
+    async fn prepare(&self, project: &ProjectName, request: UpRequest) -> Result<Prepared, ApiError> {
+        let shared = &self.shared;
+        let entry = shared.store.get(&project_key(project)).await.map_err(internal)?;
+        let stored = entry.as_ref().map(|entry| entry.modified);
+        let record: Option<Record> =
+            entry.map(|entry| serde_json::from_slice(&entry.value)).transpose().map_err(internal)?;
+        let previous = record.as_ref().and_then(|record| record.desired.as_ref());
+        check_revision(&request, previous)?;
+        let images = request.graph.services.values().map(|service| service.container.image.as_str());
+        shared.informer.look_up_images(images).await.map_err(host_error)?;
+        let observed = shared.informer.observed(Some(project));
+        let inputs = admission::inputs(shared, project).await.map_err(host_error)?;
+        let hosts = BTreeMap::from([(shared.host().clone(), facts(shared, project))]);
+        let desired = controller::revise(
+            Request {
+                graph: request.graph,
+                options: &request.options,
+                previous,
+                observed: &observed,
+                hosts: &hosts,
+                taken: &inputs.taken,
+                published_elsewhere: &inputs.published_elsewhere,
+                pool: &inputs.pool,
+            },
+            &mut admission::port_free,
+        )
+        .map_err(|errors| error(ErrorKind::User, lines(&errors)))?;
+        let same = record.as_ref().is_some_and(|record| record.aim == Aim::Up)
+            && previous.is_some_and(|previous| controller::same_but_for_counters(previous, &desired));
+        let record = Record { aim: Aim::Up, desired: Some(desired) };
+        let memory = memory_for(shared, &record, &observed);
+        let plan = plan_for(project, &record, &observed, &memory);
+        let unchanged = same && plan.steps.is_empty() && plan.failures.is_empty();
+        Ok(Prepared { record, plan, unchanged, stored })
+    }
+
+    /// Writes a record, unless somebody else wrote one since, and tells the project's loop.
+    async fn write(&self, project: &ProjectName, record: Record, stored: Option<u64>) -> Result<Following, ApiError> {
+        let key = project_key(project);
+        let compare = stored.map_or_else(|| Compare::Absent(key.clone()), |at| Compare::Modified(key.clone(), at));
+        let value = serde_json::to_vec(&record).map_err(internal)?;
+        let outcome = self
+            .shared
+            .store
+            .transact(&[compare], &[Write::Put { key, value, lease: None }])
+            .await
+            .map_err(internal)?;
+        match outcome {
+            Outcome::Done(_) => Ok(self.shared.tell(project, record)),
+            Outcome::Conflict => Err(error(
+                ErrorKind::Conflict,
+                format!("somebody else changed `{project}` at the same time; try again"),
+            )),
+        }
+    }
+
+    /// Changes what is asked for a project without a new desired state, and follows it.
+    async fn aim(&self, project: ProjectName, aim: Aim) -> Result<mpsc::Receiver<Progress>, ApiError> {
+        let shared = &self.shared;
+        let guard = shared.admission.lock().await;
+        let entry = shared.store.get(&project_key(&project)).await.map_err(internal)?;
+        let stored = entry.as_ref().map(|entry| entry.modified);
+        let record: Option<Record> =
+            entry.map(|entry| serde_json::from_slice(&entry.value)).transpose().map_err(internal)?;
+        let desired = record.and_then(|record| record.desired);
+        let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
+        let observed = shared.informer.observed(Some(&project));
+        let record = Record { aim, desired };
+        if record.desired.is_none() && plan_for(&project, &record, &observed, &BTreeMap::new()).steps.is_empty() {
+            let message = format!("no resource found to remove for project \"{project}\"");
+            // The channel is empty and has room.
+            drop(sender.try_send(Progress::Note { message }));
+            drop(sender.try_send(Progress::Done { revision: 0 }));
+            return Ok(receiver);
+        }
+        let following = self.write(&project, record, stored).await?;
+        drop(guard);
+        shared.spawn(Follow::new(shared.clone(), following, false).run(sender));
+        Ok(receiver)
+    }
+}
+
+#[async_trait]
+impl Handler for AgentHandler {
+    async fn info(&self) -> Result<AgentInfo, ApiError> {
+        Ok(AgentInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            build: self.build.clone(),
+            host: self.shared.host().clone(),
+            engine: self.shared.engine_info.version.clone(),
+            uptime_secs: self.started.elapsed().as_secs(),
+            memory: super::process::resident_bytes(),
+            problems: self.shared.dataplane.problems(),
+        })
+    }
+
+    async fn projects(&self) -> Result<Vec<ProjectSummary>, ApiError> {
+        let observed = self.shared.informer.observed(None);
+        let mut summaries: BTreeMap<ProjectName, ProjectSummary> = BTreeMap::new();
+        for handle in self.shared.projects() {
+            let record = handle.record.borrow().clone();
+            let desired = record.as_ref().and_then(|record| record.desired.as_ref());
+            let summary = summary_of(&mut summaries, &handle.name);
+            summary.revision = desired.map(|desired| desired.revision);
+            summary.config_files = desired.map(|desired| desired.graph.config_files.clone()).unwrap_or_default();
+        }
+        for container in observed.hosts.values().flat_map(|host| host.containers.values()) {
+            let Some(project) = &container.project else { continue };
+            let summary = summary_of(&mut summaries, project);
+            *summary.states.entry(state_word(container.state).to_owned()).or_default() += 1;
+            if summary.config_files.is_empty()
+                && let Some(files) = container.labels.get(crate::engine::label::CONFIG_FILES)
+            {
+                summary.config_files = files.split(',').map(str::to_owned).collect();
+            }
+        }
+        Ok(summaries.into_values().collect())
+    }
+
+    async fn project(&self, project: &ProjectName) -> Result<ProjectStatus, ApiError> {
+        let shared = &self.shared;
+        let handle = shared.project(project);
+        let record = handle.as_ref().and_then(|handle| handle.record.borrow().clone());
+        let state = handle.map(|handle| handle.state.borrow().clone()).unwrap_or_default();
+        let observed = shared.informer.observed(Some(project));
+        let seen = observed.hosts.values().any(|host| !host.containers.is_empty());
+        if record.is_none() && !seen {
+            return Err(error(ErrorKind::NotFound, format!("no project `{project}`")));
+        }
+        let desired = record.as_ref().and_then(|record| record.desired.as_ref());
+        let mut failures = state.plan.as_ref().map(|plan| plan.failures.clone()).unwrap_or_default();
+        failures.extend(state.errors.iter().map(|(object, message)| format!("{object}: {message}")));
+        Ok(ProjectStatus {
+            name: project.clone(),
+            revision: desired.map_or(0, |desired| desired.revision),
+            pods: pods(desired, &observed, &state, shared.host()),
+            published: desired.map(|desired| published(shared, desired)).unwrap_or_default(),
+            addresses: desired.map(addresses).unwrap_or_default(),
+            failures,
+        })
+    }
+
+    async fn plan(&self, project: ProjectName, request: UpRequest) -> Result<Plan, ApiError> {
+        let _guard = self.shared.admission.lock().await;
+        self.prepare(&project, request).await.map(|prepared| prepared.plan)
+    }
+
+    async fn up(&self, project: ProjectName, request: UpRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
+        let shared = &self.shared;
+        let guard = shared.admission.lock().await;
+        let wait = request.wait;
+        let Prepared { record, plan, unchanged, stored } = self.prepare(&project, request).await?;
+        let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
+        let desired = record.desired.as_ref();
+        let revision = desired.map_or(0, |desired| desired.revision);
+        let running = desired.map(|desired| unmoved(desired, &plan, shared)).unwrap_or_default();
+        let following = match shared.follow(&project).filter(|_| unchanged) {
+            Some(following) => following,
+            None => self.write(&project, record, stored).await?,
+        };
+        drop(guard);
+        let follow = Follow::new(shared.clone(), following, wait);
+        let accepted = Progress::Accepted { revision, plan };
+        shared.spawn(async move {
+            for event in std::iter::once(accepted).chain(running) {
+                if sender.send(event).await.is_err() {
+                    return;
+                }
+            }
+            follow.run(sender).await;
+        });
+        Ok(receiver)
+    }
+
+    async fn down(&self, project: ProjectName, request: DownRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
+        self.aim(project, Aim::Down(request)).await
+    }
+
+    async fn stop(&self, project: ProjectName, request: StopRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
+        self.aim(project, Aim::Stopped(request)).await
+    }
+
+    async fn uninstall(&self) -> Result<(), ApiError> {
+        let projects = self.shared.projects();
+        if !projects.is_empty() {
+            let names: Vec<String> = projects.iter().map(|handle| format!("`{}`", handle.name)).collect();
+            let message = format!("{} still up: take down first (`orch -p NAME down`)", names.join(", "));
+            return Err(error(ErrorKind::Conflict, message));
+        }
+        self.uninstalled.cancel();
+        self.shared.dataplane.remove_all().await.map_err(host_error)?;
+        self.shared.files.remove_all().await.map_err(host_error)
+    }
+}
+
+fn check_revision(request: &UpRequest, previous: Option<&Desired>) -> Result<(), ApiError> {
+    let now = previous.map_or(0, |desired| desired.revision);
+    match request.expected_revision {
+        Some(expected) if expected != now => Err(error(
+            ErrorKind::Conflict,
+            format!(
+                "the project is at revision {now}, not {expected}: somebody else changed it; look at `orch plan` again"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn internal(cause: impl std::error::Error) -> ApiError {
+    error(ErrorKind::Internal, chain(&cause))
+}
+
+fn host_error(cause: impl std::error::Error) -> ApiError {
+    error(ErrorKind::Host, chain(&cause))
+}
+
+fn chain(cause: &dyn std::error::Error) -> String {
+    let mut text = cause.to_string();
+    let mut source = cause.source();
+    while let Some(next) = source {
+        text = format!("{text}: {next}");
+        source = next.source();
+    }
+    text
+}
+
+fn lines(errors: &[impl std::fmt::Display]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// This host as the placer sees it for one project.
+fn facts(shared: &Shared, project: &ProjectName) -> HostFacts {
+    let mut facts = shared.engine_info.facts.clone();
+    for record in shared.desired() {
+        let Some(desired) = record.running().filter(|desired| &desired.graph.project != project) else { continue };
+        for pod in desired.pods() {
+            if let Some(service) = desired.graph.services.get(&pod.service) {
+                facts.reserved.0 += service.container.resources.reserved_nano_cpus.unwrap_or_default();
+                facts.reserved.1 += service.container.resources.reserved_memory.unwrap_or_default();
+            }
+        }
+    }
+    facts
+}
+
+/// What a first look remembers: no crashes, and finished jobs of earlier generations.
+fn memory_for(shared: &Shared, record: &Record, observed: &Observed) -> BTreeMap<PodId, crate::plan::PodMemory> {
+    let Some(desired) = &record.desired else { return BTreeMap::new() };
+    let mut ended_in = BTreeMap::new();
+    for container in observed.hosts.values().flat_map(|host| host.containers.values()) {
+        if let (Some(pod), Some(generation)) = (container.pod(), shared.informer.generation_of_exit(container)) {
+            ended_in.insert(pod, generation);
+        }
+    }
+    let pods: Vec<PodId> = desired.pods().cloned().collect();
+    let known = |pod: &PodId| ended_in.get(pod).copied().unwrap_or(desired.generation);
+    Failures::default().view(&pods, shared.clock.now(), known)
+}

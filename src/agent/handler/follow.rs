@@ -1,0 +1,120 @@
+//! Follows a project's loop for one client until what the client asked for has come true or cannot.
+
+use std::sync::Arc;
+
+use tokio::sync::{broadcast, mpsc};
+
+use crate::api::types::Progress;
+use crate::graph::Restart;
+use crate::ids::PodId;
+use crate::plan::{ContainerState, Desired, Health};
+
+use super::super::shared::{Aim, Following, ProjectState, Record, Shared};
+use super::status;
+
+/// One client's view of a project's loop.
+pub(super) struct Follow {
+    shared: Arc<Shared>,
+    following: Following,
+    /// Until every pod is ready or done, not only started.
+    wait: bool,
+}
+
+impl Follow {
+    /// Follows what `following` was asked for; with `wait` until every pod is ready or done, not only started.
+    pub(super) fn new(shared: Arc<Shared>, following: Following, wait: bool) -> Self {
+        Self { shared, following, wait }
+    }
+
+    /// Sends progress until it is as asked, cannot become so, or the client is gone.
+    pub(super) async fn run(mut self, sender: mpsc::Sender<Progress>) {
+        let mut states = self.following.handle.state.subscribe();
+        let mut pictures = self.shared.informer.subscribe();
+        loop {
+            let end = self.end(&states.borrow_and_update());
+            if let Some(last) = end {
+                while let Ok(event) = self.following.events.try_recv() {
+                    if sender.send(event).await.is_err() {
+                        return;
+                    }
+                }
+                // A client that is gone does not need its end.
+                drop(sender.send(last).await);
+                return;
+            }
+            tokio::select! {
+                event = self.following.events.recv() => match event {
+                    Ok(event) => if sender.send(event).await.is_err() { return },
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+                changed = states.changed() => if changed.is_err() { return },
+                _ = pictures.changed() => {}
+                () = sender.closed() => return,
+            }
+        }
+    }
+
+    /// Returns the last event if the loop has come to an end of what the client asked for.
+    fn end(&self, state: &ProjectState) -> Option<Progress> {
+        let superseded = self.following.handle.record.borrow().clone();
+        let same = |other: &Option<Arc<Record>>| match (&self.following.wanted, other) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        };
+        if state.gone {
+            return Some(Progress::Done { revision: 0 });
+        }
+        if !same(&superseded) && superseded.is_some() {
+            let message = format!("somebody else changed `{}` meanwhile", self.following.handle.name);
+            return Some(Progress::Failed { messages: vec![message] });
+        }
+        if !state.settled || !same(&state.record) {
+            return None;
+        }
+        let record = self.following.wanted.as_ref()?;
+        let plan = state.plan.as_ref()?;
+        let mut messages = plan.failures.clone();
+        messages.extend(state.errors.iter().map(|(object, message)| format!("{object}: {message}")));
+        if !messages.is_empty() {
+            return Some(Progress::Failed { messages });
+        }
+        match record.aim {
+            Aim::Down(_) => None,
+            Aim::Stopped(_) => Some(Progress::Done { revision: 0 }),
+            Aim::Up => self.up_end(record.desired.as_ref()?, state),
+        }
+    }
+
+    fn up_end(&self, desired: &Desired, state: &ProjectState) -> Option<Progress> {
+        let done = Progress::Done { revision: desired.revision };
+        if !self.wait {
+            return Some(done);
+        }
+        let observed = self.shared.informer.observed(Some(&desired.graph.project));
+        let pods = status::pods(Some(desired), &observed, state, self.shared.host());
+        let mut messages = Vec::new();
+        for pod in pods.iter().filter(|pod| pod.wanted && desired.enabled.contains(&pod.pod.service)) {
+            match pod.state {
+                _ if pod.ready => {}
+                Some(ContainerState::Exited { code: 0, by_itself: true }) => {}
+                Some(ContainerState::Exited { code, by_itself: true }) if is_job(desired, &pod.pod) => {
+                    messages.push(format!("container {} exited ({code})", pod.name));
+                }
+                Some(ContainerState::Running { health: Health::Unhealthy }) => {
+                    messages.push(format!("container {} is unhealthy", pod.name));
+                }
+                _ => match &pod.reason {
+                    Some(reason) if reason.contains("in a row") => messages.push(format!("{}: {reason}", pod.name)),
+                    _ => return None,
+                },
+            }
+        }
+        if messages.is_empty() { Some(done) } else { Some(Progress::Failed { messages }) }
+    }
+}
+
+fn is_job(desired: &Desired, pod: &PodId) -> bool {
+    let service = desired.graph.services.get(&pod.service);
+    service.is_some_and(|service| matches!(service.restart, Restart::No)) || desired.graph.is_awaited_job(&pod.service)
+}

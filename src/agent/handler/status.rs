@@ -1,0 +1,146 @@
+//! What the agent says of projects and pods: put together from desired state, picture and loops. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::api::types::{ObjectState, PodStatus, Progress, ProjectSummary, PublishedStatus};
+use crate::ids::{HostName, PodId, ProjectName};
+use crate::lb::table::PublishedKey;
+use crate::plan::{ContainerState, Desired, Health, Observed, ObservedContainer, Plan};
+
+use super::super::shared::{ProjectState, Shared};
+
+/// `Running` for every container that the plan leaves alone, as Docker Compose says it.
+pub(super) fn unmoved(desired: &Desired, plan: &Plan, shared: &Shared) -> Vec<Progress> {
+    let moved: std::collections::BTreeSet<String> =
+        plan.steps.iter().map(|planned| super::super::execute::object(&planned.step, Some(desired))).collect();
+    let pods = desired.assignments.pods.iter();
+    let names = pods.map(|(pod, host)| (desired.graph.container_name(pod), host.clone()));
+    names
+        .filter(|(name, host)| host == shared.host() && !moved.contains(&format!("Container {name}")))
+        .map(|(name, host)| Progress::Object {
+            kind: "Container".into(),
+            name,
+            host,
+            status: "Running".into(),
+            state: ObjectState::Done,
+            detail: None,
+        })
+        .collect()
+}
+
+pub(super) fn summary_of<'a>(
+    summaries: &'a mut BTreeMap<ProjectName, ProjectSummary>,
+    name: &ProjectName,
+) -> &'a mut ProjectSummary {
+    summaries.entry(name.clone()).or_insert_with(|| ProjectSummary {
+        name: name.clone(),
+        revision: None,
+        states: BTreeMap::new(),
+        config_files: Vec::new(),
+    })
+}
+
+pub(super) fn state_word(state: ContainerState) -> &'static str {
+    match state {
+        ContainerState::Created => "created",
+        ContainerState::Running { .. } => "running",
+        ContainerState::Paused => "paused",
+        ContainerState::Restarting => "restarting",
+        ContainerState::Exited { .. } => "exited",
+        ContainerState::Dead => "dead",
+        ContainerState::Removing => "removing",
+    }
+}
+
+pub(super) fn pods(
+    desired: Option<&Desired>,
+    observed: &Observed,
+    state: &ProjectState,
+    host: &HostName,
+) -> Vec<PodStatus> {
+    let mut found: BTreeMap<PodId, (&HostName, &ObservedContainer)> = BTreeMap::new();
+    for (host, seen) in &observed.hosts {
+        for container in seen.containers.values() {
+            if let Some(pod) = container.pod() {
+                let running = found.get(&pod).is_some_and(|(_, other)| other.is_running());
+                if !running {
+                    found.insert(pod, (host, container));
+                }
+            }
+        }
+    }
+    let wanted: BTreeMap<PodId, HostName> = desired.map(|d| d.assignments.pods.clone()).unwrap_or_default();
+    let ids: std::collections::BTreeSet<PodId> = wanted.keys().chain(found.keys()).cloned().collect();
+    ids.into_iter()
+        .map(|pod| {
+            let seen = found.get(&pod).map(|(_, container)| *container);
+            let name = seen.map_or_else(
+                || desired.map(|d| d.graph.container_name(&pod)).unwrap_or_default(),
+                |container| container.name.clone(),
+            );
+            let image = desired
+                .and_then(|d| d.graph.services.get(&pod.service))
+                .map_or_else(|| seen.map(|c| c.image_id.clone()).unwrap_or_default(), |s| s.container.image.clone());
+            PodStatus {
+                host: seen.map(|_| host.clone()).or_else(|| wanted.get(&pod).cloned()),
+                container: seen.map(|container| container.id.clone()),
+                image,
+                state: seen.map(|container| container.state),
+                created_at: seen.map(|container| container.created_at.clone()).unwrap_or_default(),
+                started_at: seen.map(|container| container.started_at.clone()).unwrap_or_default(),
+                finished_at: seen.map(|container| container.finished_at.clone()).unwrap_or_default(),
+                command: seen.map(|container| container.command.clone()).unwrap_or_default(),
+                ready: seen.is_some_and(ObservedContainer::is_ready),
+                reason: reason(&pod, &name, seen, state),
+                wanted: wanted.contains_key(&pod),
+                name,
+                pod,
+            }
+        })
+        .collect()
+}
+
+/// Why a pod is not ready.
+fn reason(pod: &PodId, name: &str, seen: Option<&ObservedContainer>, state: &ProjectState) -> Option<String> {
+    if let Some(message) = state.errors.get(&format!("Container {name}")) {
+        return Some(message.clone());
+    }
+    let plan = state.plan.as_ref()?;
+    let prefix = format!("{pod} ");
+    let quoted = format!("`{pod}`");
+    let notes = plan.failures.iter().chain(&plan.notes);
+    if let Some(note) = notes.into_iter().find(|note| note.starts_with(&prefix) || note.contains(&quoted)) {
+        return Some(note.clone());
+    }
+    match seen.map(|container| container.state) {
+        Some(ContainerState::Running { health: Health::Starting }) => {
+            Some("its health check has not passed yet".into())
+        }
+        Some(ContainerState::Running { health: Health::Unhealthy }) => Some("its health check fails".into()),
+        _ => None,
+    }
+}
+
+pub(super) fn published(shared: &Shared, desired: &Desired) -> Vec<PublishedStatus> {
+    let problems = shared.dataplane.published_problems();
+    let ports = desired.addresses.ports.iter();
+    ports
+        .map(|port| {
+            let key = PublishedKey { host_ip: port.host_ip, port: port.published, protocol: port.protocol };
+            PublishedStatus {
+                service: port.service.clone(),
+                host_ip: port.host_ip,
+                published: port.published,
+                target: port.target,
+                protocol: port.protocol,
+                problem: problems.get(&key).cloned(),
+            }
+        })
+        .collect()
+}
+
+pub(super) fn addresses(
+    desired: &Desired,
+) -> BTreeMap<crate::ids::ResourceKey, BTreeMap<crate::ids::ServiceName, std::net::Ipv4Addr>> {
+    desired.addresses.networks.iter().map(|(key, network)| (key.clone(), network.services.clone())).collect()
+}

@@ -1,0 +1,189 @@
+//! What the agent remembers of pods beyond what the engine shows: crashes in a row, and when the next start may be.
+//!
+//! Pure: time is an argument. Nothing here is stored; after the agent's own restart every pod starts with a clean slate,
+//! which costs a crash-looping container one quick restart.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::graph::{Graph, Restart};
+use crate::ids::PodId;
+use crate::plan::{ContainerState, Health, ObservedContainer, PodMemory};
+
+/// Longest pause between two starts of a pod that keeps failing.
+///
+/// Kubernetes waits up to five minutes; small teams watch, and a minute keeps a mended dependency's outage short.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// Good running that makes earlier failures forgotten.
+const FORGIVEN_AFTER: Duration = Duration::from_mins(1);
+
+/// Failures of all pods of one project.
+#[derive(Debug, Default)]
+pub struct Failures(BTreeMap<PodId, Record>);
+
+#[derive(Debug, Default, Clone)]
+struct Record {
+    /// Failures in a row.
+    count: u32,
+    /// The run (container id and start time) that was counted last: each is counted once.
+    counted: Option<(String, String)>,
+    /// No start before this time.
+    not_before: Duration,
+    /// When its present run was first seen in order.
+    good_since: Option<Duration>,
+    /// Generation in which it was last started by this agent.
+    started_generation: Option<u64>,
+}
+
+/// Pause before the start that follows failure number `count` (from 1): none, 1 s, 2 s, 4 s … 60 s.
+fn pause(count: u32) -> Duration {
+    match count {
+        0 | 1 => Duration::ZERO,
+        n => Duration::from_secs(1u64.checked_shl(n - 2).unwrap_or(u64::MAX)).min(LONGEST_PAUSE),
+    }
+}
+
+impl Failures {
+    /// Takes note of a pod's container as seen at `now`.
+    ///
+    /// A failure is an end by itself that its restart rule heals, or bad health. Ends by hand are no failures, so they
+    /// are healed at once however often they happen.
+    pub fn observe(&mut self, graph: &Graph, pod: &PodId, container: &ObservedContainer, now: Duration) {
+        let record = self.0.entry(pod.clone()).or_default();
+        let failed = match container.state {
+            ContainerState::Exited { code, by_itself } => by_itself && is_crash(graph, pod, code),
+            ContainerState::Running { health: Health::Unhealthy } => true,
+            ContainerState::Running { health: Health::None | Health::Healthy } => {
+                record.good_since.get_or_insert(now);
+                return;
+            }
+            _ => false,
+        };
+        if record.good_since.take().is_some_and(|since| now.saturating_sub(since) >= FORGIVEN_AFTER) {
+            record.count = 0;
+        }
+        let run = (container.id.clone(), container.started_at.clone());
+        if failed && record.counted.as_ref() != Some(&run) {
+            record.count += 1;
+            record.counted = Some(run);
+            record.not_before = now + pause(record.count);
+        }
+    }
+
+    /// Takes note that orch started the pod in this generation.
+    pub fn started(&mut self, pod: &PodId, generation: u64) {
+        self.0.entry(pod.clone()).or_default().started_generation = Some(generation);
+    }
+
+    /// Forgets all failures of a pod: the user asked for a new start.
+    pub fn forgive(&mut self, pod: &PodId) {
+        if let Some(record) = self.0.get_mut(pod) {
+            record.count = 0;
+            record.not_before = Duration::ZERO;
+        }
+    }
+
+    /// Returns what planning needs to know at `now`.
+    ///
+    /// `known_generation` answers for pods that this agent did not start itself.
+    pub fn view(
+        &self,
+        pods: &[PodId],
+        now: Duration,
+        known_generation: impl Fn(&PodId) -> u64,
+    ) -> BTreeMap<PodId, PodMemory> {
+        pods.iter()
+            .map(|pod| {
+                let record = self.0.get(pod).cloned().unwrap_or_default();
+                let held = (now < record.not_before).then(|| {
+                    let left = record.not_before.saturating_sub(now).as_secs_f64().ceil();
+                    format!("failed {} times in a row, next start in {left} s", record.count)
+                });
+                let started_generation = record.started_generation.unwrap_or_else(|| known_generation(pod));
+                (pod.clone(), PodMemory { started_generation, failures: record.count, held })
+            })
+            .collect()
+    }
+
+    /// Returns the earliest time after `now` at which a held pod may start.
+    pub fn next_start(&self, now: Duration) -> Option<Duration> {
+        self.0.values().map(|record| record.not_before).filter(|time| *time > now).min()
+    }
+}
+
+/// Returns whether an end with `code` is one that the pod's restart rule heals.
+fn is_crash(graph: &Graph, pod: &PodId, code: i32) -> bool {
+    let Some(service) = graph.services.get(&pod.service) else { return false };
+    match service.restart {
+        Restart::No => false,
+        Restart::Unset => code != 0 && !graph.is_awaited_job(&pod.service),
+        Restart::OnFailure { .. } => code != 0,
+        Restart::Always | Restart::UnlessStopped => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ServiceName;
+    use crate::testing;
+
+    fn ended(run: &str, code: i32, by_itself: bool) -> ObservedContainer {
+        let mut container = testing::container("shop", "web", 1);
+        container.started_at = run.to_owned();
+        container.state = ContainerState::Exited { code, by_itself };
+        container
+    }
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn held(failures: &Failures, pod: &PodId, now: Duration) -> Option<String> {
+        failures.view(std::slice::from_ref(pod), now, |_| 0).remove(pod).and_then(|memory| memory.held)
+    }
+
+    #[test]
+    fn crashes_in_a_row_hold_a_pod_back_and_each_counts_once() {
+        let (graph, pod) = (testing::graph("shop", &["web"]), PodId::new(ServiceName::new("web").expect("valid"), 1));
+        let mut failures = Failures::default();
+        failures.observe(&graph, &pod, &ended("run 1", 1, true), at(0));
+        assert_eq!(held(&failures, &pod, at(0)), None, "the first restart is at once");
+        failures.observe(&graph, &pod, &ended("run 2", 1, true), at(1));
+        failures.observe(&graph, &pod, &ended("run 2", 1, true), at(1));
+        assert_eq!(held(&failures, &pod, at(1)).as_deref(), Some("failed 2 times in a row, next start in 1 s"));
+        assert_eq!(failures.next_start(at(1)), Some(at(2)));
+        assert_eq!(held(&failures, &pod, at(2)), None);
+    }
+
+    #[test]
+    fn ends_by_hand_are_no_failures() {
+        let (graph, pod) = (testing::graph("shop", &["web"]), PodId::new(ServiceName::new("web").expect("valid"), 1));
+        let mut failures = Failures::default();
+        for run in 0..20 {
+            failures.observe(&graph, &pod, &ended(&format!("run {run}"), 137, false), at(run));
+            assert_eq!(held(&failures, &pod, at(run)), None);
+        }
+    }
+
+    #[test]
+    fn a_minute_of_good_running_is_forgiveness() {
+        let (graph, pod) = (testing::graph("shop", &["web"]), PodId::new(ServiceName::new("web").expect("valid"), 1));
+        let mut failures = Failures::default();
+        for run in 0..4 {
+            failures.observe(&graph, &pod, &ended(&format!("run {run}"), 1, true), at(0));
+        }
+        assert!(held(&failures, &pod, at(0)).is_some());
+        failures.observe(&graph, &pod, &testing::container("shop", "web", 1), at(10));
+        failures.observe(&graph, &pod, &ended("run 9", 1, true), at(70));
+        assert_eq!(held(&failures, &pod, at(70)), None);
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_minute() {
+        let seconds: Vec<u64> = (0..10).map(|count| pause(count).as_secs()).collect();
+        assert_eq!(seconds, [0, 0, 1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
+    }
+}

@@ -1,0 +1,339 @@
+//! The loop of one project: look at desired and observed, plan, start what can be started, say when to look again.
+//!
+//! Level-triggered: every pass plans anew from what is, so it does not matter which event woke it, what was cut off
+//! before, or who else changed something. Steps run beside the loop; a step whose object is under way is not started
+//! a second time. The loop never waits for a step, so a slow stop does not delay the healing of another container.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::types::{ObjectState, Progress};
+use crate::graph::Condition;
+use crate::ids::{PodId, ProjectName, ServiceName};
+use crate::plan::{Desired, Gate, Intent, Observed, Plan, PodMemory, Step, StepId, plan};
+
+use super::execute::{self, Outcome};
+use super::memory::Failures;
+use super::shared::{Aim, ProjectHandle, ProjectState, Record, Shared};
+
+/// Steps of one project that run at the same time. The engine works through them with all cores; more only queue there.
+const PARALLEL_STEPS: usize = 16;
+
+/// Pause before a failed step is tried again: doubles from this…
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// …up to this.
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// A failed step's object.
+#[derive(Debug, Clone)]
+struct Failure {
+    message: String,
+    attempts: u32,
+    not_before: Duration,
+}
+
+/// One project's loop.
+struct Loop {
+    shared: Arc<Shared>,
+    handle: Arc<ProjectHandle>,
+    failures: Failures,
+    /// Objects with a step under way.
+    under_way: BTreeSet<String>,
+    running: FuturesUnordered<BoxFuture<'static, (String, Step, Outcome)>>,
+    /// Failed steps by object.
+    errors: BTreeMap<String, Failure>,
+    /// Containers whose connections have ended: their drain is done although nothing on the engine shows it.
+    drained: BTreeSet<String>,
+    /// Gates that somebody was told about.
+    waiting: BTreeSet<(ServiceName, Condition)>,
+    /// Record that the errors belong to.
+    last: Option<Arc<Record>>,
+}
+
+/// Runs a project's loop until the project is gone or the agent stops. Started by `wire` only.
+///
+/// Reads the project's record, the picture of the engine and the clock; writes the engine, the project's state and
+/// progress.
+pub async fn run(shared: Arc<Shared>, handle: Arc<ProjectHandle>, stop: CancellationToken) {
+    let mut records = handle.record.subscribe();
+    let mut pictures = shared.informer.subscribe();
+    let mut project = Loop {
+        shared,
+        handle,
+        failures: Failures::default(),
+        under_way: BTreeSet::new(),
+        running: FuturesUnordered::new(),
+        errors: BTreeMap::new(),
+        drained: BTreeSet::new(),
+        waiting: BTreeSet::new(),
+        last: None,
+    };
+    loop {
+        pictures.mark_unchanged();
+        let record = records.borrow_and_update().clone();
+        let Some(record) = record else { return };
+        let wake = project.pass(&record).await;
+        if project.is_gone(&record).await {
+            return;
+        }
+        let timer = async {
+            match wake {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = records.changed() => {}
+            _ = pictures.changed() => {}
+            Some((object, step, outcome)) = project.running.next(), if !project.running.is_empty() => {
+                project.finish(&object, &step, outcome);
+            }
+            () = timer => {}
+        }
+    }
+}
+
+impl Loop {
+    /// Plans once and starts what can be started. Returns when to look again if nothing else wakes the loop.
+    async fn pass(&mut self, record: &Arc<Record>) -> Option<Duration> {
+        if !self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, record)) {
+            self.begin(record);
+        }
+        if let Some(desired) = &record.desired {
+            let images = desired.graph.services.values().map(|service| service.container.image.as_str());
+            if let Err(error) = self.shared.informer.look_up_images(images).await {
+                tracing::warn!(project = %self.handle.name, %error, "cannot look up images");
+            }
+        }
+        let now = self.shared.clock.now();
+        let observed = self.shared.informer.observed(Some(&self.handle.name));
+        let memory = self.remember(record, &observed, now);
+        let plan = plan_for(&self.handle.name, record, &observed, &memory);
+        let done = self.done_drains(&plan);
+        self.announce_gates(record, &plan, &observed);
+        let runnable: Vec<_> = plan.runnable(&done, &observed, record.desired.as_ref()).into_iter().cloned().collect();
+        for planned in runnable {
+            self.start(record, planned.step, now);
+        }
+        let next_error = self.errors.values().map(|failure| failure.not_before).filter(|time| *time > now).min();
+        let next = self.failures.next_start(now).into_iter().chain(next_error).min();
+        self.publish(record, plan);
+        next.map(|time| time.saturating_sub(now))
+    }
+
+    /// A new record: what failed for the old one is tried at once.
+    fn begin(&mut self, record: &Arc<Record>) {
+        self.errors.clear();
+        self.waiting.clear();
+        if let Some(desired) = &record.desired {
+            self.shared.informer.set_generation(&self.handle.name, desired.generation);
+            let pods: Vec<PodId> = desired.pods().cloned().collect();
+            for pod in &pods {
+                self.failures.forgive(pod);
+            }
+        }
+        self.last = Some(record.clone());
+    }
+
+    /// Takes note of crashes and returns what planning needs to know.
+    fn remember(&mut self, record: &Record, observed: &Observed, now: Duration) -> BTreeMap<PodId, PodMemory> {
+        let Some(desired) = record.desired.as_ref() else { return BTreeMap::new() };
+        let mut ended_in = BTreeMap::new();
+        for container in observed.hosts.values().flat_map(|host| host.containers.values()) {
+            if let Some(pod) = container.pod() {
+                self.failures.observe(&desired.graph, &pod, container, now);
+                if let Some(generation) = self.shared.informer.generation_of_exit(container) {
+                    ended_in.insert(pod, generation);
+                }
+            }
+        }
+        let pods: Vec<PodId> = desired.pods().cloned().collect();
+        self.failures.view(&pods, now, |pod| ended_in.get(pod).copied().unwrap_or(desired.generation))
+    }
+
+    /// Drains leave no trace on the engine: those done count as done while the plan still has them.
+    fn done_drains(&mut self, plan: &Plan) -> BTreeSet<StepId> {
+        let mut wanted = BTreeSet::new();
+        let mut done = BTreeSet::new();
+        for planned in &plan.steps {
+            match &planned.step {
+                Step::Drain { id, .. } => {
+                    wanted.insert(id.clone());
+                    if self.drained.contains(id) {
+                        done.insert(planned.id);
+                    }
+                }
+                Step::StopContainer { id, .. } | Step::RemoveContainer { id, .. } => {
+                    wanted.insert(id.clone());
+                }
+                _ => {}
+            }
+        }
+        self.drained.retain(|id| wanted.contains(id));
+        self.shared.dataplane.keep_draining(&self.handle.name, &wanted);
+        done
+    }
+
+    fn start(&mut self, record: &Arc<Record>, step: Step, now: Duration) {
+        let object = execute::object(&step, record.desired.as_ref());
+        let too_early = self.errors.get(&object).is_some_and(|failure| failure.not_before > now);
+        if too_early || self.under_way.contains(&object) || self.running.len() >= PARALLEL_STEPS {
+            return;
+        }
+        self.under_way.insert(object.clone());
+        let (shared, handle, record) = (self.shared.clone(), self.handle.clone(), record.clone());
+        self.running.push(Box::pin(async move {
+            let outcome = execute::run(&shared, &handle, &record, &step).await;
+            (object, step, outcome)
+        }));
+    }
+
+    fn finish(&mut self, object: &str, step: &Step, outcome: Outcome) {
+        self.under_way.remove(object);
+        match outcome {
+            Outcome::Done => {
+                self.errors.remove(object);
+                match step {
+                    Step::Drain { id, .. } => drop(self.drained.insert(id.clone())),
+                    Step::StartContainer { pod, .. } => {
+                        let generation =
+                            self.last.as_ref().and_then(|record| record.desired.as_ref()).map_or(0, |d| d.generation);
+                        self.failures.started(pod, generation);
+                    }
+                    _ => {}
+                }
+            }
+            Outcome::Failed(message) => {
+                let attempts = self.errors.get(object).map_or(0, |failure| failure.attempts) + 1;
+                let pause = FIRST_RETRY.saturating_mul(1 << (attempts - 1).min(10)).min(LAST_RETRY);
+                let not_before = self.shared.clock.now() + pause;
+                tracing::warn!(project = %self.handle.name, object, message, ?pause, "a step failed");
+                self.errors.insert(object.to_owned(), Failure { message, attempts, not_before });
+            }
+        }
+    }
+
+    /// Tells who listens what is waited for, and when that is over, in Docker Compose's words.
+    fn announce_gates(&mut self, record: &Record, plan: &Plan, observed: &Observed) {
+        let now: BTreeSet<(ServiceName, Condition)> = plan
+            .steps
+            .iter()
+            .flat_map(|step| &step.gates)
+            .filter(|gate| gate.condition != Condition::ServiceStarted)
+            .map(|Gate { service, condition, .. }| (service.clone(), *condition))
+            .collect();
+        let Some(desired) = record.desired.as_ref() else { return };
+        for (service, _) in now.difference(&self.waiting) {
+            self.announce(desired, service, "Waiting", ObjectState::Working);
+        }
+        for (service, condition) in self.waiting.difference(&now) {
+            let healthy = *condition == Condition::ServiceHealthy;
+            let ready = pods_of(observed, service).all(|container| !healthy || container.is_ready());
+            if ready {
+                self.announce(desired, service, if healthy { "Healthy" } else { "Exited" }, ObjectState::Done);
+            }
+        }
+        self.waiting = now;
+    }
+
+    fn announce(&self, desired: &Desired, service: &ServiceName, status: &str, state: ObjectState) {
+        for (pod, host) in desired.assignments.pods.iter().filter(|(pod, _)| &pod.service == service) {
+            let event = Progress::Object {
+                kind: "Container".into(),
+                name: desired.graph.container_name(pod),
+                host: host.clone(),
+                status: status.into(),
+                state,
+                detail: None,
+            };
+            // Nobody listens most of the time.
+            drop(self.handle.progress.send(event));
+        }
+    }
+
+    fn publish(&self, record: &Arc<Record>, plan: Plan) {
+        let errors: BTreeMap<String, String> =
+            self.errors.iter().map(|(object, failure)| (object.clone(), failure.message.clone())).collect();
+        let stuck = !plan.steps.is_empty() && plan.steps.iter().all(|planned| self.is_stuck(record, &plan, planned.id));
+        let hopeless = !plan.failures.is_empty();
+        let settled = self.running.is_empty() && (plan.steps.is_empty() || stuck || hopeless);
+        self.handle.state.send_modify(|state| {
+            *state = ProjectState {
+                passes: state.passes + 1,
+                record: Some(record.clone()),
+                plan: Some(plan),
+                under_way: self.running.len(),
+                errors,
+                settled,
+                gone: false,
+            };
+        });
+    }
+
+    /// Returns whether a step has failed or waits, directly or not, for one that has.
+    fn is_stuck(&self, record: &Record, plan: &Plan, id: StepId) -> bool {
+        let Some(planned) = plan.steps.get(id.0 as usize) else { return false };
+        let object = execute::object(&planned.step, record.desired.as_ref());
+        self.errors.contains_key(&object) || planned.after.iter().any(|before| self.is_stuck(record, plan, *before))
+    }
+
+    /// Ends the loop of a project that was to go and is gone.
+    async fn is_gone(&mut self, record: &Arc<Record>) -> bool {
+        if !matches!(record.aim, Aim::Down(_)) || !self.running.is_empty() {
+            return false;
+        }
+        let empty = self.handle.state.borrow().plan.as_ref().is_some_and(|plan| plan.steps.is_empty());
+        if !empty {
+            return false;
+        }
+        if let Err(message) = execute::forget_project(&self.shared, &self.handle.name).await {
+            tracing::warn!(project = %self.handle.name, message, "cannot forget a project that is gone");
+            return false;
+        }
+        if !self.shared.forget(&self.handle, record) {
+            return false;
+        }
+        // Ports and rules last: the tables are made from the projects that are known.
+        self.shared.dataplane.refresh_tables(&self.shared);
+        if let Err(error) = self.shared.dataplane.ensure_host(&self.shared).await {
+            tracing::warn!(project = %self.handle.name, %error, "rules of a project that is gone are still there");
+        }
+        self.handle.state.send_modify(|state| state.gone = true);
+        true
+    }
+}
+
+/// Plans for what is asked of the project.
+pub fn plan_for(
+    project: &ProjectName,
+    record: &Record,
+    observed: &Observed,
+    memory: &BTreeMap<PodId, PodMemory>,
+) -> Plan {
+    let seconds = |timeout: Option<u64>| timeout.map(Duration::from_secs);
+    let last = record.desired.as_ref();
+    let intent = match (&record.aim, last) {
+        (Aim::Up, Some(desired)) => Intent::Up(desired),
+        (Aim::Stopped(request), last) => Intent::Stop { project, last, timeout: seconds(request.timeout_secs) },
+        (Aim::Down(request), last) => {
+            Intent::Down { project, last, volumes: request.volumes, timeout: seconds(request.timeout_secs) }
+        }
+        (Aim::Up, None) => Intent::Stop { project, last: None, timeout: None },
+    };
+    plan(intent, observed, memory)
+}
+
+fn pods_of<'a>(
+    observed: &'a Observed,
+    service: &'a ServiceName,
+) -> impl Iterator<Item = &'a crate::plan::ObservedContainer> {
+    let containers = observed.hosts.values().flat_map(|host| host.containers.values());
+    containers.filter(move |container| !container.oneoff && container.service.as_ref() == Some(service))
+}

@@ -1,0 +1,180 @@
+//! Puts the agent together. The one place that names the concrete edges and starts tasks.
+//!
+//! | task | reads | writes | ends |
+//! |---|---|---|---|
+//! | informer | the engine's events | the picture, records of exits | with the agent |
+//! | dataplane | picture, records | tables, listeners, rules, addresses | with the agent |
+//! | one loop a project | its record, picture | the engine, progress | when the project is gone |
+//! | API server | its socket | records | with the agent |
+//! | clients | progress, states | their streams | with their client |
+//!
+//! Order at the start: store, picture, rules and names, and only then loops: what is started finds its names.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::SystemClock;
+use crate::engine::docker::DockerEngine;
+use crate::engine::{Engine as _, EngineError};
+use crate::host::files::HostFiles;
+use crate::host::network::LinuxHostNetwork;
+use crate::host::tools::HostTools;
+use crate::ids::ProjectName;
+use crate::lb::{Balancer, BalancerOptions};
+use crate::net::dns::DnsServer;
+use crate::net::names::NameTable;
+use crate::store::embedded::Embedded;
+use crate::store::{Entry, Store};
+use crate::transport::image::Build;
+
+use super::dataplane::Dataplane;
+use super::handler::AgentHandler;
+use super::informer::Informer;
+use super::shared::{Edges, ProjectHandle, Record, Shared};
+use super::{AgentError, AgentOptions, reconcile};
+
+/// Pause between two attempts to reach an engine that does not answer yet.
+const ENGINE_RETRY: Duration = Duration::from_millis(200);
+
+/// How long an agent waits for its engine before it gives up and lets itself be restarted.
+const ENGINE_DEADLINE: Duration = Duration::from_mins(1);
+
+/// Time that clients' streams have to end when the agent stops.
+const CLIENT_DRAIN: Duration = Duration::from_millis(500);
+
+/// Runs an agent until SIGTERM or SIGINT. What runs on the engine goes on.
+///
+/// # Errors
+/// Why it could not start.
+pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let (announce, announced) = mpsc::unbounded_channel();
+    let shared = Arc::new(assemble(options, announce).await?);
+    shared.informer.load_exits().await?;
+    shared.informer.resync().await?;
+    load_projects(&shared).await?;
+    shared.dataplane.refresh_tables(&shared);
+    if let Err(error) = shared.dataplane.ensure_host(&shared).await {
+        // Containers that run must not wait for a broken firewall; the check repeats.
+        tracing::error!(%error, "rules and addresses are not in order");
+    }
+    let uninstalled = stop.child_token();
+    tasks.spawn(shared.informer.clone().run(stop.clone()));
+    tasks.spawn(shared.dataplane.clone().run(shared.clone(), uninstalled.clone()));
+    tasks.spawn(start_loops(shared.clone(), announced, stop.clone(), tasks.clone()));
+    let listener = bind(&shared)?;
+    let build = Build::own().map_err(io("cannot read", Path::new("/proc/self/exe")))?.hash;
+    let handler = Arc::new(AgentHandler::new(shared.clone(), build, uninstalled));
+    tasks.spawn(crate::api::server::serve(listener, handler, stop.clone()));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), host = %shared.host(), "agent ready");
+    until_asked_to_stop().await?;
+    stop.cancel();
+    shared.clients.close();
+    // Streams that are still open end with the process.
+    let _ = tokio::time::timeout(CLIENT_DRAIN, shared.clients.wait()).await;
+    tracing::info!("agent stops; containers go on");
+    Ok(())
+}
+
+async fn assemble(
+    options: AgentOptions,
+    announce: mpsc::UnboundedSender<Arc<ProjectHandle>>,
+) -> Result<Shared, AgentError> {
+    let engine = Arc::new(connect(options.engine.as_deref()).await?);
+    let engine_info = engine.info().await?;
+    std::fs::create_dir_all(&options.state_dir).map_err(io("cannot make", &options.state_dir))?;
+    let store: Arc<dyn Store> = Arc::new(Embedded::open(options.state_dir.join("store.db")).await?);
+    let informer = Arc::new(Informer::new(engine.clone(), store.clone(), options.host.clone()));
+    let names = Arc::new(ArcSwap::from_pointee(NameTable::default()));
+    let dns = DnsServer::new(tokio::runtime::Handle::current(), names.clone());
+    let balancer_options =
+        BalancerOptions { threads: options.lb_threads, own_host: options.host.clone(), ..BalancerOptions::default() };
+    let balancer = Balancer::start(balancer_options).map_err(|source| AgentError::Io {
+        what: "cannot start the threads of",
+        path: "the load balancer".into(),
+        source,
+    })?;
+    let host_network = LinuxHostNetwork::of_host().map_err(io("cannot enter", Path::new("/proc/1/ns/mnt")))?;
+    let tools = HostTools::of_host().map_err(io("cannot enter", Path::new("/proc/1/ns/mnt")))?;
+    let files = Arc::new(HostFiles::new(&options.state_dir, &options.run_dir, tools));
+    let dataplane = Arc::new(Dataplane::new(names, dns, balancer, Arc::new(host_network)));
+    let clock = Arc::new(SystemClock);
+    let edges = Edges { engine, engine_info, store, clock, informer, dataplane, files };
+    Ok(Shared::new(options, edges, announce))
+}
+
+/// Connects to the engine, waiting a while: after a reboot it may come up later than its own containers seem to.
+async fn connect(address: Option<&str>) -> Result<DockerEngine, EngineError> {
+    let deadline = tokio::time::Instant::now() + ENGINE_DEADLINE;
+    loop {
+        match DockerEngine::connect(address).await {
+            Err(error) if error.is_transient() && tokio::time::Instant::now() < deadline => {
+                tracing::warn!(%error, "waiting for the engine");
+                tokio::time::sleep(ENGINE_RETRY).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Reads the projects' records; each gets its loop once the loops start.
+async fn load_projects(shared: &Shared) -> Result<(), AgentError> {
+    let (entries, _) = shared.store.list("projects/").await?;
+    for Entry { key, value, .. } in entries {
+        let name = ProjectName::new(key.trim_start_matches("projects/"));
+        match (name, serde_json::from_slice::<Record>(&value)) {
+            (Ok(name), Ok(record)) => drop(shared.tell(&name, record)),
+            (Err(error), _) => tracing::error!(key, %error, "the store holds a project without a valid name"),
+            (_, Err(error)) => tracing::error!(key, %error, "the store holds a project that cannot be read"),
+        }
+    }
+    Ok(())
+}
+
+/// Starts a loop for each project that is announced.
+async fn start_loops(
+    shared: Arc<Shared>,
+    mut announced: mpsc::UnboundedReceiver<Arc<ProjectHandle>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            handle = announced.recv() => match handle {
+                Some(handle) => drop(tasks.spawn(reconcile::run(shared.clone(), handle, stop.clone()))),
+                None => return,
+            },
+        }
+    }
+}
+
+fn bind(shared: &Shared) -> Result<tokio::net::UnixListener, AgentError> {
+    let path = shared.options.run_dir.join("agent.sock");
+    std::fs::create_dir_all(&shared.options.run_dir).map_err(io("cannot make", &shared.options.run_dir))?;
+    crate::api::server::bind_socket(&path, super::process::engine_group()).map_err(AgentError::Socket)
+}
+
+fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> AgentError {
+    let path = path.display().to_string();
+    move |source| AgentError::Io { what, path, source }
+}
+
+async fn until_asked_to_stop() -> Result<(), AgentError> {
+    let no_signals = |source| AgentError::Io { what: "cannot receive signals of", path: "this process".into(), source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

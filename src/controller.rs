@@ -1,0 +1,6 @@
+//! The controller: turns what somebody asks for into the next desired state. Pure; runs in the agent that holds the
+//! store, and in the command line where there is no agent yet and `orch plan` asks what `up` would do.
+
+pub mod revise;
+
+pub use revise::{Request, revise, same_but_for_counters};

@@ -1,0 +1,137 @@
+//! From a graph that somebody asks for to the desired state that is written: addressed, placed, numbered. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::Ipv4Net;
+
+use crate::graph::Graph;
+use crate::ids::{HostName, ProjectName, ServiceName};
+use crate::net::addr::{self, AddressError, Allocation, Pool, PortCandidate};
+use crate::place::{self, Assignments, HostFacts};
+use crate::plan::desired::PublishedPort;
+use crate::plan::{Addresses, Desired, Observed, UpOptions};
+
+/// What a desired state is computed from.
+pub struct Request<'a> {
+    /// What shall run.
+    pub graph: Graph,
+    /// What the user asked of this `up`.
+    pub options: &'a UpOptions,
+    /// The desired state until now.
+    pub previous: Option<&'a Desired>,
+    /// What is.
+    pub observed: &'a Observed,
+    /// The hosts.
+    pub hosts: &'a BTreeMap<HostName, HostFacts>,
+    /// Subnets that others use.
+    pub taken: &'a [Ipv4Net],
+    /// Ports that other projects publish.
+    pub published_elsewhere: &'a [(ProjectName, PublishedPort)],
+    /// Where new subnets come from.
+    pub pool: &'a Pool,
+}
+
+/// Computes the desired state. The number of the revision grows only when something changes that is kept with it.
+///
+/// # Errors
+/// What cannot be addressed, all of it.
+pub fn revise(
+    request: Request<'_>,
+    port_free: &mut dyn FnMut(&PortCandidate) -> bool,
+) -> Result<Desired, Vec<AddressError>> {
+    let Request { graph, options, previous, observed, hosts, taken, published_elsewhere, pool } = request;
+    let no_addresses = Addresses::default();
+    let addresses = addr::allocate(
+        &Allocation {
+            graph: &graph,
+            previous: previous.map_or(&no_addresses, |desired| &desired.addresses),
+            taken,
+            published_elsewhere,
+            pool,
+            host_index: 0,
+        },
+        port_free,
+    )?;
+    let nowhere = Assignments::default();
+    let assignments = place::place(&graph, hosts, previous.map_or(&nowhere, |desired| &desired.assignments), observed);
+    let generation = previous.map_or(1, |desired| desired.generation + 1);
+    let mut desired = Desired {
+        revision: previous.map_or(1, |desired| desired.revision),
+        generation,
+        enabled: enabled(&graph, options, previous),
+        no_recreate: options.no_recreate,
+        recreate_before: recreate_before(&graph, options, previous, generation),
+        remove_orphans: options.remove_orphans,
+        graph,
+        assignments,
+        addresses,
+    };
+    if previous.is_some_and(|previous| !same_but_for_counters(previous, &desired)) {
+        desired.revision += 1;
+    }
+    Ok(desired)
+}
+
+/// Returns whether two desired states ask for the same, whatever their numbers are.
+pub fn same_but_for_counters(one: &Desired, other: &Desired) -> bool {
+    let Desired {
+        revision: _,
+        generation: _,
+        graph,
+        assignments,
+        addresses,
+        enabled,
+        no_recreate,
+        recreate_before,
+        remove_orphans,
+    } = one;
+    *graph == other.graph
+        && *assignments == other.assignments
+        && *addresses == other.addresses
+        && *enabled == other.enabled
+        && *no_recreate == other.no_recreate
+        && *recreate_before == other.recreate_before
+        && *remove_orphans == other.remove_orphans
+}
+
+/// Services named now with what they depend on, and those that earlier `up`s started and the graph still has.
+fn enabled(graph: &Graph, options: &UpOptions, previous: Option<&Desired>) -> BTreeSet<ServiceName> {
+    if options.services.is_empty() {
+        return graph.services.keys().cloned().collect();
+    }
+    let mut enabled: BTreeSet<ServiceName> = previous
+        .into_iter()
+        .flat_map(|desired| desired.enabled.iter())
+        .filter(|name| graph.services.contains_key(*name))
+        .cloned()
+        .collect();
+    let mut queue: Vec<ServiceName> = options.services.clone();
+    let mut seen = BTreeSet::new();
+    while let Some(name) = queue.pop() {
+        let Some(service) = graph.services.get(&name) else { continue };
+        if !seen.insert(name.clone()) {
+            continue;
+        }
+        if !options.no_deps {
+            queue.extend(service.depends_on.iter().map(|dependency| dependency.service.clone()));
+        }
+    }
+    enabled.extend(seen);
+    enabled
+}
+
+fn recreate_before(
+    graph: &Graph,
+    options: &UpOptions,
+    previous: Option<&Desired>,
+    generation: u64,
+) -> BTreeMap<ServiceName, u64> {
+    let mut before: BTreeMap<ServiceName, u64> =
+        previous.map(|desired| desired.recreate_before.clone()).unwrap_or_default();
+    before.retain(|name, _| graph.services.contains_key(name));
+    if options.force_recreate {
+        let named = graph.services.keys().filter(|name| options.services.is_empty() || options.services.contains(name));
+        before.extend(named.map(|name| (name.clone(), generation)));
+    }
+    before
+}
