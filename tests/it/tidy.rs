@@ -29,6 +29,9 @@ const APART: &[(&str, &str)] = &[("graph", "load"), ("expand", "load"), ("place"
 const PURE_FILES: &[&str] =
     &["net/addr.rs", "net/names.rs", "lb/build.rs", "lb/pick.rs", "lb/table.rs", "engine/translate.rs"];
 
+/// The one file of a pure module with an edge in it: a trait for reading files, beside its real implementation.
+const PURE_EDGE: &str = "load/source.rs";
+
 /// Concrete edge types, each with its module, and who else may name them: only the places that wire.
 const CONCRETE: &[(&str, &str)] = &[("DockerEngine", "engine"), ("Embedded", "store"), ("LinuxHostNetwork", "host")];
 const WIRES: &[&str] = &["agent/wire.rs", "cli", "main.rs"];
@@ -180,7 +183,8 @@ fn pure_parts_know_no_clock_network_or_file() {
     ];
     let mut problems = Vec::new();
     for source in sources() {
-        if !PURE.contains(&source.module()) && !PURE_FILES.contains(&source.path.as_str()) {
+        let pure = PURE.contains(&source.module()) || PURE_FILES.contains(&source.path.as_str());
+        if !pure || source.path == PURE_EDGE {
             continue;
         }
         for (number, line) in source.code() {

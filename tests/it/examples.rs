@@ -1,0 +1,67 @@
+//! Every example loads without a warning, and is to orch what it is to Docker Compose.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use orch::load::{self, LoadRequest, Loaded, OsFiles};
+use serde_json::Value;
+
+/// Returns the compose files of all examples, by name.
+fn examples() -> BTreeMap<String, PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("compose-examples");
+    let entries = std::fs::read_dir(folder).expect("examples").map(|entry| entry.expect("readable"));
+    entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path().join("compose.yaml"))).collect()
+}
+
+#[track_caller]
+fn load(file: &Path) -> Loaded {
+    let request = LoadRequest {
+        cwd: file.parent().expect("a folder").to_owned(),
+        files: vec![file.to_string_lossy().into_owned()],
+        ..LoadRequest::default()
+    };
+    let loaded = load::load(&OsFiles, &request).unwrap_or_else(|problems| panic!("{}: {problems}", file.display()));
+    assert!(loaded.warnings.is_empty(), "{}: {}", file.display(), loaded.warnings);
+    loaded
+}
+
+#[test]
+fn every_example_becomes_a_graph_without_a_warning() {
+    for (name, file) in examples() {
+        let loaded = load(&file);
+        let contents = loaded.contents.iter().map(|((kind, key), bytes)| {
+            let kind = match kind {
+                load::FileKind::Config => orch::expand::FileKind::Config,
+                load::FileKind::Secret => orch::expand::FileKind::Secret,
+            };
+            ((kind, key.clone()), bytes.clone())
+        });
+        let expanded = orch::expand::expand(&orch::expand::Input {
+            model: &loaded.model,
+            contents: &contents.collect(),
+            scales: &BTreeMap::new(),
+            disabled: &BTreeSet::new(),
+            working_dir: "/",
+            config_files: &[],
+        });
+        let expanded = expanded.unwrap_or_else(|errors| panic!("{name}: {errors:?}"));
+        assert_eq!(expanded.warnings, [], "{name}");
+    }
+}
+
+#[test]
+fn every_example_is_the_same_to_docker_compose() {
+    let reference = std::env::var("ORCH_COMPOSE_REFERENCE").expect(
+        "ORCH_COMPOSE_REFERENCE names a Docker Compose 2.40: `scripts/setup test` unpacks one, `scripts/test` sets it",
+    );
+    for (name, file) in examples() {
+        #[expect(clippy::disallowed_methods, reason = "the reference is a program")]
+        let output =
+            std::process::Command::new(&reference).arg("-f").arg(&file).args(["config", "--format", "json"]).output();
+        let output = output.expect("run the reference");
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let theirs: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let ours: Value = serde_json::from_str(&load::render_json(&load(&file).model)).expect("JSON");
+        assert_eq!(ours, theirs, "{name}");
+    }
+}
