@@ -152,6 +152,29 @@ fn drift_is_mended_and_foreign_rules_stay() {
     });
 }
 
+/// Half of the distributions in use have the older program; its tables are other ones, its words nearly the same.
+#[test]
+fn the_legacy_program_is_as_good() {
+    in_new_host(async || {
+        // One program under many names; in this mount namespace all of them are the older one.
+        let newer = run("readlink -f /usr/sbin/iptables").await;
+        let older = run("readlink -f /usr/sbin/iptables-legacy").await;
+        run(&format!("mount --bind {} {}", older.trim(), newer.trim())).await;
+        assert!(run("iptables --version").await.contains("legacy"));
+        let network = host().await;
+        let before = rules().await;
+        ensure(&network, &spec()).await;
+        assert_eq!(ensure(&network, &spec()).await, [""; 0], "the same agent");
+        assert_eq!(ensure(&LinuxHostNetwork::here(), &spec()).await, [""; 0], "the next agent");
+        run("iptables -t nat -F").await;
+        run("iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER").await;
+        run("iptables -t nat -A DOCKER -i docker0 -j RETURN").await;
+        assert_ne!(ensure(&network, &spec()).await, [""; 0]);
+        network.remove_all().await.expect("the host agrees");
+        assert_eq!(rules().await, before);
+    });
+}
+
 #[test]
 fn what_is_left_out_goes_and_nothing_stays_in_the_end() {
     in_new_host(async || {
