@@ -28,6 +28,9 @@ use super::shared::{Record, Shared};
 /// How often rules and addresses are checked although nothing asked for it: a flushed firewall is mended within this.
 const CHECK: Duration = Duration::from_secs(2);
 
+/// Changes of the picture within this time make one new table: an `up` of many containers brings hundreds.
+const COALESCE: Duration = Duration::from_millis(3);
+
 /// Names, addresses and load balancer of one host.
 pub struct Dataplane {
     names: Arc<ArcSwap<NameTable>>,
@@ -95,13 +98,18 @@ impl Dataplane {
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = pictures.changed() => {
-                    if changed.is_err() { return; }
+                    if changed.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(COALESCE).await;
+                    pictures.mark_unchanged();
                     self.refresh_tables(&shared);
                     self.ensure_if_changed(&shared).await;
                 }
                 _ = check.tick() => {
                     self.dns.set_upstreams(host_resolvers());
                     drop(self.ensure_host(&shared).await);
+                    super::execute::ensure_resolv_files(&shared).await;
                 }
             }
         }
@@ -110,7 +118,7 @@ impl Dataplane {
     /// Makes the tables of names and endpoints anew and swaps them in. Never waits.
     pub fn refresh_tables(&self, shared: &Shared) {
         let records = shared.desired();
-        let observed = shared.informer.observed(None);
+        let observed = shared.informer.everything();
         let views = views(&records, &observed);
         let version = self.version.fetch_add(1, Ordering::Relaxed);
         self.names.store(Arc::new(NameTable::build(version, &views)));
@@ -220,7 +228,7 @@ impl Dataplane {
     /// Opens listeners for networks that are new and closes those of networks that are gone.
     fn listen(&self, shared: &Shared, listening: &mut Listening) -> (HostNetworkSpec, Vec<String>) {
         let records = shared.desired();
-        let observed = shared.informer.observed(None);
+        let observed = shared.informer.everything();
         let live = live_networks(&records, &observed);
         let mut problems = Vec::new();
         let wanted: BTreeMap<&NetworkId, Ipv4Addr> =

@@ -1,6 +1,6 @@
 //! Runs one step of a plan against the engine and brings the result into the agent's picture. Decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::api::types::{ObjectState, Progress};
@@ -236,6 +236,32 @@ async fn files_of(shared: &Shared, desired: &Desired, pod: &PodId) -> Result<BTr
         paths.insert(mount.target.clone(), path);
     }
     Ok(paths)
+}
+
+/// Removes files that no pod of the desired state mounts any more.
+///
+/// # Errors
+/// The reason for the reader.
+pub async fn sweep_files(shared: &Shared, desired: &Desired) -> Result<(), String> {
+    let mut used = BTreeSet::new();
+    for (name, service) in &desired.graph.services {
+        used.extend(resolv_conf_of(shared, desired, service).await?);
+        used.extend(files_of(shared, desired, &PodId::new(name.clone(), 1)).await?.into_values());
+    }
+    let _one_at_a_time = shared.writing_files.lock().await;
+    shared.files.sweep(&desired.graph.project, &used).await.map_err(text)
+}
+
+/// Puts every `resolv.conf` in order that somebody changed or removed.
+pub async fn ensure_resolv_files(shared: &Shared) {
+    for record in shared.desired() {
+        let Some(desired) = record.running() else { continue };
+        for service in desired.graph.services.values() {
+            if let Err(message) = resolv_conf_of(shared, desired, service).await {
+                tracing::warn!(project = %desired.graph.project, message, "cannot write a resolv.conf");
+            }
+        }
+    }
 }
 
 fn carried_key(project: &ProjectName, pod: &PodId) -> String {

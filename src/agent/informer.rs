@@ -69,6 +69,8 @@ pub struct Informer {
     host: HostName,
     world: Mutex<World>,
     tickets: AtomicU64,
+    /// What [`Informer::everything`] returned last, until the picture changes.
+    snapshot: Mutex<Option<Arc<Observed>>>,
     changed: watch::Sender<u64>,
 }
 
@@ -76,12 +78,26 @@ impl Informer {
     /// Makes an informer with an empty picture; [`Informer::resync`] fills it.
     pub fn new(engine: Arc<dyn Engine>, store: Arc<dyn Store>, host: HostName) -> Self {
         let (changed, _) = watch::channel(0);
-        Self { engine, store, host, world: Mutex::default(), tickets: AtomicU64::new(1), changed }
+        Self {
+            engine,
+            store,
+            host,
+            world: Mutex::default(),
+            tickets: AtomicU64::new(1),
+            snapshot: Mutex::default(),
+            changed,
+        }
     }
 
     /// Returns a receiver that wakes at each change of the picture.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Returns the whole picture; the same one to all who ask until it changes.
+    pub fn everything(&self) -> Arc<Observed> {
+        let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        snapshot.get_or_insert_with(|| Arc::new(self.observed(None))).clone()
     }
 
     /// Returns the picture with the containers of one project only (`None`: of all).
@@ -214,6 +230,23 @@ impl Informer {
             }
         }
         Ok(())
+    }
+
+    /// Removes records of containers that went away while no agent was there.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn prune_exits(&self) -> crate::store::Result<()> {
+        let stale: Vec<Write> = {
+            let mut world = self.lock();
+            let World { host, exits, .. } = &mut *world;
+            let gone = exits.extract_if(.., |id, _| !host.containers.contains_key(id));
+            gone.map(|(id, _)| Write::Delete(format!("{EXITS}{id}"))).collect()
+        };
+        if stale.is_empty() {
+            return Ok(());
+        }
+        self.store.transact(&[], &stale).await.map(drop)
     }
 
     /// Follows the engine's events until stopped. Reads nothing else, writes the picture and records of exits.
@@ -363,6 +396,7 @@ impl Informer {
     }
 
     fn wake(&self) {
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.changed.send_modify(|version| *version += 1);
     }
 

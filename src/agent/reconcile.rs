@@ -30,6 +30,9 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// …up to this.
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
+/// Changes of the picture within this time are planned for at once: an `up` of many containers brings hundreds.
+const COALESCE: Duration = Duration::from_millis(3);
+
 /// A failed step's object.
 #[derive(Debug, Clone)]
 struct Failure {
@@ -52,6 +55,8 @@ struct Loop {
     drained: BTreeSet<String>,
     /// Gates that somebody was told about.
     waiting: BTreeSet<(ServiceName, Condition)>,
+    /// Record whose files were swept.
+    swept: Option<Arc<Record>>,
     /// Record that the errors belong to.
     last: Option<Arc<Record>>,
 }
@@ -72,6 +77,7 @@ pub async fn run(shared: Arc<Shared>, handle: Arc<ProjectHandle>, stop: Cancella
         errors: BTreeMap::new(),
         drained: BTreeSet::new(),
         waiting: BTreeSet::new(),
+        swept: None,
         last: None,
     };
     loop {
@@ -91,7 +97,7 @@ pub async fn run(shared: Arc<Shared>, handle: Arc<ProjectHandle>, stop: Cancella
         tokio::select! {
             () = stop.cancelled() => return,
             _ = records.changed() => {}
-            _ = pictures.changed() => {}
+            _ = pictures.changed() => tokio::time::sleep(COALESCE).await,
             Some((object, step, outcome)) = project.running.next(), if !project.running.is_empty() => {
                 project.finish(&object, &step, outcome);
             }
@@ -121,6 +127,9 @@ impl Loop {
         let runnable: Vec<_> = plan.runnable(&done, &observed, record.desired.as_ref()).into_iter().cloned().collect();
         for planned in runnable {
             self.start(record, planned.step, now);
+        }
+        if plan.steps.is_empty() && self.running.is_empty() {
+            self.sweep(record).await;
         }
         let next_error = self.errors.values().map(|failure| failure.not_before).filter(|time| *time > now).min();
         let next = self.failures.next_start(now).into_iter().chain(next_error).min();
@@ -218,6 +227,18 @@ impl Loop {
                 self.errors.insert(object.to_owned(), Failure { message, attempts, not_before });
             }
         }
+    }
+
+    /// Removes files of earlier revisions, once for each record that has come true.
+    async fn sweep(&mut self, record: &Arc<Record>) {
+        let Some(desired) = record.running() else { return };
+        if self.swept.as_ref().is_some_and(|swept| Arc::ptr_eq(swept, record)) {
+            return;
+        }
+        if let Err(message) = execute::sweep_files(&self.shared, desired).await {
+            tracing::warn!(project = %self.handle.name, message, "cannot remove files of earlier revisions");
+        }
+        self.swept = Some(record.clone());
     }
 
     /// Tells who listens what is waited for, and when that is over, in Docker Compose's words.

@@ -60,6 +60,7 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
     let shared = Arc::new(assemble(options, announce).await?);
     shared.informer.load_exits().await?;
     shared.informer.resync().await?;
+    shared.informer.prune_exits().await?;
     load_projects(&shared).await?;
     shared.dataplane.refresh_tables(&shared);
     if let Err(error) = shared.dataplane.ensure_host(&shared).await {

@@ -6,7 +6,7 @@ use crate::diag::Span;
 
 /// Compose's own tags, which steer the merge of several files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tag {
+pub(super) enum Tag {
     /// `!reset`: what earlier files say here is deleted; the value does not matter.
     Reset,
     /// `!override`: what earlier files say here is replaced, not merged.
@@ -15,7 +15,7 @@ pub enum Tag {
 
 /// A value and where it is written.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Node {
+pub(super) struct Node {
     /// Where; of collections the whole, of short forms made long the short form.
     pub span: Span,
     /// A tag that steers merging.
@@ -25,11 +25,11 @@ pub struct Node {
 }
 
 /// A mapping in the order of the file.
-pub type Map = IndexMap<String, Entry>;
+pub(super) type Map = IndexMap<String, Entry>;
 
 /// A value of a mapping, with the place of its key.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
+pub(super) struct Entry {
     /// Where the key is.
     pub key: Span,
     /// The value.
@@ -38,7 +38,7 @@ pub struct Entry {
 
 /// A YAML value, resolved by the rules of go-yaml (see `scalar`).
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value {
+pub(super) enum Value {
     /// Nothing.
     Null,
     /// `true` or `false`.
@@ -59,74 +59,74 @@ pub enum Value {
 
 impl Node {
     /// Returns a value at a place, without a tag.
-    pub fn new(span: Span, value: Value) -> Self {
+    pub(super) fn new(span: Span, value: Value) -> Self {
         Self { span, tag: None, value }
     }
 
     /// Returns text at a place.
-    pub fn text(span: Span, text: impl Into<String>) -> Self {
+    pub(super) fn text(span: Span, text: impl Into<String>) -> Self {
         Self::new(span, Value::Str(text.into()))
     }
 
     /// Returns a mapping whose keys all have the place of the whole: for short forms made long.
-    pub fn map<K: Into<String>>(span: Span, entries: impl IntoIterator<Item = (K, Value)>) -> Self {
+    pub(super) fn map<K: Into<String>>(span: Span, entries: impl IntoIterator<Item = (K, Value)>) -> Self {
         let entries = entries.into_iter().map(|(key, value)| (key.into(), Entry::new(span, Self::new(span, value))));
         Self::new(span, Value::Map(entries.collect()))
     }
 
     /// Returns the same place and tag with another value.
     #[must_use]
-    pub fn with(&self, value: Value) -> Self {
+    pub(super) fn with(&self, value: Value) -> Self {
         Self { span: self.span, tag: self.tag, value }
     }
 
     /// Returns the text, if it is text.
-    pub fn as_str(&self) -> Option<&str> {
+    pub(super) fn as_str(&self) -> Option<&str> {
         if let Value::Str(text) = &self.value { Some(text) } else { None }
     }
 
     /// Returns the mapping, if it is one.
-    pub fn as_map(&self) -> Option<&Map> {
+    pub(super) fn as_map(&self) -> Option<&Map> {
         if let Value::Map(map) = &self.value { Some(map) } else { None }
     }
 
     /// Returns the mapping, if it is one.
-    pub fn as_map_mut(&mut self) -> Option<&mut Map> {
+    pub(super) fn as_map_mut(&mut self) -> Option<&mut Map> {
         if let Value::Map(map) = &mut self.value { Some(map) } else { None }
     }
 
     /// Returns the list, if it is one.
-    pub fn as_seq(&self) -> Option<&[Self]> {
+    pub(super) fn as_seq(&self) -> Option<&[Self]> {
         if let Value::Seq(items) = &self.value { Some(items) } else { None }
     }
 
     /// Returns the list, if it is one.
-    pub fn as_seq_mut(&mut self) -> Option<&mut Vec<Self>> {
+    pub(super) fn as_seq_mut(&mut self) -> Option<&mut Vec<Self>> {
         if let Value::Seq(items) = &mut self.value { Some(items) } else { None }
     }
 
     /// Returns whether there is nothing.
-    pub fn is_null(&self) -> bool {
+    pub(super) fn is_null(&self) -> bool {
         self.value == Value::Null
     }
 
     /// Returns the value of a key, if this is a mapping that has it.
-    pub fn get(&self, key: &str) -> Option<&Self> {
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
         self.as_map().and_then(|map| map.get(key)).map(|entry| &entry.node)
     }
 
     /// Returns the value of a key, if this is a mapping that has it.
-    pub fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
+    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
         self.as_map_mut().and_then(|map| map.get_mut(key)).map(|entry| &mut entry.node)
     }
 
     /// Returns the text of a key, if this is a mapping that has text there.
-    pub fn str(&self, key: &str) -> Option<&str> {
+    pub(super) fn str(&self, key: &str) -> Option<&str> {
         self.get(key).and_then(Self::as_str)
     }
 
     /// Sets a key of a mapping; nothing happens to other values.
-    pub fn set(&mut self, key: &str, value: Value) {
+    pub(super) fn set(&mut self, key: &str, value: Value) {
         let span = self.span;
         if let Some(map) = self.as_map_mut() {
             map.insert(key.to_owned(), Entry::new(span, Self::new(span, value)));
@@ -134,26 +134,26 @@ impl Node {
     }
 
     /// Returns entries of the mapping at `key`; none if there is no mapping.
-    pub fn entries(&self, key: &str) -> impl Iterator<Item = (&String, &Entry)> {
+    pub(super) fn entries(&self, key: &str) -> impl Iterator<Item = (&String, &Entry)> {
         self.get(key).and_then(Self::as_map).into_iter().flatten()
     }
 
     /// Returns items of the list at `key`; none if there is no list.
-    pub fn items(&self, key: &str) -> &[Self] {
+    pub(super) fn items(&self, key: &str) -> &[Self] {
         self.get(key).and_then(Self::as_seq).unwrap_or_default()
     }
 }
 
 impl Entry {
     /// Returns an entry whose key is at `key`.
-    pub fn new(key: Span, node: Node) -> Self {
+    pub(super) fn new(key: Span, node: Node) -> Self {
         Self { key, node }
     }
 }
 
 impl Value {
     /// Returns what it is, as a message says it.
-    pub fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
             Self::Bool(_) => "a boolean",
@@ -167,7 +167,7 @@ impl Value {
     }
 
     /// Returns a scalar as Docker Compose prints it where text is wanted (`1.50` → `1.5`); `None` for collections.
-    pub fn scalar_text(&self) -> Option<String> {
+    pub(super) fn scalar_text(&self) -> Option<String> {
         Some(match self {
             Self::Null => String::new(),
             Self::Bool(value) => value.to_string(),
