@@ -4,5 +4,5 @@ pub mod addr;
 pub mod dns;
 pub mod names;
 
-#[cfg(test)]
-pub(crate) mod fixtures;
+#[cfg(any(test, feature = "testing"))]
+pub mod fixtures;

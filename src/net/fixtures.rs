@@ -1,4 +1,6 @@
-//! Graphs written as short text, for the tests of names and addresses.
+//! Projects written as short text, for the tests of names and addresses and for the DNS benchmark.
+//!
+//! Text that is not of the form described makes these panic: they are for tests only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -17,11 +19,19 @@ use crate::plan::{
     Addresses, ContainerState, Desired, Health, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ProjectView,
 };
 
-pub(crate) fn service_name(text: &str) -> ServiceName {
+/// The name of a service.
+///
+/// # Panics
+/// If it is none.
+pub fn service_name(text: &str) -> ServiceName {
     ServiceName::new(text).expect("a service name")
 }
 
-pub(crate) fn key(text: &str) -> ResourceKey {
+/// The key of a network.
+///
+/// # Panics
+/// If it is none.
+pub fn key(text: &str) -> ResourceKey {
     ResourceKey::new(text).expect("a network key")
 }
 
@@ -31,7 +41,10 @@ pub(crate) fn key(text: &str) -> ResourceKey {
 /// its networks as `KEY[=ADDRESS][/ALIAS…]`, and words that start with `+`: `+x2` replicas, `+global`, `+dnsrr`,
 /// `+link=SERVICE:ALIAS`, `+publish=[IP@][A[-B]]:TARGET[/udp]`, `+port=NAME:TARGET`, `+host=TARGET` (mode host), `+expose=N`,
 /// `+name=CONTAINER`, `+hostname=NAME`, `+dns=IP`, `+in=SERVICE` (shares its namespace), `+mode=host|none`.
-pub(crate) fn graph(project: &str, networks: &str, services: &str) -> Graph {
+///
+/// # Panics
+/// If the text is not of that form.
+pub fn graph(project: &str, networks: &str, services: &str) -> Graph {
     Graph {
         project: ProjectName::new(project).expect("a project name"),
         working_dir: "/w".into(),
@@ -173,16 +186,21 @@ fn port(text: &str) -> Port {
 }
 
 /// A project with its state, for [`ProjectView`].
-pub(crate) struct Project {
-    pub(crate) desired: Desired,
-    pub(crate) observed: Observed,
+pub struct Project {
+    /// With allocated addresses, all pods on the local host.
+    pub desired: Desired,
+    /// The containers of the text.
+    pub observed: Observed,
 }
 
 impl Project {
     /// A project with allocated addresses and one observed container per line of `containers`:
     /// `NAME.NUMBER KEY=ADDRESS… [starting|stopped|oneoff|orphan]`. Its id is the 12 characters `id-NAME-NUMBER-` filled with `0`.
     /// Subnets of external networks are observed as 192.168.N.0/24, in order of their keys.
-    pub(crate) fn new(graph: Graph, containers: &str, taken: &[Ipv4Net]) -> Self {
+    ///
+    /// # Panics
+    /// If the text is not of that form, or the addresses asked for cannot be had.
+    pub fn new(graph: Graph, containers: &str, taken: &[Ipv4Net]) -> Self {
         let allocation = Allocation {
             graph: &graph,
             previous: &Addresses::default(),
@@ -224,7 +242,8 @@ impl Project {
         Self { desired, observed: Observed { hosts: BTreeMap::from([(HostName::local(), host)]) } }
     }
 
-    pub(crate) fn view(&self) -> ProjectView<'_> {
+    /// Both sides, as the tables are built from.
+    pub fn view(&self) -> ProjectView<'_> {
         ProjectView { desired: &self.desired, observed: &self.observed }
     }
 }
