@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 /// Image of the demo workloads that examples and tests run without a registry.
 pub const DEMO_IMAGE: &str = "orch/demo:latest";
 /// Repository of the agent's images; the tag is the build.
-pub const AGENT_REPOSITORY: &str = "orch";
+const REPOSITORY: &str = "orch";
 
 /// One build of orch: its version, and its binary by content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,8 @@ pub struct Build {
     /// First 12 hex digits of the binary's SHA-256: what tells builds of one version apart.
     pub hash: String,
     /// The binary, where [`Build::archive`] reads it again.
-    binary: PathBuf,
+    pub(super) binary: PathBuf,
+    pub(super) repository: String,
 }
 
 impl Build {
@@ -45,12 +46,28 @@ impl Build {
         io::copy(&mut std::fs::File::open(binary)?, &mut hasher)?;
         let mut hash = hex(&hasher.finalize());
         hash.truncate(12);
-        Ok(Self { version: version.to_owned(), hash, binary: binary.to_owned() })
+        Ok(Self { version: version.to_owned(), hash, binary: binary.to_owned(), repository: REPOSITORY.to_owned() })
+    }
+
+    /// Returns the same build under another name than `orch`, for tests beside a real one.
+    #[must_use]
+    pub fn named(self, repository: &str) -> Self {
+        Self { repository: repository.to_owned(), ..self }
+    }
+
+    /// Returns the repository of the agent's images, of this build and others.
+    pub fn repository(&self) -> &str {
+        &self.repository
     }
 
     /// Returns the reference of the agent's image: `orch:<build>`.
     pub fn image(&self) -> String {
-        format!("{AGENT_REPOSITORY}:{}", self.hash)
+        format!("{}:{}", self.repository, self.hash)
+    }
+
+    /// Returns the reference of the demo workloads' image, [`DEMO_IMAGE`].
+    pub fn demo_image(&self) -> String {
+        format!("{}/demo:latest", self.repository)
     }
 
     /// Returns the archive with both images.
@@ -74,7 +91,7 @@ impl Build {
             entrypoint: entrypoint.iter().map(|&word| word.to_owned()).collect(),
             labels: labels.clone(),
         };
-        archive(&root(&binary), &[image(&self.image(), &["/orch"]), image(DEMO_IMAGE, &["/orch", "demo"])])
+        archive(&root(&binary), &[image(&self.image(), &["/orch"]), image(&self.demo_image(), &["/orch", "demo"])])
     }
 }
 
