@@ -159,6 +159,10 @@ pub async fn ensure_agent(
         }
         if let Some(message) = pass.give_up(&next) {
             let waited = pass.begun.elapsed();
+            if next == Decision::WaitForEngine {
+                // Else the engine would start it for ever; stopped, its log can be read and the next run starts it.
+                drop(engine.stop_container(&options.name, spec::STOP_GRACE).await);
+            }
             return Err(BootstrapError::Silent { waited, message, log: last_lines(engine, &options.name).await });
         }
         pass.act(next, there.as_ref()).await?;
@@ -270,7 +274,8 @@ impl Pass<'_> {
             Err(error) => return Err(error.into()),
         };
         self.done.push(Done::Created);
-        match self.engine.start_container(&id).await {
+        // By name, which reads better in errors; should it be another's by now, that one is to run too.
+        match self.engine.start_container(&self.options.name).await {
             Ok(_) => self.done.push(Done::Started),
             Err(EngineError::NotFound { .. }) => {}
             Err(error) => {

@@ -28,13 +28,13 @@ const CAPABILITIES: [&str; 9] = [
     "SYS_PTRACE",
 ];
 
-/// One descriptor for each side of a connection, two pipes while it is spliced: enough for tens of thousands.
-const OPEN_FILES: i64 = 524_288;
-
 /// Where the engine's socket is inside.
 const ENGINE_SOCKET: &str = "/var/run/docker.sock";
 
 /// Returns the container of an agent: host network and processes, no privileges but [`CAPABILITIES`].
+///
+/// No resource limits are asked for: an engine that may not raise them fails to start the container (seen on a host
+/// where the engine runs with a bounded set of capabilities). The agent raises its own as far as it may.
 pub fn agent_spec(build: &Build, options: &AgentOptions, engine: &EngineInfo) -> ContainerSpec {
     let AgentOptions { name, engine_socket, state_dir, run_dir, environment, .. } = options;
     let command = ["agent", "--state", state_dir, "--run", run_dir];
@@ -53,7 +53,6 @@ pub fn agent_spec(build: &Build, options: &AgentOptions, engine: &EngineInfo) ->
         cap_drop: vec!["ALL".to_owned()],
         cap_add: CAPABILITIES.map(str::to_owned).to_vec(),
         security_opt: security_options(&engine.security),
-        ulimits: BTreeMap::from([("nofile".to_owned(), (OPEN_FILES, OPEN_FILES))]),
         logging: Some(Logging {
             driver: Some("json-file".to_owned()),
             options: logging.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),

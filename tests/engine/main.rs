@@ -1,7 +1,10 @@
-//! The engine's contract against the real engine on this machine, with this very binary as the image's only program.
+//! What can only be shown on a real engine: that ours keeps its contract, and that an agent is brought up and away again.
 //!
-//! Without a test harness: the same file is the program that runs inside the containers (`engine_contract run SCRIPT`).
-//! All cases run at once, each in a project of its own, and clean up after themselves. No engine: it fails and says so.
+//! Without a test harness: this very binary is also the only program in the containers' images, as a workload
+//! (`engine run SCRIPT`) and as a small agent (`engine agent --state DIR --run DIR`). All cases run at once, each with
+//! names of its own, and clean up after themselves. No engine: it fails and says so.
+
+mod agent;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -17,7 +20,7 @@ use orch::engine::docker::DockerEngine;
 use orch::ids::ProjectName;
 use orch::transport::image::{Entry, Image, archive};
 
-const NAME: &str = "the_real_engine_keeps_the_contract";
+const NAME: &str = "contract_and_bootstrap_on_the_real_engine";
 const PROGRAM: &str = "/workload";
 
 fn main() -> ExitCode {
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     match words.as_slice() {
         ["run", script] => runtime.block_on(play(script)),
+        ["agent", "--state", _, "--run", directory] => runtime.block_on(agent::serve(directory.as_ref())),
         // What cargo-nextest asks of a test binary; ours has no ignored tests.
         list if list.contains(&"--list") => {
             if !list.contains(&"--ignored") {
@@ -90,6 +94,13 @@ async fn check() -> ExitCode {
             (name, result)
         });
     }
+    let agents = agent::Names::new(&engine, run);
+    cases.spawn(async move {
+        let inner = agents.clone();
+        let result = tokio::spawn(async move { agent::check(&inner).await }).await;
+        agents.clean().await;
+        ("an_agent_comes_and_goes", result)
+    });
     let mut failed = Vec::new();
     while let Some(done) = cases.join_next().await {
         match done {
