@@ -1,7 +1,7 @@
 //! What every [`Engine`] must do, as cases that run against the fake and against a real engine.
 //!
 //! A case gets a [`World`] of its own: an engine, an image whose program obeys [`script`]s, and names that nobody else
-//! uses. It panics where the engine breaks the contract. `tests/engine_contract.rs` runs them against the real one.
+//! uses. It panics where the engine breaks the contract. `tests/engine/main.rs` runs them against the real one.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
