@@ -25,12 +25,15 @@ fn text(table: &LbTable) -> String {
 }
 
 fn build(project: &Project, draining: &[&str]) -> LbTable {
-    let draining: Draining = draining.iter().map(|pod| id(pod)).collect();
+    let draining: Draining = draining.iter().map(|pod| id(project, pod)).collect();
     LbTable::build(7, &[project.view()], &draining)
 }
 
-fn id(pod: &str) -> String {
-    format!("{:0<64}", format!("id-{}", pod.replace('.', "-")))
+/// The engine's id of a pod's container.
+fn id(project: &Project, pod: &str) -> String {
+    let mut containers = project.observed.hosts.values().flat_map(|host| host.containers.values());
+    let found = containers.find(|container| container.pod().is_some_and(|id| id.to_string() == pod));
+    found.unwrap_or_else(|| panic!("no container of {pod}")).id.clone()
 }
 
 fn demo(services: &str) -> Graph {
@@ -125,8 +128,9 @@ fn only_tcp_of_services_asked_to_run_is_published() {
 #[test]
 fn pods_of_other_hosts_carry_their_host() {
     let mut project = Project::new(demo("web back +x2"), "web.1 back=10.0.0.1\nweb.2 back=10.0.0.2", &[]);
+    let id = id(&project, "web.2");
     let here = project.observed.hosts.values_mut().next().expect("one host");
-    let moved = here.containers.remove(&id("web.2")).expect("web.2");
+    let moved = here.containers.remove(&id).expect("web.2");
     let there = crate::plan::ObservedHost { containers: [(moved.id.clone(), moved)].into(), ..Default::default() };
     project.observed.hosts.insert(HostName::new("b").expect("valid"), there);
     let table = build(&project, &[]);

@@ -155,6 +155,15 @@ pub(super) async fn ask(stream: &mut TcpStream, word: &str) -> std::io::Result<S
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
+/// Connects and reads; returns the error. A reset may come so soon that it is the answer to the connect.
+pub(super) async fn refusal(address: SocketAddr) -> std::io::ErrorKind {
+    let outcome = match TcpStream::connect(address).await {
+        Ok(mut client) => in_time(client.read_u8()).await,
+        Err(error) => Err(error),
+    };
+    outcome.expect_err("not served").kind()
+}
+
 /// Reads to the end.
 pub(super) async fn rest(stream: &mut TcpStream) -> std::io::Result<String> {
     let mut text = String::new();
