@@ -10,11 +10,28 @@ pub mod exit;
 pub mod trace;
 pub mod ui;
 
+mod attach;
+mod board;
+mod context;
+mod foreground;
+mod images;
+mod logline;
+mod progress;
+mod project;
+mod signals;
+mod table;
+mod tail;
+mod terminal;
+mod words;
+
+use std::future::Future;
+
 pub use args::Cli;
 pub use exit::Exit;
 
-use args::Command;
-
+use args::{AgentArgs, Command};
+use context::Context;
+use error::CliError;
 use ui::Ui;
 
 /// Runs the command and says how the process ends. Prints what went wrong, once.
@@ -24,9 +41,38 @@ pub fn run(cli: Cli) -> Exit {
     let result = match command {
         Command::Version(args) => commands::version::run(&mut ui, &args).map(|()| Exit::Success),
         Command::Demo(args) => Ok(crate::demo::main(args)),
+        command => block_on(dispatch(&mut Context::new(global, &mut ui), command)),
     };
     result.unwrap_or_else(|error| {
         ui.error(&error);
         Exit::of(&error)
     })
+}
+
+/// Runs `future` on this thread. The runtime is made here, after parsing, so that `orch --help` does not pay for it.
+fn block_on(future: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
+    let result = runtime.block_on(future);
+    // A read of standard input that never ends (`exec`) must not hold back the end of the process.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, CliError> {
+    use commands::{agent, config, down, exec, logs, ls, plan, ps, up};
+    match command {
+        Command::Up(args) => return up::run(context, &args).await,
+        Command::Logs(args) => return logs::run(context, args).await,
+        Command::Exec(args) => return exec::run(context, args).await,
+        Command::Agent(AgentArgs { verb }) => return agent::run(context, verb).await,
+        Command::Down(args) => down::run(context, &args).await?,
+        Command::Plan(args) => plan::run(context, &args).await?,
+        Command::Ps(args) => ps::run(context, &args).await?,
+        Command::Config(args) => config::run(context, &args)?,
+        Command::Ls(args) => ls::run(context, &args).await?,
+        Command::Version(_) | Command::Demo(_) => {
+            unreachable!("run before there is a runtime")
+        }
+    }
+    Ok(Exit::Success)
 }

@@ -4,9 +4,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::ids::ServiceName;
 
 use super::exit::Exit;
 
@@ -92,6 +95,10 @@ pub struct Global {
     #[arg(long, value_name = "DIR")]
     pub project_directory: Option<PathBuf>,
 
+    /// Keep networks, volumes, configs and secrets that no service uses
+    #[arg(long)]
+    pub all_resources: bool,
+
     /// How progress is shown
     #[arg(long, value_enum, value_name = "KIND", default_value_t, env = "COMPOSE_PROGRESS")]
     pub progress: ProgressKind,
@@ -141,10 +148,494 @@ pub enum Ansi {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Create and start containers
+    Up(UpArgs),
+    /// Stop and remove containers and networks
+    Down(DownArgs),
+    /// Say what `up` would do, and why
+    Plan(PlanArgs),
+    /// List containers
+    Ps(PsArgs),
+    /// View output from containers
+    Logs(LogsArgs),
+    /// Execute a command in a running container
+    Exec(ExecArgs),
+    /// Parse, resolve and render the compose file in canonical format
+    #[command(visible_alias = "convert")]
+    Config(ConfigArgs),
+    /// List running projects
+    Ls(LsArgs),
+    /// Look after the agent of this host
+    Agent(AgentArgs),
     /// Run a workload of the examples and tests
     Demo(crate::demo::DemoArgs),
     /// Show the version
     Version(VersionArgs),
+}
+
+/// Flags that `up` and `plan` share: what shall run.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Selection {
+    /// Recreate containers even if nothing about them changed
+    #[arg(long, conflicts_with = "no_recreate")]
+    pub force_recreate: bool,
+
+    /// Leave existing containers as they are
+    #[arg(long)]
+    pub no_recreate: bool,
+
+    /// Leave out what the named services depend on
+    #[arg(long)]
+    pub no_deps: bool,
+
+    /// Create containers, do not start them
+    #[arg(long)]
+    pub no_start: bool,
+
+    /// Remove containers of services that the file does not have
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", value_parser = clap::builder::FalseyValueParser::new())]
+    pub remove_orphans: bool,
+
+    /// Number of replicas of a service, instead of what the file says
+    #[arg(long = "scale", value_name = "SERVICE=N", value_parser = parse_scale)]
+    pub scales: Vec<(ServiceName, u32)>,
+
+    /// Seconds between stop signal and kill, instead of what the file says
+    #[arg(short, long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+
+    /// Services; default: all
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+}
+
+/// `up`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct UpArgs {
+    /// What shall run.
+    #[command(flatten)]
+    pub selection: Selection,
+
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Leave the containers running in the background
+    #[arg(short, long)]
+    pub detach: bool,
+
+    /// Wait until services are running or healthy, and jobs are done; implies --detach
+    #[arg(long, conflicts_with = "no_start")]
+    pub wait: bool,
+
+    /// Seconds to wait at most
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    pub wait_timeout: Option<u64>,
+
+    /// When images are pulled, instead of what the file says
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub pull: Option<Pull>,
+
+    /// Pull without showing progress
+    #[arg(long)]
+    pub quiet_pull: bool,
+
+    /// Show the output of these services only; may be given several times
+    #[arg(long = "attach", value_name = "SERVICE", conflicts_with = "detach")]
+    pub attach: Vec<ServiceName>,
+
+    /// Do not show the output of these services; may be given several times
+    #[arg(long = "no-attach", value_name = "SERVICE", conflicts_with = "detach")]
+    pub no_attach: Vec<ServiceName>,
+
+    /// Show the output of services that the named ones depend on, too
+    #[arg(long, conflicts_with_all = ["detach", "attach"])]
+    pub attach_dependencies: bool,
+
+    /// Stop all containers when one has ended, and return its exit code
+    #[arg(long, conflicts_with_all = ["detach", "wait", "no_start"])]
+    pub abort_on_container_exit: bool,
+
+    /// Stop all containers when one has failed, and return its exit code
+    #[arg(long, conflicts_with_all = ["detach", "wait", "no_start", "abort_on_container_exit"])]
+    pub abort_on_container_failure: bool,
+
+    /// Stop all containers when this service has ended, and return its exit code
+    #[arg(long, value_name = "SERVICE", conflicts_with_all = ["detach", "wait", "no_start", "abort_on_container_failure"])]
+    pub exit_code_from: Option<ServiceName>,
+
+    /// How output looks.
+    #[command(flatten)]
+    pub look: LogLook,
+
+    /// Show the time of each line
+    #[arg(long)]
+    pub timestamps: bool,
+
+    /// Form of the plan that --dry-run prints
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: TextFormat,
+}
+
+/// How lines of containers look.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LogLook {
+    /// Do not print container names before lines
+    #[arg(long)]
+    pub no_log_prefix: bool,
+
+    /// Print without colours
+    #[arg(long)]
+    pub no_color: bool,
+}
+
+/// When images are pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Pull {
+    /// At each `up`.
+    Always,
+    /// When they are not there.
+    Missing,
+    /// Never.
+    Never,
+    /// As the file says.
+    Policy,
+}
+
+/// Form of text for the reader, or JSON.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum TextFormat {
+    /// For the reader.
+    #[default]
+    Text,
+    /// JSON.
+    Json,
+}
+
+/// Form of lists.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// A table with a header.
+    #[default]
+    Table,
+    /// JSON.
+    Json,
+}
+
+/// `down`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DownArgs {
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Remove named volumes that the project made, and anonymous ones
+    #[arg(short, long)]
+    pub volumes: bool,
+
+    /// Remove containers of services that the file does not have; orch always does
+    #[arg(long)]
+    pub remove_orphans: bool,
+
+    /// Seconds between stop signal and kill, instead of what the file says
+    #[arg(short, long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+}
+
+/// `plan`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PlanArgs {
+    /// What shall run.
+    #[command(flatten)]
+    pub selection: Selection,
+
+    /// Form of the plan
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: TextFormat,
+}
+
+/// `ps`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PsArgs {
+    /// Show stopped containers too
+    #[arg(short, long)]
+    pub all: bool,
+
+    /// Print container ids only
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Print service names only
+    #[arg(long, conflicts_with = "quiet")]
+    pub services: bool,
+
+    /// Only containers in this state; may be given several times
+    #[arg(long = "status", value_enum, value_name = "STATE")]
+    pub statuses: Vec<StateWord>,
+
+    /// Do not shorten anything
+    #[arg(long)]
+    pub no_trunc: bool,
+
+    /// Form of the list; JSON has one object a line
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: TableFormat,
+
+    /// Services; default: all
+    #[arg(value_name = "SERVICE")]
+    pub names: Vec<ServiceName>,
+}
+
+/// The engine's words for the state of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StateWord {
+    /// Frozen.
+    Paused,
+    /// Between two starts.
+    Restarting,
+    /// Being removed.
+    Removing,
+    /// Running.
+    Running,
+    /// Could not be removed.
+    Dead,
+    /// Never started.
+    Created,
+    /// Ended.
+    Exited,
+}
+
+/// `logs`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LogsArgs {
+    /// Stay and show what comes, also from containers that start later
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// Lines from the end of each container's output, or `all`
+    #[arg(short = 'n', long, value_name = "LINES", default_value = "all", allow_negative_numbers = true, value_parser = parse_tail)]
+    pub tail: Tail,
+
+    /// Only what was written since then: `2013-01-02T13:23:37Z`, `1357132217` or `42m` ago
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+
+    /// Only what was written until then: `2013-01-02T13:23:37Z`, `1357132217` or `42m` ago
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+
+    /// Show the time of each line
+    #[arg(short, long)]
+    pub timestamps: bool,
+
+    /// Only the replica of this number
+    #[arg(long, value_name = "N")]
+    pub index: Option<u32>,
+
+    /// How output looks.
+    #[command(flatten)]
+    pub look: LogLook,
+
+    /// Services; default: all
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+}
+
+/// How many last lines of the logs are shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Tail {
+    /// All.
+    #[default]
+    All,
+    /// This many.
+    Lines(u64),
+}
+
+/// `exec`.
+#[derive(Debug, Clone, Args)]
+pub struct ExecArgs {
+    /// Run in the background
+    #[arg(short, long)]
+    pub detach: bool,
+
+    /// Set an environment variable; may be given several times
+    #[arg(short, long = "env", value_name = "KEY=VALUE")]
+    pub env: Vec<String>,
+
+    /// Number of the replica
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub index: u32,
+
+    /// Do not allocate a terminal; the default where standard input and output are not one
+    #[arg(short = 'T', long = "no-tty", visible_alias = "no-TTY")]
+    pub no_tty: bool,
+
+    /// Give the command all rights
+    #[arg(long)]
+    pub privileged: bool,
+
+    /// Run as this user
+    #[arg(short, long, value_name = "USER")]
+    pub user: Option<String>,
+
+    /// Run in this directory
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+
+    /// Service
+    pub service: ServiceName,
+
+    /// Command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// `config`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigArgs {
+    /// Form of the output
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: ConfigFormat,
+
+    /// Check only, print nothing
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Print the names of services, one a line
+    #[arg(long, group = "list")]
+    pub services: bool,
+
+    /// Print the names of volumes, one a line
+    #[arg(long, group = "list")]
+    pub volumes: bool,
+
+    /// Print the names of networks, one a line
+    #[arg(long, group = "list")]
+    pub networks: bool,
+
+    /// Print the images, one a line
+    #[arg(long, group = "list")]
+    pub images: bool,
+
+    /// Print the names of profiles, one a line
+    #[arg(long, group = "list")]
+    pub profiles: bool,
+
+    /// Print the variables that replace `${…}`
+    #[arg(long, group = "list")]
+    pub environment: bool,
+
+    /// Print the variables that the files ask for
+    #[arg(long, group = "list")]
+    pub variables: bool,
+
+    /// Print the hash of a service's configuration, or of all with `*`
+    #[arg(long, group = "list", value_name = "SERVICE")]
+    pub hash: Option<String>,
+
+    /// Leave `${…}` as it is
+    #[arg(long)]
+    pub no_interpolate: bool,
+
+    /// Do not fill in names, the default network and implied dependencies
+    #[arg(long)]
+    pub no_normalize: bool,
+
+    /// Leave paths as they are
+    #[arg(long)]
+    pub no_path_resolution: bool,
+
+    /// Do not check that what is referred to exists
+    #[arg(long)]
+    pub no_consistency: bool,
+
+    /// Do not read environment files
+    #[arg(long)]
+    pub no_env_resolution: bool,
+
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Services, with what they depend on; default: all
+    #[arg(value_name = "SERVICE")]
+    pub names: Vec<ServiceName>,
+}
+
+/// Form of `config`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum ConfigFormat {
+    /// YAML.
+    #[default]
+    Yaml,
+    /// JSON.
+    Json,
+}
+
+/// `ls`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LsArgs {
+    /// Show stopped projects too
+    #[arg(short, long)]
+    pub all: bool,
+
+    /// Print names only
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Form of the list
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: TableFormat,
+}
+
+/// `agent`.
+#[derive(Debug, Clone, Args)]
+#[command(arg_required_else_help = true)]
+pub struct AgentArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub verb: AgentVerb,
+}
+
+/// What to do with the agent.
+#[derive(Debug, Clone, Subcommand)]
+pub enum AgentVerb {
+    /// Show its log
+    Logs(AgentLogsArgs),
+    /// Say how it is
+    Status(AgentStatusArgs),
+    /// Stop it: what runs goes on, names and addresses do not
+    Stop,
+    /// Remove it with all it made on the host below the engine
+    Uninstall(AgentUninstallArgs),
+}
+
+/// `agent logs`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AgentLogsArgs {
+    /// Stay and show what comes
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// Lines from the end, or `all`
+    #[arg(short = 'n', long, value_name = "LINES", default_value = "all", allow_negative_numbers = true, value_parser = parse_tail)]
+    pub tail: Tail,
+}
+
+/// `agent status`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AgentStatusArgs {
+    /// Form of the answer
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: TextFormat,
+}
+
+/// `agent uninstall`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AgentUninstallArgs {
+    /// Also when projects are up: their containers stay, without names and addresses
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `version`.
@@ -169,6 +660,36 @@ pub enum VersionFormat {
     Json,
 }
 
+fn parse_scale(text: &str) -> Result<(ServiceName, u32), String> {
+    let (service, count) = text.split_once('=').ok_or("expected SERVICE=N")?;
+    let service = ServiceName::new(service).map_err(|error| error.to_string())?;
+    let count = count.parse().map_err(|_| format!("`{count}` is not a number of replicas"))?;
+    Ok((service, count))
+}
+
+/// Docker Compose takes any negative number for "all".
+fn parse_tail(text: &str) -> Result<Tail, String> {
+    match text.parse::<i64>() {
+        Ok(lines) => Ok(u64::try_from(lines).map_or(Tail::All, Tail::Lines)),
+        Err(_) if text == "all" => Ok(Tail::All),
+        Err(_) => Err("expected a number of lines or `all`".to_owned()),
+    }
+}
+
+impl Tail {
+    /// Returns the number of lines as the engine takes it.
+    pub fn lines(self) -> Option<u64> {
+        match self {
+            Self::All => None,
+            Self::Lines(lines) => Some(lines),
+        }
+    }
+}
+
+/// Seconds of a flag as a duration.
+pub(crate) fn seconds(flag: Option<u64>) -> Option<Duration> {
+    flag.map(Duration::from_secs)
+}
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;

@@ -1,3 +1,12 @@
 //! One file for each command.
 
-pub mod version;
+pub(crate) mod agent;
+pub(crate) mod config;
+pub(crate) mod down;
+pub(crate) mod exec;
+pub(crate) mod logs;
+pub(crate) mod ls;
+pub(crate) mod plan;
+pub(crate) mod ps;
+pub(crate) mod up;
+pub(crate) mod version;

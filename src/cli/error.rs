@@ -2,8 +2,13 @@
 
 use std::io;
 
+use crate::api::client::ClientError;
+use crate::api::types::ErrorKind;
+use crate::diag::Diagnostics;
 use crate::engine::EngineError;
-use crate::ids::ServiceName;
+use crate::ids::{InvalidName, ServiceName};
+use crate::transport::bootstrap::BootstrapError;
+use crate::transport::local::engine_help;
 
 use super::exit::Kind;
 
@@ -24,16 +29,37 @@ pub enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// The directory that the command runs in is gone.
+    #[error("the current directory cannot be read")]
+    Directory(#[source] io::Error),
+    /// The files are wrong.
+    #[error("{0}")]
+    Files(Diagnostics),
+    /// A name given on the command line or in the environment is none.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// There is no agent and none could be started.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// Projects still need the agent.
+    #[error("the agent is still needed by: {}", .0.join(", "))]
+    AgentNeeded(Vec<String>),
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The agent failed, refused, or cannot be reached.
+    #[error(transparent)]
+    Agent(#[from] ClientError),
+    /// The agent went away before it had said how it ended.
+    #[error("the agent ended before it had said the result")]
+    Cut,
     /// A service named on the command line is not in the file.
     #[error("no such service: {name}")]
     NoSuchService {
         /// What was named.
         name: ServiceName,
         /// A service of almost that name.
-        similar: Option<ServiceName>,
+        similar: Option<String>,
     },
     /// Nothing to work on.
     #[error("no service selected")]
@@ -64,6 +90,9 @@ pub enum CliError {
         /// The command.
         command: &'static str,
     },
+    /// Images are missing and cannot be pulled.
+    #[error("{}", .0.join("\n"))]
+    Images(Vec<String>),
     /// The agent, or a container, could not do what was asked.
     #[error("{}", .0.join("\n"))]
     Failed(Vec<String>),
@@ -89,10 +118,21 @@ impl CliError {
             | Self::NoService
             | Self::NotRunning { .. }
             | Self::Value { .. }
+            | Self::Files(_)
+            | Self::Name(_)
+            | Self::AgentNeeded(_)
             | Self::Flag { .. }
             | Self::Write { .. } => Kind::User,
-            Self::Engine(EngineError::Conflict { .. }) => Kind::Conflict,
-            Self::Engine(_) | Self::Failed(_) | Self::WaitTimeout { .. } | Self::Terminal(_) => Kind::Host,
+            Self::Engine(EngineError::Conflict { .. }) | Self::Bootstrap(BootstrapError::Refused(_)) => Kind::Conflict,
+            Self::Agent(error) => agent_kind(error),
+            Self::Bootstrap(_)
+            | Self::Directory(_)
+            | Self::Engine(_)
+            | Self::Cut
+            | Self::Images(_)
+            | Self::Failed(_)
+            | Self::WaitTimeout { .. }
+            | Self::Terminal(_) => Kind::Host,
             Self::Runtime(_) | Self::Output(_) => Kind::Internal,
             Self::Cancelled => Kind::Cancelled,
         }
@@ -110,7 +150,22 @@ impl CliError {
     /// Returns what to do about it, where that is known.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::Engine(error) => engine_help(error).map(str::to_owned),
+            Self::Engine(error) | Self::Bootstrap(BootstrapError::Engine(error)) => engine_help(error),
+            Self::AgentNeeded(projects) => Some(format!(
+                "take them down first (`orch -p {} down`), or use `--force`: their containers stay, without names and \
+                 addresses",
+                projects.first().map_or("NAME", String::as_str)
+            )),
+            Self::Agent(error) => agent_help(error).map(str::to_owned),
+            Self::Cut => Some(
+                "it is started again and goes on with what it accepted; run the same command again to see it"
+                    .to_owned(),
+            ),
+            Self::Images(_) => Some(
+                "nothing was changed. `docker pull IMAGE` shows more, `docker build -t IMAGE .` makes one, \
+                 `docker load -i FILE` brings one from elsewhere"
+                    .to_owned(),
+            ),
             Self::NoSuchService { similar: Some(similar), .. } => Some(format!("did you mean `{similar}`?")),
             Self::NoService => Some(
                 "the file defines no service that is enabled: add one, or name its profile with `--profile`".to_owned(),
@@ -128,35 +183,28 @@ impl CliError {
     }
 }
 
-/// What to do about an engine's error.
-fn engine_help(error: &EngineError) -> Option<&'static str> {
+fn agent_kind(error: &ClientError) -> Kind {
     match error {
-        EngineError::Unreachable { .. } => {
-            Some("start Docker (`sudo systemctl start docker`), or name another engine with DOCKER_HOST")
-        }
-        EngineError::Permission { .. } => Some(
-            "add yourself to the group `docker` (`sudo usermod -aG docker $USER`, then log in anew), or use `sudo`",
-        ),
-        EngineError::NoSpace { .. } => Some("free some with `docker system prune`, or make the disk larger"),
-        _ => None,
+        ClientError::Api(error) => match error.kind {
+            ErrorKind::User | ErrorKind::NotFound => Kind::User,
+            ErrorKind::Conflict => Kind::Conflict,
+            ErrorKind::Host => Kind::Host,
+            ErrorKind::Internal => Kind::Internal,
+        },
+        ClientError::NotUnderstood { .. } => Kind::Internal,
+        _ => Kind::Host,
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn engine_errors_say_what_to_do() {
-        let address = "unix:///var/run/docker.sock".to_owned();
-        let source = Box::new(io::Error::from(io::ErrorKind::ConnectionRefused));
-        for (error, word) in [
-            (EngineError::Unreachable { address: address.clone(), source }, "start Docker"),
-            (EngineError::Permission { address }, "group `docker`"),
-            (EngineError::NoSpace { action: "pull".to_owned() }, "free some"),
-        ] {
-            let help = CliError::from(error).help().unwrap_or_default();
-            assert!(help.contains(word), "{help}");
-        }
+/// What to do about an agent's error.
+fn agent_help(error: &ClientError) -> Option<&'static str> {
+    match error {
+        ClientError::NotInstalled { .. } => Some("`orch up` starts it"),
+        ClientError::NoPermission { .. } => Some(
+            "add yourself to the group `docker` (`sudo usermod -aG docker $USER`, then log in anew), or use `sudo`",
+        ),
+        ClientError::NotAnswering { .. } => Some("`orch agent logs` says why; `orch up` starts it again"),
+        ClientError::NotUnderstood { .. } => Some("`orch up` replaces the agent by one of this version"),
+        ClientError::Api(_) => None,
     }
 }

@@ -7,7 +7,10 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+use crate::diag::Diagnostics;
+
 use super::args::{Ansi, Global, ProgressKind};
+use super::board::Canvas;
 use super::error::CliError;
 
 /// Where output goes, and how it may look there.
@@ -15,6 +18,7 @@ pub struct Ui {
     out: Stream,
     err: Stream,
     progress: Style,
+    size: Size,
 }
 
 /// How progress is shown, decided.
@@ -34,6 +38,18 @@ struct Stream {
     to: Box<dyn Write>,
     colour: bool,
 }
+
+/// Where the size of the terminal is known from.
+enum Size {
+    /// Asked anew for every frame: the user may resize it.
+    Terminal,
+    /// Does not change.
+    #[cfg(test)]
+    Fixed(usize, usize),
+}
+
+/// Size taken where a terminal does not tell.
+const UNKNOWN_SIZE: (usize, usize) = (80, 24);
 
 impl Ui {
     /// Returns the process's own output, as the flags and `NO_COLOR` (<https://no-color.org>) want it.
@@ -58,6 +74,7 @@ impl Ui {
             out: Stream { to: Box::new(out), colour: out_colour },
             err: Stream { to: Box::new(err), colour: err_colour },
             progress,
+            size: Size::Terminal,
         }
     }
 
@@ -114,9 +131,25 @@ impl Ui {
         }
     }
 
+    /// Tells what is doubtful about the files, each with its place.
+    pub(crate) fn diagnostics(&mut self, warnings: &Diagnostics) {
+        match self.progress {
+            _ if warnings.is_empty() => {}
+            Style::Json => self.message(&serde_json::json!({ "warning": true, "diagnostics": warnings.to_json() })),
+            _ => self.draw(&ended(&warnings.to_string())),
+        }
+    }
+
     /// Prints an error with its causes and what to do, once.
     pub fn error(&mut self, error: &CliError) {
         if error.is_silent() {
+            return;
+        }
+        if let CliError::Files(problems) = error {
+            match self.progress {
+                Style::Json => self.message(&serde_json::json!({ "error": true, "diagnostics": problems.to_json() })),
+                _ => self.draw(&ended(&problems.to_string())),
+            }
             return;
         }
         if self.progress == Style::Json {
@@ -137,9 +170,29 @@ impl Ui {
         self.tell(&text);
     }
 
+    /// Returns how progress is shown.
+    pub(crate) fn style(&self) -> Style {
+        self.progress
+    }
+
+    /// Returns whether colours may be used on standard output.
+    pub(crate) fn colour(&self) -> bool {
+        self.out.colour
+    }
+
     /// Writes to standard error as is. Nobody can be told when that fails.
-    fn draw(&mut self, text: &str) {
+    pub(crate) fn draw(&mut self, text: &str) {
         self.err.write(text.as_bytes()).ok();
+    }
+
+    /// Returns what the board is drawn on.
+    pub(crate) fn canvas(&self) -> Canvas {
+        let (width, height) = match self.size {
+            Size::Terminal => terminal_size().unwrap_or(UNKNOWN_SIZE),
+            #[cfg(test)]
+            Size::Fixed(width, height) => (width, height),
+        };
+        Canvas { width, height, colour: self.err.colour }
     }
 
     fn tell(&mut self, text: &str) {
@@ -149,6 +202,11 @@ impl Ui {
     fn message(&mut self, value: &serde_json::Value) {
         self.tell(&value.to_string());
     }
+}
+
+/// Text that ends with a line end.
+fn ended(text: &str) -> String {
+    format!("{}\n", text.trim_end_matches('\n'))
 }
 
 /// The causes of an error, outermost first; those that the text before has said already are left out.
@@ -165,6 +223,12 @@ fn causes(error: &CliError) -> Vec<String> {
         next = cause.source();
     }
     causes
+}
+
+/// Columns and rows of the terminal that standard error is.
+fn terminal_size() -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(io::stderr()).ok()?;
+    (size.ws_col > 0).then(|| (usize::from(size.ws_col), usize::from(size.ws_row)))
 }
 
 impl Stream {
@@ -217,6 +281,7 @@ pub(crate) mod testing {
             out: Stream { to: Box::new(out.clone()), colour: false },
             err: Stream { to: Box::new(err.clone()), colour: false },
             progress,
+            size: Size::Fixed(60, 12),
         };
         (ui, out, err)
     }
@@ -229,7 +294,7 @@ mod tests {
 
     fn unreachable() -> CliError {
         let source = Box::new(io::Error::from(io::ErrorKind::ConnectionRefused));
-        EngineError::Unreachable { address: "unix:///run/docker.sock".to_owned(), source }.into()
+        EngineError::Unreachable { address: "/run/docker.sock".to_owned(), source }.into()
     }
 
     #[test]
@@ -237,9 +302,9 @@ mod tests {
         let (mut ui, out, err) = testing::ui(Style::Plain);
         ui.error(&unreachable());
         insta::assert_snapshot!(err.take(), @"
-        error: no container engine answers at unix:///run/docker.sock
+        error: no container engine answers at /run/docker.sock
           because: connection refused
-          help: start Docker (`sudo systemctl start docker`), or name another engine with DOCKER_HOST
+          help: start the engine (`systemctl start docker`), or name the socket of one that runs: `DOCKER_HOST=unix://…` (now `unix:///run/docker.sock`)
         ");
         assert_eq!(out.take(), "");
     }
@@ -248,7 +313,7 @@ mod tests {
     fn errors_are_objects_where_progress_is_json() {
         let (mut ui, _, err) = testing::ui(Style::Json);
         ui.error(&unreachable());
-        insta::assert_snapshot!(err.take(), @r#"{"error":true,"message":"no container engine answers at unix:///run/docker.sock: connection refused","help":"start Docker (`sudo systemctl start docker`), or name another engine with DOCKER_HOST"}"#);
+        insta::assert_snapshot!(err.take(), @r#"{"error":true,"message":"no container engine answers at /run/docker.sock: connection refused","help":"start the engine (`systemctl start docker`), or name the socket of one that runs: `DOCKER_HOST=unix://…` (now `unix:///run/docker.sock`)"}"#);
     }
 
     #[test]

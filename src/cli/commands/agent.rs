@@ -1,0 +1,117 @@
+//! `orch agent`: the agent itself, and looking after it.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::api::types::AgentInfo;
+use crate::cli::args::{AgentLogsArgs, AgentStatusArgs, AgentUninstallArgs, AgentVerb, TextFormat};
+use crate::cli::attach::write_line;
+use crate::cli::context::{Context, agent_options, client, if_there};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::logline::Names;
+use crate::cli::signals::Interrupts;
+use crate::cli::tail::{Line, Readers, Said, channel};
+use crate::cli::words;
+use crate::engine::{Engine, LogQuery};
+use crate::transport::bootstrap::{self, BootstrapError};
+use crate::transport::image::Build;
+
+/// Looks after the agent of this host.
+///
+/// # Errors
+/// When the engine or the agent does not answer, or projects are still up (`uninstall`).
+pub(crate) async fn run(context: &mut Context<'_>, verb: AgentVerb) -> Result<Exit, CliError> {
+    match verb {
+        AgentVerb::Logs(args) => return logs(context, &args).await,
+        AgentVerb::Status(args) => status(context, &args).await?,
+        AgentVerb::Stop => stop(context).await?,
+        AgentVerb::Uninstall(args) => uninstall(context, &args).await?,
+    }
+    Ok(Exit::Success)
+}
+
+async fn logs(context: &mut Context<'_>, args: &AgentLogsArgs) -> Result<Exit, CliError> {
+    let engine = context.engine().await?;
+    let container = agent_options(&engine).name;
+    let engine: Arc<dyn Engine> = Arc::new(engine);
+    let mut interrupts = Interrupts::listen()?;
+    let query = LogQuery { follow: args.follow, tail: args.tail.lines(), ..LogQuery::default() };
+    let mut readers = Readers::new(engine);
+    let (to, mut lines) = channel();
+    readers.read(&container, &query, to);
+    let names = Names::default();
+    let ui = &mut *context.ui;
+    let copied = async {
+        while let Some((_, said)) = lines.recv().await {
+            match said {
+                // The agent writes its own times, and all of it to standard error; here it is the data asked for.
+                Said::Line(line) => write_line(ui, &names, "", &Line { stderr: false, ..line }, false)?,
+                Said::Failed(error) => return Err(error.into()),
+                Said::Ended => break,
+            }
+        }
+        Ok(Exit::Success)
+    };
+    interrupts.unless(copied).await
+}
+
+async fn status(context: &mut Context<'_>, args: &AgentStatusArgs) -> Result<(), CliError> {
+    let info = client().info().await?;
+    match args.format {
+        TextFormat::Json => context.ui.json(&info),
+        TextFormat::Text => context.ui.data(describe(&info).as_bytes()),
+    }
+}
+
+fn describe(info: &AgentInfo) -> String {
+    let AgentInfo { version, build, host, engine, uptime_secs, memory, problems } = info;
+    let up = words::duration(Duration::from_secs(*uptime_secs));
+    let mut text = format!(
+        "agent of host {host}\nversion   {version} (build {build})\nengine    {engine}\nup        {up}\nmemory    {} MB\n",
+        memory / 1_000_000
+    );
+    match problems.as_slice() {
+        [] => text.push_str("problems  none\n"),
+        problems => {
+            for problem in problems {
+                writeln!(text, "problem   {problem}").expect("a string takes all");
+            }
+        }
+    }
+    text
+}
+
+async fn stop(context: &mut Context<'_>) -> Result<(), CliError> {
+    let engine = context.engine().await?;
+    let ran = bootstrap::stop_agent(&engine, &agent_options(&engine)).await?;
+    context.ui.say(if ran {
+        "the agent is stopped: what runs goes on, but nothing heals, and names, virtual addresses and published ports \
+         do not answer; `orch up` starts it again"
+    } else {
+        "the agent does not run"
+    });
+    Ok(())
+}
+
+async fn uninstall(context: &mut Context<'_>, args: &AgentUninstallArgs) -> Result<(), CliError> {
+    let client = client();
+    if !args.force
+        && let Some(projects) = if_there(client.projects().await)?
+    {
+        let ours = projects.into_iter().filter(|project| project.revision.is_some());
+        let names: Vec<_> = ours.map(|project| project.name.to_string()).collect();
+        if !names.is_empty() {
+            return Err(CliError::AgentNeeded(names));
+        }
+    }
+    let engine = context.engine().await?;
+    let build = Build::own().map_err(BootstrapError::Binary)?;
+    let done = bootstrap::uninstall_agent(&engine, &client, &build, &agent_options(&engine)).await?;
+    for image in done.kept {
+        context.ui.warn(&format!("image {image} stays: a container uses it"));
+    }
+    context.ui.say(if done.container { "the agent is uninstalled" } else { "there is no agent here" });
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! `orch down`: the agent takes away everything that carries the project's label.
+
+use std::collections::BTreeMap;
+
+use crate::api::types::DownRequest;
+use crate::cli::args::{DownArgs, seconds};
+use crate::cli::context::{Context, client, if_there};
+use crate::cli::error::CliError;
+use crate::cli::progress::follow;
+use crate::cli::signals::Interrupts;
+use crate::engine::{Engine, label};
+use crate::ids::{HostName, ProjectName};
+use crate::observed::{Observed, ObservedHost};
+use crate::plan::{Intent, Plan, plan, render};
+
+/// Removes the project.
+///
+/// # Errors
+/// When there is no project, or something of it cannot be removed.
+pub(crate) async fn run(context: &mut Context<'_>, args: &DownArgs) -> Result<(), CliError> {
+    let project = context.project_name()?;
+    if args.dry_run || context.global.dry_run {
+        let observed = context.engine().await?.observe(Some(&project)).await?;
+        let plan = dry_run(&project, args, observed);
+        return context.ui.data(render::render(&plan).as_bytes());
+    }
+    let request = DownRequest { volumes: args.volumes, timeout_secs: args.timeout };
+    let client = client();
+    let stream = if let Some(stream) = if_there(client.down(&project, &request).await)? {
+        stream
+    } else {
+        let engine = context.engine().await?;
+        if is_empty(&engine.observe(Some(&project)).await?, &project) {
+            warn_nothing(context, &project);
+            return Ok(());
+        }
+        // Something without an agent: it is started, to take it down in order and with what it made below the engine.
+        context.agent_on(&engine).await?.down(&project, &request).await?
+    };
+    let mut interrupts = Interrupts::listen()?;
+    let ended = interrupts.unless(follow(context.ui, "Running", stream)).await;
+    if matches!(ended, Err(CliError::Cancelled)) {
+        context.ui.say("the agent goes on taking the project down; `orch ps -a` shows how far it is");
+    }
+    if !ended?.moved {
+        warn_nothing(context, &project);
+    }
+    Ok(())
+}
+
+fn warn_nothing(context: &mut Context<'_>, project: &ProjectName) {
+    context.ui.warn(&format!("No resource found to remove for project \"{project}\"."));
+}
+
+/// Networks and volumes are listed of all projects.
+fn is_empty(observed: &ObservedHost, project: &ProjectName) -> bool {
+    let ours =
+        |labels: &BTreeMap<String, String>| labels.get(label::PROJECT).is_some_and(|name| name == project.as_str());
+    observed.containers.is_empty() && !observed.networks.values().any(|network| ours(&network.labels))
+}
+
+/// What `down` would do, as far as the engine alone tells: order and grace periods are the agent's.
+fn dry_run(project: &ProjectName, args: &DownArgs, observed: ObservedHost) -> Plan {
+    let observed = Observed { hosts: BTreeMap::from([(HostName::local(), observed)]) };
+    let timeout = seconds(args.timeout);
+    plan(Intent::Down { project, last: None, volumes: args.volumes, timeout }, &observed, &BTreeMap::new())
+}

@@ -1,0 +1,145 @@
+//! `orch exec`: a command in a running container, with the user's terminal where there is one.
+
+use std::io::IsTerminal as _;
+
+use futures_util::StreamExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::cli::args::ExecArgs;
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::tail::Choice;
+use crate::cli::terminal::{self, RawTerminal};
+use crate::cli::ui::Ui;
+use crate::engine::{Engine, ExecSession, ExecSpec};
+use crate::observed::ObservedContainer;
+
+/// Piece of standard input that is passed on at once.
+const PIECE: usize = 16 * 1024;
+
+/// Runs a command in a container of the service. The result is the command's exit code.
+///
+/// # Errors
+/// When there is no project, the service does not run, or the engine refuses the command.
+pub(crate) async fn run(context: &mut Context<'_>, args: ExecArgs) -> Result<Exit, CliError> {
+    if context.global.dry_run {
+        return Err(CliError::Flag { flag: "--dry-run", command: "exec" });
+    }
+    let project = context.project_name()?;
+    let engine = context.engine().await?;
+    let index = (args.index > 0).then_some(args.index);
+    let choice = Choice { project, services: vec![args.service.clone()], but: Vec::new(), index };
+    let running = choice.observe(&engine).await?;
+    let target = target(&running).ok_or(CliError::NotRunning { name: args.service.clone(), index: args.index })?;
+    let session = engine.exec(&target.id, &spec(&args, has_terminal())).await?;
+    if args.detach {
+        return Ok(Exit::Success);
+    }
+    attach(context.ui, &engine, session, !args.no_tty && has_terminal()).await
+}
+
+/// Of the containers that run, the one with the lowest number.
+fn target(containers: &[ObservedContainer]) -> Option<&ObservedContainer> {
+    containers.iter().filter(|container| container.is_running()).min_by_key(|container| container.number)
+}
+
+fn has_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+}
+
+fn spec(args: &ExecArgs, terminal: bool) -> ExecSpec {
+    // A name without a value takes the caller's, as in Docker Compose.
+    let env = args.env.iter().filter_map(|entry| match entry.split_once('=') {
+        Some(_) => Some(entry.clone()),
+        None => std::env::var(entry).ok().map(|value| format!("{entry}={value}")),
+    });
+    ExecSpec {
+        command: args.command.clone(),
+        env: env.collect(),
+        user: args.user.clone(),
+        working_dir: args.workdir.clone(),
+        tty: terminal && !args.no_tty && !args.detach,
+        stdin: !args.detach,
+        detach: args.detach,
+        privileged: args.privileged,
+    }
+}
+
+/// Connects standard input and output to the command until it ends.
+async fn attach(ui: &mut Ui, engine: &dyn Engine, session: ExecSession, tty: bool) -> Result<Exit, CliError> {
+    let ExecSession { id, mut output, mut input } = session;
+    let mut terminal = tty.then(RawTerminal::enter).transpose()?;
+    if terminal.is_some() {
+        resize(engine, &id).await;
+    }
+    let mut stdin = tokio::io::stdin();
+    let mut piece = vec![0; PIECE];
+    let mut reading = true;
+    loop {
+        tokio::select! {
+            chunk = output.next() => match chunk {
+                Some(chunk) => {
+                    let chunk = chunk?;
+                    ui.output(chunk.stderr, &chunk.bytes)?;
+                }
+                None => break,
+            },
+            read = stdin.read(&mut piece), if reading => {
+                let length = read.map_err(CliError::Terminal)?;
+                let passed = if length == 0 { input.shutdown().await } else { input.write_all(&piece[..length]).await };
+                // A command that does not read its input any more goes on to its end without.
+                reading = length > 0 && passed.is_ok();
+            }
+            () = resized(&mut terminal) => resize(engine, &id).await,
+        }
+    }
+    drop(terminal);
+    Ok(Exit::of_container(engine.exec_exit_code(&id).await?))
+}
+
+async fn resized(terminal: &mut Option<RawTerminal>) {
+    match terminal {
+        Some(terminal) => terminal.resized().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A command whose terminal has the wrong size still works.
+async fn resize(engine: &dyn Engine, id: &str) {
+    if let Some((columns, rows)) = terminal::size() {
+        engine.exec_resize(id, rows, columns).await.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+
+    fn parse(line: &str) -> ExecArgs {
+        let cli = Cli::try_parse_from(line.split(' ')).expect("arguments");
+        let Command::Exec(args) = cli.command else { panic!("not exec") };
+        args
+    }
+
+    #[test]
+    fn flags_after_the_command_are_the_commands() {
+        let args = parse("orch exec -T -u 1 -w /tmp -e A=b web ls -l --all -T");
+        assert_eq!(args.command, ["ls", "-l", "--all", "-T"]);
+        let spec = spec(&args, true);
+        assert_eq!((spec.tty, spec.stdin, spec.env), (false, true, vec!["A=b".to_owned()]));
+        assert_eq!((spec.user.as_deref(), spec.working_dir.as_deref()), (Some("1"), Some("/tmp")));
+    }
+
+    #[test]
+    fn a_terminal_is_given_on_only_where_there_is_one() {
+        let tty = |line: &str, terminal| spec(&parse(line), terminal).tty;
+        assert!(tty("orch exec web sh", true));
+        assert!(!tty("orch exec web sh", false));
+        assert!(!tty("orch exec -T web sh", true));
+        assert!(!tty("orch exec -d web sh", true));
+    }
+}

@@ -1,0 +1,154 @@
+//! `orch logs`: what containers wrote, in the order of its time; with `-f` also what they write.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::cli::args::LogsArgs;
+use crate::cli::attach::{Attachment, Happening, Show, write_line};
+use crate::cli::context::{Context, now};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::logline::Names;
+use crate::cli::signals::Interrupts;
+use crate::cli::tail::{Choice, Merged, Readers, channel, short_name};
+use crate::cli::ui::Ui;
+use crate::engine::{Engine, LogQuery};
+use crate::observed::{ContainerState, ObservedContainer};
+
+/// Shows the output of the project's containers.
+///
+/// # Errors
+/// When there is no project, an unknown service is named, a time makes no sense, or the engine does not answer.
+pub(crate) async fn run(context: &mut Context<'_>, args: LogsArgs) -> Result<Exit, CliError> {
+    let project = context.project_name()?;
+    let engine: Arc<dyn Engine> = Arc::new(context.engine().await?);
+    let query = LogQuery {
+        follow: args.follow,
+        tail: args.tail.lines(),
+        since: args.since.as_deref().map(|text| parse_time(text, now())).transpose()?,
+        until: args.until.as_deref().map(|text| parse_time(text, now())).transpose()?,
+        timestamps: args.timestamps,
+    };
+    let choice = Choice { project, services: args.services.clone(), but: Vec::new(), index: args.index };
+    let show = Show {
+        prefix: !args.look.no_log_prefix,
+        colour: context.ui.colour() && !args.look.no_color,
+        timestamps: args.timestamps,
+        exits: false,
+    };
+    if !args.follow {
+        let containers = choice.observe(engine.as_ref()).await?;
+        context.check_services(&args.services, |name| has_service(&containers, name))?;
+        return print(context.ui, engine, &choice, &containers, &query, show).await.map(|()| Exit::Success);
+    }
+    let mut interrupts = Interrupts::listen()?;
+    // Before looking at what is there, so that nothing that starts in between is missed.
+    let attachment = Attachment::listen(Arc::clone(&engine), choice.clone(), show);
+    let containers = choice.observe(engine.as_ref()).await?;
+    context.check_services(&args.services, |name| has_service(&containers, name))?;
+    let followed = follow(context.ui, engine.as_ref(), &choice, attachment, &containers, &query);
+    interrupts.unless(followed).await.map(|()| Exit::Success)
+}
+
+fn has_service(containers: &[ObservedContainer], name: &crate::ids::ServiceName) -> bool {
+    containers.iter().any(|container| container.service.as_ref() == Some(name))
+}
+
+/// Prints what is there, lines of all containers in the order of their times.
+async fn print(
+    ui: &mut Ui,
+    engine: Arc<dyn Engine>,
+    choice: &Choice,
+    containers: &[ObservedContainer],
+    query: &LogQuery,
+    show: Show,
+) -> Result<(), CliError> {
+    let mut readers = Readers::new(engine);
+    let mut names = Names::new(show.prefix, show.colour);
+    let sources = containers.iter().map(|container| {
+        let name = short_name(&choice.project, &container.name);
+        names.add(name);
+        let (to, from) = channel();
+        readers.read(&container.id, query, to);
+        (name, from)
+    });
+    let mut merged = Merged::new(sources.collect::<Vec<_>>());
+    while let Some((name, line)) = merged.next().await? {
+        write_line(ui, &names, name, &line, show.timestamps)?;
+    }
+    Ok(())
+}
+
+/// Shows what comes until none of the containers runs and none will by itself.
+async fn follow(
+    ui: &mut Ui,
+    engine: &dyn Engine,
+    choice: &Choice,
+    mut attachment: Attachment,
+    containers: &[ObservedContainer],
+    query: &LogQuery,
+) -> Result<(), CliError> {
+    for container in containers {
+        attachment.add(container, query);
+    }
+    let mut quiet = containers.is_empty();
+    loop {
+        if quiet && choice.observe(engine).await?.iter().all(is_over) {
+            return Ok(());
+        }
+        quiet = attachment.next(ui).await? == Happening::Quiet;
+    }
+}
+
+/// Returns whether a container neither writes nor will be started again by the agent: a crash is healed, an end with 0 is not.
+fn is_over(container: &ObservedContainer) -> bool {
+    matches!(container.state, ContainerState::Exited { code: 0, .. } | ContainerState::Dead | ContainerState::Removing)
+}
+
+/// Seconds since 1970 of `2013-01-02T13:23:37Z`, `2013-01-02`, `1357132217`, or `42m` before `now`.
+fn parse_time(text: &str, now: Timestamp) -> Result<i64, CliError> {
+    let wrong = || CliError::Value {
+        what: "time",
+        value: text.to_owned(),
+        expected: "a time (`2013-01-02T13:23:37Z`), seconds since 1970 (`1357132217`) or how long ago (`42m`, `1h30m`)",
+    };
+    if let Ok(seconds) = text.parse() {
+        return Ok(seconds);
+    }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time.as_second());
+    }
+    if let Ok(time) = text.parse::<jiff::civil::DateTime>() {
+        // Without a zone it is the user's own time.
+        return time
+            .to_zoned(jiff::tz::TimeZone::system())
+            .map(|time| time.timestamp().as_second())
+            .map_err(|_| wrong());
+    }
+    let ago: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    now.checked_sub(ago).map(Timestamp::as_second).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_absolute_or_ago() {
+        let now: Timestamp = "2026-11-21T15:00:00Z".parse().expect("a time");
+        for (text, seconds) in [
+            ("1357132217", 1_357_132_217),
+            ("2013-01-02T13:23:37Z", 1_357_133_017),
+            ("2013-01-02T13:23:37.5+01:00", 1_357_129_417),
+            ("42m", now.as_second() - 42 * 60),
+            ("1h30m", now.as_second() - 90 * 60),
+            ("10s", now.as_second() - 10),
+        ] {
+            assert_eq!(parse_time(text, now).expect(text), seconds, "{text}");
+        }
+        for wrong in ["", "yesterday", "5x"] {
+            assert!(parse_time(wrong, now).is_err(), "{wrong}");
+        }
+    }
+}

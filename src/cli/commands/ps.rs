@@ -1,0 +1,360 @@
+//! `orch ps`: asks the agent; where there is none, looks at the engine itself.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::api::types::{PodStatus, PublishedStatus};
+use crate::cli::args::{PsArgs, StateWord, TableFormat};
+use crate::cli::context::{Context, client, if_there, now};
+use crate::cli::error::CliError;
+use crate::cli::ui::Ui;
+use crate::cli::{table, words};
+use crate::engine::Engine;
+use crate::ids::{HostName, ProjectName, ServiceName};
+use crate::observed::{ContainerState, ObservedHost};
+
+/// Length of a command in the table. Source: `docker ps`.
+const COMMAND_LENGTH: usize = 20;
+/// Length of a container id in tables. Source: `docker ps`.
+pub(super) const SHORT_ID: usize = 12;
+
+/// Lists the project's containers.
+///
+/// # Errors
+/// When there is no project, an unknown service is named, or neither agent nor engine answers.
+pub(crate) async fn run(context: &mut Context<'_>, args: &PsArgs) -> Result<(), CliError> {
+    let project = context.project_name()?;
+    let (pods, published) = match if_there(client().project(&project).await)? {
+        Some(status) => (status.pods, status.published),
+        None => (seen(context.engine().await?.observe(Some(&project)).await?), Vec::new()),
+    };
+    let known = |name: &ServiceName| pods.iter().any(|pod: &PodStatus| pod.pod.service == *name);
+    context.check_services(&args.names, known)?;
+    let listing = Listing { project, pods, published, now: now() };
+    listing.print(context.ui, args)
+}
+
+/// What the engine shows, in the agent's form.
+fn seen(observed: ObservedHost) -> Vec<PodStatus> {
+    let pods = observed.containers.into_values().filter_map(|container| {
+        Some(PodStatus {
+            pod: container.pod()?,
+            host: Some(HostName::local()),
+            container: Some(container.id.clone()),
+            ready: container.is_ready(),
+            name: container.name,
+            image: container.image_id,
+            state: Some(container.state),
+            created_at: container.created_at,
+            started_at: container.started_at,
+            finished_at: container.finished_at,
+            command: container.command,
+            reason: None,
+            wanted: true,
+        })
+    });
+    pods.collect()
+}
+
+/// What is listed.
+struct Listing {
+    project: ProjectName,
+    pods: Vec<PodStatus>,
+    published: Vec<PublishedStatus>,
+    now: Timestamp,
+}
+
+impl Listing {
+    fn print(mut self, ui: &mut Ui, args: &PsArgs) -> Result<(), CliError> {
+        self.pods.retain(|pod| is_listed(pod, args));
+        self.pods.sort_by(|a, b| a.name.cmp(&b.name));
+        if args.quiet {
+            return self.pods.iter().filter_map(|pod| pod.container.as_ref()).try_for_each(|id| ui.line(id));
+        }
+        if args.services {
+            let mut services: Vec<_> = self.pods.iter().map(|pod| &pod.pod.service).collect();
+            services.sort_unstable();
+            services.dedup();
+            return services.into_iter().try_for_each(|service| ui.line(service.as_str()));
+        }
+        match args.format {
+            TableFormat::Json => self.pods.iter().try_for_each(|pod| ui.json(&self.object(pod))),
+            TableFormat::Table => {
+                let rows: Vec<_> = self.pods.iter().map(|pod| self.row(pod, args.no_trunc)).collect();
+                let header = ["NAME", "HOST", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"];
+                ui.data(table::render(header, &rows).as_bytes())
+            }
+        }
+    }
+
+    fn row(&self, pod: &PodStatus, whole: bool) -> [String; 8] {
+        let host = pod.host.as_ref().map(ToString::to_string).unwrap_or_default();
+        [
+            pod.name.clone(),
+            host,
+            image(&pod.image, whole),
+            command(&pod.command, whole),
+            pod.pod.service.to_string(),
+            words::ago(&pod.created_at, self.now),
+            self.status(pod),
+            self.ports(pod),
+        ]
+    }
+
+    /// The engine's words; for a pod that is missing or held back, why.
+    fn status(&self, pod: &PodStatus) -> String {
+        let words = pod.state.map(|state| words::status(state, &pod.started_at, &pod.finished_at, self.now));
+        match (words, &pod.reason) {
+            (Some(words), Some(reason)) if !matches!(pod.state, Some(ContainerState::Running { .. })) => {
+                format!("{words}: {reason}")
+            }
+            (Some(words), _) => words,
+            (None, Some(reason)) => format!("Missing: {reason}"),
+            (None, None) => "Missing".to_owned(),
+        }
+    }
+
+    fn publishers(&self, pod: &PodStatus) -> impl Iterator<Item = &PublishedStatus> {
+        // A published port is the service's; a pod that cannot take a connection shows none, as in Docker Compose.
+        let running = matches!(pod.state, Some(ContainerState::Running { .. }));
+        self.published.iter().filter(move |port| running && port.service == pod.pod.service)
+    }
+
+    fn ports(&self, pod: &PodStatus) -> String {
+        let ports = self.publishers(pod).flat_map(|port| {
+            let to = format!("{}->{}/{}", port.published, port.target, port.protocol);
+            match port.host_ip {
+                Some(IpAddr::V6(ip)) => vec![format!("[{ip}]:{to}")],
+                Some(ip) => vec![format!("{ip}:{to}")],
+                None => vec![format!("0.0.0.0:{to}"), format!("[::]:{to}")],
+            }
+        });
+        ports.collect::<Vec<_>>().join(", ")
+    }
+
+    fn object<'a>(&'a self, pod: &'a PodStatus) -> Object<'a> {
+        let publishers = self.publishers(pod).map(|port| Publisher {
+            url: port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string()),
+            target_port: port.target,
+            published_port: port.published,
+            protocol: port.protocol.to_string(),
+        });
+        Object {
+            command: format!("{:?}", pod.command),
+            created_at: pod.created_at.parse().map(compose_time).unwrap_or_default(),
+            exit_code: match pod.state {
+                Some(ContainerState::Exited { code, .. }) => code,
+                _ => 0,
+            },
+            health: pod.state.map_or("", words::health),
+            host: pod.host.as_ref().map(HostName::as_str),
+            id: pod.container.as_deref().unwrap_or_default().get(..SHORT_ID).unwrap_or_default(),
+            image: &pod.image,
+            name: &pod.name,
+            project: &self.project,
+            publishers: publishers.collect(),
+            ready: pod.ready,
+            reason: pod.reason.as_deref(),
+            running_for: words::ago(&pod.created_at, self.now),
+            service: pod.pod.service.as_str(),
+            state: pod.state.map_or("missing", words::state),
+            status: self.status(pod),
+        }
+    }
+}
+
+/// `-a` and `--status` decide; else what runs, and what shall run and cannot.
+fn is_listed(pod: &PodStatus, args: &PsArgs) -> bool {
+    if !args.names.is_empty() && !args.names.contains(&pod.pod.service) {
+        return false;
+    }
+    if !args.statuses.is_empty() {
+        return pod.state.is_some_and(|state| args.statuses.contains(&state_word(state)));
+    }
+    let alive =
+        matches!(pod.state, Some(ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting));
+    args.all || alive || (pod.wanted && pod.reason.is_some())
+}
+
+fn state_word(state: ContainerState) -> StateWord {
+    match state {
+        ContainerState::Created => StateWord::Created,
+        ContainerState::Running { .. } => StateWord::Running,
+        ContainerState::Paused => StateWord::Paused,
+        ContainerState::Restarting => StateWord::Restarting,
+        ContainerState::Exited { .. } => StateWord::Exited,
+        ContainerState::Dead => StateWord::Dead,
+        ContainerState::Removing => StateWord::Removing,
+    }
+}
+
+/// An id in place of a name (nobody knows the tag any more) is shortened.
+fn image(image: &str, whole: bool) -> String {
+    match image.strip_prefix("sha256:") {
+        Some(id) if !whole => id.chars().take(SHORT_ID).collect(),
+        _ => image.to_owned(),
+    }
+}
+
+fn command(command: &str, whole: bool) -> String {
+    if whole || command.chars().count() <= COMMAND_LENGTH {
+        return format!("\"{command}\"");
+    }
+    let cut: String = command.chars().take(COMMAND_LENGTH - 1).collect();
+    format!("\"{cut}…\"")
+}
+
+/// `2026-11-21 15:13:03 +0000 UTC`, as Docker Compose prints it.
+fn compose_time(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string()
+}
+
+/// A container as JSON. Keys are Docker Compose's; `Host`, `Ready` and `Reason` are orch's.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Object<'a> {
+    command: String,
+    created_at: String,
+    exit_code: i32,
+    health: &'static str,
+    host: Option<&'a str>,
+    #[serde(rename = "ID")]
+    id: &'a str,
+    image: &'a str,
+    name: &'a str,
+    project: &'a ProjectName,
+    publishers: Vec<Publisher>,
+    ready: bool,
+    reason: Option<&'a str>,
+    running_for: String,
+    service: &'a str,
+    state: &'static str,
+    status: String,
+}
+
+/// A published port as JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Publisher {
+    #[serde(rename = "URL")]
+    url: String,
+    target_port: u16,
+    published_port: u16,
+    protocol: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::ui::Style;
+    use crate::cli::ui::testing::ui;
+    use crate::graph::Protocol;
+    use crate::ids::PodId;
+    use crate::observed::Health;
+
+    fn pod(service: &str, number: u32, state: Option<ContainerState>) -> PodStatus {
+        let service = ServiceName::new(service).expect("valid");
+        let name = format!("shop-{service}-{number}");
+        PodStatus {
+            container: state.map(|_| format!("{number:0>64}")),
+            pod: PodId::new(service, number),
+            host: Some(HostName::local()),
+            name,
+            image: "shop:1".to_owned(),
+            ready: matches!(state, Some(ContainerState::Running { .. })),
+            state,
+            created_at: "2026-11-21T15:00:00Z".to_owned(),
+            started_at: "2026-11-21T15:00:01Z".to_owned(),
+            finished_at: "2026-11-21T15:01:01Z".to_owned(),
+            command: "sh -c 'echo hello; sleep 1000'".to_owned(),
+            reason: None,
+            wanted: true,
+        }
+    }
+
+    fn listing() -> Listing {
+        let exited = |code| Some(ContainerState::Exited { code, by_itself: true });
+        let running = |health| Some(ContainerState::Running { health });
+        let held =
+            PodStatus { reason: Some("crashed 3 times, next start in 4 s".to_owned()), ..pod("api", 1, exited(1)) };
+        let missing = PodStatus { host: None, reason: Some("no host has room".to_owned()), ..pod("big", 1, None) };
+        let port = |host_ip: Option<&str>, published| PublishedStatus {
+            service: ServiceName::new("web").expect("valid"),
+            host_ip: host_ip.map(|ip| ip.parse().expect("an address")),
+            published,
+            target: 80,
+            protocol: Protocol::Tcp,
+            problem: None,
+        };
+        Listing {
+            project: ProjectName::new("shop").expect("valid"),
+            pods: vec![
+                pod("web", 2, running(Health::Starting)),
+                pod("web", 1, running(Health::Healthy)),
+                pod("migrate", 1, exited(0)),
+                held,
+                missing,
+            ],
+            published: vec![port(None, 8080), port(Some("127.0.0.1"), 8081)],
+            now: "2026-11-21T15:02:03Z".parse().expect("a time"),
+        }
+    }
+
+    fn show(args: &PsArgs) -> String {
+        let (mut ui, out, err) = ui(Style::Plain);
+        listing().print(&mut ui, args).expect("printed");
+        assert_eq!(err.take(), "");
+        out.take()
+    }
+
+    #[test]
+    fn the_table_shows_what_runs_and_what_cannot() {
+        insta::assert_snapshot!(show(&PsArgs::default()), @r#"
+        NAME         HOST      IMAGE     COMMAND                  SERVICE   CREATED         STATUS                                                              PORTS
+        shop-api-1   local     shop:1    "sh -c 'echo hello; …"   api       2 minutes ago   Exited (1) About a minute ago: crashed 3 times, next start in 4 s
+        shop-big-1             shop:1    "sh -c 'echo hello; …"   big       2 minutes ago   Missing: no host has room
+        shop-web-1   local     shop:1    "sh -c 'echo hello; …"   web       2 minutes ago   Up 2 minutes (healthy)                                              0.0.0.0:8080->80/tcp, [::]:8080->80/tcp, 127.0.0.1:8081->80/tcp
+        shop-web-2   local     shop:1    "sh -c 'echo hello; …"   web       2 minutes ago   Up 2 minutes (health: starting)                                     0.0.0.0:8080->80/tcp, [::]:8080->80/tcp, 127.0.0.1:8081->80/tcp
+        "#);
+    }
+
+    #[test]
+    fn all_shows_finished_jobs_too() {
+        insta::assert_snapshot!(show(&PsArgs { all: true, no_trunc: true, ..PsArgs::default() }), @r#"
+        NAME             HOST      IMAGE     COMMAND                            SERVICE   CREATED         STATUS                                                              PORTS
+        shop-api-1       local     shop:1    "sh -c 'echo hello; sleep 1000'"   api       2 minutes ago   Exited (1) About a minute ago: crashed 3 times, next start in 4 s
+        shop-big-1                 shop:1    "sh -c 'echo hello; sleep 1000'"   big       2 minutes ago   Missing: no host has room
+        shop-migrate-1   local     shop:1    "sh -c 'echo hello; sleep 1000'"   migrate   2 minutes ago   Exited (0) About a minute ago
+        shop-web-1       local     shop:1    "sh -c 'echo hello; sleep 1000'"   web       2 minutes ago   Up 2 minutes (healthy)                                              0.0.0.0:8080->80/tcp, [::]:8080->80/tcp, 127.0.0.1:8081->80/tcp
+        shop-web-2       local     shop:1    "sh -c 'echo hello; sleep 1000'"   web       2 minutes ago   Up 2 minutes (health: starting)                                     0.0.0.0:8080->80/tcp, [::]:8080->80/tcp, 127.0.0.1:8081->80/tcp
+        "#);
+    }
+
+    #[test]
+    fn states_services_and_ids_can_be_asked_for() {
+        let exited = PsArgs { statuses: vec![StateWord::Exited], services: true, ..PsArgs::default() };
+        assert_eq!(show(&exited), "api\nmigrate\n");
+        let web = PsArgs { names: vec![ServiceName::new("web").expect("valid")], quiet: true, ..PsArgs::default() };
+        assert_eq!(show(&web), format!("{:0>64}\n{:0>64}\n", 1, 2));
+    }
+
+    #[test]
+    fn json_is_an_object_a_line_with_docker_composes_keys() {
+        insta::assert_snapshot!(show(&PsArgs { format: TableFormat::Json, ..PsArgs::default() }), @r#"
+        {"Command":"\"sh -c 'echo hello; sleep 1000'\"","CreatedAt":"2026-11-21 15:00:00 +0000 UTC","ExitCode":1,"Health":"","Host":"local","ID":"000000000000","Image":"shop:1","Name":"shop-api-1","Project":"shop","Publishers":[],"Ready":false,"Reason":"crashed 3 times, next start in 4 s","RunningFor":"2 minutes ago","Service":"api","State":"exited","Status":"Exited (1) About a minute ago: crashed 3 times, next start in 4 s"}
+        {"Command":"\"sh -c 'echo hello; sleep 1000'\"","CreatedAt":"2026-11-21 15:00:00 +0000 UTC","ExitCode":0,"Health":"","Host":null,"ID":"","Image":"shop:1","Name":"shop-big-1","Project":"shop","Publishers":[],"Ready":false,"Reason":"no host has room","RunningFor":"2 minutes ago","Service":"big","State":"missing","Status":"Missing: no host has room"}
+        {"Command":"\"sh -c 'echo hello; sleep 1000'\"","CreatedAt":"2026-11-21 15:00:00 +0000 UTC","ExitCode":0,"Health":"healthy","Host":"local","ID":"000000000000","Image":"shop:1","Name":"shop-web-1","Project":"shop","Publishers":[{"URL":"0.0.0.0","TargetPort":80,"PublishedPort":8080,"Protocol":"tcp"},{"URL":"127.0.0.1","TargetPort":80,"PublishedPort":8081,"Protocol":"tcp"}],"Ready":true,"Reason":null,"RunningFor":"2 minutes ago","Service":"web","State":"running","Status":"Up 2 minutes (healthy)"}
+        {"Command":"\"sh -c 'echo hello; sleep 1000'\"","CreatedAt":"2026-11-21 15:00:00 +0000 UTC","ExitCode":0,"Health":"starting","Host":"local","ID":"000000000000","Image":"shop:1","Name":"shop-web-2","Project":"shop","Publishers":[{"URL":"0.0.0.0","TargetPort":80,"PublishedPort":8080,"Protocol":"tcp"},{"URL":"127.0.0.1","TargetPort":80,"PublishedPort":8081,"Protocol":"tcp"}],"Ready":true,"Reason":null,"RunningFor":"2 minutes ago","Service":"web","State":"running","Status":"Up 2 minutes (health: starting)"}
+        "#);
+    }
+
+    #[test]
+    fn nothing_is_a_header_as_in_docker_compose() {
+        let (mut ui, out, _) = ui(Style::Plain);
+        let listing = Listing { pods: Vec::new(), ..listing() };
+        listing.print(&mut ui, &PsArgs::default()).expect("printed");
+        assert_eq!(out.take(), "NAME      HOST      IMAGE     COMMAND   SERVICE   CREATED   STATUS    PORTS\n");
+    }
+}

@@ -1,0 +1,167 @@
+//! `orch up`: files to Model to Graph, images in, agent up, then the agent makes it true while we watch.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::api::client::Client;
+use crate::api::types::UpRequest;
+use crate::cli::args::{Pull, UpArgs};
+use crate::cli::attach::{Attachment, Show};
+use crate::cli::context::{Context, ensure_demo_image, now};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::foreground::{Foreground, Until};
+use crate::cli::images::{self, PullOptions};
+use crate::cli::progress::follow;
+use crate::cli::project::Project;
+use crate::cli::signals::Interrupts;
+use crate::cli::tail::Choice;
+use crate::engine::Engine;
+use crate::engine::docker::DockerEngine;
+use crate::graph::PullPolicy;
+use crate::ids::ServiceName;
+
+use super::plan;
+
+/// Makes the project be as the files say.
+///
+/// # Errors
+/// When the files are wrong, an image is missing, the agent cannot be started, or the project cannot become so.
+pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit, CliError> {
+    let mut interrupts = Interrupts::listen()?;
+    let project = context.load_graph(&args.selection)?;
+    if args.dry_run || context.global.dry_run {
+        return plan::show(context, &project, &args.selection, args.format).await.map(|()| Exit::Success);
+    }
+    let engine = Arc::new(context.engine().await?);
+    let client = interrupts.unless(ready(context, &project, &engine, args)).await?;
+    if args.detach || args.wait || args.selection.no_start {
+        detached(context, &project, &client, &mut interrupts, args).await
+    } else {
+        attached(context, &project, &client, engine, &mut interrupts, args).await
+    }
+}
+
+/// Everything that must be there before the project changes: images and the agent.
+async fn ready(
+    context: &mut Context<'_>,
+    project: &Project,
+    engine: &DockerEngine,
+    args: &UpArgs,
+) -> Result<Client, CliError> {
+    let options =
+        PullOptions { policy: args.pull.and_then(policy), quiet: args.quiet_pull, parallel: context.global.parallel };
+    images::ensure(context.ui, engine, &project.graph, options).await?;
+    if images::needs_demo(&project.graph) {
+        ensure_demo_image(engine).await?;
+    }
+    context.agent_on(engine).await
+}
+
+fn policy(flag: Pull) -> Option<PullPolicy> {
+    match flag {
+        Pull::Always => Some(PullPolicy::Always),
+        Pull::Missing => Some(PullPolicy::Missing),
+        Pull::Never => Some(PullPolicy::Never),
+        Pull::Policy => None,
+    }
+}
+
+fn request(project: &Project, args: &UpArgs) -> UpRequest {
+    UpRequest {
+        graph: project.graph.clone(),
+        options: plan::options(&args.selection),
+        expected_revision: None,
+        wait: args.wait,
+    }
+}
+
+/// Leaves the containers running in the background.
+async fn detached(
+    context: &mut Context<'_>,
+    project: &Project,
+    client: &Client,
+    interrupts: &mut Interrupts,
+    args: &UpArgs,
+) -> Result<Exit, CliError> {
+    let stream = client.up(project.name(), &request(project, args)).await?;
+    let done = interrupts.unless(follow(context.ui, "Running", stream));
+    let ended = match args.wait_timeout {
+        Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), done)
+            .await
+            .unwrap_or(Err(CliError::WaitTimeout { seconds })),
+        None => done.await,
+    };
+    if matches!(ended, Err(CliError::Cancelled)) {
+        context.ui.say("the agent goes on; `orch down` takes it back");
+    }
+    ended.map(|_| Exit::Success)
+}
+
+/// Shows the containers' output until they end or the user has had enough.
+async fn attached(
+    context: &mut Context<'_>,
+    project: &Project,
+    client: &Client,
+    engine: Arc<dyn Engine>,
+    interrupts: &mut Interrupts,
+    args: &UpArgs,
+) -> Result<Exit, CliError> {
+    let begun = now();
+    let choice = choice(project, args);
+    let show = Show {
+        prefix: !args.look.no_log_prefix,
+        colour: context.ui.colour() && !args.look.no_color,
+        timestamps: args.timestamps,
+        exits: true,
+    };
+    // Before anything starts: a job may have ended before the last container is up.
+    let attachment = Attachment::listen(Arc::clone(&engine), choice.clone(), show);
+    let stream = client.up(project.name(), &request(project, args)).await?;
+    let mut foreground =
+        Foreground { client, project, engine, attachment, choice, interrupts, timeout: args.selection.timeout };
+    match foreground.interrupts.unless(follow(context.ui, "Running", stream)).await {
+        Err(CliError::Cancelled) => return foreground.stop(context.ui).await.and(Err(CliError::Cancelled)),
+        ended => ended?,
+    };
+    foreground.run(context.ui, begun, &until(args)).await
+}
+
+fn until(args: &UpArgs) -> Until {
+    match &args.exit_code_from {
+        Some(service) => Until::ServiceEnds(service.clone()),
+        None if args.abort_on_container_exit => Until::OneEnds,
+        None if args.abort_on_container_failure => Until::OneFails,
+        None => Until::AllEnd,
+    }
+}
+
+/// The services whose output is shown: those named (with their dependencies on demand), but for `attach: false` in the
+/// file and `--no-attach`, unless `--attach` names them.
+fn choice(project: &Project, args: &UpArgs) -> Choice {
+    let graph = &project.graph;
+    let services = if !args.attach.is_empty() {
+        args.attach.clone()
+    } else if args.attach_dependencies && !args.selection.services.is_empty() {
+        with_dependencies(project, &args.selection.services)
+    } else {
+        args.selection.services.clone()
+    };
+    let unattached = graph.services.iter().filter(|(_, service)| !service.attach).map(|(name, _)| name.clone());
+    let but = unattached.filter(|name| !args.attach.contains(name)).chain(args.no_attach.iter().cloned());
+    Choice { project: project.name().clone(), services, but: but.collect(), index: None }
+}
+
+fn with_dependencies(project: &Project, named: &[ServiceName]) -> Vec<ServiceName> {
+    let mut all = named.to_vec();
+    let mut at = 0;
+    while let Some(service) = all.get(at).and_then(|name| project.graph.services.get(name)) {
+        for name in service.dependencies() {
+            if !all.contains(name) {
+                all.push(name.clone());
+            }
+        }
+        at += 1;
+    }
+    all
+}

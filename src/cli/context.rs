@@ -1,0 +1,139 @@
+//! What commands work with: output, flags, the project, the engine and the agent. Nothing is opened before it is asked
+//! for, and nothing is asked of the agent that needs it not.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::api::client::{Client, ClientError};
+use crate::api::types::ErrorKind;
+use crate::clock::{Clock as _, SystemClock};
+use crate::diag::Diagnostics;
+use crate::engine::Engine;
+use crate::engine::docker::DockerEngine;
+use crate::ids::{ProjectName, ServiceName};
+use crate::load::{LoadOptions, Loaded};
+use crate::transport::bootstrap::{self, AgentOptions, Done};
+use crate::transport::image::Build;
+use crate::transport::local;
+
+use super::args::{Global, Selection};
+use super::error::CliError;
+use super::project::{self, Project};
+use super::ui::Ui;
+
+/// Variable that names another place than the usual one for the agent's socket.
+const AGENT_SOCKET_VARIABLE: &str = "ORCH_AGENT_SOCKET";
+
+/// What a command works with.
+pub(crate) struct Context<'u> {
+    /// Output.
+    pub ui: &'u mut Ui,
+    /// Flags before the command.
+    pub global: Global,
+    /// Services of the file, where one was loaded for the project's name.
+    services: Vec<ServiceName>,
+}
+
+impl<'u> Context<'u> {
+    /// Returns the context of one run.
+    pub(crate) fn new(global: Global, ui: &'u mut Ui) -> Self {
+        Self { ui, global, services: Vec::new() }
+    }
+
+    /// Returns the project's name. A file is read only when neither `-p` nor the environment says it.
+    pub(crate) fn project_name(&mut self) -> Result<ProjectName, CliError> {
+        if let Some(name) = project::given_name(&self.global)? {
+            return Ok(name);
+        }
+        // Commands on what runs must work although a config's file is gone or a service is broken.
+        let options =
+            LoadOptions { contents: false, resolve_environment: false, consistency: false, ..LoadOptions::default() };
+        let Loaded { model, disabled, .. } = project::load(&self.global, &[], &options)?;
+        self.services = model.services.into_keys().chain(disabled.into_keys()).collect();
+        Ok(model.name)
+    }
+
+    /// Loads the files and tells what is doubtful about them.
+    pub(crate) fn load(&mut self, services: &[ServiceName], options: &LoadOptions) -> Result<Loaded, CliError> {
+        let loaded = project::load(&self.global, services, options)?;
+        self.ui.diagnostics(&loaded.warnings);
+        Ok(loaded)
+    }
+
+    /// Loads the files down to the graph and tells what is doubtful about them.
+    pub(crate) fn load_graph(&mut self, selection: &Selection) -> Result<Project, CliError> {
+        let loaded = project::load(&self.global, &selection.services, &LoadOptions::default())?;
+        let project = project::expand(&loaded, selection)?;
+        project.warnings.iter().for_each(|warnings: &Diagnostics| self.ui.diagnostics(warnings));
+        Ok(project)
+    }
+
+    /// Refuses services that neither the file has nor `seen` knows.
+    pub(crate) fn check_services(
+        &self,
+        names: &[ServiceName],
+        seen: impl Fn(&ServiceName) -> bool,
+    ) -> Result<(), CliError> {
+        let unknown = names.iter().find(|name| !self.services.contains(name) && !seen(name));
+        unknown.map_or(Ok(()), |name| Err(project::no_such_service(name, &self.services)))
+    }
+
+    /// Connects to the engine that `DOCKER_HOST` names, else to the local one.
+    pub(crate) async fn engine(&self) -> Result<DockerEngine, CliError> {
+        let address = std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty());
+        Ok(DockerEngine::connect(address.as_deref()).await?)
+    }
+
+    /// Returns a client of an agent of this build that answers; starts or replaces it where there is none.
+    pub(crate) async fn agent_on(&mut self, engine: &DockerEngine) -> Result<Client, CliError> {
+        let client = client();
+        if std::env::var_os(AGENT_SOCKET_VARIABLE).is_some() {
+            return Ok(client); // Whoever names the socket runs the agent.
+        }
+        let build = Build::own().map_err(bootstrap::BootstrapError::Binary)?;
+        let status = bootstrap::ensure_agent(engine, &client, &build, &agent_options(engine)).await?;
+        for done in &status.done {
+            match done {
+                Done::Removed { version } => self.ui.say(&format!("the agent of version {version} was replaced")),
+                Done::Started => self.ui.say("the agent was started on this host (container orch-agent)"),
+                Done::Loaded | Done::Created => {}
+            }
+        }
+        Ok(client)
+    }
+}
+
+/// Returns a client of the local agent, which may not be there.
+pub(crate) fn client() -> Client {
+    let chosen = std::env::var_os(AGENT_SOCKET_VARIABLE);
+    Client::new(local::agent_socket(chosen.as_deref().map(Path::new)))
+}
+
+/// Where the agent of an engine lives.
+pub(crate) fn agent_options(engine: &DockerEngine) -> AgentOptions {
+    AgentOptions { engine_socket: engine.socket().to_owned(), ..AgentOptions::default() }
+}
+
+/// Makes sure that orch's own demo image is there.
+pub(crate) async fn ensure_demo_image(engine: &dyn Engine) -> Result<(), CliError> {
+    let build = Build::own().map_err(bootstrap::BootstrapError::Binary)?;
+    Ok(bootstrap::ensure_demo_image(engine, &build).await?)
+}
+
+/// Turns "no agent knows" into `None`: one that was never started, that ended and left its socket, or that was never
+/// told of the project.
+pub(crate) fn if_there<T>(answer: Result<T, ClientError>) -> Result<Option<T>, CliError> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(ClientError::NotInstalled { .. } | ClientError::NotAnswering { .. }) => Ok(None),
+        Err(ClientError::Api(error)) if error.kind == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The time now.
+pub(crate) fn now() -> Timestamp {
+    let since_1970 = SystemClock.now();
+    Timestamp::from_duration(since_1970.try_into().unwrap_or_default()).unwrap_or_default()
+}

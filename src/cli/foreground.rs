@@ -1,0 +1,142 @@
+//! `up` in the foreground: output until the containers end, one ends that counts, or the user presses Ctrl-C.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use jiff::Timestamp;
+
+use crate::api::client::{Client, ProgressStream};
+use crate::api::types::StopRequest;
+use crate::engine::{Engine, LogQuery};
+use crate::graph::Restart;
+use crate::ids::{PodId, ServiceName};
+use crate::observed::{ContainerState, ObservedContainer};
+
+use super::attach::{Attachment, Happening};
+use super::error::CliError;
+use super::exit::Exit;
+use super::progress::{self, Step};
+use super::project::Project;
+use super::signals::Interrupts;
+use super::tail::Choice;
+use super::ui::Ui;
+
+/// What ends an `up` in the foreground, beside the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// No container runs, and the agent starts none again.
+    AllEnd,
+    /// One ended.
+    OneEnds,
+    /// One ended with another code than 0.
+    OneFails,
+    /// One of this service ended.
+    ServiceEnds(ServiceName),
+}
+
+impl Until {
+    /// Returns whether the end of a container ends it all.
+    fn is_met(&self, pod: &PodId, code: i64) -> bool {
+        match self {
+            Self::AllEnd => false,
+            Self::OneEnds => true,
+            Self::OneFails => code != 0,
+            Self::ServiceEnds(service) => pod.service == *service,
+        }
+    }
+}
+
+/// An `up` in the foreground.
+pub(crate) struct Foreground<'a> {
+    pub client: &'a Client,
+    pub project: &'a Project,
+    pub engine: Arc<dyn Engine>,
+    pub attachment: Attachment,
+    pub choice: Choice,
+    pub interrupts: &'a mut Interrupts,
+    /// Seconds between stop signal and kill.
+    pub timeout: Option<u64>,
+}
+
+impl Foreground<'_> {
+    /// Shows what containers write since `begun`, until `until`, the end of all, or Ctrl-C, which stops them.
+    pub(crate) async fn run(&mut self, ui: &mut Ui, begun: Timestamp, until: &Until) -> Result<Exit, CliError> {
+        self.attach(ui, begun).await?;
+        loop {
+            let happening = tokio::select! {
+                happening = self.attachment.next(ui) => happening?,
+                () = self.interrupts.next() => {
+                    self.stop(ui).await?;
+                    return Err(CliError::Cancelled);
+                }
+            };
+            match happening {
+                Happening::Exited { pod, code } if until.is_met(&pod, code) => {
+                    ui.say("Aborting on container exit...");
+                    self.stop(ui).await?;
+                    return Ok(Exit::of_container(code));
+                }
+                Happening::Exited { .. } | Happening::Quiet if self.is_over().await? => return Ok(Exit::Success),
+                Happening::Exited { .. } | Happening::Quiet => {}
+            }
+        }
+    }
+
+    async fn attach(&mut self, ui: &mut Ui, begun: Timestamp) -> Result<(), CliError> {
+        let query = LogQuery { since: Some(begun.as_second()), ..LogQuery::default() };
+        let containers = self.choice.observe(self.engine.as_ref()).await?;
+        let names: Vec<_> = containers.iter().filter_map(|container| self.attachment.add(container, &query)).collect();
+        ui.say(&format!("Attaching to {}", names.join(", ")));
+        Ok(())
+    }
+
+    /// Returns whether nothing of the project runs and the agent will start nothing again.
+    async fn is_over(&self) -> Result<bool, CliError> {
+        let observed = self.engine.observe(Some(self.project.name())).await?;
+        let mut pods = observed.containers.values().filter(|container| container.pod().is_some());
+        Ok(pods.all(|container| {
+            let service = container.service.as_ref();
+            let restart = service.and_then(|name| self.project.graph.services.get(name)).map(|service| service.restart);
+            let awaited = service.is_some_and(|name| self.project.graph.is_awaited_job(name));
+            is_finished(container, restart.unwrap_or(Restart::No), awaited)
+        }))
+    }
+
+    /// Stops the project's containers and shows it, beside what they still write. Once more Ctrl-C kills them.
+    pub(crate) async fn stop(&mut self, ui: &mut Ui) -> Result<(), CliError> {
+        ui.say("Gracefully Stopping... press Ctrl+C again to force");
+        let mut stream = self.ask_to_stop(self.timeout).await?;
+        let mut listening = true;
+        loop {
+            tokio::select! {
+                progress = stream.next() => match progress::step(progress)? {
+                    Step::Event(event) => progress::show(ui, &event),
+                    Step::Say(text) => ui.say(&text),
+                    Step::Done(_) => return Ok(()),
+                    Step::Nothing => {}
+                },
+                // Output that cannot be shown any more must not keep the containers running.
+                happening = self.attachment.next(ui), if listening => listening = happening.is_ok(),
+                () = self.interrupts.next() => stream = self.ask_to_stop(Some(0)).await?,
+            }
+        }
+    }
+
+    async fn ask_to_stop(&self, timeout_secs: Option<u64>) -> Result<ProgressStream, CliError> {
+        let request = StopRequest { timeout_secs };
+        Ok(self.client.stop(self.project.name(), &request).await?)
+    }
+}
+
+/// Returns whether a container has ended and the agent leaves it so: see [`Restart`].
+fn is_finished(container: &ObservedContainer, restart: Restart, awaited: bool) -> bool {
+    let ContainerState::Exited { code, .. } = container.state else {
+        return matches!(container.state, ContainerState::Dead | ContainerState::Removing);
+    };
+    match restart {
+        Restart::No => true,
+        Restart::Always | Restart::UnlessStopped => false,
+        Restart::OnFailure { .. } => code == 0,
+        Restart::Unset => code == 0 || awaited,
+    }
+}

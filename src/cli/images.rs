@@ -1,0 +1,203 @@
+//! Images are made present before anything is changed: a missing image is an error that leaves all as it was.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt as _, stream};
+use tokio::time::interval;
+
+use crate::api::types::ObjectState;
+use crate::engine::{Engine, EngineError, PullProgress};
+use crate::graph::{Graph, PullPolicy};
+use crate::ids::ServiceName;
+use crate::transport::image::DEMO_IMAGE;
+
+use super::board::{Event, FRAME};
+use super::error::CliError;
+use super::progress::Live;
+use super::ui::Ui;
+
+/// An image that must be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    reference: String,
+    platform: Option<String>,
+    policy: PullPolicy,
+    /// A service that runs it, for messages.
+    service: ServiceName,
+}
+
+/// What the user asked for on the command line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PullOptions {
+    /// Instead of each service's own policy.
+    pub policy: Option<PullPolicy>,
+    /// Pull without showing progress.
+    pub quiet: bool,
+    /// At the same time; below 0: all.
+    pub parallel: i32,
+}
+
+/// Pulls what is missing and what is to be pulled anew.
+///
+/// # Errors
+/// [`CliError::Images`] with all that are missing and cannot be pulled.
+pub(crate) async fn ensure(
+    ui: &mut Ui,
+    engine: &dyn Engine,
+    graph: &Graph,
+    options: PullOptions,
+) -> Result<(), CliError> {
+    let mut pulls = Vec::new();
+    let mut failures = Vec::new();
+    for wanted in wanted(graph, options.policy) {
+        let here = wanted.policy != PullPolicy::Always && engine.image_id(&wanted.reference).await?.is_some();
+        match wanted.policy {
+            _ if here => {}
+            PullPolicy::Never => failures.push(Missing { wanted, cause: None }),
+            PullPolicy::Missing | PullPolicy::Always => pulls.push(wanted),
+        }
+    }
+    if failures.is_empty() && !pulls.is_empty() {
+        failures = pull_all(ui, engine, pulls, options).await;
+    }
+    if failures.is_empty() { Ok(()) } else { Err(CliError::Images(failures.iter().map(Missing::message).collect())) }
+}
+
+/// The images of all services that run at all, once each; orch's own is made by the caller.
+fn wanted(graph: &Graph, policy: Option<PullPolicy>) -> Vec<Wanted> {
+    let mut images: BTreeMap<(String, Option<String>), Wanted> = BTreeMap::new();
+    for (name, service) in &graph.services {
+        let reference = service.container.image.clone();
+        if reference == DEMO_IMAGE {
+            continue;
+        }
+        let platform = service.container.platform.clone();
+        let policy = policy.unwrap_or(service.pull);
+        let wanted = images.entry((reference.clone(), platform.clone())).or_insert_with(|| Wanted {
+            reference,
+            platform,
+            policy,
+            service: name.clone(),
+        });
+        // Where services of one image differ, the one that asks for most decides.
+        if rank(policy) > rank(wanted.policy) {
+            wanted.policy = policy;
+        }
+    }
+    images.into_values().collect()
+}
+
+fn rank(policy: PullPolicy) -> u8 {
+    match policy {
+        PullPolicy::Never => 0,
+        PullPolicy::Missing => 1,
+        PullPolicy::Always => 2,
+    }
+}
+
+/// Returns whether a service of the graph runs orch's own demo image.
+pub(crate) fn needs_demo(graph: &Graph) -> bool {
+    graph.services.values().any(|service| service.container.image == DEMO_IMAGE)
+}
+
+async fn pull_all(ui: &mut Ui, engine: &dyn Engine, pulls: Vec<Wanted>, options: PullOptions) -> Vec<Missing> {
+    let at_once = usize::try_from(options.parallel).ok().filter(|limit| *limit > 0).unwrap_or(pulls.len());
+    let live = RefCell::new((!options.quiet).then(|| Live::new(ui, "Pulling")));
+    let show = |event: Event| {
+        if let Some(live) = live.borrow_mut().as_mut() {
+            live.event(event);
+        }
+    };
+    let pulls = stream::iter(pulls).map(|wanted| pull(engine, wanted, &show)).buffer_unordered(at_once);
+    let mut pulls = std::pin::pin!(pulls);
+    let mut frames = interval(FRAME);
+    let mut failures = Vec::new();
+    loop {
+        tokio::select! {
+            pulled = pulls.next() => match pulled {
+                Some(Ok(())) => {}
+                Some(Err(missing)) => failures.push(missing),
+                None => return failures,
+            },
+            _ = frames.tick() => if let Some(live) = live.borrow_mut().as_mut() {
+                live.tick();
+            }
+        }
+    }
+}
+
+async fn pull(engine: &dyn Engine, wanted: Wanted, show: &impl Fn(Event)) -> Result<(), Missing> {
+    let event = |status: &str, state, detail| {
+        show(Event { id: format!("Image {}", wanted.reference), status: status.to_owned(), state, detail });
+    };
+    event("Pulling", ObjectState::Working, None);
+    let mut progress = engine.pull(&wanted.reference, wanted.platform.as_deref());
+    let mut layers = Layers::default();
+    let mut failed = None;
+    while let Some(step) = progress.next().await {
+        match step {
+            Ok(step) => {
+                if layers.apply(step) {
+                    event("Pulling", ObjectState::Working, layers.text());
+                }
+            }
+            Err(error) => failed = Some(error),
+        }
+    }
+    drop(progress);
+    let Some(error) = failed else {
+        event("Pulled", ObjectState::Done, None);
+        return Ok(());
+    };
+    event("Error", ObjectState::Error, Some(error.to_string()));
+    Err(Missing { wanted, cause: Some(error) })
+}
+
+/// Bytes of all layers of an image that is being pulled.
+#[derive(Debug, Default)]
+struct Layers(BTreeMap<String, (u64, u64)>);
+
+/// A megabyte as registries and disks count.
+const MEGABYTE: u64 = 1_000_000;
+
+impl Layers {
+    /// Takes in a step. Returns whether the text changes.
+    fn apply(&mut self, step: PullProgress) -> bool {
+        let before = self.text();
+        match step.status.as_str() {
+            "Downloading" => {
+                self.0.insert(step.id, (step.current, step.total));
+            }
+            "Download complete" | "Pull complete" => {
+                if let Some((current, total)) = self.0.get_mut(&step.id) {
+                    *current = *total;
+                }
+            }
+            _ => {}
+        }
+        self.text() != before
+    }
+
+    fn text(&self) -> Option<String> {
+        let sum = |pick: fn(&(u64, u64)) -> u64| self.0.values().map(pick).sum::<u64>() / MEGABYTE;
+        (!self.0.is_empty()).then(|| format!("{} of {} MB", sum(|layer| layer.0), sum(|layer| layer.1)))
+    }
+}
+
+/// An image that is not there and could not be pulled.
+#[derive(Debug)]
+struct Missing {
+    wanted: Wanted,
+    cause: Option<EngineError>,
+}
+
+impl Missing {
+    fn message(&self) -> String {
+        let Wanted { reference, service, .. } = &self.wanted;
+        match &self.cause {
+            Some(cause) => format!("image `{reference}` of service `{service}` could not be pulled: {cause}"),
+            None => format!("image `{reference}` of service `{service}` is not there, and its pull policy is `never`"),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Progress as it is shown: in place on a terminal, a line for each change elsewhere, or JSON.
+
+use futures_util::StreamExt as _;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::api::client::{ClientError, ProgressStream};
+use crate::api::types::{ObjectState, Progress};
+use crate::ids::HostName;
+
+use super::board::{Board, Event, FRAME};
+use super::error::CliError;
+use super::ui::{Style, Ui};
+
+/// What is under way, shown while it lives. What was shown last stays.
+pub(crate) struct Live<'u> {
+    ui: &'u mut Ui,
+    title: &'static str,
+    board: Board,
+    begun: Instant,
+    /// Lines of the last frame, which the next one replaces.
+    drawn: usize,
+    /// When that was.
+    shown: Option<Instant>,
+}
+
+impl<'u> Live<'u> {
+    /// Begins; nothing is shown before the first event.
+    pub(crate) fn new(ui: &'u mut Ui, title: &'static str) -> Self {
+        Self { ui, title, board: Board::default(), begun: Instant::now(), drawn: 0, shown: None }
+    }
+
+    /// Shows a change.
+    pub(crate) fn event(&mut self, event: Event) {
+        match self.ui.style() {
+            Style::Live => {
+                self.board.apply(event, self.begun.elapsed());
+                if self.shown.is_none_or(|shown| shown.elapsed() >= FRAME) {
+                    self.draw();
+                }
+            }
+            Style::Plain | Style::Json | Style::Quiet => {
+                // Off a terminal a change that says the same again is no news.
+                if self.board.apply(event.clone(), self.begun.elapsed()) {
+                    show(self.ui, &event);
+                }
+            }
+        }
+    }
+
+    /// Says something beside the objects: above them where they are rewritten in place.
+    pub(crate) fn say(&mut self, text: &str) {
+        self.erase();
+        self.ui.say(text);
+        self.draw();
+    }
+
+    /// Shows how time goes by; to be called once every [`FRAME`].
+    pub(crate) fn tick(&mut self) {
+        self.draw();
+    }
+
+    /// Draws the objects over what was drawn before, in one write, so that nothing flickers.
+    fn draw(&mut self) {
+        if self.ui.style() != Style::Live || self.board.is_empty() {
+            return;
+        }
+        let lines = self.board.lines(self.title, self.begun.elapsed(), self.ui.canvas());
+        let mut frame = self.to_top();
+        for line in &lines {
+            frame.push_str(line);
+            frame.push_str("\x1b[K\r\n");
+        }
+        frame.push_str("\x1b[J");
+        self.drawn = lines.len();
+        self.shown = Some(Instant::now());
+        self.ui.draw(&frame);
+    }
+
+    fn erase(&mut self) {
+        if self.drawn > 0 {
+            let erase = format!("{}\x1b[J", self.to_top());
+            self.drawn = 0;
+            self.ui.draw(&erase);
+        }
+    }
+
+    fn to_top(&self) -> String {
+        if self.drawn == 0 { String::new() } else { format!("\x1b[{}A\r", self.drawn) }
+    }
+}
+
+impl Drop for Live<'_> {
+    fn drop(&mut self) {
+        self.draw();
+    }
+}
+
+/// ` Container shop-web-1  Started`, as Docker Compose has it.
+fn plain(event: &Event) -> String {
+    let detail = event.detail.as_ref().map(|detail| format!("  {detail}")).unwrap_or_default();
+    format!(" {}  {}{detail}\n", event.id, event.status)
+}
+
+fn json(event: &Event) -> String {
+    let mut value = serde_json::json!({ "id": event.id, "status": event.status });
+    if let Some(detail) = &event.detail {
+        value["text"] = detail.as_str().into();
+    }
+    if event.state == ObjectState::Error {
+        value["error"] = true.into();
+    }
+    format!("{value}\n")
+}
+
+/// How a stream of progress ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// The revision reached.
+    pub revision: u64,
+    /// Whether anything was there to do or to show.
+    pub moved: bool,
+}
+
+/// Shows what the agent does until it is done.
+///
+/// # Errors
+/// [`CliError::Failed`] when it cannot become as asked, and what went wrong on the way to the agent.
+pub(crate) async fn follow(ui: &mut Ui, title: &'static str, mut stream: ProgressStream) -> Result<Ended, CliError> {
+    let mut live = Live::new(ui, title);
+    let mut frames = interval_at(Instant::now() + FRAME, FRAME);
+    frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut moved = false;
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = stream.next() => next,
+            _ = frames.tick() => {
+                live.tick();
+                continue;
+            }
+        };
+        match step(next)? {
+            Step::Event(event) => {
+                moved = true;
+                live.event(event);
+            }
+            Step::Say(text) => live.say(&text),
+            Step::Done(revision) => return Ok(Ended { revision, moved }),
+            Step::Nothing => {}
+        }
+    }
+}
+
+/// What an item of a stream of progress means for the one who shows it.
+pub(crate) enum Step {
+    /// Something moved.
+    Event(Event),
+    /// Something to say.
+    Say(String),
+    /// It is as asked, at this revision.
+    Done(u64),
+    /// Nothing to show.
+    Nothing,
+}
+
+/// Takes an item of a stream of progress.
+///
+/// # Errors
+/// [`CliError::Failed`] for `Failed`, [`CliError::Cut`] for an end before `Done`.
+pub(crate) fn step(item: Option<Result<Progress, ClientError>>) -> Result<Step, CliError> {
+    match item {
+        Some(Ok(Progress::Accepted { .. })) => Ok(Step::Nothing),
+        Some(Ok(Progress::Object { kind, name, host, status, state, detail })) => {
+            Ok(Step::Event(Event { id: object_id(&kind, &name, &host), status, state, detail }))
+        }
+        Some(Ok(Progress::Note { message })) => Ok(Step::Say(message)),
+        Some(Ok(Progress::Done { revision })) => Ok(Step::Done(revision)),
+        Some(Ok(Progress::Failed { messages })) => Err(CliError::Failed(messages)),
+        Some(Err(error)) => Err(cut(error)),
+        None => Err(CliError::Cut),
+    }
+}
+
+/// Shows one change without a board: between lines of containers.
+pub(crate) fn show(ui: &mut Ui, event: &Event) {
+    match ui.style() {
+        Style::Quiet => {}
+        Style::Json => ui.draw(&json(event)),
+        Style::Live | Style::Plain => ui.draw(&plain(event)),
+    }
+}
+
+/// The local host goes without saying.
+fn object_id(kind: &str, name: &str, host: &HostName) -> String {
+    if *host == HostName::local() { format!("{kind} {name}") } else { format!("{kind} {name} on {host}") }
+}
+
+/// An agent that goes away in the middle is back within a second and goes on with what it accepted.
+fn cut(error: ClientError) -> CliError {
+    match error {
+        ClientError::NotAnswering { .. } => CliError::Cut,
+        error => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+    use crate::cli::ui::testing::ui;
+
+    fn object(name: &str, status: &str, state: ObjectState) -> Progress {
+        let (kind, host) = ("Container".to_owned(), HostName::local());
+        Progress::Object { kind, name: name.to_owned(), host, status: status.to_owned(), state, detail: None }
+    }
+
+    /// What the terminal, or the file, has got after `events`, one row for each write on a terminal.
+    async fn show(style: Style, events: Vec<Progress>) -> (Result<Ended, CliError>, String) {
+        let (mut ui, out, err) = ui(style);
+        let stream = stream::iter(events.into_iter().map(Ok));
+        let result = follow(&mut ui, "Running", Box::pin(stream)).await;
+        assert_eq!(out.take(), "", "standard output is for data");
+        (result, err.take())
+    }
+
+    fn up() -> Vec<Progress> {
+        vec![
+            object("a-web-1", "Creating", ObjectState::Working),
+            object("a-web-1", "Created", ObjectState::Done),
+            Progress::Note { message: "orphan containers: a-old-1".to_owned() },
+            object("a-web-1", "Starting", ObjectState::Working),
+            object("a-web-1", "Starting", ObjectState::Working),
+            object("a-web-1", "Started", ObjectState::Done),
+            Progress::Done { revision: 3 },
+        ]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn off_a_terminal_each_change_is_a_line() {
+        let (result, text) = show(Style::Plain, up()).await;
+        insta::assert_snapshot!(text, @"
+         Container a-web-1  Creating
+         Container a-web-1  Created
+        orphan containers: a-old-1
+         Container a-web-1  Starting
+         Container a-web-1  Started
+        ");
+        assert_eq!(result.expect("done"), Ended { revision: 3, moved: true });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn json_has_an_object_for_each_change() {
+        insta::assert_snapshot!(show(Style::Json, up()).await.1, @r#"
+        {"id":"Container a-web-1","status":"Creating"}
+        {"id":"Container a-web-1","status":"Created"}
+        {"message":"orphan containers: a-old-1"}
+        {"id":"Container a-web-1","status":"Starting"}
+        {"id":"Container a-web-1","status":"Started"}
+        "#);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quiet_says_nothing() {
+        assert_eq!(show(Style::Quiet, up()).await.1, "");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_a_terminal_frames_replace_each_other() {
+        insta::assert_snapshot!(show(Style::Live, up()).await.1, @"
+        [+] Running 0/1ESC[KCR
+         ⠋ Container a-web-1  Creating                         0.0sESC[KCR
+        ESC[JESC[2ACRESC[Jorphan containers: a-old-1
+        [+] Running 1/1ESC[KCR
+         ✔ Container a-web-1  Created                          0.0sESC[KCR
+        ESC[JESC[2ACR[+] Running 1/1ESC[KCR
+         ✔ Container a-web-1  Started                          0.0sESC[KCR
+        ESC[J
+        ");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_an_error_with_all_its_messages() {
+        let messages = vec!["one".to_owned(), "two".to_owned()];
+        let (result, _) = show(Style::Plain, vec![Progress::Failed { messages }]).await;
+        assert_eq!(result.expect_err("failed").to_string(), "one\ntwo");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_cut_is_not_done() {
+        let (result, _) = show(Style::Plain, vec![object("a", "Starting", ObjectState::Working)]).await;
+        assert!(matches!(result, Err(CliError::Cut)), "{result:?}");
+    }
+}

@@ -1,0 +1,167 @@
+//! Files to Model to Graph, as the flags say. All that the process knows by itself goes in here as values.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::diag::{Diagnostic, Diagnostics};
+use crate::expand::{self, ExpandError, Expanded};
+use crate::graph::Graph;
+use crate::ids::{ProjectName, ServiceName};
+use crate::load::{self, LoadOptions, LoadRequest, Loaded, OsFiles};
+
+use super::args::{Global, Selection};
+use super::error::CliError;
+
+/// Variable that names the project; read before any file, as `-p` is.
+const PROJECT_NAME_VARIABLE: &str = "COMPOSE_PROJECT_NAME";
+
+/// A project, resolved down to what the agent takes.
+#[derive(Debug, Clone)]
+pub(crate) struct Project {
+    /// What shall run.
+    pub graph: Graph,
+    /// What is doubtful, of all stages.
+    pub warnings: Vec<Diagnostics>,
+}
+
+impl Project {
+    /// Returns its name.
+    pub(crate) fn name(&self) -> &ProjectName {
+        &self.graph.project
+    }
+}
+
+/// Loads the files that the flags and the environment name.
+///
+/// # Errors
+/// All problems that were found, each at its place.
+pub(crate) fn load(global: &Global, services: &[ServiceName], options: &LoadOptions) -> Result<Loaded, CliError> {
+    let request = LoadRequest {
+        cwd: std::env::current_dir().map_err(CliError::Directory)?,
+        files: global.files.clone(),
+        project_name: global.project_name.clone(),
+        project_directory: global.project_directory.as_ref().map(|path| path.to_string_lossy().into_owned()),
+        env_files: global.env_files.clone(),
+        profiles: global.profiles.clone(),
+        services: services.iter().map(ToString::to_string).collect(),
+        environment: environment(),
+        options: LoadOptions { all_resources: global.all_resources, ..options.clone() },
+    };
+    load::load(&OsFiles, &request).map_err(CliError::Files)
+}
+
+/// The process environment; what is not text cannot be a value in a file.
+fn environment() -> BTreeMap<String, String> {
+    let text = |text: std::ffi::OsString| text.into_string().ok();
+    std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
+}
+
+/// Returns the name of the project where it needs no file: `-p`, then the environment.
+///
+/// # Errors
+/// When that is not a valid name.
+pub(crate) fn given_name(global: &Global) -> Result<Option<ProjectName>, CliError> {
+    let variable = || std::env::var(PROJECT_NAME_VARIABLE).ok();
+    let given = global.project_name.clone().or_else(variable).filter(|name| !name.is_empty());
+    Ok(given.map(ProjectName::new).transpose()?)
+}
+
+/// Turns a loaded project into its graph.
+///
+/// # Errors
+/// What only shows there: cycles, names taken twice, nothing to run.
+pub(crate) fn expand(loaded: &Loaded, selection: &Selection) -> Result<Project, CliError> {
+    check_services(loaded, &selection.services)?;
+    if loaded.model.services.is_empty() {
+        return Err(CliError::NoService);
+    }
+    let scales: BTreeMap<_, _> = selection.scales.iter().cloned().collect();
+    check_services(loaded, &scales.keys().cloned().collect::<Vec<_>>())?;
+    let contents = loaded.contents.iter().map(|((kind, key), bytes)| ((file_kind(*kind), key.clone()), bytes.clone()));
+    let files: Vec<String> = loaded.config_files.iter().map(|path| path.display().to_string()).collect();
+    let disabled: BTreeSet<ServiceName> = loaded.disabled.keys().cloned().collect();
+    let expanded = expand::expand(&expand::Input {
+        model: &loaded.model,
+        contents: &contents.collect(),
+        scales: &scales,
+        disabled: &disabled,
+        working_dir: &loaded.working_dir.display().to_string(),
+        config_files: &files,
+    });
+    let diagnostics = |list| Diagnostics::new(list, Arc::new(loaded.warnings.sources().clone()));
+    let Expanded { graph, warnings } = expanded
+        .map_err(|errors| CliError::Files(diagnostics(errors.iter().map(|error| diagnose(loaded, error)).collect())))?;
+    let at = |path: &str, diagnostic| place(loaded, path, diagnostic);
+    let warnings = warnings.iter().map(|warning| at(&warning.path, Diagnostic::warning(&warning.text)));
+    Ok(Project { graph, warnings: vec![loaded.warnings.clone(), diagnostics(warnings.collect())] })
+}
+
+fn file_kind(kind: load::FileKind) -> expand::FileKind {
+    match kind {
+        load::FileKind::Config => expand::FileKind::Config,
+        load::FileKind::Secret => expand::FileKind::Secret,
+    }
+}
+
+/// Docker Compose's error for a service named on the command line that the file does not have.
+fn check_services(loaded: &Loaded, names: &[ServiceName]) -> Result<(), CliError> {
+    let known: BTreeSet<&ServiceName> = loaded.model.services.keys().collect();
+    names.iter().find(|name| !known.contains(name)).map_or(Ok(()), |name| Err(no_such_service(name, known)))
+}
+
+/// Returns the error for a service that is none of `known`.
+pub(crate) fn no_such_service<'a>(name: &ServiceName, known: impl IntoIterator<Item = &'a ServiceName>) -> CliError {
+    let similar = crate::diag::did_you_mean(name.as_str(), known.into_iter().map(ServiceName::as_str));
+    CliError::NoSuchService { name: name.clone(), similar: similar.map(str::to_owned) }
+}
+
+fn diagnose(loaded: &Loaded, error: &ExpandError) -> Diagnostic {
+    place(loaded, &error.path, Diagnostic::error(error.problem.to_string()))
+}
+
+/// Points a diagnostic at the place of a path in the model (`services.web.ports[0]`); one without a place keeps the path.
+fn place(loaded: &Loaded, path: &str, diagnostic: Diagnostic) -> Diagnostic {
+    let services = loaded.model.services.keys().map(ServiceName::as_str);
+    let steps = steps(path, services);
+    let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
+    match loaded.place(&steps) {
+        Some(span) => diagnostic.at(span, ""),
+        None => Diagnostic { message: format!("{path}: {}", diagnostic.message), ..diagnostic },
+    }
+}
+
+/// Takes a path apart. Names of services may have dots, so they are recognised rather than split.
+fn steps<'a>(path: &str, services: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut steps = Vec::new();
+    let mut rest = path;
+    if let Some(after) = path.strip_prefix("services.") {
+        let named =
+            |name: &&str| after.strip_prefix(*name).is_some_and(|end| end.is_empty() || end.starts_with(['.', '[']));
+        if let Some(name) = services.filter(named).max_by_key(|name| name.len()) {
+            steps.extend(["services".to_owned(), name.to_owned()]);
+            rest = after[name.len()..].trim_start_matches('.');
+        }
+    }
+    let words = rest.split(['.', '[', ']']).filter(|word| !word.is_empty());
+    steps.extend(words.map(str::to_owned));
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_taken_apart_around_names_with_dots() {
+        let services = ["web", "web.v2"];
+        for (path, expected) in [
+            ("services.web.ports[0]", "services|web|ports|0"),
+            ("services.web.v2.ports[10]", "services|web.v2|ports|10"),
+            ("services.web", "services|web"),
+            ("networks.front", "networks|front"),
+            ("services.other.image", "services|other|image"),
+        ] {
+            assert_eq!(steps(path, services.into_iter()).join("|"), expected);
+        }
+    }
+}

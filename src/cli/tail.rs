@@ -1,0 +1,262 @@
+//! Output of containers, read: one task for each container turns the engine's pieces into lines with their times.
+//!
+//! The engine's own times are always asked for, also where they are not shown: lines of several containers are put in
+//! order by them, and lines that were shown before are told apart when a container starts again.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::engine::{Engine, EngineError, LogQuery};
+use crate::ids::{PodId, ProjectName, ServiceName};
+use crate::observed::ObservedContainer;
+
+use super::logline::Lines;
+
+/// Lines that a container may be ahead of the terminal before its task waits.
+const AHEAD: usize = 256;
+
+/// A line of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// The engine's time, RFC 3339 with all nine digits: later is greater as text. Empty where there was none.
+    pub time: String,
+    /// Whether it came from standard error.
+    pub stderr: bool,
+    /// The text without its end.
+    pub text: Vec<u8>,
+}
+
+/// What a reading task says.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// The container wrote a line.
+    Line(Line),
+    /// Its output cannot be read.
+    Failed(EngineError),
+    /// It has ended, or what was asked for is all there.
+    Ended,
+}
+
+/// Which containers are looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct Choice {
+    /// Of this project.
+    pub project: ProjectName,
+    /// Of these services; empty: all.
+    pub services: Vec<ServiceName>,
+    /// Not of these.
+    pub but: Vec<ServiceName>,
+    /// Only the replica of this number.
+    pub index: Option<u32>,
+}
+
+impl Choice {
+    /// Returns whether a container is one of those.
+    pub(crate) fn takes(&self, container: &ObservedContainer) -> bool {
+        container.project.as_ref() == Some(&self.project) && container.pod().is_some_and(|pod| self.takes_pod(&pod))
+    }
+
+    /// Returns whether a replica of the project is one of those.
+    pub(crate) fn takes_pod(&self, pod: &PodId) -> bool {
+        (self.services.is_empty() || self.services.contains(&pod.service))
+            && !self.but.contains(&pod.service)
+            && self.index.is_none_or(|index| index == pod.number)
+    }
+
+    /// Lists the containers of the choice that are there, in order of their names.
+    pub(crate) async fn observe(&self, engine: &dyn Engine) -> Result<Vec<ObservedContainer>, EngineError> {
+        let observed = engine.observe(Some(&self.project)).await?;
+        let mut containers: Vec<_> = observed.containers.into_values().filter(|one| self.takes(one)).collect();
+        containers.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(containers)
+    }
+}
+
+/// The name before lines: the container's without the project's, as Docker Compose has it.
+pub(crate) fn short_name<'c>(project: &ProjectName, container: &'c str) -> &'c str {
+    let rest = container.strip_prefix(project.as_str()).and_then(|rest| rest.strip_prefix('-'));
+    rest.filter(|rest| !rest.is_empty()).unwrap_or(container)
+}
+
+/// Tasks that read.
+pub(crate) struct Readers {
+    engine: Arc<dyn Engine>,
+    tasks: JoinSet<()>,
+}
+
+impl Readers {
+    /// Begins without any.
+    pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
+        Self { engine, tasks: JoinSet::new() }
+    }
+
+    /// Reads a container's output; what it says carries the container's id.
+    pub(crate) fn read(&mut self, id: &str, query: &LogQuery, to: ToReader) {
+        let reading = Reading { engine: Arc::clone(&self.engine), id: id.to_owned(), to };
+        let query = LogQuery { timestamps: true, ..query.clone() };
+        self.tasks.spawn(async move { reading.run(query).await });
+    }
+}
+
+/// Where [`Readers::read`] sends to, with the container's id.
+pub(crate) type ToReader = mpsc::Sender<(String, Said)>;
+/// The other end.
+pub(crate) type FromReader = mpsc::Receiver<(String, Said)>;
+
+/// Returns a channel for [`Readers::read`]: one for each container, or one for several.
+pub(crate) fn channel() -> (ToReader, FromReader) {
+    mpsc::channel(AHEAD)
+}
+
+/// One container's output on its way.
+struct Reading {
+    engine: Arc<dyn Engine>,
+    id: String,
+    to: ToReader,
+}
+
+impl Reading {
+    /// Reads until the end, or until nobody listens any more.
+    async fn run(&self, query: LogQuery) {
+        let mut chunks = self.engine.logs(&self.id, &query);
+        let mut unfinished = [Lines::default(), Lines::default()];
+        while let Some(chunk) = chunks.next().await {
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    self.say(Said::Failed(error)).await;
+                    break;
+                }
+            };
+            for text in unfinished[usize::from(chunk.stderr)].push(&chunk.bytes) {
+                if !self.say(Said::Line(split_time(text, chunk.stderr))).await {
+                    return;
+                }
+            }
+        }
+        for (stderr, lines) in [false, true].into_iter().zip(&mut unfinished) {
+            if let Some(text) = lines.rest() {
+                self.say(Said::Line(split_time(text, stderr))).await;
+            }
+        }
+        self.say(Said::Ended).await;
+    }
+
+    /// Returns whether somebody listens.
+    async fn say(&self, said: Said) -> bool {
+        self.to.send((self.id.clone(), said)).await.is_ok()
+    }
+}
+
+/// Takes the engine's time off a line.
+fn split_time(text: Vec<u8>, stderr: bool) -> Line {
+    let at = text.iter().position(|byte| *byte == b' ');
+    let time = at.and_then(|at| std::str::from_utf8(&text[..at]).ok()).filter(|word| is_time(word));
+    match (time, at) {
+        (Some(time), Some(at)) => Line { time: time.to_owned(), stderr, text: text[at + 1..].to_vec() },
+        _ => Line { time: String::new(), stderr, text },
+    }
+}
+
+/// `2026-11-21T15:13:05.662514302Z`: the engine fills up to nine digits. A continued line (cut at 256 KiB) has none.
+fn is_time(word: &str) -> bool {
+    word.len() >= 30 && word.as_bytes()[4] == b'-' && word.as_bytes()[10] == b'T'
+}
+
+/// Puts the lines of several finished readings in the order of their times.
+pub(crate) struct Merged<K> {
+    sources: Vec<Source<K>>,
+}
+
+struct Source<K> {
+    key: K,
+    from: FromReader,
+    next: Option<Line>,
+    open: bool,
+}
+
+impl<K: Clone> Merged<K> {
+    /// Takes the readings, each with a key of the caller's.
+    pub(crate) fn new(sources: impl IntoIterator<Item = (K, FromReader)>) -> Self {
+        let sources = sources.into_iter().map(|(key, from)| Source { key, from, next: None, open: true });
+        Self { sources: sources.collect() }
+    }
+
+    /// Returns the earliest line that was not returned yet; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<(K, Line)>, EngineError> {
+        for source in &mut self.sources {
+            source.fill().await?;
+        }
+        let earliest = self.sources.iter_mut().filter(|source| source.next.is_some());
+        let earliest = earliest.min_by(|a, b| a.time().cmp(b.time()));
+        Ok(earliest.and_then(|source| source.next.take().map(|line| (source.key.clone(), line))))
+    }
+}
+
+impl<K> Source<K> {
+    fn time(&self) -> &str {
+        self.next.as_ref().map_or("", |line| &line.time)
+    }
+
+    async fn fill(&mut self) -> Result<(), EngineError> {
+        if self.open && self.next.is_none() {
+            match self.from.recv().await {
+                Some((_, Said::Line(line))) => self.next = Some(line),
+                Some((_, Said::Failed(error))) => return Err(error),
+                Some((_, Said::Ended)) | None => self.open = false,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(time: &str, text: &str) -> Line {
+        Line { time: time.to_owned(), stderr: false, text: text.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn times_are_taken_off_lines() {
+        let time = "2026-11-21T15:13:05.662514302Z";
+        assert_eq!(split_time(format!("{time} hello world").into(), false), line(time, "hello world"));
+        assert_eq!(split_time(format!("{time} ").into(), false), line(time, ""));
+        assert_eq!(split_time(b"no time here".to_vec(), false), line("", "no time here"));
+    }
+
+    #[test]
+    fn short_names_leave_out_the_project() {
+        let project = ProjectName::new("shop").expect("valid");
+        for (container, name) in
+            [("shop-web-1", "web-1"), ("mydb", "mydb"), ("shopping-1", "shopping-1"), ("shop-", "shop-")]
+        {
+            assert_eq!(short_name(&project, container), name);
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_of_several_containers_come_in_the_order_of_their_times() {
+        let source = |key, lines: Vec<Line>| {
+            let (to, from) = channel();
+            let say = |said| to.try_send((String::new(), said)).expect("room");
+            lines.into_iter().map(Said::Line).chain([Said::Ended]).for_each(say);
+            (key, from)
+        };
+        let mut merged = Merged::new([
+            source("a", vec![line("1", "first"), line("4", "fourth")]),
+            source("b", vec![line("2", "second"), line("3", "third"), line("5", "fifth")]),
+            source("c", vec![]),
+        ]);
+        let mut order = String::new();
+        while let Some((key, line)) = merged.next().await.expect("readable") {
+            order.push_str(key);
+            order.push_str(&line.time);
+        }
+        assert_eq!(order, "a1b2b3a4b5");
+    }
+}
