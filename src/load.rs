@@ -198,7 +198,7 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     }
     profiles::select(&mut tree, request);
     if options.consistency {
-        validate::references(&mut tree, &disabled, report);
+        validate::references(&tree, &disabled, report);
     }
     if !options.all_resources {
         normalise::drop_unused(&mut tree);
@@ -241,7 +241,8 @@ fn parse(files: &dyn Files, paths: &[PathBuf], cwd: &Path, report: &mut Report) 
         match yaml::parse(source, &report.sources) {
             Ok(read) => {
                 let before = documents.len();
-                documents.extend(read.into_iter().filter(|document| !document.is_null()));
+                let says = |document: &Node| !document.is_null() && document.as_map().is_none_or(|map| !map.is_empty());
+                documents.extend(read.into_iter().filter(says));
                 if documents.len() == before {
                     let message = format!("empty compose file: `{}`", report.sources.name(source));
                     report.push(Diagnostic::error(message).spec("03-compose-file.md"));

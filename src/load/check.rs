@@ -17,7 +17,7 @@ pub(super) fn check(node: &mut Node, report: &mut Report) {
 
 fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
     let rule = rules.rule();
-    if node.is_null() && (rule.nullable || rule.shape == Shape::Any) {
+    if node.is_unknown() || node.is_null() && (rule.nullable || rule.shape == Shape::Any) {
         return;
     }
     match (rule.shape, &mut node.value) {
@@ -89,7 +89,7 @@ fn keys(map: &mut Map, rules: &Rules, path: &Path<'_>, report: &mut Report) {
 fn scalar(shape: Shape, value: &Value) -> Result<Option<Value>, Option<String>> {
     let text = |text: String| Ok(Some(Value::Str(text)));
     match (shape, value) {
-        (Shape::Text, Value::Str(_)) | (Shape::Bool, Value::Bool(_)) => Ok(None),
+        (Shape::Text | Shape::Scalar | Shape::TextOrNumber, Value::Str(_)) | (Shape::Bool, Value::Bool(_)) => Ok(None),
         (Shape::Word(words), Value::Str(word)) if words.contains(&word.as_str()) => Ok(None),
         (Shape::Word(words), Value::Str(word)) => {
             let meant =
@@ -99,13 +99,11 @@ fn scalar(shape: Shape, value: &Value) -> Result<Option<Value>, Option<String>> 
         (Shape::Scalar, Value::Bool(_)) | (Shape::Scalar | Shape::TextOrNumber, Value::Int(_) | Value::Float(_)) => {
             text(value.scalar_text().unwrap_or_default())
         }
-        (Shape::Scalar | Shape::TextOrNumber, Value::Str(_)) => Ok(None),
         (Shape::TextOrNumber, Value::Null) => text(String::new()),
         (Shape::IntOrMap, Value::Int(number)) => int(*number, i64::MIN, i64::MAX),
         (Shape::Int(least, most), Value::Int(number)) => int(*number, least, most),
-        (Shape::Number, Value::Int(number)) if *number >= 0 => Ok(None),
-        (Shape::Number, Value::Float(number)) if *number >= 0.0 && number.is_finite() => Ok(None),
-        (Shape::Number, Value::Int(_) | Value::Float(_)) => Err(Some("must be a number of 0 or more".to_owned())),
+        (Shape::Number, Value::Int(number)) => positive(*number >= 0),
+        (Shape::Number, Value::Float(number)) => positive(*number >= 0.0 && number.is_finite()),
         (Shape::Duration, Value::Str(duration)) => match parse_duration(duration) {
             Ok(duration) => text(GoDuration(duration).to_string()),
             Err(reason) => Err(Some(format!("must be a duration such as `1m30s`: {reason}"))),
@@ -124,6 +122,10 @@ fn scalar(shape: Shape, value: &Value) -> Result<Option<Value>, Option<String>> 
         },
         _ => Err(None),
     }
+}
+
+fn positive(fits: bool) -> Result<Option<Value>, Option<String>> {
+    if fits { Ok(None) } else { Err(Some("must be a number of 0 or more".to_owned())) }
 }
 
 fn int(number: i128, least: i64, most: i64) -> Result<Option<Value>, Option<String>> {

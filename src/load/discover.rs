@@ -172,7 +172,7 @@ pub(super) fn read(
         Ok(text) => Some(report.sources.add(shown, text)),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+            let line = error.as_bytes()[..at].split(|byte| *byte == b'\n').count();
             report.push(Diagnostic::error(format!("`{shown}` is not UTF-8 text: wrong byte in line {line}")));
             None
         }

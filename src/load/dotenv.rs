@@ -93,7 +93,7 @@ impl Reader<'_> {
     }
 
     /// The next name; `None` at the end.
-    fn statement(&mut self) -> Option<Result<Statement, Diagnostic>> {
+    fn statement(&mut self) -> Option<Result<Statement, Box<Diagnostic>>> {
         loop {
             self.at += self.rest().len() - self.rest().trim_start().len();
             if !self.rest().starts_with('#') {
@@ -110,7 +110,7 @@ impl Reader<'_> {
         Some(self.name())
     }
 
-    fn name(&mut self) -> Result<Statement, Diagnostic> {
+    fn name(&mut self) -> Result<Statement, Box<Diagnostic>> {
         let start = self.at;
         let line = self.rest().split('\n').next().unwrap_or_default().trim_end_matches('\r');
         let end = line.find(['=', ':']).unwrap_or(line.len());
@@ -119,10 +119,12 @@ impl Reader<'_> {
         let wrong = name.char_indices().find(|(_, c)| !(c.is_alphanumeric() || "_.-[]".contains(*c)));
         if let Some((at, c)) = wrong {
             let span = self.span(start + at, start + at + c.len_utf8());
-            return Err(Diagnostic::error(format!("`{c}` cannot be part of a variable's name")).at(span, ""));
+            let problem = Diagnostic::error(format!("`{c}` cannot be part of a variable's name"));
+            return Err(Box::new(problem.at(span, "")));
         }
         if name.is_empty() {
-            return Err(Diagnostic::error("the name of the variable is missing").at(self.span(start, start + 1), ""));
+            let problem = Diagnostic::error("the name of the variable is missing");
+            return Err(Box::new(problem.at(self.span(start, start + 1), "")));
         }
         let name = name.to_owned();
         self.at = start + end + usize::from(!bare);
@@ -134,7 +136,7 @@ impl Reader<'_> {
         statement: Statement,
         lookup: Lookup<'_>,
         known: &BTreeMap<String, String>,
-    ) -> Result<Option<(String, String)>, Diagnostic> {
+    ) -> Result<Option<(String, String)>, Box<Diagnostic>> {
         let Statement { name, bare } = statement;
         if bare {
             return Ok(lookup(&name).map(|value| (name, value)));
@@ -154,7 +156,7 @@ impl Reader<'_> {
             Ok(replaced) => Ok(Some((name, replaced.text))),
             Err(failure) => {
                 let message = format!("while reading `{name}`: {failure}");
-                Err(Diagnostic::error(message).at(self.span(start, self.at.max(start)), ""))
+                Err(Box::new(Diagnostic::error(message).at(self.span(start, self.at.max(start)), "")))
             }
         }
     }
@@ -170,7 +172,7 @@ impl Reader<'_> {
     }
 
     /// What is between quotes, which may span lines; the rest of the line behind them is ignored.
-    fn quoted(&mut self, quote: char) -> Result<String, Diagnostic> {
+    fn quoted(&mut self, quote: char) -> Result<String, Box<Diagnostic>> {
         let start = self.at;
         let body = &self.text[start + 1..];
         let mut escaped = false;
@@ -184,7 +186,7 @@ impl Reader<'_> {
         }
         let problem = Diagnostic::error("this quote has no end").at(self.span(start, start + 1), "");
         self.at = self.text.len();
-        Err(problem)
+        Err(Box::new(problem))
     }
 }
 
@@ -210,20 +212,23 @@ fn unescape(text: &str) -> String {
             out.push(c);
             continue;
         }
-        match chars.next() {
-            Some('n') => out.push('\n'),
-            Some('r') => out.push('\r'),
-            Some('t') => out.push('\t'),
-            Some('a') => out.push('\u{7}'),
-            Some('b') => out.push('\u{8}'),
+        let Some(escaped) = chars.next() else {
+            out.push('\\');
+            break;
+        };
+        match escaped {
+            'n' => out.push('\n'),
+            'r' => out.push('\r'),
+            't' => out.push('\t'),
+            'a' => out.push('\u{7}'),
+            'b' => out.push('\u{8}'),
             // `\c` ends the output in a shell; Docker Compose takes it away.
-            Some('c') => {}
-            Some('f') => out.push('\u{c}'),
-            Some('v') => out.push('\u{b}'),
-            Some('"') => out.push('"'),
-            Some('\\') => out.push('\\'),
-            Some('$') => out.push_str("$$"),
-            Some('0') => {
+            'c' => {}
+            'f' => out.push('\u{c}'),
+            'v' => out.push('\u{b}'),
+            same @ ('"' | '\\') => out.push(same),
+            '$' => out.push_str("$$"),
+            '0' => {
                 let mut code = 0;
                 for _ in 0..3 {
                     let Some(digit) = chars.peek().and_then(|c| c.to_digit(8)) else { break };
@@ -232,8 +237,7 @@ fn unescape(text: &str) -> String {
                 }
                 out.extend(char::from_u32(code));
             }
-            Some(other) => out.extend(['\\', other]),
-            None => out.push('\\'),
+            other => out.extend(['\\', other]),
         }
     }
     out

@@ -98,7 +98,7 @@ fn command(node: Node, report: &mut Report) -> Node {
                 _ => "close it, or write the command as a list",
             };
             report.push(Diagnostic::error(problem.to_string()).at(span, "").help(help).spec("05-services.md#command"));
-            node.with(Value::Null)
+            node.with(Value::Unknown)
         }
     }
 }
@@ -117,6 +117,7 @@ fn named(node: Node, value: impl Fn(&Node) -> Node) -> Node {
                 map.insert(name.to_owned(), Entry::new(item.span, value(item)));
             }
             Some(_) => {}
+            None if item.is_unknown() => {}
             None => return node,
         }
     }
@@ -128,7 +129,8 @@ fn keys(node: Node, _: &mut Report) -> Node {
 }
 
 fn depends_on(node: Node, _: &mut Report) -> Node {
-    named(node, |item| Node::map(item.span, [("condition", Value::Str("service_started".to_owned()))]))
+    let started = || [("condition", Value::Str("service_started".to_owned())), ("required", Value::Bool(true))];
+    named(node, |item| Node::map(item.span, started()))
 }
 
 /// `KEY=VALUE` items become entries; `absent` is the value of a bare key.
@@ -136,6 +138,9 @@ fn pairs(node: Node, absent: &Value, report: &mut Report) -> Node {
     let Value::Seq(items) = &node.value else { return node };
     let mut map = Map::new();
     for item in items {
+        if item.is_unknown() {
+            continue;
+        }
         let Some(text) = item.as_str() else { return node };
         let (key, value) = match text.split_once('=') {
             Some((key, value)) => (key, Value::Str(value.to_owned())),
@@ -242,6 +247,11 @@ pub(super) fn config_target(node: &Node) -> String {
 pub(super) fn secret_target(node: &Node) -> String {
     let target = node.str("target").or_else(|| node.str("source")).unwrap_or_default();
     if target.starts_with('/') { target.to_owned() } else { format!("/run/secrets/{target}") }
+}
+
+/// What makes a memory file system unique: its path, so that an override may change its options.
+pub(super) fn tmpfs_path(node: &Node) -> String {
+    node.as_str().and_then(|text| text.split(':').next()).unwrap_or_default().to_owned()
 }
 
 /// What makes an environment file unique.

@@ -17,11 +17,11 @@ pub(super) enum Tag {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
     /// Where; of collections the whole, of short forms made long the short form.
-    pub span: Span,
+    pub(super) span: Span,
     /// A tag that steers merging.
-    pub tag: Option<Tag>,
+    pub(super) tag: Option<Tag>,
     /// What.
-    pub value: Value,
+    pub(super) value: Value,
 }
 
 /// A mapping in the order of the file.
@@ -31,14 +31,16 @@ pub(super) type Map = IndexMap<String, Entry>;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
     /// Where the key is.
-    pub key: Span,
+    pub(super) key: Span,
     /// The value.
-    pub node: Node,
+    pub(super) node: Node,
 }
 
 /// A YAML value, resolved by the rules of go-yaml (see `scalar`).
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
+    /// Could not be known, which is reported: phases leave it alone, so that it causes no second message.
+    Unknown,
     /// Nothing.
     Null,
     /// `true` or `false`.
@@ -105,6 +107,11 @@ impl Node {
         if let Value::Seq(items) = &mut self.value { Some(items) } else { None }
     }
 
+    /// Returns whether it could not be known; see [`Value::Unknown`].
+    pub(super) fn is_unknown(&self) -> bool {
+        self.value == Value::Unknown
+    }
+
     /// Returns whether there is nothing.
     pub(super) fn is_null(&self) -> bool {
         self.value == Value::Null
@@ -155,7 +162,7 @@ impl Value {
     /// Returns what it is, as a message says it.
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Self::Null => "nothing",
+            Self::Unknown | Self::Null => "nothing",
             Self::Bool(_) => "a boolean",
             Self::Int(_) => "a number",
             Self::Float(_) => "a decimal number",
@@ -169,7 +176,7 @@ impl Value {
     /// Returns a scalar as Docker Compose prints it where text is wanted (`1.50` → `1.5`); `None` for collections.
     pub(super) fn scalar_text(&self) -> Option<String> {
         Some(match self {
-            Self::Null => String::new(),
+            Self::Unknown | Self::Null => String::new(),
             Self::Bool(value) => value.to_string(),
             Self::Int(value) => value.to_string(),
             Self::Float(value) => super::scalar::go_float(*value),

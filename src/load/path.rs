@@ -24,7 +24,7 @@ impl<'a> Path<'a> {
         Self::Item(self, index)
     }
 
-    /// Returns how a message names the place: `in \`services.web\``, or nothing at the top.
+    /// Returns how a message names the place: "in services.web".
     pub(super) fn inside(&self) -> String {
         if matches!(self, Self::Root) { "at the top level".to_owned() } else { format!("in `{self}`") }
     }

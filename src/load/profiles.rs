@@ -25,28 +25,21 @@ pub(super) fn apply(
         active = list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
     }
     for name in &request.services {
-        match tree.get("services").and_then(|services| services.get(name)) {
-            Some(service) => active.extend(profiles(service)),
-            None => {
-                let names = tree.entries("services").map(|(name, _)| name.as_str());
-                let mut problem = Diagnostic::error(format!("no such service: {name}"));
-                if let Some(meant) = did_you_mean(name, names) {
-                    problem = problem.help(format!("did you mean `{meant}`?"));
-                }
-                report.push(problem);
-            }
+        if let Some(service) = tree.get("services").and_then(|services| services.get(name)) {
+            active.extend(profiles(service));
+            continue;
         }
+        let mut problem = Diagnostic::error(format!("no such service: {name}"));
+        if let Some(meant) = did_you_mean(name, tree.entries("services").map(|(name, _)| name.as_str())) {
+            problem = problem.help(format!("did you mean `{meant}`?"));
+        }
+        report.push(problem);
     }
-    let mut disabled = Disabled::new();
-    take(tree, |_, entry| {
+    let disabled = take(tree, |_, entry| {
         let own = profiles(&entry.node);
         own.is_empty() || active.contains("*") || own.iter().any(|name| active.contains(name))
-    })
-    .into_iter()
-    .for_each(|(name, entry)| {
-        disabled.insert(name, profiles(&entry.node));
     });
-    disabled
+    disabled.into_iter().map(|(name, entry)| (name, profiles(&entry.node))).collect()
 }
 
 /// Takes out what was not asked for by name.

@@ -139,7 +139,7 @@ static TABLE: &[Rule] = &[
     row("services.*.secrets", List, "05-services.md#secrets").merge(Merge::Unique(long::secret_target)),
     row("services.*.secrets.[]", Map, "05-services.md#secrets").long(long::FILE_REFERENCE),
     row("services.*.sysctls", Open, "05-services.md#sysctls").long(long::LABELS),
-    row("services.*.tmpfs", List, "05-services.md#tmpfs").long(long::ONE_OR_MORE).merge(Merge::Distinct),
+    row("services.*.tmpfs", List, "05-services.md#tmpfs").long(long::ONE_OR_MORE).merge(Merge::Unique(long::tmpfs_path)),
     row("services.*.ulimits.*", IntOrMap, "05-services.md#ulimits").merge(Merge::Replace),
     row("services.*.volumes", List, "05-services.md#volumes").merge(Merge::Unique(long::target)),
     row("services.*.volumes.[]", Map, "05-services.md#volumes").long(long::VOLUME),

@@ -28,7 +28,7 @@ pub(super) fn typed(tree: &Node, name: &str, report: &mut Report) -> Option<Mode
 /// Leaves out what says nothing: empty text where text is optional, and nulls where they mean nothing.
 fn convert(node: &Node, rules: Option<&Rules>) -> Json {
     match &node.value {
-        Value::Null => Json::Null,
+        Value::Unknown | Value::Null => Json::Null,
         Value::Bool(value) => Json::Bool(*value),
         Value::Int(value) => i64::try_from(*value)
             .map(Number::from)

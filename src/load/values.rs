@@ -48,8 +48,7 @@ pub(super) fn text(node: &mut Node, path: &Path<'_>, variables: &mut Variables<'
         Err(failure) => {
             let problem = describe(&failure, path, report.part(node, failure.range().start, failure.range().end));
             report.push(problem);
-            // What cannot be known is left out, so that it causes no second message.
-            node.value = Value::Null;
+            node.value = Value::Unknown;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What `config` prints: the whole model as JSON or YAML, and the short lists.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -14,11 +15,17 @@ use super::node::{Node, Value};
 /// Returns the model as Docker Compose's `config --format json` prints it, with `$` doubled so that it loads again.
 ///
 /// One difference: Docker Compose leaves `x-` keys below the top level out of its JSON; here they stay.
+///
+/// # Panics
+/// Never: all keys of a model are text.
 pub fn render_json(model: &Model) -> String {
     escaped(&serde_json::to_string_pretty(model).expect("a model has text keys only")) + "\n"
 }
 
 /// Returns the model as Docker Compose's `config` prints it, with `$` doubled so that it loads again.
+///
+/// # Panics
+/// Never: all keys of a model are text.
 pub fn render_yaml(model: &Model) -> String {
     escaped(&serde_yaml::to_string(model).expect("a model has text keys only"))
 }
@@ -51,6 +58,9 @@ pub fn images(model: &Model) -> BTreeSet<&str> {
 ///
 /// As in Docker Compose a change of `depends_on`, `profiles`, `pull_policy`, `scale` or `deploy.replicas` leaves it as
 /// it is. The value itself is orch's own: Docker Compose hashes the printed form of its Go structures.
+///
+/// # Panics
+/// Never: all keys of a model are text.
 pub fn hash(service: &Service) -> String {
     let mut service = service.clone();
     service.depends_on.clear();
@@ -61,7 +71,10 @@ pub fn hash(service: &Service) -> String {
         deploy.replicas = None;
     }
     let json = serde_json::to_vec(&service).expect("a service has text keys only");
-    Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(json).iter().fold(String::new(), |mut hex, byte| {
+        _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// A variable that a file asks for: `config --variables`.

@@ -154,7 +154,7 @@ impl<'a> Reader<'a> {
                 if is_key {
                     return self.key(&text, style, anchor, tag.as_deref(), span);
                 }
-                let (value, tag) = self.scalar(&text, style, tag.as_deref(), span)?;
+                let (value, tag) = Self::scalar(&text, style, tag.as_deref(), span)?;
                 let weight = 1 + text.len() / 100;
                 self.finish(Node { span, tag, value }, anchor, weight)
             }
@@ -174,7 +174,7 @@ impl<'a> Reader<'a> {
         if let Some(Open { kind: OpenKind::Map(Builder { key: None, .. }), .. }) = self.stack.last() {
             return Err(Box::new(Diagnostic::error("a key must be text").at(span, "")));
         }
-        let tag = self.tag(tag, span, &["map", "seq"])?;
+        let tag = directive(tag, span, &["map", "seq"])?;
         self.stack.push(Open { span, tag, anchor, weight: 1, kind });
         Ok(())
     }
@@ -219,7 +219,7 @@ impl<'a> Reader<'a> {
     }
 
     fn key(&mut self, text: &str, style: ScalarStyle, anchor: usize, tag: Option<&YamlTag>, span: Span) -> Step {
-        let (value, _) = self.scalar(text, style, tag, span)?;
+        let (value, _) = Self::scalar(text, style, tag, span)?;
         let merge = text == "<<" && style == ScalarStyle::Plain;
         let Some(Open { kind: OpenKind::Map(builder), .. }) = self.stack.last_mut() else { return Ok(()) };
         let key = match value {
@@ -280,7 +280,6 @@ impl<'a> Reader<'a> {
 
     /// Resolves a scalar by its style and tag.
     fn scalar(
-        &self,
         text: &str,
         style: ScalarStyle,
         tag: Option<&YamlTag>,
@@ -293,21 +292,22 @@ impl<'a> Reader<'a> {
             _ if style == ScalarStyle::Plain => scalar::resolve(text),
             _ => Value::Str(text.to_owned()),
         };
-        Ok((value, self.tag(tag, span, &["str", "int", "float", "bool", "null", "timestamp", "merge"])?))
+        Ok((value, directive(tag, span, &["str", "int", "float", "bool", "null", "timestamp", "merge"])?))
     }
+}
 
-    fn tag(&self, tag: Option<&YamlTag>, span: Span, core: &[&str]) -> Result<Option<Tag>, Box<Diagnostic>> {
-        let Some(tag) = tag else { return Ok(None) };
-        match (tag.handle.as_str(), tag.suffix.as_str()) {
-            ("!", "reset") => Ok(Some(Tag::Reset)),
-            ("!", "override") => Ok(Some(Tag::Override)),
-            _ if tag.is_yaml_core_schema() && !core.contains(&tag.suffix.as_str()) => {
-                let problem = Diagnostic::error(format!("the tag `!!{}` does not fit here", tag.suffix));
-                Err(Box::new(problem.at(span, "")))
-            }
-            // Docker Compose ignores all other tags.
-            _ => Ok(None),
+/// Compose's own tags; `core` are those of YAML that fit the kind of value.
+fn directive(tag: Option<&YamlTag>, span: Span, core: &[&str]) -> Result<Option<Tag>, Box<Diagnostic>> {
+    let Some(tag) = tag else { return Ok(None) };
+    match (tag.handle.as_str(), tag.suffix.as_str()) {
+        ("!", "reset") => Ok(Some(Tag::Reset)),
+        ("!", "override") => Ok(Some(Tag::Override)),
+        _ if tag.is_yaml_core_schema() && !core.contains(&tag.suffix.as_str()) => {
+            let problem = Diagnostic::error(format!("the tag `!!{}` does not fit here", tag.suffix));
+            Err(Box::new(problem.at(span, "")))
         }
+        // Docker Compose ignores all other tags.
+        _ => Ok(None),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::load::profiles::Disabled;
 use crate::load::report::Report;
 
 /// Checks what enabled services refer to.
-pub(in crate::load) fn references(tree: &mut Node, disabled: &Disabled, report: &mut Report) {
+pub(in crate::load) fn references(tree: &Node, disabled: &Disabled, report: &mut Report) {
     for (name, service) in tree.entries("services") {
         for kind in RESOURCES {
             for (target, span) in uses(&service.node, kind) {
@@ -19,25 +19,19 @@ pub(in crate::load) fn references(tree: &mut Node, disabled: &Disabled, report: 
             }
         }
     }
-    let mut dropped = Vec::new();
     for (name, service) in tree.entries("services") {
         for (target, entry) in service.node.entries("depends_on") {
             if tree.get("services").is_some_and(|services| services.get(target).is_some()) {
                 continue;
             }
+            let wish = Wish::new(&service.node, target, entry.key, report);
             let required = entry.node.get("required").is_none_or(|node| node.value != super::Value::Bool(false));
             match disabled.get(target) {
-                Some(_) if !required => dropped.push((name.clone(), target.clone())),
-                Some(profiles) => report.push(switched_off(name, target, profiles, entry.key)),
-                None => report.push(unknown_service(tree, name, target, entry.key)),
+                // Docker Compose prints such a dependency still; whoever starts the service does not find it.
+                Some(_) if !required => {}
+                Some(profiles) => report.push(wish.switched_off(name, target, profiles)),
+                None => report.push(wish.unknown(tree, name, target)),
             }
-        }
-    }
-    for (name, target) in dropped {
-        let service = tree.get_mut("services").and_then(|services| services.get_mut(&name));
-        let depends_on = service.and_then(|service| service.get_mut("depends_on")).and_then(Node::as_map_mut);
-        if let Some(map) = depends_on {
-            map.shift_remove(&target);
         }
     }
     cycles(tree, report);
@@ -62,22 +56,49 @@ fn undefined(tree: &Node, service: &str, kind: &str, target: &str, span: Span) -
     })
 }
 
-fn unknown_service(tree: &Node, service: &str, target: &str, span: Span) -> Diagnostic {
-    let problem = Diagnostic::error(format!("service `{service}` depends on `{target}`, which no file defines"));
-    let mut problem = problem.at(span, "not a service of this project").spec("05-services.md#depends_on");
-    if let Some(meant) = did_you_mean(target, tree.entries("services").map(|(name, _)| name.as_str())) {
-        problem = problem.help(format!("did you mean `{meant}`?"));
-    }
-    problem
+/// A service that another one needs: how and where it says so.
+struct Wish {
+    verb: &'static str,
+    spec: &'static str,
+    span: Span,
 }
 
-fn switched_off(service: &str, target: &str, profiles: &[String], span: Span) -> Diagnostic {
-    let problem = Diagnostic::error(format!("service `{service}` depends on `{target}`, which is switched off"));
-    let one = profiles.first().map(String::as_str).unwrap_or_default();
-    problem
-        .at(span, format!("has the profiles {}", profiles.join(", ")))
-        .help(format!("switch it on with `--profile {one}`, or say `required: false`"))
-        .spec("15-profiles.md")
+impl Wish {
+    fn new(service: &Node, target: &str, key: Span, report: &Report) -> Self {
+        if let Some(link) = service.items("links").iter().find(|link| link.span == key) {
+            return Self { verb: "links to", spec: "05-services.md#links", span: report.part(link, 0, target.len()) };
+        }
+        for shared in ["network_mode", "ipc", "pid"] {
+            if let Some(node) = service.get(shared).filter(|node| node.span == key) {
+                let (start, end) = ("service:".len(), "service:".len() + target.len());
+                let verb = "shares a namespace with";
+                return Self { verb, spec: "05-services.md#network_mode", span: report.part(node, start, end) };
+            }
+        }
+        Self { verb: "depends on", spec: "05-services.md#depends_on", span: key }
+    }
+
+    fn unknown(&self, tree: &Node, service: &str, target: &str) -> Diagnostic {
+        let problem = Diagnostic::error(format!("service `{service}` {} `{target}`, which no file defines", self.verb));
+        let mut problem = problem.at(self.span, "not a service of this project").spec(self.spec);
+        let names = tree.get("services").and_then(Node::as_map).into_iter().flatten();
+        if let Some(meant) = did_you_mean(target, names.clone().map(|(name, _)| name.as_str())) {
+            problem = problem.help(format!("did you mean `{meant}`?"));
+            if let Some((_, entry)) = names.into_iter().find(|(name, _)| *name == meant) {
+                problem = problem.also(entry.key, "defined here");
+            }
+        }
+        problem
+    }
+
+    fn switched_off(&self, service: &str, target: &str, profiles: &[String]) -> Diagnostic {
+        let problem = Diagnostic::error(format!("service `{service}` {} `{target}`, which is switched off", self.verb));
+        let one = profiles.first().map(String::as_str).unwrap_or_default();
+        problem
+            .at(self.span, format!("has the profiles {}", profiles.join(", ")))
+            .help(format!("switch it on with `--profile {one}`, or say `required: false`"))
+            .spec("15-profiles.md")
+    }
 }
 
 /// Reports each circle of dependencies once, with the path that closes it.
