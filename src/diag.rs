@@ -180,9 +180,9 @@ impl std::error::Error for Diagnostics {}
 
 /// Returns the candidate closest to `word`, if it is close enough to be what was meant.
 ///
-/// Closeness is the number of letters added, left out, changed or swapped; a third of the word may differ.
+/// Closeness is the number of letters added, left out, changed or swapped; a third of the word may differ, and nothing but case in words of one or two letters.
 pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).max(1);
+    let limit = word.chars().count() / 3;
     if word.len() > 64 {
         return None;
     }

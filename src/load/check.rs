@@ -74,6 +74,10 @@ fn keys(map: &mut Map, rules: &Rules, path: &Path<'_>, report: &mut Report) {
             None if key.starts_with("x-") => {}
             None => {
                 let mut problem = Diagnostic::error(format!("unknown key `{key}` {}", path.inside())).at(entry.key, "");
+                if report.is_full() {
+                    report.push(problem);
+                    continue;
+                }
                 if let Some(meant) = did_you_mean(key, rules.names()) {
                     problem = problem.help(format!("did you mean `{meant}`?"));
                 } else if matches!(path, Path::Root) {
@@ -90,8 +94,11 @@ fn scalar(shape: Shape, value: &Value) -> Result<Option<Value>, Option<String>> 
     let text = |text: String| Ok(Some(Value::Str(text)));
     match (shape, value) {
         (Shape::Text | Shape::Scalar | Shape::TextOrNumber, Value::Str(_)) | (Shape::Bool, Value::Bool(_)) => Ok(None),
-        (Shape::Word(words), Value::Str(word)) if words.contains(&word.as_str()) => Ok(None),
-        (Shape::Word(words), Value::Str(word)) => {
+        (Shape::Word(words, _), Value::Str(word)) if words.contains(&word.as_str()) => Ok(None),
+        (Shape::Word(_, later), Value::Str(word)) if later.contains(&word.as_str()) => {
+            Err(Some(format!("cannot be `{word}`: it is part of the Compose Specification, but not supported yet")))
+        }
+        (Shape::Word(words, _), Value::Str(word)) => {
             let meant =
                 did_you_mean(word, words.iter().copied()).map_or(String::new(), |meant| format!(", perhaps `{meant}`"));
             Err(Some(format!("must be one of {}, not `{word}`{meant}", words.join(", "))))
@@ -144,7 +151,7 @@ fn says(shape: Shape) -> String {
     match shape {
         Shape::Refused | Shape::Any => "absent",
         Shape::Text => "text",
-        Shape::Word(words) => return format!("one of {}", words.join(", ")),
+        Shape::Word(words, _) => return format!("one of {}", words.join(", ")),
         Shape::Scalar => "text, a number or a boolean",
         Shape::TextOrNumber => "text or a number",
         Shape::Bool => "`true` or `false`",

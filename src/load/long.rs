@@ -108,7 +108,7 @@ fn one_or_more(node: Node, _: &mut Report) -> Node {
 }
 
 /// A list of names becomes a mapping with those keys and `value` each.
-fn named(node: Node, value: impl Fn(&Node) -> Node) -> Node {
+fn named(node: Node, value: impl Fn(&Node) -> Node, report: &mut Report) -> Node {
     let Value::Seq(items) = &node.value else { return node };
     let mut map = Map::new();
     for item in items {
@@ -118,19 +118,26 @@ fn named(node: Node, value: impl Fn(&Node) -> Node) -> Node {
             }
             Some(_) => {}
             None if item.is_unknown() => {}
-            None => return node,
+            None => return wrong_item(&node, item, "a name", report),
         }
     }
     node.with(Value::Map(map))
 }
 
-fn keys(node: Node, _: &mut Report) -> Node {
-    named(node, |item| Node::new(item.span, Value::Null))
+/// Reports an item that a list cannot hold; nothing more is said of that list.
+fn wrong_item(list: &Node, item: &Node, expected: &str, report: &mut Report) -> Node {
+    let message = format!("an item of this list must be {expected}, not {}", item.value.kind());
+    report.push(Diagnostic::error(message).at(item.span, "").help("perhaps quotes are missing"));
+    list.with(Value::Unknown)
 }
 
-fn depends_on(node: Node, _: &mut Report) -> Node {
+fn keys(node: Node, report: &mut Report) -> Node {
+    named(node, |item| Node::new(item.span, Value::Null), report)
+}
+
+fn depends_on(node: Node, report: &mut Report) -> Node {
     let started = || [("condition", Value::Str("service_started".to_owned())), ("required", Value::Bool(true))];
-    named(node, |item| Node::map(item.span, started()))
+    named(node, |item| Node::map(item.span, started()), report)
 }
 
 /// `KEY=VALUE` items become entries; `absent` is the value of a bare key.
@@ -141,7 +148,7 @@ fn pairs(node: Node, absent: &Value, report: &mut Report) -> Node {
         if item.is_unknown() {
             continue;
         }
-        let Some(text) = item.as_str() else { return node };
+        let Some(text) = item.as_str() else { return wrong_item(&node, item, "text such as `KEY=VALUE`", report) };
         let (key, value) = match text.split_once('=') {
             Some((key, value)) => (key, Value::Str(value.to_owned())),
             None => (text, absent.clone()),

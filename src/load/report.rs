@@ -30,6 +30,11 @@ impl Report {
         }
     }
 
+    /// Returns whether further problems are counted only, so that nobody need make them helpful.
+    pub(super) fn is_full(&self) -> bool {
+        self.problems.len() >= MAX_PROBLEMS
+    }
+
     /// Returns whether there is an error.
     pub(super) fn failed(&self) -> bool {
         self.errors > 0

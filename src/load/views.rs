@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use serde_json::Value as Json;
 use sha2::{Digest as _, Sha256};
 
 use crate::ids::ServiceName;
@@ -19,7 +20,7 @@ use super::node::{Node, Value};
 /// # Panics
 /// Never: all keys of a model are text.
 pub fn render_json(model: &Model) -> String {
-    escaped(&serde_json::to_string_pretty(model).expect("a model has text keys only")) + "\n"
+    format!("{:#}\n", printed(model))
 }
 
 /// Returns the model as Docker Compose's `config` prints it, with `$` doubled so that it loads again.
@@ -27,11 +28,23 @@ pub fn render_json(model: &Model) -> String {
 /// # Panics
 /// Never: all keys of a model are text.
 pub fn render_yaml(model: &Model) -> String {
-    escaped(&serde_yaml::to_string(model).expect("a model has text keys only"))
+    serde_yaml::to_string(&printed(model)).expect("JSON is YAML")
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('$', "$$")
+/// The model with `$` doubled in values. Docker Compose doubles it in keys as well, but does not undo that on loading.
+fn printed(model: &Model) -> Json {
+    let mut json = serde_json::to_value(model).expect("a model has text keys only");
+    double(&mut json);
+    json
+}
+
+fn double(json: &mut Json) {
+    match json {
+        Json::String(text) if text.contains('$') => *text = text.replace('$', "$$"),
+        Json::Array(items) => items.iter_mut().for_each(double),
+        Json::Object(map) => map.values_mut().for_each(double),
+        _ => {}
+    }
 }
 
 /// Returns the enabled services: `config --services`.

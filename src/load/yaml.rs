@@ -132,6 +132,9 @@ impl<'a> Reader<'a> {
 
     fn syntax(&self, error: &ScanError) -> Diagnostic {
         let at = error.marker().index();
+        if error.info().contains("recursion limit") {
+            return Diagnostic::error(format!("nested more than {MAX_DEPTH} deep")).at(self.span(at, at + 1), "");
+        }
         Diagnostic::error(format!("this is not valid YAML: {}", error.info())).at(self.span(at, at + 1), "")
     }
 

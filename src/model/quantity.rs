@@ -23,10 +23,21 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// A number of CPUs.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+/// A number of CPUs; whole numbers print without a fraction.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Deserialize)]
 #[serde(transparent)]
 pub struct Cpus(pub f64);
+
+impl Serialize for Cpus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.fract() == 0.0 && self.0.abs() < 1e15 {
+            #[expect(clippy::cast_possible_truncation, reason = "whole and small enough")]
+            serializer.serialize_i64(self.0 as i64)
+        } else {
+            serializer.serialize_f64(self.0)
+        }
+    }
+}
 
 /// A duration; printed as Go prints it (`1m30s`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

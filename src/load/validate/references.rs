@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::diag::{Diagnostic, Span, did_you_mean};
+use crate::diag::{Diagnostic, Severity, Span, did_you_mean};
 use crate::load::node::Node;
 use crate::load::normalise::{RESOURCES, uses};
 use crate::load::profiles::Disabled;
@@ -30,6 +30,9 @@ pub(in crate::load) fn references(tree: &Node, disabled: &Disabled, report: &mut
                 // Docker Compose prints such a dependency still; whoever starts the service does not find it.
                 Some(_) if !required => {}
                 Some(profiles) => report.push(wish.switched_off(name, target, profiles)),
+                None if !required => {
+                    report.push(Diagnostic { severity: Severity::Warning, ..wish.unknown(tree, name, target) });
+                }
                 None => report.push(wish.unknown(tree, name, target)),
             }
         }

@@ -1,0 +1,72 @@
+//! The Compose Specification as files: what `load` makes of them, beside each.
+//!
+//! * A folder per chapter. `NAME.yaml` (and `NAME.2.yaml`, … as further `-f`) has `NAME.json`, the canonical model, or
+//!   `NAME.txt`, the problems. A first line `# args: …` holds profiles (`--profile P`) and services.
+//! * `NAME.table` holds many short cases of one service; see [`table`].
+//!
+//! `ORCH_SPEC_UPDATE=1` writes what is expected anew, to be read in review. [`reference`] runs all that is accepted
+//! through Docker Compose itself, where there is one.
+
+mod discovery;
+mod limits;
+mod project;
+mod properties;
+mod reference;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use project::Project;
+
+/// Compares with the file `expected`, or writes it.
+fn expect(expected: &Path, actual: &str, failures: &mut Vec<String>) {
+    if std::env::var_os("ORCH_SPEC_UPDATE").is_some() {
+        std::fs::write(expected, actual).expect("expected files can be written");
+        return;
+    }
+    let wanted = std::fs::read_to_string(expected).unwrap_or_default();
+    if wanted != actual {
+        let diff = similar::TextDiff::from_lines(&wanted, actual);
+        failures.push(format!("{}\n{}", expected.display(), diff.unified_diff()));
+    }
+}
+
+/// Returns the files below `tests/spec` whose names end in `suffix`, sorted.
+fn files(suffix: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/spec");
+    for chapter in std::fs::read_dir(root).expect("the folder is there").flatten() {
+        let Ok(entries) = std::fs::read_dir(chapter.path()) else { continue };
+        found.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    found.retain(|path| path.to_string_lossy().ends_with(suffix));
+    found.sort();
+    found
+}
+
+/// Returns the whole-file cases: the first file of each.
+fn cases() -> Vec<PathBuf> {
+    let further = |path: &PathBuf| path.file_stem().is_some_and(|stem| Path::new(stem).extension().is_some());
+    files(".yaml").into_iter().filter(|path| !further(path)).collect()
+}
+
+#[test]
+fn files_load_as_written_beside_them() {
+    let mut failures = Vec::new();
+    let cases = cases();
+    assert!(cases.len() > 20, "only {} cases found", cases.len());
+    for case in cases {
+        match Project::of_case(&case).load() {
+            Ok(loaded) => {
+                let warnings = loaded.warnings.to_string();
+                let json = orch::load::render_json(&loaded.model);
+                expect(&case.with_extension("json"), &json, &mut failures);
+                if !warnings.is_empty() || case.with_extension("warnings.txt").exists() {
+                    expect(&case.with_extension("warnings.txt"), &warnings, &mut failures);
+                }
+            }
+            Err(problems) => expect(&case.with_extension("txt"), &problems.to_string(), &mut failures),
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}

@@ -1,0 +1,190 @@
+//! What holds for every input.
+
+use std::sync::LazyLock;
+
+use orch::load::{render_json, render_yaml};
+use proptest::prelude::*;
+
+use crate::project::Project;
+use crate::{cases, files, table};
+
+/// Texts of all cases: seeds for mutation.
+static SEEDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let whole = cases().into_iter().map(|case| std::fs::read(case).expect("a case"));
+    let rows = files(".table").into_iter().flat_map(|table| {
+        let rows = table::rows(&table);
+        rows.into_iter()
+            .map(move |row| table::project(&table, &row).files.files[std::path::Path::new("/project/0.yaml")].clone())
+    });
+    whole.chain(rows).collect()
+});
+
+#[derive(Debug, Clone)]
+enum Mutation {
+    Insert(prop::sample::Index, Vec<u8>),
+    Remove(prop::sample::Index, usize),
+    Copy(prop::sample::Index, prop::sample::Index, usize),
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let pieces = prop::sample::select(vec![
+        "!reset ",
+        "!override ",
+        "&a ",
+        "*a",
+        "<<: ",
+        "${",
+        "${A:-",
+        "}",
+        "{",
+        "[",
+        "]",
+        ": ",
+        "- ",
+        "\n",
+        "'",
+        "\"",
+        "\t",
+        "|\n",
+        "---\n",
+        "\u{feff}",
+        "é",
+        "\0",
+        "~",
+        "-1",
+        "0x",
+        "1e999",
+        "? ",
+        ", ",
+        "null",
+        "2001-01-01",
+        "%TAG",
+        "日本",
+    ]);
+    let index = || any::<prop::sample::Index>();
+    prop_oneof![
+        3 => (index(), pieces).prop_map(|(at, text)| Mutation::Insert(at, text.as_bytes().to_vec())),
+        1 => (index(), prop::collection::vec(any::<u8>(), 1..4)).prop_map(|(at, bytes)| Mutation::Insert(at, bytes)),
+        2 => (index(), 1_usize..20).prop_map(|(at, count)| Mutation::Remove(at, count)),
+        2 => (index(), index(), 1_usize..40).prop_map(|(from, to, count)| Mutation::Copy(from, to, count)),
+    ]
+}
+
+fn mutate(mut text: Vec<u8>, mutations: Vec<Mutation>) -> Vec<u8> {
+    for mutation in mutations {
+        let length = text.len() + 1;
+        match mutation {
+            Mutation::Insert(at, bytes) => {
+                let at = at.index(length);
+                text.splice(at..at, bytes);
+            }
+            Mutation::Remove(at, count) => {
+                let at = at.index(length);
+                text.drain(at..(at + count).min(length - 1));
+            }
+            Mutation::Copy(from, to, count) => {
+                let from = from.index(length);
+                let piece = text[from..(from + count).min(length - 1)].to_vec();
+                let to = to.index(length);
+                text.splice(to..to, piece);
+            }
+        }
+    }
+    text
+}
+
+/// Loads, and shows all problems, which must not fail either.
+fn survives(texts: Vec<Vec<u8>>) {
+    match Project::new(texts).load() {
+        Ok(loaded) => {
+            let again = Project::new([render_json(&loaded.model)]).load().expect("its own output loads");
+            assert_eq!(again.model, loaded.model);
+        }
+        Err(problems) => {
+            assert!(problems.has_errors());
+            assert!(!problems.to_string().contains("cannot be represented"), "{problems}");
+            drop(problems.to_json());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_bytes_make_load_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        survives(vec![bytes]);
+    }
+
+    #[test]
+    fn no_mutation_makes_load_panic(
+        seed in any::<prop::sample::Index>(),
+        mutations in prop::collection::vec(mutation(), 1..6),
+        other in any::<prop::sample::Index>(),
+        merge in any::<bool>(),
+    ) {
+        let mut texts = vec![mutate(seed.get(&SEEDS).clone(), mutations)];
+        if merge {
+            texts.push(other.get(&SEEDS).clone());
+        }
+        survives(texts);
+    }
+}
+
+/// All projects of the other tests that load.
+fn accepted() -> Vec<Project> {
+    let whole = cases().into_iter().map(|case| Project::of_case(&case));
+    let rows = files(".table").into_iter().flat_map(|table| {
+        let rows = table::rows(&table);
+        rows.into_iter().map(move |row| table::project(&table, &row))
+    });
+    whole.chain(rows).filter(|project| project.load().is_ok()).collect()
+}
+
+#[test]
+fn an_empty_override_changes_nothing() {
+    for mut project in accepted() {
+        let before = project.load().expect("accepted").model;
+        for (index, text) in ["x-nothing: 1\n", "services: {}\n"].into_iter().enumerate() {
+            project.files.files.insert(format!("/project/empty{index}.yaml").into(), text.into());
+            project.request.files.push(format!("empty{index}.yaml"));
+        }
+        let mut after = project.load().expect("still accepted").model;
+        after.extensions.remove("x-nothing");
+        assert_eq!(before, after);
+    }
+}
+
+#[test]
+fn a_file_merged_onto_itself_changes_nothing_but_plain_lists() {
+    for mut project in accepted() {
+        let before = project.load().expect("accepted").model;
+        let twice: Vec<String> = project.request.files.iter().chain(project.request.files.last()).cloned().collect();
+        project.request.files = twice;
+        let Ok(after) = project.load() else { panic!("{:?}", project.files) };
+        let names = |model: &orch::model::Model| model.services.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&before), names(&after.model));
+        for (name, service) in &before.services {
+            let other = &after.model.services[name];
+            let unique = |service: &orch::model::Service| {
+                (service.ports.clone(), service.volumes.clone(), service.environment.clone(), service.networks.clone())
+            };
+            assert_eq!(unique(service), unique(other), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_config_prints_loads_as_the_same_model() {
+    for project in accepted() {
+        let loaded = project.load().expect("accepted");
+        for text in [render_json(&loaded.model), render_yaml(&loaded.model)] {
+            let mut again = Project::new([text.clone()]);
+            again.request.profiles = vec!["*".to_owned()];
+            match again.load() {
+                Ok(again) => assert_eq!(again.model, loaded.model, "{text}"),
+                Err(problems) => panic!("{text}\n{problems}"),
+            }
+        }
+    }
+}
