@@ -156,8 +156,8 @@ fn paths_start_at_the_first_file() {
 
 #[test]
 fn standard_input_starts_where_the_command_runs() {
-    let mut files = MemoryFiles::default();
-    files.stdin = b"services: {a: {image: x, volumes: ['./1:/1']}}".to_vec();
+    let stdin = b"services: {a: {image: x, volumes: ['./1:/1']}}".to_vec();
+    let mut files = MemoryFiles { stdin, ..MemoryFiles::default() };
     let request = LoadRequest { cwd: "/w".into(), files: vec!["-".to_owned()], ..LoadRequest::default() };
     let loaded = load(&files, &request).expect("loads");
     assert_eq!(loaded.model.services["a"].volumes[0].source.as_deref(), Some("/w/1"));
@@ -212,7 +212,7 @@ volumes: {vv: }";
         .iter()
         .map(|v| format!("{} {} {:?} {:?}", v.name, v.required, v.default.as_deref(), v.alternate.as_deref()))
         .collect();
-    assert_eq!(variables, [r#"H true None None"#, r#"R false None Some("r")"#, r#"TAG false Some("1") None"#]);
+    assert_eq!(variables, ["H true None None", r#"R false None Some("r")"#, r#"TAG false Some("1") None"#]);
     let mut changed = model.services["a"].clone();
     let before = views::hash(&changed);
     changed.scale = Some(3);
