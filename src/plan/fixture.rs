@@ -58,6 +58,8 @@ pub(crate) struct World {
     pub(crate) observed: Observed,
     pub(crate) memory: BTreeMap<PodId, PodMemory>,
     pub(crate) hosts: BTreeMap<HostName, HostFacts>,
+    /// Steps run so far: what ids and times of the simulated engines are made of.
+    pub(crate) serial: u32,
 }
 
 impl World {
@@ -77,7 +79,8 @@ impl World {
         };
         let names: Vec<HostName> = hosts.iter().map(|name| host(name)).collect();
         let facts = names.iter().map(|name| (name.clone(), HostFacts::default())).collect();
-        let mut world = Self { desired, observed: simulate::empty(names), memory: BTreeMap::new(), hosts: facts };
+        let mut world =
+            Self { desired, observed: simulate::empty(names), memory: BTreeMap::new(), hosts: facts, serial: 0 };
         world.up(project);
         world
     }
@@ -110,7 +113,8 @@ impl World {
 
     /// Runs one step.
     pub(crate) fn apply(&mut self, step: &super::PlannedStep) {
-        simulate::apply(step, &mut self.observed, Some(&self.desired));
+        self.serial += 1;
+        simulate::apply(step, self.serial, &mut self.observed, Some(&self.desired));
         if let Step::StartContainer { pod, .. } = &step.step {
             self.memory.entry(pod.clone()).or_default().started_generation = self.desired.generation;
         }
@@ -164,9 +168,11 @@ impl World {
 
 /// Gives each network that is not external a subnet of its own, or the one that the file asks for.
 pub(crate) fn addresses(graph: &Graph) -> BTreeMap<crate::ids::ResourceKey, NetworkAddresses> {
-    let own = graph.networks.iter().filter(|(_, network)| !network.external).enumerate();
-    own.map(|(index, (key, network))| {
-        let subnet = network.subnet.unwrap_or_else(|| format!("10.192.{}.0/20", index * 16).parse().expect("a subnet"));
+    let own = graph.networks.iter().filter(|(_, network)| !network.external);
+    own.map(|(key, network)| {
+        // Like the real ones they depend on the network alone, not on what other networks there are.
+        let index = key.as_str().bytes().next().unwrap_or_default();
+        let subnet = network.subnet.unwrap_or_else(|| format!("10.{index}.0.0/20").parse().expect("a subnet"));
         let gateway = std::net::Ipv4Addr::from(u32::from(subnet.network()) + 1);
         let addresses = NetworkAddresses {
             subnet,

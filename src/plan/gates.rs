@@ -58,10 +58,11 @@ pub fn gate_state(gate: &Gate, desired: &Desired, observed: &Observed) -> GateSt
     let name = &gate.service;
     let Some(service) = desired.graph.services.get(name) else { return GateState::Open };
     let waiting = |what: String| GateState::Waiting(what);
-    if let Some(unplaced) = desired.assignments.unplaced.iter().find(|unplaced| &unplaced.pod.service == name) {
+    let is_meant = |pod: &PodId| &pod.service == name && gate.number.is_none_or(|number| pod.number == number);
+    if let Some(unplaced) = desired.assignments.unplaced.iter().find(|unplaced| is_meant(&unplaced.pod)) {
         return waiting(format!("`{}` has no host", unplaced.pod));
     }
-    let pods: Vec<_> = desired.assignments.pods.iter().filter(|(pod, _)| &pod.service == name).collect();
+    let pods: Vec<_> = desired.assignments.pods.iter().filter(|(pod, _)| is_meant(pod)).collect();
     let seen = pods.iter().filter(|(_, host)| observed.hosts.contains_key(*host));
     let mut answer = GateState::Open;
     let mut count = 0;

@@ -32,7 +32,11 @@ impl<'a> Relations<'a> {
                 self.decisions.insert(pod, changed);
             }
         }
-        for dependency in service.depends_on.iter().filter(|dependency| dependency.restart) {
+        let graph = &self.desired.graph;
+        let root = graph.namespace_root(&pod.service);
+        // Within one namespace each replica goes with the one of its own number, as above.
+        let others = service.depends_on.iter().filter(|other| graph.namespace_root(&other.service) != root);
+        for dependency in others.filter(|dependency| dependency.restart) {
             if self.decisions.get(pod) == Some(&Decision::Leave) && self.must_restart(pod, dependency) {
                 let reason = Reason::DependencyReplaced { service: dependency.service.clone() };
                 self.decisions.insert(pod, Decision::Restart(reason));
@@ -89,13 +93,13 @@ impl<'a> Relations<'a> {
         self.decisions.iter().filter(move |(pod, _)| &pod.service == service).map(|(pod, decision)| (*pod, decision))
     }
 
-    /// Runs jobs again whose container is gone while somebody still waits for them to end well.
+    /// Runs jobs again whose container is gone while somebody still waits for them to end well or to be healthy.
     pub(super) fn revive_awaited(&mut self) {
         let gated = self.decisions.iter().filter(|(_, decision)| decision.is_gated());
         let dependencies = gated.filter_map(|(pod, _)| self.desired.graph.services.get(&pod.service));
         let awaited: Vec<ServiceName> = dependencies
             .flat_map(|service| &service.depends_on)
-            .filter(|dependency| dependency.condition == Condition::ServiceCompletedSuccessfully)
+            .filter(|dependency| dependency.condition != Condition::ServiceStarted)
             .map(|dependency| dependency.service.clone())
             .collect();
         for (pod, decision) in &mut self.decisions {

@@ -15,13 +15,14 @@ use crate::observed::{
 
 use super::{Desired, PlannedStep, Step};
 
-/// Makes `step` come true in `observed`. `desired` is needed for steps that make or start something.
+/// Makes `step` come true in `observed`. `desired` is needed for steps that make or start something; `serial` grows from
+/// call to call and gives ids and times.
 ///
 /// # Panics
 /// When the step is not possible in that state.
-pub fn apply(step: &PlannedStep, observed: &mut Observed, desired: Option<&Desired>) {
-    let now = next_time(observed);
-    let id = next_id(observed);
+pub fn apply(step: &PlannedStep, serial: u32, observed: &mut Observed, desired: Option<&Desired>) {
+    let now = (Timestamp::UNIX_EPOCH + SignedDuration::from_secs(i64::from(serial))).to_string();
+    let id = format!("{serial:064x}");
     let host = observed.hosts.get_mut(&step.host).expect("the host answers");
     match (&step.step, desired) {
         (Step::CreateNetwork { network }, Some(desired)) => create_network(host, network, desired),
@@ -48,7 +49,8 @@ pub fn apply(step: &PlannedStep, observed: &mut Observed, desired: Option<&Desir
         (Step::Unpause { id, .. }, _) => {
             let container = host.containers.get_mut(id).expect("paused container is there");
             assert_eq!(container.state, ContainerState::Paused);
-            container.state = ContainerState::Running { health: Health::None };
+            let service = container.service.as_ref().zip(desired).and_then(|(name, d)| d.graph.services.get(name));
+            container.state = ContainerState::Running { health: service.map_or(Health::None, first_health) };
         }
         (Step::RemoveNetwork { name }, _) => {
             let user = host.containers.values().find(|c| c.state.is_active() && c.networks.contains_key(name));
@@ -61,20 +63,6 @@ pub fn apply(step: &PlannedStep, observed: &mut Observed, desired: Option<&Desir
         }
         (step, None) => panic!("{step:?} in a plan without a desired state"),
     }
-}
-
-/// Returns a time after all that were seen.
-fn next_time(observed: &Observed) -> String {
-    let all = observed.hosts.values().flat_map(|host| host.containers.values());
-    let times = all.flat_map(|c| [&c.created_at, &c.started_at]).filter_map(|time| time.parse::<Timestamp>().ok());
-    let last = times.max().unwrap_or(Timestamp::UNIX_EPOCH);
-    (last + SignedDuration::from_secs(1)).to_string()
-}
-
-fn next_id(observed: &Observed) -> String {
-    let ids = observed.hosts.values().flat_map(|host| host.containers.keys());
-    let last = ids.filter_map(|id| u128::from_str_radix(id, 16).ok()).max().unwrap_or(0);
-    format!("{:064x}", last + 1)
 }
 
 fn project_label(desired: &Desired) -> BTreeMap<String, String> {

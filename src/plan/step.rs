@@ -183,6 +183,9 @@ pub struct Gate {
     pub service: ServiceName,
     /// What must be so of it.
     pub condition: Condition,
+    /// Only the replica of this number is looked at; else all of the service.
+    #[serde(default)]
+    pub number: Option<u32>,
     /// If not, the gate opens also when the condition cannot come true any more.
     pub required: bool,
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::graph::{Dependency, NetworkMode, Service};
+use crate::graph::{Condition, Dependency, NetworkMode, Service};
 use crate::ids::{HostName, PodId, ServiceName};
 
 use super::Gate;
@@ -114,24 +114,35 @@ impl<'a> Wiring<'a, '_> {
                 continue;
             };
             let Some(owner) = self.nodes(&PodId::new(owner.clone(), pod.number)).cloned() else { continue };
-            self.after(owner.down(), member.teardown.last().copied());
-            if owner.drains {
-                self.after(member.teardown.first().copied(), owner.teardown.first().copied());
+            if self.lives_in_namespace(pod) {
+                self.after(owner.down(), member.teardown.last().copied());
+                if owner.drains {
+                    self.after(member.teardown.first().copied(), owner.teardown.first().copied());
+                }
             }
             self.after(member.create, owner.create);
             self.after(member.start, owner.start);
         }
     }
 
-    /// Returns whether the pod's container is on a network that is made anew, so that it goes with all others on it.
-    fn is_cut_off(&self, pod: &PodId) -> bool {
+    /// Returns whether the container that there is lives in another one's namespace; its successor may be meant to.
+    fn lives_in_namespace(&self, pod: &PodId) -> bool {
         let found = self.survey.pods.get(pod).and_then(|(_, found)| *found);
-        found.is_some_and(|found| {
-            let lost = self.changes.get(found.host);
-            lost.is_some_and(|lost| {
-                found.container.networks.keys().any(|name| lost.networks.contains_key(name.as_str()))
-            })
-        })
+        found.is_some_and(|found| found.container.network_mode.starts_with("container:"))
+    }
+
+    /// Returns whether the pod's container, or one that shares a namespace with it, is on a network that is made anew, so
+    /// that it goes with all others on it.
+    fn is_cut_off(&self, pod: &PodId) -> bool {
+        let unit = self.survey.pods.keys().filter(|other| other.number == pod.number);
+        let mut family = unit.filter(|other| self.is_family(&other.service, &pod.service));
+        family.any(|other| self.is_on_lost_network(other))
+    }
+
+    fn is_on_lost_network(&self, pod: &PodId) -> bool {
+        let Some(found) = self.survey.pods.get(pod).and_then(|(_, found)| *found) else { return false };
+        let Some(lost) = self.changes.get(found.host) else { return false };
+        found.container.networks.keys().any(|name| lost.networks.contains_key(name.as_str()))
     }
 
     /// Returns whether a pod that serves now stops serving by this plan.
@@ -148,25 +159,41 @@ impl<'a> Wiring<'a, '_> {
             let root = self.emitter.desired.graph.namespace_root(&pod.service);
             families.entry(root).or_default().entry(pod.number).or_default().push(pod);
         }
-        for units in families.values().filter(|units| units.len() > 1) {
-            let (rolling, fresh): (Vec<_>, Vec<_>) =
-                units.values().partition(|unit| unit.iter().any(|pod| self.interrupts(pod)));
-            let starts = |wiring: &Self, unit: &[&PodId]| -> Vec<Node> {
-                unit.iter().filter_map(|pod| wiring.nodes(pod)?.start).collect()
-            };
-            let mut before: Vec<Node> = fresh.iter().flat_map(|unit| starts(self, unit)).collect();
-            for unit in rolling {
-                for pod in unit {
-                    let first = self.nodes(pod).and_then(PodNodes::first);
-                    for node in &before {
-                        self.after(first, Some(*node));
-                    }
-                    if let Some(first) = first.filter(|_| self.interrupts(pod)) {
-                        self.emitter.draft.others_ready(first, pod);
-                    }
-                }
-                let ends = starts(self, unit);
+        for units in families.into_values().filter(|units| units.len() > 1) {
+            let (mut rolling, fresh): (Vec<_>, Vec<_>) =
+                units.into_values().partition(|unit| unit.iter().any(|pod| self.interrupts(pod)));
+            // Units of which a part is down already come before those that serve with all their parts.
+            rolling.sort_by_key(|unit| !unit.iter().any(|pod| self.repairs(pod)));
+            let mut before: Vec<Node> = fresh.iter().flat_map(|unit| self.starts(unit)).collect();
+            for (at, unit) in rolling.iter().enumerate() {
+                let later: Vec<&PodId> = rolling[at + 1..].iter().flatten().copied().collect();
+                self.roll(unit, &before, &later);
+                let ends = self.starts(unit);
                 before = if ends.is_empty() { before } else { ends };
+            }
+        }
+    }
+
+    fn starts(&self, unit: &[&PodId]) -> Vec<Node> {
+        unit.iter().filter_map(|pod| self.nodes(pod)?.start).collect()
+    }
+
+    /// Returns whether a pod that does not serve now shall by this plan.
+    fn repairs(&self, pod: &PodId) -> bool {
+        self.decisions.get(pod).is_some_and(Decision::starts) && !self.interrupts(pod)
+    }
+
+    /// Makes one unit wait for the one before, and each of its pods that serve for the others of its service; but not
+    /// for those that this plan repairs only later, with another part of their own unit.
+    fn roll(&mut self, unit: &[&'a PodId], before: &[Node], later: &[&PodId]) {
+        for pod in unit {
+            let Some(first) = self.nodes(pod).and_then(PodNodes::first) else { continue };
+            for node in before {
+                self.emitter.draft.after(first, *node);
+            }
+            let waits_in_vain = later.iter().any(|other| other.service == pod.service && self.repairs(other));
+            if self.interrupts(pod) && !waits_in_vain {
+                self.emitter.draft.others_ready(first, pod);
             }
         }
     }
@@ -201,8 +228,9 @@ impl<'a> Wiring<'a, '_> {
             for other in self.disrupted(&dependency.service) {
                 any = true;
                 if !self.is_family(&pod.service, &dependency.service) {
-                    let first = self.nodes(other).and_then(PodNodes::first);
-                    self.after(first, Some(down));
+                    if let Some(first) = self.nodes(other).and_then(PodNodes::first) {
+                        self.emitter.draft.after_if_possible(first, down);
+                    }
                 }
             }
         }
@@ -241,12 +269,21 @@ impl<'a> Wiring<'a, '_> {
             .filter(|(other, _)| other.service == dependency.service && (!family || other.number == pod.number));
         let starts: Vec<Node> = starts.filter_map(|(_, nodes)| nodes.start).collect();
         let Dependency { service, condition, restart: _, required } = dependency;
+        // A job that ran for this `up` was started, also when its container is gone.
+        let gone = self
+            .decisions
+            .iter()
+            .any(|(other, decision)| &other.service == service && *decision == (Decision::Done { code: None }));
+        let gated = !(gone && *condition == Condition::ServiceStarted);
         for target in targets {
             for start in &starts {
                 self.emitter.draft.after_if_possible(target, *start);
             }
-            let gate = Gate { service: service.clone(), condition: *condition, required: *required };
-            self.emitter.draft.gate(target, gate);
+            if gated {
+                let number = family.then_some(pod.number);
+                let gate = Gate { service: service.clone(), condition: *condition, number, required: *required };
+                self.emitter.draft.gate(target, gate);
+            }
         }
     }
 }
