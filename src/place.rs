@@ -51,7 +51,8 @@ pub struct HostFacts {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Assignments {
-    /// Host of each placed pod. Pods of global services have the number of their host in the order of names, from 1.
+    /// Host of each placed pod. Pods of global services are numbered from 1 in the order of their hosts' names; a host
+    /// keeps its number, one that joins gets the lowest that is free.
     #[serde(with = "crate::place::pods_as_list")]
     pub pods: BTreeMap<PodId, HostName>,
     /// Pods without a host.

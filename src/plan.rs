@@ -30,7 +30,7 @@ pub use diff::{Intent, plan};
 pub use gates::{GateState, gate_state};
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

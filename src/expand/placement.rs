@@ -55,5 +55,6 @@ fn parse_constraint(text: &str) -> Option<Constraint> {
     };
     let (key, value) = (key.trim(), value.trim());
     let known = KEYS.contains(&key) || is_label(key);
-    (known && !value.is_empty()).then(|| Constraint { key: key.to_owned(), equal, value: value.to_owned() })
+    let single = !value.is_empty() && !value.contains("==");
+    (known && single).then(|| Constraint { key: key.to_owned(), equal, value: value.to_owned() })
 }

@@ -131,8 +131,8 @@ pub fn summary(plan: &Plan) -> String {
     let steps = if plan.steps.len() == 1 { "1 step".to_owned() } else { format!("{} steps", plan.steps.len()) };
     match (containers.is_empty(), resources) {
         (true, 0) => steps,
-        (true, _) => format!("{steps}: {resources} networks and volumes"),
+        (true, _) => format!("{steps}: networks and volumes {resources}"),
         (false, 0) => format!("{steps}: containers {containers}"),
-        (false, _) => format!("{steps}: containers {containers}; {resources} networks and volumes"),
+        (false, _) => format!("{steps}: containers {containers}; networks and volumes {resources}"),
     }
 }

@@ -118,7 +118,7 @@ impl New<'_> {
                     find(host, &PodId::new(owner.clone(), pod.number)).expect("owner of the namespace is there");
                 format!("container:{}", owner.id)
             }
-            NetworkMode::Networks(_) => networks.keys().next().cloned().unwrap_or_default(),
+            NetworkMode::Networks(_) => networks.first().cloned().unwrap_or_default(),
             NetworkMode::Host => "host".to_owned(),
             NetworkMode::None => "none".to_owned(),
             NetworkMode::Engine(mode) => mode.clone(),
@@ -138,7 +138,7 @@ impl New<'_> {
             started_at: String::new(),
             finished_at: String::new(),
             command: String::new(),
-            networks: networks.into_keys().map(|name| (name, None)).collect(),
+            networks: networks.into_iter().map(|name| (name, None)).collect(),
             network_mode,
             volumes: volumes(host, service, desired),
             labels: project_label(desired),
@@ -146,15 +146,10 @@ impl New<'_> {
     }
 }
 
-fn networks(host: &ObservedHost, service: &Service, desired: &Desired) -> BTreeMap<String, ()> {
-    let NetworkMode::Networks(attachments) = &service.network else { return BTreeMap::new() };
+fn networks(host: &ObservedHost, service: &Service, desired: &Desired) -> Vec<String> {
+    let NetworkMode::Networks(attachments) = &service.network else { return Vec::new() };
     let names = attachments.iter().map(|attachment| desired.graph.networks[&attachment.network].name.clone());
-    names
-        .map(|name| {
-            assert!(host.networks.contains_key(&name), "network {name} is there");
-            (name, ())
-        })
-        .collect()
+    names.inspect(|name| assert!(host.networks.contains_key(name), "network {name} is there")).collect()
 }
 
 fn volumes(host: &ObservedHost, service: &Service, desired: &Desired) -> BTreeMap<String, String> {

@@ -227,10 +227,9 @@ impl<'a> Wiring<'a, '_> {
         for dependency in dependencies.iter().filter(|dependency| dependency.restart) {
             for other in self.disrupted(&dependency.service) {
                 any = true;
-                if !self.is_family(&pod.service, &dependency.service) {
-                    if let Some(first) = self.nodes(other).and_then(PodNodes::first) {
-                        self.emitter.draft.after_if_possible(first, down);
-                    }
+                let first = self.nodes(other).and_then(PodNodes::first);
+                if let Some(first) = first.filter(|_| !self.is_family(&pod.service, &dependency.service)) {
+                    self.emitter.draft.after_if_possible(first, down);
                 }
             }
         }
