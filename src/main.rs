@@ -12,6 +12,6 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(usage) => return usage.print().into(),
     };
-    cli::trace::start();
+    cli::trace::start(&cli);
     cli::run(cli).into()
 }

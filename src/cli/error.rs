@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::agent::AgentError;
 use crate::api::client::ClientError;
 use crate::api::types::ErrorKind;
 use crate::diag::Diagnostics;
@@ -44,6 +45,9 @@ pub enum CliError {
     /// Projects still need the agent.
     #[error("the agent is still needed by: {}", .0.join(", "))]
     AgentNeeded(Vec<String>),
+    /// The agent itself, run by `orch agent`.
+    #[error(transparent)]
+    RunAgent(#[from] AgentError),
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -126,6 +130,7 @@ impl CliError {
             Self::Engine(EngineError::Conflict { .. }) | Self::Bootstrap(BootstrapError::Refused(_)) => Kind::Conflict,
             Self::Agent(error) => agent_kind(error),
             Self::Bootstrap(_)
+            | Self::RunAgent(_)
             | Self::Directory(_)
             | Self::Engine(_)
             | Self::Cut
@@ -150,7 +155,9 @@ impl CliError {
     /// Returns what to do about it, where that is known.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::Engine(error) | Self::Bootstrap(BootstrapError::Engine(error)) => engine_help(error),
+            Self::Engine(error)
+            | Self::Bootstrap(BootstrapError::Engine(error))
+            | Self::RunAgent(AgentError::Engine(error)) => engine_help(error),
             Self::AgentNeeded(projects) => Some(format!(
                 "take them down first (`orch -p {} down`), or use `--force`: their containers stay, without names and \
                  addresses",

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::agent::AgentOptions;
 use crate::api::types::AgentInfo;
-use crate::cli::args::{AgentLogsArgs, AgentStatusArgs, AgentUninstallArgs, AgentVerb, TextFormat};
+use crate::cli::args::{AgentLogsArgs, AgentRun, AgentStatusArgs, AgentUninstallArgs, AgentVerb, TextFormat};
 use crate::cli::attach::write_line;
 use crate::cli::context::{Context, agent_options, client, if_there};
 use crate::cli::error::CliError;
@@ -114,4 +115,16 @@ async fn uninstall(context: &mut Context<'_>, args: &AgentUninstallArgs) -> Resu
     }
     context.ui.say(if done.container { "the agent is uninstalled" } else { "there is no agent here" });
     Ok(())
+}
+
+/// Is the agent, until it is told to end.
+///
+/// # Errors
+/// Why it could not start.
+pub(crate) fn serve(run: AgentRun) -> Result<Exit, CliError> {
+    let AgentRun { state, run, engine, host, subnet_pool, lb_threads } = run;
+    let options = AgentOptions { state_dir: state, run_dir: run, engine, host, subnet_pool, lb_threads };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;
+    runtime.block_on(crate::agent::run(options))?;
+    Ok(Exit::Success)
 }

@@ -2,8 +2,9 @@
 
 use crate::api::types::UpRequest;
 use crate::cli::args::{PlanArgs, Selection, TextFormat};
-use crate::cli::context::{Context, client};
+use crate::cli::context::{Context, client, if_there};
 use crate::cli::error::CliError;
+use crate::cli::preview;
 use crate::cli::project::Project;
 use crate::plan::{UpOptions, render};
 
@@ -25,7 +26,10 @@ pub(super) async fn show(
 ) -> Result<(), CliError> {
     let request =
         UpRequest { graph: project.graph.clone(), options: options(selection), expected_revision: None, wait: false };
-    let plan = client().plan(project.name(), &request).await?;
+    let plan = match if_there(client().plan(project.name(), &request).await)? {
+        Some(plan) => plan,
+        None => preview::plan(&context.engine().await?, request).await?,
+    };
     match format {
         TextFormat::Json => context.ui.json(&plan),
         TextFormat::Text => context.ui.data(render::render(&plan).as_bytes()),

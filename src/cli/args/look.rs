@@ -1,0 +1,284 @@
+//! Flags of the commands that only look: `ps`, `logs`, `exec`, `config`, `ls`, `version`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::ids::ServiceName;
+
+use super::{LogLook, TableFormat};
+
+/// `ps`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PsArgs {
+    /// Show stopped containers too
+    #[arg(short, long)]
+    pub all: bool,
+
+    /// Print container ids only
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Print service names only
+    #[arg(long, conflicts_with = "quiet")]
+    pub services: bool,
+
+    /// Only containers in this state; may be given several times
+    #[arg(long = "status", value_enum, value_name = "STATE")]
+    pub statuses: Vec<StateWord>,
+
+    /// Do not shorten anything
+    #[arg(long)]
+    pub no_trunc: bool,
+
+    /// Form of the list; JSON has one object a line
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: TableFormat,
+
+    /// Services; default: all
+    #[arg(value_name = "SERVICE")]
+    pub names: Vec<ServiceName>,
+}
+
+/// The engine's words for the state of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StateWord {
+    /// Frozen.
+    Paused,
+    /// Between two starts.
+    Restarting,
+    /// Being removed.
+    Removing,
+    /// Running.
+    Running,
+    /// Could not be removed.
+    Dead,
+    /// Never started.
+    Created,
+    /// Ended.
+    Exited,
+}
+
+/// `logs`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LogsArgs {
+    /// Stay and show what comes, also from containers that start later
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// Lines from the end of each container's output, or `all`
+    #[arg(short = 'n', long, value_name = "LINES", default_value = "all", allow_negative_numbers = true, value_parser = parse_tail)]
+    pub tail: Tail,
+
+    /// Only what was written since then: `2013-01-02T13:23:37Z`, `1357132217` or `42m` ago
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+
+    /// Only what was written until then: `2013-01-02T13:23:37Z`, `1357132217` or `42m` ago
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+
+    /// Show the time of each line
+    #[arg(short, long)]
+    pub timestamps: bool,
+
+    /// Only the replica of this number
+    #[arg(long, value_name = "N")]
+    pub index: Option<u32>,
+
+    /// How output looks.
+    #[command(flatten)]
+    pub look: LogLook,
+
+    /// Services; default: all
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+}
+
+/// How many last lines of the logs are shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Tail {
+    /// All.
+    #[default]
+    All,
+    /// This many.
+    Lines(u64),
+}
+
+/// `exec`.
+#[derive(Debug, Clone, Args)]
+pub struct ExecArgs {
+    /// Run in the background
+    #[arg(short, long)]
+    pub detach: bool,
+
+    /// Set an environment variable; may be given several times
+    #[arg(short, long = "env", value_name = "KEY=VALUE")]
+    pub env: Vec<String>,
+
+    /// Number of the replica
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub index: u32,
+
+    /// Do not allocate a terminal; the default where standard input and output are not one
+    #[arg(short = 'T', long = "no-tty", visible_alias = "no-TTY")]
+    pub no_tty: bool,
+
+    /// Give the command all rights
+    #[arg(long)]
+    pub privileged: bool,
+
+    /// Run as this user
+    #[arg(short, long, value_name = "USER")]
+    pub user: Option<String>,
+
+    /// Run in this directory
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+
+    /// Service
+    pub service: ServiceName,
+
+    /// Command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// `config`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigArgs {
+    /// Form of the output
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: ConfigFormat,
+
+    /// Check only, print nothing
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Print the names of services, one a line
+    #[arg(long, group = "list")]
+    pub services: bool,
+
+    /// Print the names of volumes, one a line
+    #[arg(long, group = "list")]
+    pub volumes: bool,
+
+    /// Print the names of networks, one a line
+    #[arg(long, group = "list")]
+    pub networks: bool,
+
+    /// Print the images, one a line
+    #[arg(long, group = "list")]
+    pub images: bool,
+
+    /// Print the names of profiles, one a line
+    #[arg(long, group = "list")]
+    pub profiles: bool,
+
+    /// Print the variables that replace `${…}`
+    #[arg(long, group = "list")]
+    pub environment: bool,
+
+    /// Print the variables that the files ask for
+    #[arg(long, group = "list")]
+    pub variables: bool,
+
+    /// Print the hash of a service's configuration, or of all with `*`
+    #[arg(long, group = "list", value_name = "SERVICE")]
+    pub hash: Option<String>,
+
+    /// Leave `${…}` as it is
+    #[arg(long)]
+    pub no_interpolate: bool,
+
+    /// Do not fill in names, the default network and implied dependencies
+    #[arg(long)]
+    pub no_normalize: bool,
+
+    /// Leave paths as they are
+    #[arg(long)]
+    pub no_path_resolution: bool,
+
+    /// Do not check that what is referred to exists
+    #[arg(long)]
+    pub no_consistency: bool,
+
+    /// Do not read environment files
+    #[arg(long)]
+    pub no_env_resolution: bool,
+
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Services, with what they depend on; default: all
+    #[arg(value_name = "SERVICE")]
+    pub names: Vec<ServiceName>,
+}
+
+/// Form of `config`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum ConfigFormat {
+    /// YAML.
+    #[default]
+    Yaml,
+    /// JSON.
+    Json,
+}
+
+/// `ls`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LsArgs {
+    /// Show stopped projects too
+    #[arg(short, long)]
+    pub all: bool,
+
+    /// Print names only
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Form of the list
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: TableFormat,
+}
+
+/// `version`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct VersionArgs {
+    /// Print the number only
+    #[arg(long)]
+    pub short: bool,
+
+    /// Form of the answer
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: VersionFormat,
+}
+
+/// Form of `version`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum VersionFormat {
+    /// A sentence.
+    #[default]
+    Pretty,
+    /// JSON.
+    Json,
+}
+
+/// Docker Compose takes any negative number for "all".
+pub(super) fn parse_tail(text: &str) -> Result<Tail, String> {
+    match text.parse::<i64>() {
+        Ok(lines) => Ok(u64::try_from(lines).map_or(Tail::All, Tail::Lines)),
+        Err(_) if text == "all" => Ok(Tail::All),
+        Err(_) => Err("expected a number of lines or `all`".to_owned()),
+    }
+}
+
+impl Tail {
+    /// Returns the number of lines as the engine takes it.
+    pub fn lines(self) -> Option<u64> {
+        match self {
+            Self::All => None,
+            Self::Lines(lines) => Some(lines),
+        }
+    }
+}
