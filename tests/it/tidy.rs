@@ -282,6 +282,38 @@ fn no_source_file_is_forgotten() {
 }
 
 #[test]
+fn every_example_is_run_by_a_test_and_every_page_is_linked() {
+    let lab: String = files(&root().join("tests/lab"))
+        .iter()
+        .filter(|path| path.extension().is_some_and(|ext| ext == "rs"))
+        .map(|path| fs::read_to_string(path).expect("text"))
+        .collect();
+    let pages: String = ["README.md", "ARCHITECTURE.md"]
+        .iter()
+        .map(|page| fs::read_to_string(root().join(page)).expect(page))
+        .collect();
+    let mut problems = Vec::new();
+    for example in
+        fs::read_dir(root().join("compose-examples")).expect("examples").map(|entry| entry.expect("readable"))
+    {
+        let name = example.file_name().to_string_lossy().into_owned();
+        if !lab.contains(&format!("\"{name}\"")) {
+            problems.push(format!("compose-examples/{name}: no test in tests/lab runs it"));
+        }
+        if !example.path().join("README.md").exists() {
+            problems.push(format!("compose-examples/{name}: no README.md"));
+        }
+    }
+    for page in files(&root().join("docs")) {
+        let name = page.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
+        if page.extension().is_some_and(|ext| ext == "md") && !pages.contains(&name) {
+            problems.push(format!("{name}: neither README.md nor ARCHITECTURE.md links it"));
+        }
+    }
+    none(&problems, "forgotten examples or pages");
+}
+
+#[test]
 fn links_between_pages_lead_somewhere() {
     let mut problems = Vec::new();
     for page in files(root()).into_iter().filter(|path| path.extension().is_some_and(|ext| ext == "md")) {

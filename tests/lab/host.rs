@@ -86,9 +86,7 @@ impl Host {
         let host = Self { lab, net: format!("10.77.{}", 100 + number), root, _slot: slot };
         host.lab(&["down"]); // of a run that was killed
         host.lab(&["up", "1", "--disk", disk]);
-        let program = host.root.join(ORCH.trim_start_matches('/'));
-        fs::create_dir_all(program.parent().expect("has a folder")).expect("make the folder of orch");
-        fs::copy(stripped_orch(), program).expect("copy orch to the host");
+        assert_eq!(host.give("orch", &stripped_orch()), ORCH);
         host.load(images);
         host
     }
@@ -117,6 +115,14 @@ impl Host {
         let file = self.root.join(path.trim_start_matches('/'));
         fs::create_dir_all(file.parent().expect("has a folder")).expect("make the folder");
         fs::write(file, text).expect("write a file of the host");
+    }
+
+    /// Copies a program of this machine to the host. Returns where it is there.
+    pub(crate) fn give(&self, name: &str, program: &Path) -> String {
+        let folder = self.root.join("opt/orch");
+        fs::create_dir_all(&folder).expect("make the folder of programs");
+        fs::copy(program, folder.join(name)).expect("copy a program to the host");
+        format!("/opt/orch/{name}")
     }
 
     // -- programs --------------------------------------------------------------------
@@ -167,7 +173,7 @@ impl Host {
         let init = fs::read_to_string(self.root.with_file_name("init.pid")).unwrap_or_default();
         let pid = init.split(' ').next().filter(|pid| !pid.is_empty()).expect("the host is up");
         let mut command = Command::new("nsenter");
-        command.args(["-t", pid, "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w/root", "--"]).args(argv);
+        command.args(["-t", pid, "-m", "-u", "-i", "-n", "-p", "-C", "-r", "--wdns=/root", "--"]).args(argv);
         command.env_clear().env("HOME", "/root").env("LANG", "C.UTF-8");
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
         command

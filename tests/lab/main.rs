@@ -2,9 +2,20 @@
 //!
 //! Needs root, the engine's programs and what `scripts/setup test` installs; images come from `tests/images/make`.
 //! A test that cannot have its host fails. `tests/lab/lab down-all` removes what a killed run left.
-#![expect(dead_code, reason = "the scenarios that use the rest of the harness come with the agent")]
 
 mod host;
+mod probe;
+mod project;
 mod wait;
 
+mod bad_input;
+mod command_line;
+mod ending;
+mod examples;
+mod firewall;
+mod healing;
 mod lab_itself;
+mod names;
+mod ports;
+mod restarts;
+mod traffic;

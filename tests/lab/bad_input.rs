@@ -1,0 +1,202 @@
+//! Bad input and a bad world: each a clear message with its place and what to do, exit code 1, and nothing changed.
+
+use crate::host::Host;
+use crate::project::Project;
+use crate::wait::{secs, timed};
+
+/// What an `up` could have changed on a host that runs nothing yet.
+fn made(host: &Host) -> String {
+    host.sh("docker ps -aq; docker network ls -q --filter label=com.docker.compose.project; docker volume ls -q; iptables-save -t nat | grep -ic orch || true")
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_said_with_its_place() {
+    let host = Host::boot(&[]);
+    let before = made(&host);
+    for (what, services, words) in [
+        ("YAML that cannot be read", "  web: [", &["compose.yaml:2"][..]),
+        ("an unknown key", "  web:\n    image: x\n    imagge: x", &["compose.yaml:4:5", "imagge", "image"]),
+        ("a bad value", "  web: {image: x, ports: ['80:http']}", &["compose.yaml:2:28", "80:http"]),
+        ("a wrong type", "  web: {image: [a]}", &["compose.yaml:2:16"]),
+        ("an undefined network", "  web: {image: x, networks: [nowhere]}", &["compose.yaml:2:31", "nowhere"]),
+        ("an undefined volume", "  web: {image: x, volumes: ['data:/d']}", &["compose.yaml:2:30", "data"]),
+        (
+            "an undefined service",
+            "  db: {image: x}\n  web: {image: x, depends_on: [dv]}",
+            &["compose.yaml:3:33", "dv", "db"],
+        ),
+        ("a cycle", "  a: {image: x, depends_on: [b]}\n  b: {image: x, links: [a]}", &["a -> b -> a"]),
+        ("no image", "  web: {command: [x]}", &["compose.yaml:2", "image"]),
+        ("an element not supported yet", "  web: {image: x, build: .}", &["compose.yaml:2", "build"]),
+    ] {
+        let project = Project::new(&host, "bad", "");
+        project.rewrite_all(&format!("services:\n{services}\n"));
+        for verb in [&["up", "-d"][..], &["config"], &["plan"]] {
+            let done = project.orch(verb);
+            assert_eq!(done.code, 1, "{what}, {verb:?}: {done:?}");
+            for word in words {
+                assert!(done.stderr.contains(word), "{what}, {verb:?}: no `{word}` in: {}", done.stderr);
+            }
+        }
+    }
+    let missing = host.orch(&["-f", "/root/none.yaml", "up", "-d"]);
+    missing.refused(1, &["/root/none.yaml"]);
+    assert_eq!(made(&host), before);
+}
+
+#[test]
+fn huge_and_hostile_files_are_refused_within_a_second() {
+    let host = Host::boot(&[]);
+    let mut bomb = "x-a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for (name, before) in ('b'..='z').zip('a'..) {
+        let nine = vec![format!("*{before}"); 9].join(", ");
+        bomb.extend(["x-", name.encode_utf8(&mut [0; 4]), ": &", name.encode_utf8(&mut [0; 4]), " [", &nine, "]\n"]);
+    }
+    bomb += "services: {web: {image: x, labels: *z}}\n";
+    let deep = format!("services: {}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let huge = format!("services:\n  web: {{image: x, command: '{}'}}\n", "y".repeat(64 << 20));
+    for (what, yaml) in [("alias bomb", bomb), ("deep nesting", deep), ("huge file", huge)] {
+        let project = Project::new(&host, "hostile", "");
+        project.rewrite_all(&yaml);
+        let (done, took) = timed(|| project.orch(&["config"]));
+        assert_eq!(done.code, 1, "{what}: {}", done.stderr);
+        assert!(took < secs(1) + secs(1), "{what}: took {took:?}"); // the second one: this test builds orch without optimisation
+        assert!(done.stderr.len() < 10_000, "{what}: a message of {} bytes", done.stderr.len());
+    }
+}
+
+#[test]
+fn an_engine_that_is_down_or_forbidden_is_named() {
+    let host = Host::boot(&[]);
+    let project = Project::new(
+        &host,
+        "engine",
+        "\
+services:
+  web: *web
+",
+    );
+    let file = "/root/engine/compose.yaml";
+    host.sh("chmod 755 /root /root/engine /opt/orch; chmod 644 /root/engine/compose.yaml");
+    let nobody =
+        ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "/opt/orch/orch", "-f", file, "up", "-d"];
+    host.exec(&nobody).refused(1, &["permission", "/var/run/docker.sock"]);
+    let down = ["env", "DOCKER_HOST=unix:///run/none.sock", "/opt/orch/orch", "-f", file, "up", "-d"];
+    host.exec(&down).refused(1, &["/run/none.sock"]);
+    assert_eq!(host.docker(&["ps", "-aq"]), "");
+    project.orch(&["config", "-q"]).ok();
+}
+
+#[test]
+fn a_port_in_use_is_named_and_the_rest_says_what_it_did() {
+    let host = Host::boot(&[]);
+    host.sh("nohup python3 -m http.server 8080 >/dev/null 2>&1 &");
+    crate::wait::eventually(secs(5), "the port's owner", || {
+        match host.exec(&["curl", "-fs", "-o", "/dev/null", "http://127.0.0.1:8080/"]).code {
+            0 => Ok(()),
+            code => Err(code),
+        }
+    });
+    let project = Project::new(
+        &host,
+        "port",
+        "\
+services:
+  web: {<<: *web, ports: ['8080:80']}
+",
+    );
+    project.orch(&["up", "-d", "--wait"]).refused(1, &["8080", "web"]);
+    project.down();
+
+    let engine = "\
+services:
+  web: {image: orch/demo, command: [web], ports: [{target: 80, published: '8080', mode: host}]}
+";
+    let project = Project::new(&host, "port", engine);
+    project.orch(&["up", "-d", "--wait"]).refused(1, &["8080"]);
+    project.down();
+    assert_eq!(host.docker(&["ps", "-aq", "--filter", "label=com.docker.compose.project=port"]), "");
+}
+
+#[test]
+fn an_image_that_is_missing_is_named_before_anything_is_made() {
+    let host = Host::boot(&[]);
+    let project = Project::new(
+        &host,
+        "image",
+        "\
+services:
+  web: *web
+  other: {image: 'nobody/has-this:1'}
+",
+    );
+    project.orch(&["up", "-d"]).refused(1, &["nobody/has-this:1", "other"]);
+    assert_eq!(host.docker(&["ps", "-aq", "--filter", "label=com.docker.compose.project=image"]), "");
+    assert_eq!(host.docker(&["network", "ls", "-q", "--filter", "label=com.docker.compose.project=image"]), "");
+}
+
+#[test]
+fn a_subnet_that_clashes_is_named_with_what_it_clashes_with() {
+    let host = Host::boot(&["busybox"]);
+    host.docker(&["network", "create", "--subnet", "10.55.0.0/16", "mine"]);
+    let yaml = |subnet: &str| {
+        let ipam = format!("{{config: [{{subnet: {subnet}}}]}}");
+        format!("services:\n  client: *client\nnetworks:\n  default: {{ipam: {ipam}}}\n")
+    };
+    let project = Project::new(&host, "subnet", &yaml("10.55.3.0/24"));
+    project.orch(&["up", "-d"]).refused(1, &["10.55.3.0/24", "mine"]);
+    let host_route = host.address().to_string().replace(".11", ".0/24");
+    project.rewrite(&yaml(&host_route));
+    project.orch(&["up", "-d"]).refused(1, &[&host_route]);
+    assert_eq!(host.docker(&["ps", "-aq", "--filter", "label=com.docker.compose.project=subnet"]), "");
+    project.rewrite(&yaml("10.56.3.0/24"));
+    project.up();
+    let subnet = host.docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", "subnet_default"]);
+    assert_eq!(subnet, "10.56.3.0/24", "what the file asks for is honoured");
+}
+
+#[test]
+fn a_full_disk_is_said_and_up_goes_on_when_there_is_room() {
+    let host = Host::boot_with_disk("400m", &["busybox"]);
+    let project = Project::new(
+        &host,
+        "full",
+        "\
+services:
+  client: *client
+",
+    );
+    project.up();
+    project.down();
+    host.sh("dd if=/dev/zero of=/var/lib/fill bs=64k 2>/dev/null || true");
+    let done = project.orch(&["up", "-d", "--wait", "--wait-timeout", "20"]);
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(done.stderr.contains("no space left"), "{}", done.stderr);
+    host.sh("rm /var/lib/fill");
+    project.up();
+    assert_eq!(project.running("client").len(), 1);
+}
+
+#[test]
+fn an_agent_of_another_version_is_replaced_or_named() {
+    let host = Host::boot(&["busybox"]);
+    let project = Project::new(
+        &host,
+        "version",
+        "\
+services:
+  web: *web
+  client: *client
+",
+    );
+    project.up();
+    let lives = project.lives();
+    let old = host.docker(&["inspect", "-f", "{{.Config.Image}}", "orch-agent"]);
+    // Another build: the same program with a byte more has another content hash.
+    host.sh("printf x >>/opt/orch/orch");
+    project.up();
+    let new = host.docker(&["inspect", "-f", "{{.Config.Image}}", "orch-agent"]);
+    assert_ne!(new, old, "the agent is of the build that asked");
+    assert_eq!(project.lives(), lives, "and no container was touched");
+    assert_eq!(project.answering("version-client-1", "http://web/", 3), project.running("web"));
+}

@@ -1,0 +1,121 @@
+//! Ports on the host, and ports of virtual addresses.
+
+use crate::host::Host;
+use crate::project::{Project, host_name};
+use crate::wait::{eventually, secs};
+
+/// Returns whether something answers HTTP at this address of the host, asked from inside it.
+fn answers(host: &Host, address: &str) -> bool {
+    host.exec(&["curl", "-fsS", "-m", "2", "-o", "/dev/null", &format!("http://{address}/")]).code == 0
+}
+
+#[track_caller]
+fn listening(host: &Host, address: &str) {
+    eventually(secs(5), address, || if answers(host, address) { Ok(()) } else { Err("no answer") });
+}
+
+/// Returns the published ports of a service, as the API names them.
+#[track_caller]
+fn published(project: &Project, target: u16) -> Vec<u16> {
+    let rows = project.orch(&["ps", "--format", "json"]).ok();
+    let objects = rows.lines().map(|row| serde_json::from_str::<serde_json::Value>(row).expect("an object a line"));
+    let mut ports: Vec<u16> = objects
+        .flat_map(|row| row["Publishers"].as_array().cloned().unwrap_or_default())
+        .filter(|port| port["TargetPort"] == target)
+        .filter_map(|port| u16::try_from(port["PublishedPort"].as_u64()?).ok())
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+#[test]
+fn published_ports_honour_addresses_ranges_and_mode_host() {
+    let host = Host::boot(&[]);
+    let yaml = "\
+services:
+  web: {<<: *web, deploy: {replicas: 2}, ports: ['8080:80', '127.0.0.1:8081:80', '8090-8092:80', '80']}
+  direct: {<<: *web, ports: [{target: 80, published: '8085', mode: host}]}
+";
+    let project = Project::new(&host, "ports", yaml);
+    project.up();
+    let address = host.address().to_string();
+    listening(&host, "127.0.0.1:8080");
+    listening(&host, &format!("{address}:8080"));
+    listening(&host, "127.0.0.1:8081");
+    assert!(!answers(&host, &format!("{address}:8081")), "127.0.0.1 is not every address");
+    listening(&host, &format!("{address}:8085"));
+
+    let chosen = published(&project, 80);
+    let in_range: Vec<u16> = chosen.iter().copied().filter(|port| (8090..=8092).contains(port)).collect();
+    assert_eq!(in_range.len(), 1, "one port of the range, in {chosen:?}");
+    let ephemeral: Vec<u16> = chosen.iter().copied().filter(|port| *port >= 32768).collect();
+    assert_eq!(ephemeral.len(), 1, "one port of the engine's range, in {chosen:?}");
+    for port in in_range.iter().chain(&ephemeral) {
+        listening(&host, &format!("127.0.0.1:{port}"));
+    }
+
+    let engine =
+        project.inspect("ports-direct-1", "{{(index (index .HostConfig.PortBindings \"80/tcp\") 0).HostPort}}");
+    assert_eq!(engine, "8085", "mode: host is the engine's own");
+    project.up();
+    assert_eq!(published(&project, 80), chosen, "what was chosen once stays");
+
+    project.down();
+    for port in [8080, 8081, 8085].iter().chain(&chosen) {
+        assert!(!answers(&host, &format!("127.0.0.1:{port}")), "{port} still answers after `down`");
+    }
+}
+
+#[test]
+fn a_port_used_on_the_host_does_not_disturb_the_same_port_of_a_service() {
+    let host = Host::boot(&["busybox"]);
+    let address = host.address().to_string();
+    // A server of the host itself, on every address, at the port of the service.
+    host.sh("mkdir -p /root/own && echo 'Hostname: host' >/root/own/index.html");
+    host.sh("cd /root/own && nohup python3 -m http.server 80 >/dev/null 2>&1 &");
+    listening(&host, &format!("{address}:80"));
+    let yaml = "\
+services:
+  web: *web
+  client: *client
+";
+    let project = Project::new(&host, "same", yaml);
+    project.up();
+    assert_eq!(project.answering("same-client-1", "http://web/", 5), project.running("web"));
+    assert_eq!(host_name(&project.fetch("same-client-1", &format!("http://{address}/"))), "host");
+}
+
+#[test]
+fn every_port_of_a_service_is_reached_without_being_declared() {
+    let host = Host::boot(&["busybox"]);
+    let yaml = "\
+services:
+  server: {image: busybox, stop_signal: SIGKILL, command: [sh, -c, 'mkdir /www; echo yes >/www/index.html; for p in 80 5432 9999; do httpd -p $$p -h /www; done; exec sleep 1000000'], networks: [in, out]}
+  client: {<<: *client, networks: [in]}
+  other: {<<: *client, networks: [out]}
+networks: {in: {internal: true}, out: {}}
+";
+    let project = Project::new(&host, "any", yaml);
+    project.up();
+    for client in ["any-client-1", "any-other-1"] {
+        for port in [80, 5432, 9999] {
+            assert_eq!(project.fetch(client, &format!("http://server:{port}/")).trim(), "yes", "{client} {port}");
+        }
+    }
+    let refused = project.within("any-client-1", "time -f %e timeout 8 nc server 4444 </dev/null");
+    assert_ne!(refused.code, 0, "a port that nobody listens on is refused");
+}
+
+#[test]
+fn a_service_reaches_itself_and_its_address_answers_ping() {
+    let host = Host::boot(&["busybox"]);
+    let yaml = "\
+services:
+  web: {image: busybox, stop_signal: SIGKILL, command: [sh, -c, 'mkdir /www; echo me >/www/index.html; exec httpd -f -p 80 -h /www']}
+";
+    let project = Project::new(&host, "self", yaml);
+    project.up();
+    assert_eq!(project.fetch("self-web-1", "http://web/").trim(), "me");
+    project.within("self-web-1", "ping -c 1 -W 2 web").ok();
+}

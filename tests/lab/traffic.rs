@@ -1,0 +1,79 @@
+//! Clients that go on asking while things are taken from under them.
+
+use std::time::Duration;
+
+use crate::host::Host;
+use crate::probe::Probe;
+use crate::project::Project;
+use crate::wait::{apart, eventually, secs};
+
+/// A published server of three replicas, and a client that reaches it by name.
+fn project<'a>(host: &'a Host, name: &str) -> Project<'a> {
+    let yaml = "\
+services:
+  web: {<<: *web, ports: ['8080:80'], deploy: {replicas: 3}}
+  client: *client
+";
+    Project::new(host, name, yaml)
+}
+
+#[test]
+fn a_container_killed_twenty_times_loses_only_what_was_in_flight_on_it() {
+    const KILLS: u32 = 20;
+    let host = Host::boot(&["busybox"]);
+    let project = project(&host, "kills");
+    project.up();
+    let url = format!("http://{}:8080/", host.address());
+    let new = Probe::from_machine(50, 40, &[&url]);
+    let kept = Probe::from_machine_kept(50, 40, &[&url]);
+    let inside = Probe::beside(&project, "kills-client-1", 50, 40, &["http://web/"]);
+    apart(secs(1)); // a good while before
+    for round in 0..KILLS {
+        let name = project.container("web", round % 3 + 1);
+        host.sh(&format!("kill -9 $(docker inspect -f '{{{{.State.Pid}}}}' {name})"));
+        eventually(secs(5), "it runs again", || match project.inspect(&name, "{{.State.Running}}").as_str() {
+            "true" => Ok(()),
+            other => Err(other.to_owned()),
+        });
+        apart(Duration::from_millis(400));
+    }
+    // A request takes about a millisecond: at 50 a second hardly one is in flight on the container at a kill. Kept
+    // connections: those that were on it, and each of the eight may be in use when it breaks.
+    for (what, report, most) in
+        [("new", new.finish(), KILLS), ("kept", kept.finish(), KILLS * 3), ("inside", inside.finish(), KILLS)]
+    {
+        assert!(report.requests > 1900, "{what}: {report:?}");
+        assert!(report.failed <= most, "{what}: more than what was in flight: {report:?}");
+        assert!(report.answered_by >= 3, "{what}: all replicas take part: {report:?}");
+    }
+}
+
+#[test]
+fn scaling_and_replacing_lose_no_request_on_new_connections() {
+    let host = Host::boot(&["busybox"]);
+    let project = project(&host, "drain");
+    project.up();
+    let url = format!("http://{}:8080/", host.address());
+    let probe = Probe::from_machine(50, 20, &[&url]);
+    for scale in ["web=1", "web=4", "web=2", "web=3"] {
+        project.orch(&["up", "-d", "--wait", "--scale", scale]).ok();
+    }
+    let report = probe.finish();
+    assert_eq!(report.failed, 0, "{report:?}");
+    assert!(report.requests > 900, "{report:?}");
+}
+
+#[test]
+fn a_service_without_a_ready_pod_refuses_within_seconds() {
+    let host = Host::boot(&["busybox"]);
+    let yaml = "\
+services:
+  web: {<<: *web, healthcheck: {test: [CMD, /orch, demo, probe, 'http://127.0.0.1:1/'], interval: 300ms, retries: 1000}}
+  client: *client
+";
+    let project = Project::new(&host, "none", yaml);
+    project.orch(&["up", "-d"]).ok();
+    let asked = project.within("none-client-1", "timeout 8 wget -q -O - http://web/");
+    assert_ne!(asked.code, 0);
+    assert!(asked.stderr.contains("refused") || asked.stderr.contains("reset"), "not a time-out: {asked:?}");
+}
