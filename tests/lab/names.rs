@@ -13,7 +13,11 @@ fn dig(project: &Project, container: &str, question: &str) -> BTreeSet<String> {
     let server = format!("@{resolver}");
     let words = ["dig", "+short", "+tries=1", "+time=3", &server];
     let argv: Vec<&str> = words.into_iter().chain(question.split(' ')).collect();
-    project.host.exec_beside(container, &argv).ok().lines().map(str::to_owned).collect()
+    let answer = eventually(secs(5), question, || {
+        let done = project.host.exec_beside(container, &argv);
+        if done.code == 0 { Ok(done.stdout) } else { Err(done) } // 9: no reply
+    });
+    answer.lines().map(str::to_owned).collect()
 }
 
 /// Returns the status (`NOERROR`, `NXDOMAIN`) of the answer to a question.
