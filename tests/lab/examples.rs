@@ -69,25 +69,3 @@ fn isolation_shows_nothing_of_a_network_not_shared() {
     }
     isolation.down();
 }
-
-#[test]
-fn docker_compose_takes_every_example() {
-    let host = Host::boot(&[]);
-    let compose = host.give("docker-compose", std::path::Path::new(&reference()));
-    for name in ["hello", "links", "guestbook", "isolation"] {
-        let project = Project::example(&host, name);
-        let theirs =
-            host.exec(&[&compose, "-f", &format!("/root/{name}/compose.yaml"), "config", "--format", "json"]).ok();
-        let ours = project.orch(&["config", "--format", "json"]).ok();
-        let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
-        assert_eq!(parse(&ours), parse(&theirs), "{name}: `config` differs");
-    }
-}
-
-/// Returns the path of the Docker Compose that orch is compared with.
-#[track_caller]
-fn reference() -> String {
-    std::env::var("ORCH_COMPOSE_REFERENCE").expect(
-        "ORCH_COMPOSE_REFERENCE names a Docker Compose 2.40: `scripts/setup test` unpacks one, `scripts/test` sets it",
-    )
-}
