@@ -42,7 +42,7 @@ pub fn run(cli: Cli) -> Exit {
     let result = match command {
         Command::Version(args) => commands::version::run(&mut ui, &args).map(|()| Exit::Success),
         Command::Demo(args) => Ok(crate::demo::main(args)),
-        Command::Agent(AgentArgs { verb: None, run }) => commands::agent::serve(run),
+        Command::Agent(AgentArgs { verb: None, run: Some(run) }) => commands::agent::serve(run),
         command => block_on(dispatch(&mut Context::new(global, &mut ui), command)),
     };
     result.unwrap_or_else(|error| {
@@ -66,13 +66,13 @@ async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, C
         Command::Up(args) => return up::run(context, &args).await,
         Command::Logs(args) => return logs::run(context, args).await,
         Command::Exec(args) => return exec::run(context, args).await,
-        Command::Agent(AgentArgs { verb: Some(verb), .. }) => return agent::run(context, verb).await,
+        Command::Agent(AgentArgs { verb: Some(verb), run: _ }) => return agent::run(context, verb).await,
         Command::Down(args) => down::run(context, &args).await?,
         Command::Plan(args) => plan::run(context, &args).await?,
         Command::Ps(args) => ps::run(context, &args).await?,
         Command::Config(args) => config::run(context, &args)?,
         Command::Ls(args) => ls::run(context, &args).await?,
-        Command::Version(_) | Command::Demo(_) | Command::Agent(AgentArgs { verb: None, .. }) => {
+        Command::Version(_) | Command::Demo(_) | Command::Agent(AgentArgs { verb: None, run: _ }) => {
             unreachable!("run before there is a runtime")
         }
     }

@@ -106,16 +106,16 @@ pub struct Global {
     pub all_resources: bool,
 
     /// How progress is shown
-    #[arg(long, value_enum, value_name = "KIND", default_value_t, env = "COMPOSE_PROGRESS")]
+    #[arg(long, value_enum, value_name = "KIND", default_value_t, env = "COMPOSE_PROGRESS", hide_env_values = true)]
     pub progress: ProgressKind,
 
     /// When control characters are used.
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t, env = "COMPOSE_ANSI")]
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t, env = "COMPOSE_ANSI", hide_env_values = true)]
     #[arg(help = "When colours and other control characters are used; NO_COLOR is honoured")]
     pub ansi: Ansi,
 
     /// Images pulled at the same time, -1 for no limit
-    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true, env = "COMPOSE_PARALLEL_LIMIT")]
+    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true, env = "COMPOSE_PARALLEL_LIMIT", hide_env_values = true)]
     pub parallel: i32,
 
     /// Say what would be done and change nothing
@@ -199,7 +199,7 @@ pub struct Selection {
     pub no_start: bool,
 
     /// Remove containers of services that the file does not have
-    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub remove_orphans: bool,
 
     /// Number of replicas of a service, instead of what the file says
@@ -392,5 +392,55 @@ mod tests {
         for help in [&["orch"][..], &["orch", "--help"], &["orch", "--version"]] {
             assert_eq!(Cli::parse_args(help).expect_err("help").print(), Exit::Success, "{help:?}");
         }
+    }
+
+    #[test]
+    fn the_agent_is_run_or_looked_after() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
+        for verb in ["logs", "status", "stop", "uninstall"] {
+            let command = parse(&format!("orch agent {verb}")).expect(verb);
+            assert!(matches!(command, Command::Agent(AgentArgs { verb: Some(_), run: None })), "{verb}");
+        }
+        let command = parse("orch agent --state /var/lib/orch --run /run/orch").expect("the agent's own call");
+        let Command::Agent(AgentArgs { verb: None, run: Some(run) }) = command else { panic!("{command:?}") };
+        assert_eq!(run.host.as_str(), "local");
+        assert!(parse("orch agent --state /x").is_err() && parse("orch agent").is_err());
+    }
+
+    #[test]
+    fn flags_that_orch_does_not_have_are_refused() {
+        for line in
+            ["up --build", "up -w", "up --menu", "up -V", "down --rmi all", "ps --filter x=y", "up -d --attach web"]
+        {
+            let arguments = format!("orch {line}");
+            assert!(Cli::try_parse_from(arguments.split(' ')).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn values_of_flags_are_checked() {
+        let scale = |text: &str| Cli::try_parse_from(["orch", "up", "--scale", text]).is_ok();
+        assert!(scale("web=3") && scale("web=0"));
+        assert!(!scale("web") && !scale("web=-1") && !scale("web=x") && !scale("we b=1"));
+        assert_eq!(
+            (parse_tail("all"), parse_tail("-1"), parse_tail("5")),
+            (Ok(Tail::All), Ok(Tail::All), Ok(Tail::Lines(5)))
+        );
+        assert!(parse_tail("five").is_err());
+    }
+
+    #[test]
+    fn help_is_as_reviewed() {
+        let mut text = String::new();
+        for words in
+            [&["orch"][..], &["orch", "up"], &["orch", "down"], &["orch", "ps"], &["orch", "logs"], &["orch", "exec"]]
+        {
+            let mut command = Cli::command().term_width(100);
+            command.build();
+            let command = words[1..].iter().try_fold(&mut command, |command, word| command.find_subcommand_mut(word));
+            text += &command.expect("a command").render_help().to_string();
+            text += "----\n";
+        }
+        insta::assert_snapshot!(text);
     }
 }

@@ -69,7 +69,7 @@ fn wanted(graph: &Graph, policy: Option<PullPolicy>) -> Vec<Wanted> {
     let mut images: BTreeMap<(String, Option<String>), Wanted> = BTreeMap::new();
     for (name, service) in &graph.services {
         let reference = service.container.image.clone();
-        if reference == DEMO_IMAGE {
+        if is_demo(&reference) {
             continue;
         }
         let platform = service.container.platform.clone();
@@ -98,7 +98,13 @@ fn rank(policy: PullPolicy) -> u8 {
 
 /// Returns whether a service of the graph runs orch's own demo image.
 pub(crate) fn needs_demo(graph: &Graph) -> bool {
-    graph.services.values().any(|service| service.container.image == DEMO_IMAGE)
+    graph.services.values().any(|service| is_demo(&service.container.image))
+}
+
+/// `orch/demo` in all the ways in which an engine takes it.
+fn is_demo(reference: &str) -> bool {
+    let reference = reference.strip_prefix("docker.io/").unwrap_or(reference);
+    reference == DEMO_IMAGE || DEMO_IMAGE.strip_suffix(":latest") == Some(reference)
 }
 
 async fn pull_all(ui: &mut Ui, engine: &dyn Engine, pulls: Vec<Wanted>, options: PullOptions) -> Vec<Missing> {

@@ -18,7 +18,7 @@ pub struct AgentArgs {
     pub verb: Option<AgentVerb>,
     /// Be the agent.
     #[command(flatten)]
-    pub run: AgentRun,
+    pub run: Option<AgentRun>,
 }
 
 /// What to do with the agent.
