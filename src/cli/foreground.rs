@@ -10,7 +10,7 @@ use crate::api::types::StopRequest;
 use crate::engine::{Engine, LogQuery};
 use crate::graph::Restart;
 use crate::ids::{PodId, ServiceName};
-use crate::observed::{ContainerState, ObservedContainer};
+use crate::observed::ContainerState;
 
 use super::attach::{Attachment, Happening};
 use super::error::CliError;
@@ -65,10 +65,7 @@ impl Foreground<'_> {
         loop {
             let happening = tokio::select! {
                 happening = self.attachment.next(ui) => happening?,
-                () = self.interrupts.next() => {
-                    self.stop(ui).await?;
-                    return Err(CliError::Cancelled);
-                }
+                () = self.interrupts.next() => return self.cancel(ui).await,
             };
             match happening {
                 Happening::Exited { pod, code } if until.is_met(&pod, code) => {
@@ -98,13 +95,18 @@ impl Foreground<'_> {
             let service = container.service.as_ref();
             let restart = service.and_then(|name| self.project.graph.services.get(name)).map(|service| service.restart);
             let awaited = service.is_some_and(|name| self.project.graph.is_awaited_job(name));
-            is_finished(container, restart.unwrap_or(Restart::No), awaited)
+            is_finished(container.state, restart.unwrap_or(Restart::No), awaited)
         }))
     }
 
-    /// Stops the project's containers and shows it, beside what they still write. Once more Ctrl-C kills them.
-    pub(crate) async fn stop(&mut self, ui: &mut Ui) -> Result<(), CliError> {
+    /// Answers Ctrl-C: stops the containers; the result is always an error, [`CliError::Cancelled`] if all went well.
+    pub(crate) async fn cancel(&mut self, ui: &mut Ui) -> Result<Exit, CliError> {
         ui.say("Gracefully Stopping... press Ctrl+C again to force");
+        self.stop(ui).await.and(Err(CliError::Cancelled))
+    }
+
+    /// Stops the project's containers and shows it, beside what they still write. Ctrl-C on top kills them.
+    async fn stop(&mut self, ui: &mut Ui) -> Result<(), CliError> {
         let mut stream = self.ask_to_stop(self.timeout).await?;
         let mut listening = true;
         loop {
@@ -129,14 +131,59 @@ impl Foreground<'_> {
 }
 
 /// Returns whether a container has ended and the agent leaves it so: see [`Restart`].
-fn is_finished(container: &ObservedContainer, restart: Restart, awaited: bool) -> bool {
-    let ContainerState::Exited { code, .. } = container.state else {
-        return matches!(container.state, ContainerState::Dead | ContainerState::Removing);
+fn is_finished(state: ContainerState, restart: Restart, awaited: bool) -> bool {
+    let ContainerState::Exited { code, .. } = state else {
+        return matches!(state, ContainerState::Dead | ContainerState::Removing);
     };
     match restart {
         Restart::No => true,
         Restart::Always | Restart::UnlessStopped => false,
         Restart::OnFailure { .. } => code == 0,
         Restart::Unset => code == 0 || awaited,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(code: i32) -> ContainerState {
+        ContainerState::Exited { code, by_itself: true }
+    }
+
+    #[test]
+    fn what_the_agent_starts_again_is_not_finished() {
+        let on_failure = Restart::OnFailure { max_attempts: None };
+        for (state, restart, awaited, finished) in [
+            (ended(0), Restart::Unset, false, true),
+            (ended(1), Restart::Unset, false, false),
+            (ended(1), Restart::Unset, true, true),
+            (ended(1), Restart::No, false, true),
+            (ended(0), Restart::Always, false, false),
+            (ended(0), Restart::UnlessStopped, false, false),
+            (ended(0), on_failure, false, true),
+            (ended(1), on_failure, false, false),
+            (ContainerState::Created, Restart::No, false, false),
+            (ContainerState::Running { health: crate::observed::Health::None }, Restart::No, false, false),
+            (ContainerState::Removing, Restart::Always, false, true),
+        ] {
+            assert_eq!(is_finished(state, restart, awaited), finished, "{state:?} {restart:?} {awaited}");
+        }
+    }
+
+    #[test]
+    fn one_container_may_end_it_all() {
+        let pod = |service: &str| PodId::new(ServiceName::new(service).expect("valid"), 1);
+        let service = Until::ServiceEnds(ServiceName::new("test").expect("valid"));
+        for (until, name, code, met) in [
+            (&Until::AllEnd, "web", 1, false),
+            (&Until::OneEnds, "web", 0, true),
+            (&Until::OneFails, "web", 0, false),
+            (&Until::OneFails, "web", 2, true),
+            (&service, "web", 1, false),
+            (&service, "test", 0, true),
+        ] {
+            assert_eq!(until.is_met(&pod(name), code), met, "{until:?} {name} {code}");
+        }
     }
 }

@@ -117,7 +117,7 @@ fn json(event: &Event) -> String {
 pub(crate) struct Ended {
     /// The revision reached.
     pub revision: u64,
-    /// Whether anything was there to do or to show.
+    /// Whether there was anything to do, or to say instead.
     pub moved: bool,
 }
 
@@ -144,7 +144,10 @@ pub(crate) async fn follow(ui: &mut Ui, title: &'static str, mut stream: Progres
                 moved = true;
                 live.event(event);
             }
-            Step::Say(text) => live.say(&text),
+            Step::Say(text) => {
+                moved = true;
+                live.say(&text);
+            }
             Step::Done(revision) => return Ok(Ended { revision, moved }),
             Step::Nothing => {}
         }

@@ -121,7 +121,7 @@ async fn attached(
     let mut foreground =
         Foreground { client, project, engine, attachment, choice, interrupts, timeout: args.selection.timeout };
     match foreground.interrupts.unless(follow(context.ui, "Running", stream)).await {
-        Err(CliError::Cancelled) => return foreground.stop(context.ui).await.and(Err(CliError::Cancelled)),
+        Err(CliError::Cancelled) => return foreground.cancel(context.ui).await,
         ended => ended?,
     };
     foreground.run(context.ui, begun, &until(args)).await
