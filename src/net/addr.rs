@@ -29,7 +29,7 @@ mod slices;
 #[cfg(test)]
 mod tests;
 
-pub use error::{AddressError, PortOwner};
+pub use error::{AddressError, PortOwner, explain};
 pub use slices::container_slice;
 
 /// Where subnets come from that the file does not name.

@@ -22,6 +22,8 @@
 //! get nothing forwarded: a resolver would be a way out.
 //!
 //! An external network that several projects use makes their services known to each other there, as with Docker Compose.
+//! It is taken for one network whatever host it is on: where hosts have separate external networks of one name, build the
+//! table from the own host's observed state for these.
 //!
 //! The asker is identified by its address. Inside a project's subnet but not known (just started, or attached by hand):
 //! the names of that one network, without links. Everyone else is refused: the agent is no open resolver.
@@ -336,7 +338,8 @@ fn reverse_address(name: &str) -> Option<Ipv4Addr> {
     labels.next().is_none().then(|| Ipv4Addr::from(octets))
 }
 
-/// Reads the entries of `dns:`; a port may be given (`192.0.2.1:5353`). What is no address is left out.
+/// Reads the entries of `dns:`; a port may be given (`192.0.2.1:5353`). What is no address is left out. They are asked
+/// from the host's network, so a loopback address means the host's, not the container's.
 fn parse_upstreams(texts: &[String]) -> Arc<[SocketAddr]> {
     let parse = |text: &String| match text.parse::<IpAddr>() {
         Ok(address) => Some(SocketAddr::new(address, 53)),

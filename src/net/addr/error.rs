@@ -130,6 +130,12 @@ impl AddressError {
     }
 }
 
+/// Writes errors for the reader: each with what to do about it on a line of its own.
+pub fn explain(errors: &[AddressError]) -> String {
+    let one = |error: &AddressError| format!("{error}\n  = help: {}", error.help());
+    errors.iter().map(one).collect::<Vec<_>>().join("\n")
+}
+
 /// Writes a port as messages name it: `port 80/tcp on 127.0.0.1`.
 fn place(host_ip: Option<IpAddr>, port: u16, protocol: Protocol) -> String {
     match host_ip {

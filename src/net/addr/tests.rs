@@ -305,6 +305,16 @@ fn port_clashes_name_both_sides() {
 }
 
 #[test]
+fn errors_are_explained_with_what_to_do() {
+    let case = Case { networks: "n", services: "a n +publish=127.0.0.1@443:80", busy: &[443], ..Case::default() };
+    assert_eq!(
+        explain(&case.run().expect_err("it is in use")),
+        "service `a` cannot publish port 443/tcp on 127.0.0.1: it is in use on the host\n  \
+         = help: stop what listens there (`ss -ltnup` shows it), or publish another port"
+    );
+}
+
+#[test]
 fn different_host_addresses_and_protocols_do_not_clash() {
     let services = "a n +publish=127.0.0.1@80:80\nb n +publish=127.0.0.2@80:80\nc n +publish=80:80/udp\nd +mode=host +publish=80:80";
     assert_eq!(Case { networks: "n", services, ..Case::default() }.good().ports.len(), 3);
