@@ -27,6 +27,9 @@ pub struct ManualClock(std::sync::atomic::AtomicU64);
 #[cfg(any(test, feature = "testing"))]
 impl ManualClock {
     /// Moves the clock forward.
+    ///
+    /// # Panics
+    /// When moved by more than 500 years.
     pub fn advance(&self, by: Duration) {
         let nanos = u64::try_from(by.as_nanos()).expect("tests move by less than 500 years");
         self.0.fetch_add(nanos, std::sync::atomic::Ordering::SeqCst);

@@ -210,7 +210,8 @@ impl Resolv {
         let words =
             |list: &[String]| list.iter().flat_map(|text| text.split_whitespace()).collect::<Vec<_>>().join(" ");
         let search = if search.is_empty() { String::new() } else { format!("search {}\n", words(search)) };
-        let options = format!("ndots:0 {}", words(options));
+        // A question that was on its way when the agent ended is asked again after a second, not after the usual five.
+        let options = format!("ndots:0 timeout:1 attempts:5 {}", words(options));
         format!(
             "# Written by orch, whose agent answers at this network's gateway.\n{search}nameserver {gateway}\noptions {}\n",
             options.trim_end()

@@ -1,6 +1,6 @@
 //! Readies a host: orch's image into its engine, its agent up and answering. Start at [`ensure_agent`].
 //!
-//! What is to be done next is decided by [`decide`] from what is there; the loop around it does that one thing and looks
+//! What is to be done next is decided by [`decide`](mod@decide) from what is there; the loop around it does that one thing and looks
 //! again. So two command lines at the same time, one that was killed half way, or an agent that somebody stopped by
 //! hand are all the same case. This module must never touch a container that is not an agent's.
 

@@ -64,7 +64,7 @@ async fn resolv_conf_names_the_gateway_and_the_users_words() {
     insta::assert_snapshot!(std::fs::read_to_string(&path).expect("readable"), @r"
     # Written by orch, whose agent answers at this network's gateway.
     nameserver 10.192.0.1
-    options ndots:0
+    options ndots:0 timeout:1 attempts:5
     ");
     let made = path.metadata().expect("there");
     assert_eq!(made.mode() & 0o7777, 0o644);
@@ -80,7 +80,7 @@ async fn resolv_conf_names_the_gateway_and_the_users_words() {
     # Written by orch, whose agent answers at this network's gateway.
     search a.example b.example nameserver 6.6.6.6
     nameserver 10.192.0.1
-    options ndots:0 timeout:2 ndots:3
+    options ndots:0 timeout:1 attempts:5 timeout:2 ndots:3
     ");
 }
 

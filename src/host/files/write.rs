@@ -131,7 +131,13 @@ pub(super) fn remove_tree(path: &Path) -> Result<()> {
     };
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy && is_empty(path) => Ok(()),
+        // A container's root may be read-only, which is then the answer for what is mounted on it.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::ReadOnlyFilesystem)
+                && is_empty(path) =>
+        {
+            Ok(())
+        }
         other => other.map_err(|source| FilesError::Io { action: "remove", path: path.to_owned(), source }),
     }
 }
