@@ -59,7 +59,8 @@ fn ps_ls_logs_and_exec_tell_of_the_containers() {
     assert!(host.orch(&["ls"]).ok().contains("tell"));
 
     eventually(secs(5), "both streams in the logs", || {
-        let logs = project.orch(&["logs", "talker"]).ok();
+        let done = project.orch(&["logs", "talker"]);
+        let logs = format!("{}{}", done.stdout, done.stderr);
         if logs.contains("one") && logs.contains("two") { Ok(()) } else { Err(logs) }
     });
     let done = project.orch(&["exec", "-T", "talker", "sh", "-c", "echo out; echo err >&2; exit 7"]);

@@ -45,6 +45,7 @@ services:
   many: {<<: *web, deploy: {replicas: 3}, expose: ['80']}
   direct: {<<: *web, deploy: {replicas: 2, endpoint_mode: dnsrr}}
   client: {<<: *client, links: ['many:lots']}
+  other: *client
 ";
     let project = Project::new(&host, "names", yaml);
     project.up();
@@ -58,7 +59,7 @@ services:
         assert_eq!(ask(same), vip, "{same}");
     }
     assert_eq!(ask("lots"), ask("many"), "a link's alias");
-    assert_eq!(dig(&project, "web", "lots"), BTreeSet::new(), "the alias is the linking service's own");
+    assert_eq!(dig(&project, "names-other-1", "lots"), BTreeSet::new(), "the alias is the linking service's own");
     assert_eq!(ask("tasks.many"), addresses(&project, "many"));
     assert_eq!(ask("direct"), addresses(&project, "direct"), "endpoint_mode: dnsrr");
     for number in 1..=3 {

@@ -103,7 +103,7 @@ networks: {in: {internal: true}, out: {}}
             assert_eq!(project.fetch(client, &format!("http://server:{port}/")).trim(), "yes", "{client} {port}");
         }
     }
-    let refused = project.within("any-client-1", "time -f %e timeout 8 nc server 4444 </dev/null");
+    let refused = project.within("any-client-1", "timeout 8 wget -q -O - http://server:4444/");
     assert_ne!(refused.code, 0, "a port that nobody listens on is refused");
 }
 
