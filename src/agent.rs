@@ -15,6 +15,9 @@ pub mod shared;
 pub mod spec;
 pub mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;

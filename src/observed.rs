@@ -206,6 +206,9 @@ pub struct PodMemory {
     pub started_generation: u64,
     /// Starts in a row that ended in a crash or in bad health.
     pub failures: u32,
+    /// Engine id of a container that was found unhealthy: it is replaced also when it was stopped for that meanwhile,
+    /// never started again as it is.
+    pub condemned: Option<String>,
     /// Set while it must not be started or replaced: the reason for the reader (`crashed 3 times, next start in 4 s`).
     pub held: Option<String>,
 }

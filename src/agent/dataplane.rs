@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::graph::Protocol;
-use crate::host::network::{BridgeSpec, HostNetwork, HostNetworkError, HostNetworkSpec, OpenPort};
+use crate::host::network::{BridgeSpec, HostNetwork, HostNetworkError, HostNetworkSpec, ListenerPorts, OpenPort};
 use crate::ids::ProjectName;
 use crate::lb::table::{Draining, LbTable, NetworkId, PublishedKey};
 use crate::lb::{Balancer, BindError};
@@ -51,6 +51,8 @@ struct Listening {
     networks: BTreeMap<NetworkId, NetworkListener>,
     /// What rules and addresses were last set to.
     applied: Option<HostNetworkSpec>,
+    /// Ports that rules of an earlier agent name, by bridge: taking the same ones again leaves no gap. Read once.
+    earlier: Option<BTreeMap<String, ListenerPorts>>,
 }
 
 struct NetworkListener {
@@ -118,8 +120,9 @@ impl Dataplane {
     /// Makes the tables of names and endpoints anew and swaps them in. Never waits.
     pub fn refresh_tables(&self, shared: &Shared) {
         let records = shared.desired();
-        let observed = shared.informer.everything();
-        let views = views(&records, &observed);
+        // Each project is shown its own containers only: services of different projects have the same names.
+        let own: Vec<Observed> = records.iter().map(|record| own_part(shared, record)).collect();
+        let views = views(&records, &own);
         let version = self.version.fetch_add(1, Ordering::Relaxed);
         self.names.store(Arc::new(NameTable::build(version, &views)));
         let draining: Draining = self.lock_draining().values().flatten().cloned().collect();
@@ -133,6 +136,9 @@ impl Dataplane {
     /// What the host refused; also kept for [`Dataplane::problems`].
     pub async fn ensure_host(&self, shared: &Shared) -> Result<(), HostNetworkError> {
         let mut listening = self.listening.lock().await;
+        if listening.earlier.is_none() {
+            listening.earlier = Some(self.host_network.ports().await.unwrap_or_default());
+        }
         let (spec, mut problems) = self.listen(shared, &mut listening);
         let result = self.host_network.ensure(&spec).await;
         match &result {
@@ -193,9 +199,14 @@ impl Dataplane {
         }
     }
 
-    /// Returns what is wrong with listeners, rules or addresses now.
-    pub fn problems(&self) -> Vec<String> {
-        self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Returns what is wrong with listeners, rules or addresses now, and what else on the host is in their way.
+    pub async fn problems(&self) -> Vec<String> {
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match self.host_network.problems().await {
+            Ok(foreign) => problems.extend(foreign),
+            Err(error) => problems.push(error.to_string()),
+        }
+        problems
     }
 
     /// Returns why a published port is not listened on, by port.
@@ -264,8 +275,10 @@ impl Dataplane {
         if let Some(listener) = listening.networks.get(&network.id) {
             return Ok((listener.lb_port, listener.dns.address().port()));
         }
-        let dns = self.dns.listen(network.gateway, None)?;
-        let lb_port = self.balancer.add_vip_listener(network.id.clone(), network.gateway, None)?;
+        let earlier = listening.earlier.as_ref().and_then(|ports| ports.get(&network.bridge));
+        let dns = self.dns.listen(network.gateway, earlier.map(|ports| ports.dns))?;
+        let lb_port =
+            self.balancer.add_vip_listener(network.id.clone(), network.gateway, earlier.map(|ports| ports.lb))?;
         let ports = (lb_port, dns.address().port());
         listening.networks.insert(network.id.clone(), NetworkListener { gateway: network.gateway, lb_port, dns });
         Ok(ports)
@@ -288,9 +301,16 @@ fn host_resolvers() -> Upstreams {
     Upstreams::from_resolv_conf(&text)
 }
 
-fn views<'a>(records: &'a [Arc<Record>], observed: &'a Observed) -> Vec<ProjectView<'a>> {
-    let desired = records.iter().filter_map(|record| record.desired.as_ref());
-    desired.map(|desired| ProjectView { desired, observed }).collect()
+fn own_part(shared: &Shared, record: &Record) -> Observed {
+    record
+        .desired
+        .as_ref()
+        .map_or_else(Observed::default, |desired| shared.informer.observed(Some(&desired.graph.project)))
+}
+
+fn views<'a>(records: &'a [Arc<Record>], own: &'a [Observed]) -> Vec<ProjectView<'a>> {
+    let pairs = records.iter().zip(own);
+    pairs.filter_map(|(record, observed)| Some(ProjectView { desired: record.desired.as_ref()?, observed })).collect()
 }
 
 /// The projects' networks that exist on this host as orch made them.

@@ -192,6 +192,7 @@ async fn create(
     };
     let spec = spec::container(desired, pod, name, &parts).ok_or_else(|| format!("pod `{pod}` is not desired"))?;
     let id = shared.engine.create_container(&spec).await.map_err(text)?;
+    shared.informer.set_image(reference, &image);
     shared.informer.refresh(&id).await.map_err(text)
 }
 

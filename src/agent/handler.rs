@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use ipnet::Ipv4Net;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -13,6 +14,7 @@ use crate::api::types::{
 };
 use crate::controller::{self, Request};
 use crate::ids::{PodId, ProjectName};
+use crate::net::addr::AddressError;
 use crate::place::HostFacts;
 use crate::plan::{Desired, Observed, Plan};
 use crate::store::{Compare, Outcome, Write};
@@ -22,7 +24,7 @@ mod status;
 
 use super::admission;
 use super::memory::Failures;
-use super::reconcile::plan_for;
+use super::reconcile::{plan_for, recall};
 use super::shared::{Aim, Following, Record, Shared, project_key};
 use follow::Follow;
 use status::{addresses, pods, published, state_word, summary_of, unmoved};
@@ -67,8 +69,9 @@ impl AgentHandler {
             entry.map(|entry| serde_json::from_slice(&entry.value)).transpose().map_err(internal)?;
         let previous = record.as_ref().and_then(|record| record.desired.as_ref());
         check_revision(&request, previous)?;
-        let images = request.graph.services.values().map(|service| service.container.image.as_str());
-        shared.informer.look_up_images(images).await.map_err(host_error)?;
+        let images = || request.graph.services.values().map(|service| service.container.image.as_str());
+        shared.informer.forget_images(images());
+        shared.informer.look_up_images(images()).await.map_err(host_error)?;
         let observed = shared.informer.observed(Some(project));
         let inputs = admission::inputs(shared, project).await.map_err(host_error)?;
         let hosts = BTreeMap::from([(shared.host().clone(), facts(shared, project))]);
@@ -85,7 +88,7 @@ impl AgentHandler {
             },
             &mut admission::port_free,
         )
-        .map_err(|errors| error(ErrorKind::User, lines(&errors)))?;
+        .map_err(|errors| error(ErrorKind::User, explain(&errors, &observed)))?;
         let same = record.as_ref().is_some_and(|record| record.aim == Aim::Up)
             && previous.is_some_and(|previous| controller::same_but_for_counters(previous, &desired));
         let record = Record { aim: Aim::Up, desired: Some(desired) };
@@ -151,11 +154,13 @@ impl Handler for AgentHandler {
             engine: self.shared.engine_info.version.clone(),
             uptime_secs: self.started.elapsed().as_secs(),
             memory: super::process::resident_bytes(),
-            problems: self.shared.dataplane.problems(),
+            problems: self.shared.dataplane.problems().await,
         })
     }
 
     async fn projects(&self) -> Result<Vec<ProjectSummary>, ApiError> {
+        // Others' containers come and go too: a list is worth a fresh look.
+        self.shared.informer.resync().await.map_err(host_error)?;
         let observed = self.shared.informer.observed(None);
         let mut summaries: BTreeMap<ProjectName, ProjectSummary> = BTreeMap::new();
         for handle in self.shared.projects() {
@@ -221,9 +226,10 @@ impl Handler for AgentHandler {
         };
         drop(guard);
         let follow = Follow::new(shared.clone(), following, wait);
+        let notes: Vec<Progress> = plan.notes.iter().cloned().map(|message| Progress::Note { message }).collect();
         let accepted = Progress::Accepted { revision, plan };
         shared.spawn(async move {
-            for event in std::iter::once(accepted).chain(running) {
+            for event in std::iter::once(accepted).chain(notes).chain(running) {
                 if sender.send(event).await.is_err() {
                     return;
                 }
@@ -285,8 +291,18 @@ fn chain(cause: &dyn std::error::Error) -> String {
     text
 }
 
-fn lines(errors: &[impl std::fmt::Display]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+/// The errors a line each, with the name of a network that is in the way and what to do.
+fn explain(errors: &[AddressError], observed: &Observed) -> String {
+    let networks = observed.hosts.values().flat_map(|host| host.networks.values());
+    let owners: BTreeMap<Ipv4Net, &str> =
+        networks.filter_map(|network| Some((network.subnet?, network.name.as_str()))).collect();
+    let line = |error: &AddressError| match error {
+        AddressError::SubnetTaken { taken, .. } if owners.contains_key(taken) => {
+            format!("{error} (network `{}`): {}", owners[taken], error.help())
+        }
+        _ => format!("{error}: {}", error.help()),
+    };
+    errors.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// This host as the placer sees it for one project.
@@ -307,13 +323,5 @@ fn facts(shared: &Shared, project: &ProjectName) -> HostFacts {
 /// What a first look remembers: no crashes, and finished jobs of earlier generations.
 fn memory_for(shared: &Shared, record: &Record, observed: &Observed) -> BTreeMap<PodId, crate::plan::PodMemory> {
     let Some(desired) = &record.desired else { return BTreeMap::new() };
-    let mut ended_in = BTreeMap::new();
-    for container in observed.hosts.values().flat_map(|host| host.containers.values()) {
-        if let (Some(pod), Some(generation)) = (container.pod(), shared.informer.generation_of_exit(container)) {
-            ended_in.insert(pod, generation);
-        }
-    }
-    let pods: Vec<PodId> = desired.pods().cloned().collect();
-    let known = |pod: &PodId| ended_in.get(pod).copied().unwrap_or(desired.generation);
-    Failures::default().view(&pods, shared.clock.now(), known)
+    recall(&shared.informer, desired, observed, &Failures::default(), shared.clock.now())
 }

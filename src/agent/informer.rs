@@ -25,8 +25,8 @@ const RESYNC: Duration = Duration::from_secs(30);
 /// Pause before events are asked for again after their stream ended.
 const RECONNECT: Duration = Duration::from_millis(250);
 
-/// How long an end is taken for one by itself although no event said so yet: events may lag behind answers.
-/// After an agent's absence or an engine's restart this is what a container waits before it is brought back.
+/// How long an end waits for the event that explains it: events may lag behind answers. After an agent's absence or an
+/// engine's restart none comes, and this is what a container waits before it is brought back.
 const SETTLE: Duration = Duration::from_millis(700);
 
 /// Prefix of the store's keys that say which container ended by itself.
@@ -56,10 +56,21 @@ struct World {
     exits: BTreeMap<String, Exit>,
     /// Generation of each project's desired state.
     generations: BTreeMap<ProjectName, u64>,
-    /// Ends that no event explained yet, with the time at which they were first seen.
-    unexplained: BTreeMap<String, (String, Instant)>,
-    /// Image references looked up, until an image event.
+    /// Ends that no event explained yet; they show as [`ContainerState::Restarting`], which nobody acts on.
+    unexplained: BTreeMap<String, Unexplained>,
+    /// What image references meant when somebody last asked for an `up`: a tag that is moved by hand must not roll out by
+    /// itself.
     images: BTreeMap<String, Option<String>>,
+}
+
+/// An end that no event explained yet.
+#[derive(Debug)]
+struct Unexplained {
+    /// Start time of the run that ended.
+    started_at: String,
+    code: i32,
+    /// When it was first seen.
+    seen: Instant,
 }
 
 /// Keeps the picture of one engine.
@@ -121,6 +132,19 @@ impl Informer {
         Observed { hosts: BTreeMap::from([(self.host.clone(), host)]) }
     }
 
+    /// Forgets what these image references meant: the next look-up asks the engine.
+    pub fn forget_images<'a>(&self, references: impl Iterator<Item = &'a str>) {
+        let mut world = self.lock();
+        for reference in references {
+            world.images.remove(reference);
+        }
+    }
+
+    /// Takes note of what an image reference means now that a container was made from it.
+    pub fn set_image(&self, reference: &str, id: &str) {
+        self.lock().images.insert(reference.to_owned(), Some(id.to_owned()));
+    }
+
     /// Looks up the image references that are not known yet, so that the next [`Informer::observed`] has them.
     ///
     /// # Errors
@@ -167,7 +191,6 @@ impl Informer {
         }
         world.host.networks = listed.networks;
         world.host.volumes = listed.volumes;
-        world.images.clear();
         drop(world);
         self.wake();
         Ok(())
@@ -296,10 +319,6 @@ impl Informer {
             "container" => self.handle_container(event).await,
             "network" if matches!(event.action.as_str(), "create" | "destroy" | "remove") => self.try_resync().await,
             "volume" if matches!(event.action.as_str(), "create" | "destroy") => self.try_resync().await,
-            "image" => {
-                self.lock().images.clear();
-                self.wake();
-            }
             _ => {}
         }
     }
@@ -372,18 +391,15 @@ impl Informer {
         let mut world = self.lock();
         let World { host, unexplained, .. } = &mut *world;
         let mut decided = false;
-        unexplained.retain(|id, (started_at, seen)| {
-            let waits = *seen + SETTLE > now;
-            if !waits
-                && let Some(container) = host.containers.get_mut(id)
-                && let ContainerState::Exited { by_itself, .. } = &mut container.state
-            {
-                *by_itself = *by_itself && container.started_at != *started_at;
+        unexplained.retain(|id, end| {
+            let waits = end.seen + SETTLE > now;
+            if !waits && let Some(container) = host.containers.get_mut(id) {
+                container.state = ContainerState::Exited { code: end.code, by_itself: false };
                 decided = true;
             }
             waits
         });
-        let next = unexplained.values().map(|(_, seen)| *seen + SETTLE).min();
+        let next = unexplained.values().map(|end| end.seen + SETTLE).min();
         drop(world);
         if decided {
             self.wake();
@@ -419,8 +435,7 @@ fn apply(world: &mut World, ticket: u64, id: String, mut container: ObservedCont
     }
     *newest = ticket;
     if let ContainerState::Exited { code, .. } = container.state {
-        container.state =
-            ContainerState::Exited { code, by_itself: ended_by_itself(world, &id, &container.started_at) };
+        container.state = explain(world, &id, &container.started_at, code);
     } else {
         world.unexplained.remove(&id);
     }
@@ -429,32 +444,21 @@ fn apply(world: &mut World, ticket: u64, id: String, mut container: ObservedCont
     }
 }
 
-/// Returns whether the run ended by itself: as recorded, or for a moment because nothing says otherwise yet.
-fn ended_by_itself(world: &mut World, id: &str, started_at: &str) -> bool {
-    if world.exits.get(id).is_some_and(|exit| exit.started_at == started_at) {
+/// Returns what an end is: explained by a record, by somebody's request, by what was decided before, or not yet.
+fn explain(world: &mut World, id: &str, started_at: &str, code: i32) -> ContainerState {
+    let recorded = world.exits.get(id).is_some_and(|exit| exit.started_at == started_at);
+    let known = world.host.containers.get(id).filter(|known| known.started_at == started_at);
+    let decided = known.is_some_and(|known| known.state.is_end_by_hand());
+    if recorded || decided || world.asked_to_end.contains(id) {
         world.unexplained.remove(id);
-        return true;
+        return ContainerState::Exited { code, by_itself: recorded };
     }
-    if world.asked_to_end.contains(id) {
-        world.unexplained.remove(id);
-        return false;
-    }
+    let end = Unexplained { started_at: started_at.to_owned(), code, seen: Instant::now() };
     match world.unexplained.get(id) {
-        Some((run, seen)) if run == started_at => seen.elapsed() < SETTLE,
-        // Decided before, and nothing has changed since.
-        _ if world
-            .host
-            .containers
-            .get(id)
-            .is_some_and(|known| known.started_at == started_at && known.state.is_end_by_hand()) =>
-        {
-            false
-        }
-        _ => {
-            world.unexplained.insert(id.to_owned(), (started_at.to_owned(), Instant::now()));
-            true
-        }
+        Some(earlier) if earlier.started_at == started_at => {}
+        _ => drop(world.unexplained.insert(id.to_owned(), end)),
     }
+    ContainerState::Restarting
 }
 
 fn forget(world: &mut World, id: &str) {

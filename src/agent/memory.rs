@@ -15,8 +15,8 @@ use crate::plan::{ContainerState, Health, ObservedContainer, PodMemory};
 /// Kubernetes waits up to five minutes; small teams watch, and a minute keeps a mended dependency's outage short.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
-/// Good running that makes earlier failures forgotten.
-const FORGIVEN_AFTER: Duration = Duration::from_mins(1);
+/// Good running that makes earlier failures forgotten. Docker's own restart policy forgives after as long.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
 
 /// Failures of all pods of one project.
 #[derive(Debug, Default)]
@@ -32,15 +32,18 @@ struct Record {
     not_before: Duration,
     /// When its present run was first seen in order.
     good_since: Option<Duration>,
+    /// Its container that was found unhealthy.
+    condemned: Option<String>,
     /// Generation in which it was last started by this agent.
     started_generation: Option<u64>,
 }
 
-/// Pause before the start that follows failure number `count` (from 1): none, 1 s, 2 s, 4 s … 60 s.
+/// Pause before the start that follows failure number `count` (from 1): none, 0.1 s, 0.2 s, 0.4 s … 60 s, as Docker's
+/// own restart policy pauses.
 fn pause(count: u32) -> Duration {
     match count {
         0 | 1 => Duration::ZERO,
-        n => Duration::from_secs(1u64.checked_shl(n - 2).unwrap_or(u64::MAX)).min(LONGEST_PAUSE),
+        n => Duration::from_millis(100).saturating_mul(1u32.checked_shl(n - 2).unwrap_or(u32::MAX)).min(LONGEST_PAUSE),
     }
 }
 
@@ -53,7 +56,10 @@ impl Failures {
         let record = self.0.entry(pod.clone()).or_default();
         let failed = match container.state {
             ContainerState::Exited { code, by_itself } => by_itself && is_crash(graph, pod, code),
-            ContainerState::Running { health: Health::Unhealthy } => true,
+            ContainerState::Running { health: Health::Unhealthy } => {
+                record.condemned = Some(container.id.clone());
+                true
+            }
             ContainerState::Running { health: Health::None | Health::Healthy } => {
                 record.good_since.get_or_insert(now);
                 return;
@@ -101,7 +107,10 @@ impl Failures {
                     format!("failed {} times in a row, next start in {left} s", record.count)
                 });
                 let started_generation = record.started_generation.unwrap_or_else(|| known_generation(pod));
-                (pod.clone(), PodMemory { started_generation, failures: record.count, held })
+                (
+                    pod.clone(),
+                    PodMemory { started_generation, failures: record.count, condemned: record.condemned.clone(), held },
+                )
             })
             .collect()
     }
@@ -153,7 +162,7 @@ mod tests {
         failures.observe(&graph, &pod, &ended("run 2", 1, true), at(1));
         failures.observe(&graph, &pod, &ended("run 2", 1, true), at(1));
         assert_eq!(held(&failures, &pod, at(1)).as_deref(), Some("failed 2 times in a row, next start in 1 s"));
-        assert_eq!(failures.next_start(at(1)), Some(at(2)));
+        assert_eq!(failures.next_start(at(1)), Some(Duration::from_millis(1100)));
         assert_eq!(held(&failures, &pod, at(2)), None);
     }
 
@@ -168,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_of_good_running_is_forgiveness() {
+    fn ten_seconds_of_good_running_are_forgiveness() {
         let (graph, pod) = (testing::graph("shop", &["web"]), PodId::new(ServiceName::new("web").expect("valid"), 1));
         let mut failures = Failures::default();
         for run in 0..4 {
@@ -176,14 +185,15 @@ mod tests {
         }
         assert!(held(&failures, &pod, at(0)).is_some());
         failures.observe(&graph, &pod, &testing::container("shop", "web", 1), at(10));
-        failures.observe(&graph, &pod, &ended("run 9", 1, true), at(70));
-        assert_eq!(held(&failures, &pod, at(70)), None);
+        failures.observe(&graph, &pod, &ended("run 9", 1, true), at(20));
+        assert_eq!(held(&failures, &pod, at(20)), None);
     }
 
     #[test]
     fn pauses_double_up_to_a_minute() {
-        let seconds: Vec<u64> = (0..10).map(|count| pause(count).as_secs()).collect();
-        assert_eq!(seconds, [0, 0, 1, 2, 4, 8, 16, 32, 60, 60]);
+        let millis: Vec<u128> = (0..14).map(|count| pause(count).as_millis()).collect();
+        let doubled = [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000];
+        assert_eq!(millis, [&[0, 0], doubled.as_slice()].concat());
         assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
     }
 }

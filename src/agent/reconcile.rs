@@ -19,6 +19,7 @@ use crate::ids::{PodId, ProjectName, ServiceName};
 use crate::plan::{Desired, Gate, Intent, Observed, Plan, PodMemory, Step, StepId, plan};
 
 use super::execute::{self, Outcome};
+use super::informer::Informer;
 use super::memory::Failures;
 use super::shared::{Aim, ProjectHandle, ProjectState, Record, Shared};
 
@@ -154,17 +155,12 @@ impl Loop {
     /// Takes note of crashes and returns what planning needs to know.
     fn remember(&mut self, record: &Record, observed: &Observed, now: Duration) -> BTreeMap<PodId, PodMemory> {
         let Some(desired) = record.desired.as_ref() else { return BTreeMap::new() };
-        let mut ended_in = BTreeMap::new();
         for container in observed.hosts.values().flat_map(|host| host.containers.values()) {
             if let Some(pod) = container.pod() {
                 self.failures.observe(&desired.graph, &pod, container, now);
-                if let Some(generation) = self.shared.informer.generation_of_exit(container) {
-                    ended_in.insert(pod, generation);
-                }
             }
         }
-        let pods: Vec<PodId> = desired.pods().cloned().collect();
-        self.failures.view(&pods, now, |pod| ended_in.get(pod).copied().unwrap_or(desired.generation))
+        recall(&self.shared.informer, desired, observed, &self.failures, now)
     }
 
     /// Drains leave no trace on the engine: those done count as done while the plan still has them.
@@ -329,6 +325,28 @@ impl Loop {
         self.handle.state.send_modify(|state| state.gone = true);
         true
     }
+}
+
+/// Returns what planning needs to know of the desired pods beyond what the engine shows.
+///
+/// Of a pod that this agent did not start itself, the record of its end tells the generation it was started in; one
+/// that was started and has no such record counts as started in the present one; one without a container never was.
+pub fn recall(
+    informer: &Informer,
+    desired: &Desired,
+    observed: &Observed,
+    failures: &Failures,
+    now: Duration,
+) -> BTreeMap<PodId, PodMemory> {
+    let mut started_in = BTreeMap::new();
+    for container in observed.hosts.values().flat_map(|host| host.containers.values()) {
+        if let Some(pod) = container.pod().filter(|_| !container.started_at.is_empty()) {
+            let generation = informer.generation_of_exit(container).unwrap_or(desired.generation);
+            started_in.insert(pod, generation);
+        }
+    }
+    let pods: Vec<PodId> = desired.pods().cloned().collect();
+    failures.view(&pods, now, |pod| started_in.get(pod).copied().unwrap_or_default())
 }
 
 /// Plans for what is asked of the project.

@@ -58,19 +58,7 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
     let tasks = TaskTracker::new();
     let (announce, announced) = mpsc::unbounded_channel();
     let shared = Arc::new(assemble(options, announce).await?);
-    shared.informer.load_exits().await?;
-    shared.informer.resync().await?;
-    shared.informer.prune_exits().await?;
-    load_projects(&shared).await?;
-    shared.dataplane.refresh_tables(&shared);
-    if let Err(error) = shared.dataplane.ensure_host(&shared).await {
-        // Containers that run must not wait for a broken firewall; the check repeats.
-        tracing::error!(%error, "rules and addresses are not in order");
-    }
-    let uninstalled = stop.child_token();
-    tasks.spawn(shared.informer.clone().run(stop.clone()));
-    tasks.spawn(shared.dataplane.clone().run(shared.clone(), uninstalled.clone()));
-    tasks.spawn(start_loops(shared.clone(), announced, stop.clone(), tasks.clone()));
+    let uninstalled = start(&shared, announced, &stop, &tasks).await?;
     let listener = bind(&shared)?;
     let build = Build::own().map_err(io("cannot read", Path::new("/proc/self/exe")))?.hash;
     let handler = Arc::new(AgentHandler::new(shared.clone(), build, uninstalled));
@@ -83,6 +71,29 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
     let _ = tokio::time::timeout(CLIENT_DRAIN, shared.clients.wait()).await;
     tracing::info!("agent stops; containers go on");
     Ok(())
+}
+
+/// Brings the agent's parts to life in their order. Returns what to cancel when nothing may be touched any more.
+pub(super) async fn start(
+    shared: &Arc<Shared>,
+    announced: mpsc::UnboundedReceiver<Arc<ProjectHandle>>,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<CancellationToken, AgentError> {
+    shared.informer.load_exits().await?;
+    shared.informer.resync().await?;
+    shared.informer.prune_exits().await?;
+    load_projects(shared).await?;
+    shared.dataplane.refresh_tables(shared);
+    if let Err(error) = shared.dataplane.ensure_host(shared).await {
+        // Containers that run must not wait for a broken firewall; the check repeats.
+        tracing::error!(%error, "rules and addresses are not in order");
+    }
+    let uninstalled = stop.child_token();
+    tasks.spawn(shared.informer.clone().run(stop.clone()));
+    tasks.spawn(shared.dataplane.clone().run(shared.clone(), uninstalled.clone()));
+    tasks.spawn(start_loops(shared.clone(), announced, stop.clone(), tasks.clone()));
+    Ok(uninstalled)
 }
 
 async fn assemble(

@@ -107,10 +107,13 @@ impl Case<'_> {
     }
 
     fn by_state(&self, container: &ObservedContainer) -> Decision {
+        let condemned = self.memory.and_then(|memory| memory.condemned.as_ref()) == Some(&container.id);
         match container.state {
             ContainerState::Running { health: Health::Unhealthy } => {
                 self.held().unwrap_or(Decision::Replace(Reason::Unhealthy))
             }
+            // Stopped on the way to its replacement.
+            ContainerState::Exited { by_itself: false, .. } if condemned => Decision::Replace(Reason::Unhealthy),
             ContainerState::Running { .. } | ContainerState::Restarting => Decision::Leave,
             ContainerState::Paused => Decision::Unpause,
             ContainerState::Created => self.start("created", false),

@@ -1,0 +1,366 @@
+//! The loop over fakes: what it makes true, and that it does so again whatever is broken in between.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::server::Handler as _;
+use crate::api::types::{DownRequest, Progress, StopRequest, UpRequest};
+use crate::clock::SystemClock;
+use crate::engine::Engine as _;
+use crate::engine::fake::{FakeEngine, Fault};
+use crate::graph::{Attachment, Condition, Dependency, Graph, Network, NetworkMode, Restart};
+use crate::host::files::HostFiles;
+use crate::host::network::FakeHostNetwork;
+use crate::host::tools::HostTools;
+use crate::ids::{HostName, ProjectName, ResourceKey, ServiceName};
+use crate::lb::{Balancer, BalancerOptions};
+use crate::net::dns::DnsServer;
+use crate::net::names::NameTable;
+use crate::plan::{ContainerState, Health, ObservedContainer, UpOptions};
+use crate::store::embedded::Embedded;
+use crate::testing;
+
+use super::AgentOptions;
+use super::dataplane::Dataplane;
+use super::handler::AgentHandler;
+use super::informer::Informer;
+use super::shared::{Edges, Shared};
+use super::wire;
+
+/// Longest that any of these tests waits; paused time would stop the real store's threads.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// An agent over fakes.
+struct Agent {
+    shared: Arc<Shared>,
+    handler: AgentHandler,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Agent {
+    /// Starts an agent over this engine and the store in `dir`, as `wire` does.
+    async fn start(engine: &Arc<FakeEngine>, dir: &Path) -> Self {
+        let store = Arc::new(Embedded::open(dir.join("store.db")).await.expect("a store"));
+        let engine: Arc<dyn crate::engine::Engine> = engine.clone();
+        let host = HostName::local();
+        let informer = Arc::new(Informer::new(engine.clone(), store.clone(), host.clone()));
+        let names = Arc::new(ArcSwap::from_pointee(NameTable::default()));
+        let dns = DnsServer::new(tokio::runtime::Handle::current(), names.clone());
+        let balancer = Balancer::start(BalancerOptions { threads: 1, ..BalancerOptions::default() }).expect("threads");
+        let dataplane = Arc::new(Dataplane::new(names, dns, balancer, Arc::new(FakeHostNetwork::default())));
+        let files = Arc::new(HostFiles::new(dir.join("state"), dir.join("run"), HostTools::here()));
+        let engine_info = engine.info().await.expect("it answers");
+        let clock = Arc::new(SystemClock);
+        let edges = Edges { engine, engine_info, store, clock, informer, dataplane, files };
+        let options = AgentOptions {
+            state_dir: dir.join("state"),
+            run_dir: dir.join("run"),
+            engine: None,
+            host,
+            subnet_pool: "10.192.0.0/10".parse().expect("a network"),
+            lb_threads: 1,
+        };
+        let (announce, announced) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::new(options, edges, announce));
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        wire::start(&shared, announced, &stop, &tasks).await.expect("it starts");
+        let handler = AgentHandler::new(shared.clone(), "build".into(), stop.child_token());
+        Self { shared, handler, stop, tasks }
+    }
+
+    /// Ends the agent as a kill would: nothing is said to anybody.
+    async fn kill(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    async fn up(&self, graph: &Graph) -> Vec<Progress> {
+        let request =
+            UpRequest { graph: graph.clone(), options: UpOptions::default(), expected_revision: None, wait: false };
+        drain(self.handler.up(graph.project.clone(), request).await.expect("accepted")).await
+    }
+
+    async fn down(&self) -> Vec<Progress> {
+        drain(self.handler.down(shop(), DownRequest::default()).await.expect("accepted")).await
+    }
+
+    /// Returns the project's containers by name.
+    fn containers(&self) -> BTreeMap<String, ObservedContainer> {
+        let observed = self.shared.informer.observed(Some(&shop()));
+        let containers = observed.hosts.into_values().flat_map(|host| host.containers.into_values());
+        containers.map(|container| (container.name.clone(), container)).collect()
+    }
+
+    /// Waits until `condition` holds of the containers.
+    #[track_caller]
+    fn becomes(
+        &self,
+        what: &'static str,
+        condition: impl Fn(&BTreeMap<String, ObservedContainer>) -> bool,
+    ) -> impl Future<Output = ()> {
+        let mut pictures = self.shared.informer.subscribe();
+        async move {
+            let wait = async {
+                while !condition(&self.containers()) {
+                    pictures.changed().await.expect("the agent runs");
+                }
+            };
+            let in_time = tokio::time::timeout(DEADLINE, wait).await;
+            assert!(in_time.is_ok(), "not in time: {what}; last seen: {:#?}", self.containers());
+        }
+    }
+}
+
+async fn drain(mut progress: mpsc::Receiver<Progress>) -> Vec<Progress> {
+    let mut events = Vec::new();
+    let all = async {
+        while let Some(event) = progress.recv().await {
+            events.push(event);
+        }
+    };
+    tokio::time::timeout(DEADLINE, all).await.expect("progress ends");
+    events
+}
+
+fn shop() -> ProjectName {
+    ProjectName::new("shop").expect("valid")
+}
+
+fn service_name(name: &str) -> ServiceName {
+    ServiceName::new(name).expect("valid")
+}
+
+/// A project of these services on one network.
+fn graph(services: &[&str]) -> Graph {
+    let key = ResourceKey::new("default").expect("valid");
+    let mut graph = testing::graph("shop", services);
+    for service in graph.services.values_mut() {
+        let attachment = Attachment { network: key.clone(), aliases: Vec::new(), ipv4: None, mac: None };
+        service.network = NetworkMode::Networks(vec![attachment]);
+    }
+    let network = Network {
+        name: "shop_default".into(),
+        external: false,
+        internal: false,
+        driver: None,
+        driver_opts: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        subnet: None,
+        gateway: None,
+        ip_range: None,
+        attachable: false,
+    };
+    graph.networks.insert(key, network);
+    graph
+}
+
+fn engine() -> Arc<FakeEngine> {
+    let engine = FakeEngine::new();
+    engine.add_image("app");
+    Arc::new(engine)
+}
+
+fn is_done(events: &[Progress]) -> bool {
+    matches!(events.last(), Some(Progress::Done { .. }))
+}
+
+fn all_run(containers: &BTreeMap<String, ObservedContainer>, names: &[&str]) -> bool {
+    containers.keys().map(String::as_str).eq(names.iter().copied())
+        && containers.values().all(ObservedContainer::is_running)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn up_makes_what_is_asked_for_and_a_second_up_changes_nothing() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    let events = agent.up(&graph(&["db", "web"])).await;
+    assert!(is_done(&events), "{events:#?}");
+    assert!(all_run(&agent.containers(), &["shop-db-1", "shop-web-1"]));
+
+    engine.reset_calls();
+    let stored = agent.shared.store.list("").await.expect("a list");
+    let events = agent.up(&graph(&["db", "web"])).await;
+    assert!(is_done(&events), "{events:#?}");
+    let changing = ["create_container", "start_container", "stop_container", "remove_container", "ensure_network"];
+    let calls = engine.calls();
+    assert!(changing.iter().all(|method| !calls.contains_key(method)), "{calls:?}");
+    assert_eq!(agent.shared.store.list("").await.expect("a list"), stored, "nothing is written either");
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_away_comes_back() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    agent.up(&graph(&["web"])).await;
+
+    let run = || agent.containers()["shop-web-1"].started_at.clone();
+    let first = run();
+    engine.crash("shop-web-1", 1);
+    let again = |all: &BTreeMap<String, ObservedContainer>, before: &str| {
+        all_run(all, &["shop-web-1"]) && all["shop-web-1"].started_at != before
+    };
+    agent.becomes("running after a crash", |all| again(all, &first)).await;
+    let second = run();
+    engine.kill_container("shop-web-1", "KILL").await.expect("killed");
+    agent.becomes("running after a kill", |all| again(all, &second)).await;
+    let before = agent.containers()["shop-web-1"].id.clone();
+    engine.remove_container("shop-web-1", false).await.expect("removed");
+    agent
+        .becomes("made anew after a removal", |all| all_run(all, &["shop-web-1"]) && all["shop-web-1"].id != before)
+        .await;
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_the_engine_brings_everything_back() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    agent.up(&graph(&["db", "web"])).await;
+    let first = agent.containers()["shop-db-1"].started_at.clone();
+    engine.restart_engine();
+    agent
+        .becomes("running after the restart", |all| {
+            all_run(all, &["shop-db-1", "shop-web-1"]) && all["shop-db-1"].started_at != first
+        })
+        .await;
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_starts_again_touches_nothing_that_is_in_order() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    agent.up(&graph(&["db", "web"])).await;
+    let before = agent.containers();
+    agent.kill().await;
+
+    engine.reset_calls();
+    let agent = Agent::start(&engine, dir.path()).await;
+    let events = agent.up(&graph(&["db", "web"])).await;
+    assert!(is_done(&events), "{events:#?}");
+    assert_eq!(agent.containers(), before);
+    assert!(!engine.calls().contains_key("start_container"), "{:?}", engine.calls());
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_half_way_is_continued_by_the_next() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    engine.fail("start_container", Fault::Before, 1000);
+    let events = agent.up(&graph(&["db", "web"])).await;
+    assert!(matches!(events.last(), Some(Progress::Failed { .. })), "{events:#?}");
+    agent.kill().await;
+
+    engine.fail("start_container", Fault::Before, 0);
+    let agent = Agent::start(&engine, dir.path()).await;
+    agent.becomes("running without being asked again", |all| all_run(all, &["shop-db-1", "shop-web-1"])).await;
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_get_lost_lead_to_nothing_twice() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    for method in ["ensure_network", "create_container", "start_container"] {
+        engine.fail(method, Fault::After, 1);
+    }
+    agent.up(&graph(&["web"])).await;
+    agent.becomes("one container, running", |all| all_run(all, &["shop-web-1"])).await;
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finished_job_is_run_again_by_up_and_by_nothing_else() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    let mut jobs = graph(&["job"]);
+    jobs.services.get_mut("job").expect("it is there").restart = Restart::No;
+    agent.up(&jobs).await;
+    engine.crash("shop-job-1", 0);
+    let finished =
+        |container: &ObservedContainer| container.state == ContainerState::Exited { code: 0, by_itself: true };
+    agent.becomes("finished", |all| all.get("shop-job-1").is_some_and(finished)).await;
+    let first_run = agent.containers()["shop-job-1"].started_at.clone();
+    agent.kill().await;
+
+    let agent = Agent::start(&engine, dir.path()).await;
+    agent.shared.informer.resync().await.expect("listed");
+    assert!(finished(&agent.containers()["shop-job-1"]), "known over the agent's restart");
+    let events = agent.up(&jobs).await;
+    assert!(is_done(&events), "{events:#?}");
+    agent.becomes("run again", |all| all["shop-job-1"].started_at != first_run).await;
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_waits_for_the_health_of_another_and_up_says_so() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    let mut healthy = graph(&["db", "web"]);
+    let db = healthy.services.get_mut("db").expect("it is there");
+    db.container.healthcheck = Some(crate::graph::Healthcheck {
+        test: vec!["CMD".into(), "true".into()],
+        interval: None,
+        timeout: None,
+        retries: None,
+        start_period: None,
+        start_interval: None,
+    });
+    healthy.services.get_mut("web").expect("it is there").depends_on = vec![Dependency {
+        service: service_name("db"),
+        condition: Condition::ServiceHealthy,
+        restart: false,
+        required: true,
+    }];
+    let request =
+        UpRequest { graph: healthy.clone(), options: UpOptions::default(), expected_revision: None, wait: false };
+    let progress = agent.handler.up(shop(), request).await.expect("accepted");
+    agent
+        .becomes("the database runs and the web server is made", |all| {
+            all.get("shop-db-1").is_some_and(ObservedContainer::is_running) && all.contains_key("shop-web-1")
+        })
+        .await;
+    assert_eq!(agent.containers()["shop-web-1"].state, ContainerState::Created);
+    engine.set_health("shop-db-1", Health::Healthy);
+    let events = drain(progress).await;
+    assert!(is_done(&events), "{events:#?}");
+    let said = |wanted: &str| {
+        events.iter().any(
+            |event| matches!(event, Progress::Object { name, status, .. } if name == "shop-db-1" && status == wanted),
+        )
+    };
+    assert!(said("Waiting") && said("Healthy"), "{events:#?}");
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stop_keeps_containers_and_down_leaves_nothing() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    agent.up(&graph(&["db", "web"])).await;
+    let events = drain(agent.handler.stop(shop(), StopRequest::default()).await.expect("accepted")).await;
+    assert!(is_done(&events), "{events:#?}");
+    assert_eq!(agent.containers().len(), 2);
+    assert!(agent.containers().values().all(|container| !container.is_running()));
+
+    let events = agent.down().await;
+    assert!(is_done(&events), "{events:#?}");
+    assert!(agent.containers().is_empty());
+    let left = engine.observe(None).await.expect("a list");
+    assert!(!left.networks.contains_key("shop_default"), "{left:#?}");
+    assert_eq!(agent.shared.store.list("projects/").await.expect("a list").0, []);
+    let events = agent.down().await;
+    assert!(is_done(&events), "taking down nothing is no error: {events:#?}");
+    agent.kill().await;
+}
