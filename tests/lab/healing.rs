@@ -94,7 +94,8 @@ services:
     eventually(secs(10), "three starts", || if starts() >= 3 { Ok(()) } else { Err(starts()) });
     crate::wait::apart(secs(5));
     let count = starts();
-    assert!(count <= 6, "{count} starts in a few seconds: no pauses");
+    // 0, 0.1, 0.2 … 3.2 s: the ninth start would be 6.3 s after the first at the earliest, without the time a run takes.
+    assert!(count <= 9, "{count} starts in a few seconds: no pauses");
 }
 
 #[test]
