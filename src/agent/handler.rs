@@ -69,6 +69,9 @@ impl AgentHandler {
             entry.map(|entry| serde_json::from_slice(&entry.value)).transpose().map_err(internal)?;
         let previous = record.as_ref().and_then(|record| record.desired.as_ref());
         check_revision(&request, previous)?;
+        if request.options.no_start {
+            return Err(error(ErrorKind::User, "`--no-start` is not supported yet: containers are made and started"));
+        }
         let images = || request.graph.services.values().map(|service| service.container.image.as_str());
         shared.informer.forget_images(images());
         shared.informer.look_up_images(images()).await.map_err(host_error)?;
