@@ -4,12 +4,14 @@
 //! binary gives the same archive, byte for byte, so that loading it twice changes nothing.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+
+use super::elf;
 
 /// Image of the demo workloads that examples and tests run without a registry.
 pub const DEMO_IMAGE: &str = "orch/demo:latest";
@@ -21,7 +23,9 @@ const REPOSITORY: &str = "orch";
 pub struct Build {
     /// Version of the package, `0.1.0`.
     pub version: String,
-    /// First 12 hex digits of the binary's SHA-256: what tells builds of one version apart.
+    /// 12 hex digits that tell builds of one version apart: a SHA-256 of the linker's id of all that was linked and of the
+    /// file's size, or of the whole file where it has no such id. Hashing ten megabytes at each command would cost more
+    /// than all else that an `up` with nothing to do does.
     pub hash: String,
     /// The binary, where [`Build::archive`] reads it again.
     pub(super) binary: PathBuf,
@@ -29,7 +33,7 @@ pub struct Build {
 }
 
 impl Build {
-    /// Returns the build that is running. Reads the whole binary once, to hash it.
+    /// Returns the build that is running.
     ///
     /// # Errors
     /// When `/proc` is not mounted.
@@ -42,8 +46,17 @@ impl Build {
     /// # Errors
     /// When it cannot be read.
     pub fn of(binary: &Path, version: &str) -> io::Result<Self> {
+        let mut file = std::fs::File::open(binary)?;
+        let mut head = Vec::with_capacity(elf::HEAD);
+        file.by_ref().take(elf::HEAD as u64).read_to_end(&mut head)?;
         let mut hasher = Sha256::new();
-        io::copy(&mut std::fs::File::open(binary)?, &mut hasher)?;
+        if let Some(id) = elf::build_id(&head) {
+            hasher.update(id);
+            hasher.update(file.metadata()?.len().to_le_bytes());
+        } else {
+            hasher.update(&head);
+            io::copy(&mut file, &mut hasher)?;
+        }
         let mut hash = hex(&hasher.finalize());
         hash.truncate(12);
         Ok(Self { version: version.to_owned(), hash, binary: binary.to_owned(), repository: REPOSITORY.to_owned() })
@@ -76,7 +89,7 @@ impl Build {
     /// When the binary cannot be read, or needs a dynamic loader, which an image from scratch does not have.
     pub fn archive(&self) -> io::Result<Bytes> {
         let binary = std::fs::read(&self.binary)?;
-        if needs_loader(&binary) {
+        if elf::needs_loader(&binary) {
             return Err(io::Error::other(
                 "the binary is dynamically linked and cannot run alone in an image: build it with the settings in `.cargo/config.toml`",
             ));
@@ -218,29 +231,8 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Returns whether an ELF file names a dynamic loader (a program header of type `PT_INTERP`); `false` for other files.
-///
-/// Source: elf(5); 64-bit little-endian only, which is what orch is built for.
-fn needs_loader(file: &[u8]) -> bool {
-    const PT_INTERP: u32 = 3;
-    let bytes = |at: usize, len: usize| file.get(at..at.checked_add(len)?);
-    let number = |at, len| {
-        bytes(at, len).map(|bytes| bytes.iter().rev().fold(0_usize, |number, byte| (number << 8) | usize::from(*byte)))
-    };
-    if bytes(0, 6) != Some(b"\x7fELF\x02\x01") {
-        return false;
-    }
-    let (Some(table), Some(size), Some(count)) = (number(32, 8), number(54, 2), number(56, 2)) else { return false };
-    (0..count).any(|index| {
-        let header = size.checked_mul(index).and_then(|offset| offset.checked_add(table));
-        header.and_then(|at| number(at, 4)) == Some(PT_INTERP as usize)
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
-
     use super::*;
 
     fn images() -> Vec<Image> {
@@ -289,16 +281,20 @@ mod tests {
     }
 
     #[test]
-    fn dynamic_binaries_are_found() {
-        let elf = |kind: u8| {
-            let mut file = b"\x7fELF\x02\x01".to_vec();
-            file.resize(64 + 56, 0);
-            (file[32], file[54], file[56], file[64]) = (64, 56, 1, kind);
-            file
+    fn builds_are_told_apart_by_their_linkers_id_and_their_size_or_by_content() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let hash = |content: &[u8]| {
+            let path = folder.path().join("binary");
+            std::fs::write(&path, content).expect("a file");
+            Build::of(&path, "1").expect("a build").hash
         };
-        assert!(needs_loader(&elf(3)));
-        assert!(!needs_loader(&elf(1)));
-        assert!(!needs_loader(b"#!/bin/sh"));
-        assert!(!needs_loader(b"\x7fELF\x02\x01 cut off"));
+        let own = std::fs::read("/proc/self/exe").expect("this test's own binary");
+        assert!(elf::build_id(&own[..elf::HEAD]).is_some(), "the linker is told to write an id");
+        let mut longer = own.clone();
+        longer.push(0);
+        assert_eq!(hash(&own), hash(&own));
+        assert_ne!(hash(&own), hash(&longer));
+        assert_ne!(hash(b"one"), hash(b"two"));
+        assert_eq!(hash(b"one").len(), 12);
     }
 }
