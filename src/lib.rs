@@ -20,6 +20,7 @@ pub mod clock;
 pub mod engine;
 pub mod host;
 pub mod lb;
+pub mod mesh;
 pub mod net;
 pub mod store;
 pub mod transport;

@@ -1,5 +1,5 @@
 //! Socket options that the load balancer needs from Linux: shared listeners, original destinations, keepalive, resets,
-//! pipes for `splice(2)`. Everything here is safe code over `socket2` and `rustix`; it must never wait for anything.
+//! pipes for `splice(2)`, what became of sent data. It must never wait for anything.
 
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -22,6 +22,14 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Unanswered questions that end the connection: a host that died silently is noticed after 30 + 6 × 10 seconds.
 const KEEPALIVE_PROBES: u32 = 6;
+
+/// The same for connections to other hosts' agents: one that died silently is noticed after 1 + 2 × 1 seconds.
+const PEER_KEEPALIVE: Duration = Duration::from_secs(1);
+const PEER_KEEPALIVE_PROBES: u32 = 2;
+
+/// Repeats of a segment, or questions to a peer whose window is closed, without any answer after which the peer is
+/// dead: the kernel sends them 0.2, 0.4, 0.8, 1.6 … seconds apart, so that about three seconds have passed.
+const DEAD_AFTER: u8 = 4;
 
 /// Bytes asked for in a pipe. Beyond a limit per user (`fs.pipe-user-pages-soft`) the kernel gives less, which only costs speed.
 const PIPE_SIZE: usize = 256 * 1024;
@@ -97,6 +105,67 @@ fn keep_alive(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_keepalive(
         &TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES),
     )
+}
+
+/// Makes the kernel ask an idle peer every second whether it is still there: silence ends the connection after three.
+///
+/// Data that is on its way is [`delivery`]'s matter. `TCP_USER_TIMEOUT` would do for both, but it also ends a
+/// connection whose peer is alive and has only stopped reading for so long (Linux, `tcp_probe_timer`): a client that
+/// pauses a download would lose it.
+///
+/// # Errors
+/// It is no TCP socket.
+pub fn notice_dead_peer(stream: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(PEER_KEEPALIVE)
+            .with_interval(PEER_KEEPALIVE)
+            .with_retries(PEER_KEEPALIVE_PROBES),
+    )
+}
+
+/// What became of the data sent on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// All has arrived.
+    Done,
+    /// Some is on its way, or waits for a peer that takes no more at present.
+    Pending,
+    /// The peer does not answer.
+    Dead,
+}
+
+/// Returns what became of the data sent so far (`TCP_INFO`).
+///
+/// # Errors
+/// It is no TCP socket.
+#[expect(unsafe_code, reason = "rustix and socket2 have no TCP_INFO")]
+pub fn delivery(stream: &impl AsFd) -> io::Result<Delivery> {
+    use std::mem::MaybeUninit;
+    use std::os::fd::AsRawFd;
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).unwrap_or_default();
+    let fd = stream.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `length` bytes into `info`, which is as long and outlives the call.
+    let result =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: integers only, and all were zero before the kernel wrote.
+    let info = unsafe { info.assume_init() };
+    let mut unsent: libc::c_int = 0;
+    // SAFETY: the kernel writes one integer. SIOCOUTQ counts what is not acknowledged, sent or not.
+    let asked = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut unsent) };
+    Ok(if info.tcpi_retransmits >= DEAD_AFTER || info.tcpi_probes >= DEAD_AFTER {
+        Delivery::Dead
+    } else if asked == 0 && unsent == 0 {
+        Delivery::Done
+    } else {
+        Delivery::Pending
+    })
 }
 
 /// Returns where a connection was going before a packet filter's REDIRECT brought it here (`SO_ORIGINAL_DST`).
