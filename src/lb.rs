@@ -10,6 +10,7 @@ pub mod table;
 mod balancer;
 mod build;
 mod endpoint;
+mod inbound;
 mod relay;
 mod routing;
 mod stats;

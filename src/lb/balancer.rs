@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+use super::inbound::Inbound;
 use super::l4::{HOLD, Inlet, L4};
 use super::listeners::{Listening, Workers};
 use super::routing::Shared;
@@ -21,6 +23,7 @@ use super::table::{LbTable, NetworkId, PublishedKey};
 use crate::graph::Protocol;
 use crate::host::sockets::{self, BindTo};
 use crate::ids::HostName;
+use crate::mesh::{Incoming, Mesh};
 
 /// Descriptors that a connection may need: two sockets and two pipes of two ends each.
 const DESCRIPTORS_PER_CONNECTION: u64 = 6;
@@ -76,6 +79,7 @@ struct Listeners {
     vips: BTreeMap<NetworkId, Listening>,
     /// One or two for each: an address, or all of IPv4 and of IPv6.
     published: BTreeMap<PublishedKey, Vec<Listening>>,
+    peers: Option<Listening>,
 }
 
 impl Balancer {
@@ -147,6 +151,30 @@ impl Balancer {
         self.listeners().vips.iter().map(|(network, listening)| (network.clone(), listening.address)).collect()
     }
 
+    /// Joins a cluster: endpoints on other hosts are reached through `mesh`, and other hosts' agents are served on
+    /// `address` (port 0: any). Returns the address taken. Called again it does the same with what is given then.
+    ///
+    /// Their requests for containers are checked and relayed here; their own conversations go to `control`, and are
+    /// refused while it is full. Whoever takes them from there ends them before [`Self::stop`].
+    ///
+    /// # Errors
+    /// The address cannot be listened on; then this host is in no cluster.
+    pub fn join(&self, mesh: Mesh, address: SocketAddr, control: mpsc::Sender<Incoming>) -> io::Result<SocketAddr> {
+        self.leave();
+        let inbound = Inbound { shared: Arc::clone(&self.shared), mesh: mesh.clone(), control };
+        let listening = self.workers.listen(address, BindTo::Present, inbound)?;
+        let address = listening.address;
+        self.listeners().peers = Some(listening);
+        self.shared.set_mesh(Some(mesh));
+        Ok(address)
+    }
+
+    /// Leaves the cluster: other hosts' endpoints are no longer reached, nor is this host. Open connections go on.
+    pub fn leave(&self) {
+        self.shared.set_mesh(None);
+        self.listeners().peers = None;
+    }
+
     /// Returns how many connections to a container are open or being opened.
     pub fn open_connections(&self, container: &str) -> usize {
         self.shared.states_of(container).iter().map(|state| state.open()).sum()
@@ -179,6 +207,7 @@ impl Balancer {
             open: gate.connections.len(),
             accepted: gate.accepted.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
+            denied: self.shared.denied.load(Ordering::Relaxed),
             endpoints: self.shared.routing().endpoint_stats(),
         }
     }
@@ -186,6 +215,9 @@ impl Balancer {
     /// Ends all listeners, gives connections until `deadline` to end, then ends what is left; returns how many that were.
     pub async fn stop(self, deadline: Instant) -> usize {
         *self.listeners() = Listeners::default();
+        if let Some(mesh) = self.shared.mesh() {
+            mesh.close_idle();
+        }
         let connections = &self.workers.gate().connections;
         connections.close();
         let _in_time = timeout_at(deadline, connections.wait()).await;

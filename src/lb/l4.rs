@@ -4,6 +4,7 @@
 //! is never answered by something else: when the patience is over the client gets a reset, as near to "connection
 //! refused" as an accepted connection can come.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,9 +18,10 @@ use super::endpoint::{EndpointState, Lease};
 use super::listeners::Serve;
 use super::pick::{Candidate, PortHistory, mix, pick};
 use super::relay::relay;
-use super::routing::{Door, Shared};
+use super::routing::{Door, RemoteHost, Routing, Shared};
 use super::table::{NetworkId, PublishedKey};
 use crate::host::sockets;
+use crate::mesh::{DialError, Kind, MeshStream, Refusal, Target, TargetDoor};
 
 /// How long a connection waits for an endpoint that takes it, all attempts included.
 ///
@@ -29,7 +31,11 @@ pub const HOLD: Duration = Duration::from_secs(3);
 
 /// Time for one connect. Endpoints are containers of this host or of one nearby: an answer takes microseconds, and a
 /// SYN that is lost is sent again by the kernel after one second, which is when another endpoint is the better bet.
-const CONNECT: Duration = Duration::from_secs(1);
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
+
+/// Time for one connect by way of another host's agent, which itself has [`CONNECT`] for the container: its answer, that
+/// the container did not take the connection, is worth more than our impatience.
+const REMOTE_CONNECT: Duration = Duration::from_millis(1500);
 
 /// First and longest pause between rounds over endpoints that all refused.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -56,11 +62,14 @@ pub(super) struct L4 {
 impl Serve for L4 {
     async fn serve(self: Arc<Self>, client: TcpStream, peer: SocketAddr) {
         let link = match self.door(&client) {
-            Some(door) => Linking::new(&self, &door).link().await,
+            Some(door) => Linking::new(&self, &door, peer.ip()).link().await,
             None => None,
         };
         if let Some((server, lease)) = link {
-            relay(client, server, &lease).await;
+            match server {
+                Server::Here(server) => relay(client, server, &lease).await,
+                Server::There(server) => relay(client, *server, &lease).await,
+            }
         } else {
             tracing::debug!(inlet = ?self.inlet, %peer, "connection refused: no endpoint took it");
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -86,11 +95,35 @@ impl L4 {
 struct Linking<'a> {
     shared: &'a Shared,
     door: &'a Door,
+    client: IpAddr,
     hold: Duration,
     deadline: Instant,
     changes: watch::Receiver<()>,
     /// Endpoints that failed in this round.
     tried: Vec<Arc<EndpointState>>,
+    /// Hosts whose agents failed in this round: none of their endpoints is tried in it.
+    lost: Vec<Arc<RemoteHost>>,
+}
+
+/// A connection to an endpoint.
+enum Server {
+    /// Of this host.
+    Here(TcpStream),
+    /// Of another host, through its agent.
+    There(Box<MeshStream>),
+}
+
+/// The endpoint to try next.
+struct Next {
+    address: SocketAddr,
+    lease: Lease,
+    remote: Option<Remote>,
+}
+
+/// How to ask another host's agent for an endpoint.
+struct Remote {
+    host: Arc<RemoteHost>,
+    target: Target,
 }
 
 /// Why a round over the endpoints brought no connection.
@@ -107,21 +140,24 @@ enum Setback {
 
 /// How one connect ended.
 enum Attempt {
-    Connected(TcpStream),
+    Connected(Server),
     Failed,
+    /// The agent of the endpoint's host gave no answer, or none that counts.
+    HostFailed,
     /// The endpoint left the table meanwhile.
     Overtaken,
     Exhausted,
 }
 
 impl<'a> Linking<'a> {
-    fn new(l4: &'a L4, door: &'a Door) -> Self {
+    fn new(l4: &'a L4, door: &'a Door, client: IpAddr) -> Self {
         let (shared, hold) = (&*l4.shared, l4.hold);
-        Self { shared, door, hold, deadline: Instant::now() + hold, changes: shared.changes(), tried: Vec::new() }
+        let (deadline, changes) = (Instant::now() + hold, shared.changes());
+        Self { shared, door, client, hold, deadline, changes, tried: Vec::new(), lost: Vec::new() }
     }
 
     /// Returns a connection to an endpoint, with its share of the endpoint's count; `None` when the search is over.
-    async fn link(mut self) -> Option<(TcpStream, Lease)> {
+    async fn link(mut self) -> Option<(Server, Lease)> {
         let mut pause = PAUSE;
         loop {
             self.changes.mark_unchanged();
@@ -142,18 +178,25 @@ impl<'a> Linking<'a> {
     }
 
     /// Tries each endpoint once, best first, always by the latest table.
-    async fn round(&mut self) -> Result<(TcpStream, Lease), Setback> {
+    async fn round(&mut self) -> Result<(Server, Lease), Setback> {
         self.tried.clear();
+        self.lost.clear();
         loop {
-            let (address, lease) = self.next()?;
-            match self.attempt(address, &lease).await {
-                Attempt::Connected(stream) => {
+            let Next { address, lease, remote } = self.next()?;
+            let outcome = self.attempt(address, &lease, remote.as_ref()).await;
+            match outcome {
+                Attempt::Connected(server) => {
                     lease.note_success(address.port());
-                    return Ok((stream, lease));
+                    return Ok((server, lease));
                 }
-                Attempt::Failed => {
-                    lease.note_failure(address.port(), self.shared.now());
+                Attempt::Failed | Attempt::HostFailed => {
+                    let now = self.shared.now();
+                    lease.note_failure(address.port(), now);
                     self.tried.push(lease.endpoint());
+                    if let Some(Remote { host, .. }) = remote.filter(|_| matches!(outcome, Attempt::HostFailed)) {
+                        host.note_failure(now);
+                        self.lost.push(host);
+                    }
                 }
                 Attempt::Overtaken => {}
                 Attempt::Exhausted => return Err(Setback::Exhausted),
@@ -162,7 +205,7 @@ impl<'a> Linking<'a> {
     }
 
     /// The best endpoint not yet tried in this round.
-    fn next(&self) -> Result<(SocketAddr, Lease), Setback> {
+    fn next(&self) -> Result<Next, Setback> {
         let now = self.shared.now();
         loop {
             let routing = self.shared.routing();
@@ -170,10 +213,13 @@ impl<'a> Linking<'a> {
             let candidate = |index: usize| {
                 let target = &pool.targets[index];
                 let state = &target.state;
-                let usable = !state.is_retired() && !self.tried.iter().any(|tried| Arc::ptr_eq(tried, state));
+                let host = target.remote.as_ref();
+                let usable = !state.is_retired()
+                    && !self.tried.iter().any(|tried| Arc::ptr_eq(tried, state))
+                    && !self.lost.iter().any(|lost| host.is_some_and(|host| Arc::ptr_eq(lost, host)));
                 usable.then(|| Candidate {
-                    marked_down: state.is_marked_down(port, now),
-                    remote: target.remote,
+                    marked_down: state.is_marked_down(port, now) || host.is_some_and(|host| host.is_marked_down(now)),
+                    remote: host.is_some(),
                     in_flight: state.open(),
                 })
             };
@@ -183,8 +229,32 @@ impl<'a> Linking<'a> {
             let target = &pool.targets[index];
             // Without a lease it has just been retired, which the next look sees.
             if let Some(lease) = target.state.lease() {
-                return Ok((SocketAddr::new(IpAddr::V4(target.address), port), lease));
+                let remote = target.remote.as_ref().map(|host| Remote {
+                    host: Arc::clone(host),
+                    target: Target {
+                        project: pool.project.clone(),
+                        service: pool.service.clone(),
+                        container: target.state.container.clone(),
+                        port,
+                        door: self.target_door(&routing),
+                    },
+                });
+                return Ok(Next { address: SocketAddr::new(IpAddr::V4(target.address), port), lease, remote });
             }
+        }
+    }
+
+    /// By what right the client may reach the service, as the other host's agent is told.
+    fn target_door(&self, routing: &Routing) -> TargetDoor {
+        match (self.door, self.client) {
+            (Door::Vip { network, .. }, IpAddr::V4(client)) => {
+                let source = routing.service_at(network, client);
+                TargetDoor::Network { network: network.network.clone(), source }
+            }
+            (Door::Vip { network, .. }, IpAddr::V6(_)) => {
+                TargetDoor::Network { network: network.network.clone(), source: None }
+            }
+            (Door::Published(_), _) => TargetDoor::Published,
         }
     }
 
@@ -192,26 +262,83 @@ impl<'a> Linking<'a> {
         let Some(youngest) = self.tried.iter().map(|state| now.saturating_sub(state.since)).min() else {
             return Setback::NoneReady;
         };
-        let served_before = self.tried.iter().any(|state| state.served_before(port));
+        // Of a port behind an agent that failed nothing is known: it counts as one that may come up.
+        let served_before = !self.lost.is_empty() || self.tried.iter().any(|state| state.served_before(port));
         Setback::AllFailed(PortHistory { served_before, youngest })
     }
 
-    async fn attempt(&mut self, address: SocketAddr, lease: &Lease) -> Attempt {
-        let Ok(socket) = sockets::client(address).map(TcpSocket::from_std_stream) else { return Attempt::Exhausted };
-        let until = self.deadline.min(Instant::now() + CONNECT);
+    async fn attempt(&mut self, address: SocketAddr, lease: &Lease, remote: Option<&Remote>) -> Attempt {
+        let patience = if remote.is_some() { REMOTE_CONNECT } else { CONNECT };
+        let until = self.deadline.min(Instant::now() + patience);
+        let shared = self.shared;
         let connecting = async {
-            match socket.connect(address).await {
-                Ok(stream) => Attempt::Connected(stream),
-                Err(error) if sockets::is_exhausted(&error) => Attempt::Exhausted,
-                Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => Attempt::Exhausted,
-                Err(_) => Attempt::Failed,
+            match remote {
+                Some(remote) => connect_there(shared, remote).await,
+                None => connect_here(address).await,
             }
         };
         tokio::select! {
             biased;
             outcome = connecting => outcome,
             () = retired(&mut self.changes, lease) => Attempt::Overtaken,
-            () = tokio::time::sleep_until(until) => Attempt::Failed,
+            () = tokio::time::sleep_until(until) => match remote {
+                Some(_) => Attempt::HostFailed,
+                None => Attempt::Failed,
+            },
+        }
+    }
+}
+
+async fn connect_here(address: SocketAddr) -> Attempt {
+    match connect(address).await {
+        Ok(stream) => Attempt::Connected(Server::Here(stream)),
+        Err(error) if is_own_limit(&error) => Attempt::Exhausted,
+        Err(_) => Attempt::Failed,
+    }
+}
+
+/// Connects to a container of this host.
+pub(super) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    TcpSocket::from_std_stream(sockets::client(address)?).connect(address).await
+}
+
+/// Returns whether a connect failed because this host has no descriptor, memory or local port left.
+pub(super) fn is_own_limit(error: &io::Error) -> bool {
+    sockets::is_exhausted(error) || error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+async fn connect_there(shared: &Shared, Remote { host, target }: &Remote) -> Attempt {
+    let peer = shared.mesh().and_then(|mesh| mesh.peer(&host.name).map(|peer| (mesh, peer)));
+    let Some((mesh, peer)) = peer else {
+        tracing::debug!(host = %host.name, "an endpoint's host has no known agent");
+        return Attempt::HostFailed;
+    };
+    match mesh.dial(&peer, &Kind::Tcp(target.clone())).await {
+        Ok(stream) => {
+            host.note_success();
+            Attempt::Connected(Server::There(Box::new(stream)))
+        }
+        Err(DialError::Exhausted(_)) => Attempt::Exhausted,
+        Err(DialError::Refused { reason, .. }) => {
+            shared.denied.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(host = %host.name, service = %target.service, port = target.port, %reason, "denied");
+            match reason {
+                Refusal::NotAccepted { .. } | Refusal::NotMember | Refusal::NotServed | Refusal::NotUnderstood => {
+                    Attempt::HostFailed
+                }
+                Refusal::UnknownEndpoint { .. }
+                | Refusal::NotAllowed { .. }
+                | Refusal::Unconnected { .. }
+                | Refusal::Busy { .. } => {
+                    host.note_success();
+                    Attempt::Failed
+                }
+            }
+        }
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(host = %host.name, %error, cause, "cannot reach another host's endpoints");
+            Attempt::HostFailed
         }
     }
 }

@@ -3,6 +3,10 @@
 //! The order of wishes: an endpoint that has not just failed before one that has; one on this host before one
 //! elsewhere; then the one with the fewest open connections. Endpoints that failed are last, never excluded: when all
 //! have failed, one of them is still the best there is.
+//!
+//! So connections spill over to other hosts when no endpoint here is ready, or when all that are have just failed, and
+//! come back as soon as one here serves again. The load here does not count yet: an endpoint that is ready but busy is
+//! preferred to an idle one elsewhere.
 
 use std::time::Duration;
 
@@ -179,6 +183,16 @@ mod tests {
         check("!l5 !r4", &[0]);
         check("- l9 -", &[1]);
         check("r3 r2 -", &[1]);
+    }
+
+    #[test]
+    fn connections_spill_over_only_when_nothing_here_serves() {
+        check("l900 r0", &[0]);
+        check("r0 r0 l900", &[2]);
+        check("!l0 r9 r8", &[2]);
+        check("- r9 r9", &[1, 2]);
+        check("!l0 !r0", &[0]);
+        check("!l1 l9 r0", &[1]);
     }
 
     #[test]

@@ -2,16 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::endpoint::EndpointState;
+use super::pick::Failures;
 use super::table::{Backend, LbTable, NetworkId, PublishedKey};
-use crate::ids::{HostName, PodId, ProjectName};
+use crate::ids::{HostName, PodId, ProjectName, ServiceName};
+use crate::mesh::{Mesh, Refusal, TargetDoor};
 
 /// What all connections share: the current table and the endpoints' states.
 #[derive(Debug)]
@@ -21,6 +24,10 @@ pub(super) struct Shared {
     routing: ArcSwap<Routing>,
     changes: watch::Sender<()>,
     registry: Mutex<Registry>,
+    /// The way to endpoints on other hosts, while this host is in a cluster.
+    mesh: ArcSwapOption<Mesh>,
+    /// Requests of this host that another host's agent denied.
+    pub(super) denied: AtomicU64,
 }
 
 /// One table, ready for look-ups.
@@ -29,12 +36,15 @@ pub(super) struct Routing {
     pub(super) version: u64,
     vips: BTreeMap<Ipv4Addr, (NetworkId, Arc<Pool>)>,
     published: BTreeMap<PublishedKey, (u16, Arc<Pool>)>,
+    /// The services of each network: who may call whom.
+    members: BTreeMap<NetworkId, BTreeMap<ServiceName, Arc<Pool>>>,
 }
 
 /// The endpoints behind one address.
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) project: ProjectName,
+    pub(super) service: ServiceName,
     pub(super) targets: Vec<Target>,
 }
 
@@ -43,8 +53,44 @@ pub(super) struct Pool {
 pub(super) struct Target {
     pub(super) pod: PodId,
     pub(super) address: Ipv4Addr,
-    pub(super) remote: bool,
+    /// Where it is, if not here.
+    pub(super) remote: Option<Arc<RemoteHost>>,
     pub(super) state: Arc<EndpointState>,
+}
+
+/// Another host that has endpoints.
+#[derive(Debug)]
+pub(super) struct RemoteHost {
+    pub(super) name: HostName,
+    /// The end of `failures` in milliseconds: spares the lock where nothing failed lately.
+    failed_until_ms: AtomicU64,
+    failures: Mutex<Failures>,
+}
+
+impl RemoteHost {
+    fn new(name: HostName) -> Arc<Self> {
+        Arc::new(Self { name, failed_until_ms: AtomicU64::default(), failures: Mutex::default() })
+    }
+
+    /// Notes that its agent gave no answer at `now`, or none that counts: all its endpoints are avoided for a while.
+    pub(super) fn note_failure(&self, now: Duration) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        *failures = failures.another(now);
+        let until = u64::try_from(failures.until.as_millis()).unwrap_or(u64::MAX);
+        self.failed_until_ms.store(until, Ordering::Relaxed);
+    }
+
+    /// Notes an answer.
+    pub(super) fn note_success(&self) {
+        if self.failed_until_ms.swap(0, Ordering::Relaxed) > 0 {
+            *self.failures.lock().unwrap_or_else(PoisonError::into_inner) = Failures::default();
+        }
+    }
+
+    /// Returns whether its agent failed so recently that other hosts are to be preferred at `now`.
+    pub(super) fn is_marked_down(&self, now: Duration) -> bool {
+        u128::from(self.failed_until_ms.load(Ordering::Relaxed)) > now.as_millis()
+    }
 }
 
 /// Every endpoint that has a state.
@@ -54,6 +100,8 @@ struct Registry {
     current: BTreeMap<String, Arc<EndpointState>>,
     /// Those that left it and still had connections then.
     leaving: Vec<Arc<EndpointState>>,
+    /// Other hosts that have endpoints in the current table.
+    hosts: BTreeMap<HostName, Arc<RemoteHost>>,
 }
 
 /// Through which door a connection came in.
@@ -73,7 +121,19 @@ impl Shared {
             routing: ArcSwap::default(),
             changes: watch::Sender::new(()),
             registry: Mutex::default(),
+            mesh: ArcSwapOption::empty(),
+            denied: AtomicU64::default(),
         }
+    }
+
+    /// Sets the way to other hosts.
+    pub(super) fn set_mesh(&self, mesh: Option<Mesh>) {
+        self.mesh.store(mesh.map(Arc::new));
+    }
+
+    /// Returns the way to other hosts.
+    pub(super) fn mesh(&self) -> Option<Arc<Mesh>> {
+        self.mesh.load_full()
     }
 
     /// Returns the time since the start of the balancer.
@@ -119,22 +179,28 @@ impl Registry {
         let LbTable { version, vips, published } = table;
         let mut routing = Routing { version: *version, ..Routing::default() };
         for (address, vip) in vips {
-            let pool = self.pool(&vip.backend, own_host, now);
-            routing.vips.insert(*address, (vip.network.clone(), Arc::new(pool)));
+            let pool = Arc::new(self.pool(&vip.backend, own_host, now));
+            let members = routing.members.entry(vip.network.clone()).or_default();
+            members.insert(vip.backend.service.clone(), Arc::clone(&pool));
+            routing.vips.insert(*address, (vip.network.clone(), pool));
         }
         for (key, port) in published {
             let pool = self.pool(&port.backend, own_host, now);
             routing.published.insert(*key, (port.target, Arc::new(pool)));
         }
+        self.hosts.retain(|_, host| Arc::strong_count(host) > 1);
         routing
     }
 
     fn pool(&mut self, backend: &Backend, own_host: &HostName, now: Duration) -> Pool {
-        let Backend { project, service: _, endpoints } = backend;
+        let Backend { project, service, endpoints } = backend;
         let mut target = |endpoint: &super::table::Endpoint| Target {
             pod: endpoint.pod.clone(),
             address: endpoint.address,
-            remote: &endpoint.host != own_host,
+            remote: (&endpoint.host != own_host).then(|| {
+                let new = || RemoteHost::new(endpoint.host.clone());
+                Arc::clone(self.hosts.entry(endpoint.host.clone()).or_insert_with(new))
+            }),
             state: Arc::clone(
                 self.current
                     .entry(endpoint.container.clone())
@@ -142,7 +208,7 @@ impl Registry {
             ),
         };
         let targets = endpoints.iter().map(&mut target).collect();
-        Pool { project: project.clone(), targets }
+        Pool { project: project.clone(), service: service.clone(), targets }
     }
 
     fn retire_all_but(&mut self, keep: &BTreeSet<&str>) {
@@ -183,5 +249,41 @@ impl Routing {
     /// Returns every pool.
     pub(super) fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         self.vips.values().map(|(_, pool)| pool).chain(self.published.values().map(|(_, pool)| pool))
+    }
+
+    /// Returns the service that has a ready pod of this host with `address` in a network.
+    pub(super) fn service_at(&self, network: &NetworkId, address: Ipv4Addr) -> Option<ServiceName> {
+        let members = self.members.get(network)?;
+        let is_here = |target: &Target| target.address == address && target.remote.is_none();
+        members.iter().find(|(_, pool)| pool.targets.iter().any(is_here)).map(|(service, _)| service.clone())
+    }
+
+    /// Returns the endpoint of this host that another host asks for, if what it says of itself gives it the right.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn grant(&self, wanted: &crate::mesh::Target) -> Result<&Target, Refusal> {
+        let crate::mesh::Target { project, service, container, port, door } = wanted;
+        let denied = |reason: String| Refusal::NotAllowed { service: service.clone(), reason };
+        let pool = match door {
+            TargetDoor::Network { network, source } => {
+                let id = NetworkId { project: project.clone(), network: network.clone() };
+                let members = self.members.get(&id).ok_or_else(|| denied(format!("no network `{network}` here")))?;
+                if let Some(source) = source.as_ref().filter(|source| !members.contains_key(*source)) {
+                    return Err(denied(format!("`{source}` is not in network `{network}`")));
+                }
+                members.get(service).ok_or_else(|| denied(format!("it is not in network `{network}`")))?
+            }
+            TargetDoor::Published => {
+                let publishes = |(target, pool): &&(u16, Arc<Pool>)| {
+                    (target, &pool.project, &pool.service) == (port, project, service)
+                };
+                let found = self.published.values().find(publishes);
+                found.map(|(_, pool)| pool).ok_or_else(|| denied(format!("it does not publish its port {port}")))?
+            }
+        };
+        let is_meant = |target: &&Target| target.remote.is_none() && target.state.container == *container;
+        let unknown = || Refusal::UnknownEndpoint { container: container.clone() };
+        pool.targets.iter().find(is_meant).ok_or_else(unknown)
     }
 }

@@ -12,12 +12,15 @@ use crate::ids::{PodId, ProjectName};
 pub struct BalancerStats {
     /// Version of the table in use.
     pub table_version: u64,
-    /// Connections now, held ones included.
+    /// Connections now, held ones and those of other hosts' agents included.
     pub open: usize,
     /// Connections accepted since the start.
     pub accepted: u64,
     /// Of these, closed because no endpoint took them.
     pub refused: u64,
+    /// Requests of this host that another host's agent denied.
+    #[serde(default)]
+    pub denied: u64,
     /// Endpoints of the table in use, by project and pod.
     pub endpoints: Vec<EndpointStats>,
 }
@@ -55,7 +58,7 @@ impl Routing {
                 project: pool.project.clone(),
                 pod: target.pod.clone(),
                 container: target.state.container.clone(),
-                remote: target.remote,
+                remote: target.remote.is_some(),
                 open: target.state.open(),
                 connected: target.state.connected.load(Ordering::Relaxed),
                 failed: target.state.failed.load(Ordering::Relaxed),

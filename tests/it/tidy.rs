@@ -14,7 +14,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("host", &[]),
     ("store", &["clock"]),
     ("net", &["clock"]),
-    ("lb", &["clock", "host", "net"]),
+    ("mesh", &["clock", "host"]),
+    ("lb", &["clock", "host", "mesh", "net"]),
     ("transport", &["engine"]),
     ("api", &["transport"]),
 ];

@@ -1,0 +1,368 @@
+//! Balancers of several hosts in one process, over real TLS on loopback.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::site::{DEADLINE, Pod, Site, ask, container, in_time, rest, until};
+use crate::host::sockets::reset_on_close;
+use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
+use crate::lb::table::{Backend, Endpoint, LbTable, NetworkId, Published, Vip};
+use crate::lb::{BalancerOptions, EndpointStats};
+use crate::mesh::tests::site::{ANY, Cluster, chain, host};
+use crate::mesh::{Incoming, Kind, Mesh, PeerAddr, Target, TargetDoor};
+
+/// A host of a cluster: a balancer, its way to the others, and where it listens for them.
+struct Member {
+    name: &'static str,
+    site: Site,
+    mesh: Mesh,
+    addr: PeerAddr,
+    control: mpsc::Receiver<Incoming>,
+}
+
+/// Hosts that know each other, and pods that are told to be on one of them each.
+struct Hosts {
+    cluster: Cluster,
+    members: Vec<Member>,
+}
+
+impl Hosts {
+    async fn start(names: &[&'static str]) -> Self {
+        let cluster = Cluster::new();
+        let mut members = Vec::new();
+        for name in names {
+            let options = BalancerOptions { own_host: host(name), hold: DEADLINE, ..BalancerOptions::default() };
+            let (site, mesh) = (Site::new(options).await, cluster.mesh(name));
+            let (sender, control) = mpsc::channel(1);
+            let address = site.balancer.join(mesh.clone(), ANY, sender).expect("a free port");
+            members.push(Member { name, site, mesh, addr: PeerAddr { host: host(name), address }, control });
+        }
+        let peers: BTreeMap<_, _> = members.iter().map(|m| (m.addr.host.clone(), m.addr.address)).collect();
+        members.iter().for_each(|member| member.mesh.set_peers(peers.clone()));
+        Self { cluster, members }
+    }
+
+    fn at(&self, name: &str) -> &Member {
+        self.members.iter().find(|member| member.name == name).expect("a member")
+    }
+
+    /// Where all pods listen, each on an address of the first member's.
+    fn port(&self) -> u16 {
+        self.members[0].site.target
+    }
+
+    async fn echo(&self, number: u8) -> Pod {
+        self.members[0].site.echo(number).await
+    }
+
+    /// Gives every member the same pods, `a1 b2`: pod 1 on host a, pod 2 on host b.
+    #[track_caller]
+    fn set(&self, pods: &str) {
+        let service = ServiceName::new("web").expect("valid");
+        let endpoint = |word: &str| {
+            let (on, number) = word.split_at(1);
+            let number: u8 = number.parse().expect("a number");
+            let IpAddr::V4(address) = self.members[0].site.pod_address(number).ip() else { unreachable!("IPv4") };
+            let pod = PodId::new(service.clone(), u32::from(number));
+            Endpoint { pod, container: container(number), host: host(on), address }
+        };
+        let project = ProjectName::new("demo").expect("valid");
+        let endpoints = pods.split_whitespace().map(endpoint).collect();
+        let backend = Arc::new(Backend { project: project.clone(), service: service.clone(), endpoints });
+        let network = NetworkId { project, network: ResourceKey::new("back").expect("valid") };
+        let vip = |backend: &Arc<Backend>| Vip { network: network.clone(), backend: Arc::clone(backend) };
+        let caller =
+            Backend { service: ServiceName::new("shop").expect("valid"), endpoints: vec![], ..(*backend).clone() };
+        for member in &self.members {
+            let published = Published { target: self.port(), backend: Arc::clone(&backend) };
+            let table = LbTable {
+                version: member.site.table(&[]).version,
+                vips: BTreeMap::from([
+                    (Ipv4Addr::new(10, 0, 0, 1), vip(&backend)),
+                    (Ipv4Addr::new(10, 0, 0, 2), vip(&Arc::new(caller.clone()))),
+                ]),
+                published: BTreeMap::from([(member.site.key(), published)]),
+            };
+            let errors = member.site.balancer.set_table(&table);
+            assert!(errors.is_empty(), "{errors:?}");
+        }
+    }
+
+    /// Asks at one host, on a connection of its own that ends cleanly.
+    async fn ask(&self, at: &str, word: &str) -> std::io::Result<String> {
+        let mut client = self.at(at).site.connect().await;
+        in_time(ask(&mut client, word)).await?;
+        client.shutdown().await?;
+        in_time(rest(&mut client)).await
+    }
+
+    fn stats(&self, at: &str, number: u8) -> EndpointStats {
+        self.at(at).site.stats(number)
+    }
+}
+
+#[tokio::test]
+async fn local_pods_come_first_and_others_take_over() {
+    let hosts = Hosts::start(&["a", "b", "c"]).await;
+    let pods = [hosts.echo(1).await, hosts.echo(2).await, hosts.echo(3).await];
+    hosts.set("a1 b2 c3");
+    for at in ["a", "b", "c"] {
+        for _ in 0..10 {
+            hosts.ask(at, "hello").await.expect("served");
+        }
+    }
+    let connected = |at, number| hosts.stats(at, number).connected;
+    assert_eq!([connected("a", 1), connected("a", 2), connected("a", 3)], [10, 0, 0]);
+    assert_eq!([connected("b", 2), connected("c", 3)], [10, 10]);
+    // The program of the local pod is gone, its container is still in the table.
+    let [first, ..] = pods;
+    first.stop().await;
+    for _ in 0..20 {
+        hosts.ask("a", "hello").await.expect("served elsewhere");
+    }
+    assert_eq!(connected("a", 2) + connected("a", 3), 20);
+    // And out of the table: both others share.
+    hosts.set("b2 c3");
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        let mut client = hosts.at("a").site.connect().await;
+        in_time(ask(&mut client, "hello")).await.expect("served");
+        open.push(client);
+    }
+    assert_eq!((hosts.stats("a", 2).open, hosts.stats("a", 3).open), (5, 5));
+    assert_eq!((hosts.stats("b", 2).open, hosts.stats("c", 3).open), (5, 5), "counted where the pods are");
+}
+
+#[tokio::test]
+async fn a_remote_pod_that_refuses_is_told_apart_from_its_host() {
+    let hosts = Hosts::start(&["a", "b"]).await;
+    let _pod = hosts.echo(3).await;
+    hosts.set("b2 b3");
+    for _ in 0..50 {
+        hosts.ask("a", "hello").await.expect("the other pod of the host serves");
+    }
+    let (dead, live) = (hosts.stats("a", 2), hosts.stats("a", 3));
+    assert_eq!((dead.connected, live.connected), (0, 50));
+    assert!((1..25).contains(&dead.failed), "marked down after a failure: {dead:?}");
+    assert_eq!(hosts.at("a").site.balancer.stats().denied, dead.failed);
+}
+
+#[tokio::test]
+async fn connections_through_the_tunnel_share_few_handshakes() {
+    let hosts = Hosts::start(&["a", "b"]).await;
+    let _pod = hosts.echo(2).await;
+    hosts.set("b2");
+    for _ in 0..200 {
+        hosts.ask("a", "hello").await.expect("served");
+    }
+    let stats = hosts.at("a").mesh.stats();
+    assert!(stats.dialled <= 6, "one or two for each thread: {stats:?}");
+    assert_eq!(stats.dialled + stats.reused, 200);
+    let began = Instant::now();
+    let Hosts { members, .. } = hosts;
+    for member in members {
+        member.site.balancer.stop(Instant::now() + DEADLINE).await;
+    }
+    assert!(began.elapsed() < DEADLINE / 2, "kept connections do not hold up the end");
+}
+
+#[tokio::test]
+async fn ends_and_resets_go_through_the_tunnel() {
+    let hosts = Hosts::start(&["a", "b"]).await;
+    let site = &hosts.members[0].site;
+    let _pod = site
+        .pod(2, |mut stream: TcpStream| async move {
+            let asked = rest(&mut stream).await;
+            if let Ok(asked) = asked {
+                stream.write_all(format!("heard {asked}").as_bytes()).await.expect("the other half is open");
+            }
+        })
+        .await;
+    hosts.set("b2");
+    let mut client = site.connect().await;
+    client.write_all(b"all").await.expect("open");
+    client.shutdown().await.expect("open");
+    assert_eq!(in_time(rest(&mut client)).await.expect("answered"), "heard all");
+
+    let (ended, mut end) = mpsc::channel(1);
+    let _pod = site
+        .pod(3, move |mut stream: TcpStream| {
+            let ended = ended.clone();
+            async move {
+                let first = stream.read_u8().await.expect("sent");
+                if first == b'r' {
+                    reset_on_close(&stream);
+                    return;
+                }
+                stream.write_u8(first).await.expect("open");
+                let error = stream.read_u8().await.expect_err("reset");
+                ended.send(error.kind()).await.expect("the test waits");
+            }
+        })
+        .await;
+    hosts.set("b3");
+    let mut client = site.connect().await;
+    client.write_all(b"r").await.expect("open");
+    assert_eq!(in_time(client.read_u8()).await.expect_err("reset").kind(), ErrorKind::ConnectionReset);
+    let mut client = site.connect().await;
+    assert_eq!(in_time(ask(&mut client, "?")).await.expect("echo"), "?");
+    reset_on_close(&client);
+    drop(client);
+    assert_eq!(in_time(end.recv()).await, Some(ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
+async fn bulk_goes_through_the_tunnel_unchanged() {
+    const TOTAL: usize = 16 << 20;
+    let hosts = Hosts::start(&["a", "b"]).await;
+    let _pod = hosts.echo(2).await;
+    hosts.set("b2");
+    let (mut read, mut write) = hosts.at("a").site.connect().await.into_split();
+    let bulk: Vec<u8> = (0..TOTAL).map(|n| (n % 65_521).to_le_bytes()[0]).collect();
+    let sent = bulk.clone();
+    let sender = tokio::spawn(async move {
+        write.write_all(&sent).await?;
+        write.shutdown().await
+    });
+    let mut back = Vec::new();
+    in_time(read.read_to_end(&mut back)).await.expect("whole");
+    sender.await.expect("no panic").expect("open");
+    assert!(back == bulk);
+    let (here, there) = (hosts.stats("a", 2), hosts.stats("b", 2));
+    assert_eq!((here.sent, here.received, there.sent, there.received), {
+        let total = TOTAL as u64;
+        (total, total, total, total)
+    });
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_connections_of_other_hosts() {
+    let hosts = Hosts::start(&["a", "b"]).await;
+    let _pod = hosts.echo(2).await;
+    hosts.set("b2");
+    let mut client = hosts.at("a").site.connect().await;
+    in_time(ask(&mut client, "hello")).await.expect("served");
+    let balancer = &hosts.at("b").site.balancer;
+    assert_eq!(balancer.open_connections(&container(2)), 1);
+    hosts.set("");
+    assert_eq!(balancer.drain(&container(2), Instant::now() + Duration::from_millis(100)).await, 1);
+    in_time(ask(&mut client, "still there")).await.expect("goes on");
+    client.shutdown().await.expect("open");
+    in_time(rest(&mut client)).await.expect("ends");
+    assert_eq!(balancer.drain(&container(2), Instant::now() + DEADLINE).await, 0);
+}
+
+#[tokio::test]
+async fn a_host_that_goes_takes_its_connections_only_and_others_serve() {
+    let mut hosts = Hosts::start(&["a", "b", "c"]).await;
+    let _pods = [hosts.echo(2).await, hosts.echo(3).await];
+    hosts.set("b2");
+    let mut lost = hosts.at("a").site.connect().await;
+    in_time(ask(&mut lost, "hello")).await.expect("served");
+    hosts.set("b2 c3");
+    let gone = hosts.members.remove(1);
+    gone.site.balancer.stop(Instant::now()).await;
+    let error = in_time(lost.read_u8()).await.expect_err("its host is gone");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    for _ in 0..30 {
+        hosts.ask("a", "hello").await.expect("another host serves");
+    }
+    let failed = hosts.stats("a", 2).failed;
+    assert!((1..15).contains(&failed), "the host is marked down: {failed}");
+    assert_eq!(hosts.stats("a", 3).connected, 30);
+}
+
+#[tokio::test]
+async fn only_what_the_own_table_allows_is_granted() {
+    let hosts = Hosts::start(&["a", "b"]).await;
+    let _pod = hosts.echo(2).await;
+    hosts.set("b2 a1");
+    let caller = &hosts.at("a").mesh;
+    let network = |network: &str, source: Option<&str>| TargetDoor::Network {
+        network: ResourceKey::new(network).expect("valid"),
+        source: source.map(|source| ServiceName::new(source).expect("valid")),
+    };
+    let target = |door| Target {
+        project: ProjectName::new("demo").expect("valid"),
+        service: ServiceName::new("web").expect("valid"),
+        container: container(2),
+        port: hosts.port(),
+        door,
+    };
+    let call = |mesh: Mesh, target: Target| {
+        let peer = hosts.at("b").addr.clone();
+        async move { in_time(mesh.dial(&peer, &Kind::Tcp(target))).await.map_err(|error| chain(&error)) }
+    };
+    for door in [network("back", None), network("back", Some("shop")), TargetDoor::Published] {
+        call(caller.clone(), target(door)).await.expect("granted");
+    }
+    let published = target(TargetDoor::Published);
+    let web = || ServiceName::new("shop").expect("valid");
+    for (denied, reason) in [
+        (target(network("front", None)), "no network `front` here"),
+        (target(network("back", Some("spy"))), "`spy` is not in network `back`"),
+        (Target { port: 1, ..published.clone() }, "does not publish its port 1"),
+        (Target { service: web(), ..published.clone() }, "`shop` may not be reached so: it does not publish"),
+        (Target { container: container(9), ..published.clone() }, "container container-9 is no endpoint there"),
+        (Target { container: container(1), ..published.clone() }, "container container-1 is no endpoint there"),
+        (Target { project: ProjectName::new("other").expect("valid"), ..published.clone() }, "does not publish"),
+    ] {
+        let error = call(caller.clone(), denied).await.expect_err("denied");
+        assert!(error.contains(reason), "{error}");
+    }
+    let stranger = hosts.cluster.mesh("d");
+    let error = call(stranger, published).await.expect_err("denied");
+    assert!(error.contains("does not know this host as a member"), "{error}");
+}
+
+#[tokio::test]
+async fn agents_conversations_are_handed_over_as_far_as_there_is_room() {
+    let mut hosts = Hosts::start(&["a", "b"]).await;
+    let peer = hosts.at("b").addr.clone();
+    let caller = hosts.at("a").mesh.clone();
+    let (first, second) = tokio::join!(async { in_time(caller.dial(&peer, &Kind::Control)).await }, async {
+        let member = hosts.members.iter_mut().find(|member| member.name == "b").expect("a member");
+        let incoming = in_time(member.control.recv()).await.expect("handed over");
+        assert_eq!(incoming.peer, host("a"));
+        incoming.accept().await
+    });
+    let (mut here, mut there) = (first.expect("granted"), second.expect("the peer is there"));
+    here.write_all(b"line").await.expect("open");
+    here.flush().await.expect("open");
+    let mut heard = [0; 4];
+    in_time(there.read_exact(&mut heard)).await.expect("sent");
+    assert_eq!(&heard, b"line");
+    // One more waits to be taken, the next is refused.
+    let waiting = tokio::spawn({
+        let (caller, peer) = (caller.clone(), peer.clone());
+        async move { caller.dial(&peer, &Kind::Control).await.is_ok() }
+    });
+    let control = &hosts.at("b").control;
+    until(|| control.len(), |waiting| *waiting == 1).await;
+    let error = chain(&in_time(caller.dial(&peer, &Kind::Control)).await.expect_err("full"));
+    assert!(error.contains("too many agents call"), "{error}");
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn outside_a_cluster_other_hosts_pods_are_not_served() {
+    let options = BalancerOptions { hold: Duration::from_millis(100), ..BalancerOptions::default() };
+    let site = Site::new(options).await;
+    let mut table = site.table(&[1]);
+    for published in table.published.values_mut() {
+        let mut backend = (*published.backend).clone();
+        backend.endpoints.iter_mut().for_each(|endpoint| endpoint.host = HostName::new("b").expect("valid"));
+        published.backend = Arc::new(backend);
+    }
+    let _pod = site.echo(1).await;
+    site.balancer.set_table(&table);
+    assert_eq!(super::site::refusal(site.front).await, ErrorKind::ConnectionReset);
+}
