@@ -69,7 +69,7 @@ impl Default for MeshOptions {
         Self {
             handshake: Duration::from_secs(3),
             answer: Duration::from_secs(5),
-            idle: Duration::from_secs(60),
+            idle: Duration::from_mins(1),
             idle_per_peer: 64,
             handshakes_per_address: 256,
             dials_per_peer: 32,
@@ -107,6 +107,7 @@ impl std::fmt::Debug for Inner {
 #[derive(Debug, Default)]
 struct Counters {
     dialled: AtomicU64,
+    resumed: AtomicU64,
     reused: AtomicU64,
     accepted: AtomicU64,
     failed: AtomicU64,
@@ -118,6 +119,8 @@ struct Counters {
 pub struct MeshStats {
     /// Connections made to other agents.
     pub dialled: u64,
+    /// Of these, with a session of an earlier one: no certificates were shown.
+    pub resumed: u64,
     /// Streams opened on a connection that was kept.
     pub reused: u64,
     /// Connections of other agents.
@@ -203,10 +206,11 @@ impl Mesh {
 
     /// Returns what it did so far.
     pub fn stats(&self) -> MeshStats {
-        let Counters { dialled, reused, accepted, failed, turned_away } = &self.0.counters;
+        let Counters { dialled, resumed, reused, accepted, failed, turned_away } = &self.0.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         MeshStats {
             dialled: read(dialled),
+            resumed: read(resumed),
             reused: read(reused),
             accepted: read(accepted),
             failed: read(failed),

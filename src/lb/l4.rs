@@ -273,7 +273,8 @@ impl<'a> Linking<'a> {
         let shared = self.shared;
         let connecting = async {
             match remote {
-                Some(remote) => connect_there(shared, remote).await,
+                // Boxed: most connections never need it.
+                Some(remote) => Box::pin(connect_there(shared, remote)).await,
                 None => connect_here(address).await,
             }
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rustls::HandshakeKind;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpSocket;
 use tokio::time::{Instant, timeout_at};
@@ -162,7 +163,7 @@ impl Call<'_> {
     /// Makes a connection, within the time for a handshake.
     async fn connect(&self) -> Result<Connection, DialError> {
         let after = self.mesh.options.handshake;
-        match timeout_at(Instant::now() + after, self.handshake()).await {
+        match timeout_at(Instant::now() + after, Box::pin(self.handshake())).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self.deadline(after)),
         }
@@ -186,6 +187,9 @@ impl Call<'_> {
         let admitted = self.tls.examiner.admit(certificate, Some(&self.peer.host), self.mesh.clock.now());
         let statement = admitted.map_err(|error| self.untrusted(error))?;
         self.mesh.counters.dialled.fetch_add(1, Ordering::Relaxed);
+        if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
+            self.mesh.counters.resumed.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(Connection::new(stream, statement.host))
     }
 

@@ -115,7 +115,8 @@ impl Mesh {
             sockets::reset_on_close(&tcp);
             return;
         };
-        match mesh.greet(tcp).await {
+        // Handshakes are large and soon over.
+        match Box::pin(mesh.greet(tcp)).await {
             Ok((connection, first, tls)) => {
                 drop(slot);
                 mesh.accepted(connection, first, &tls, handler).await;

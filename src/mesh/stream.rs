@@ -25,7 +25,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A TLS connection whose peer is known.
 #[derive(Debug)]
 pub(super) struct Connection {
-    tls: TlsStream<Socket>,
+    /// Some kilobytes, in a box so that tasks do not carry them around.
+    tls: Box<TlsStream<Socket>>,
     pub(super) peer: HostName,
     /// The part of the next frame's head that was read.
     head: [u8; HEAD],
@@ -69,7 +70,7 @@ impl Connection {
             TlsStream::Client(client) => client.get_mut().1.set_buffer_limit(None),
             TlsStream::Server(server) => server.get_mut().1.set_buffer_limit(None),
         }
-        Self { tls, peer, head: [0; HEAD], head_read: 0, delivery: DeliveryWatch::default() }
+        Self { tls: Box::new(tls), peer, head: [0; HEAD], head_read: 0, delivery: DeliveryWatch::default() }
     }
 
     /// The certificate that the peer showed, in this session or the one that it resumes.

@@ -46,7 +46,9 @@ impl Hosts {
             members.push(Member { name, site, mesh, addr: PeerAddr { host: host(name), address }, control });
         }
         let peers: BTreeMap<_, _> = members.iter().map(|m| (m.addr.host.clone(), m.addr.address)).collect();
-        members.iter().for_each(|member| member.mesh.set_peers(peers.clone()));
+        for member in &members {
+            member.mesh.set_peers(peers.clone());
+        }
         Self { cluster, members }
     }
 

@@ -32,7 +32,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn new() -> Self {
         let clock = Arc::new(ManualClock::default());
-        clock.advance(Duration::from_secs(1_800_000_000));
+        clock.advance(Duration::from_hours(500_000));
         let authority = Authority::create(clock.now()).expect("random");
         Self { clock, authority }
     }
