@@ -283,8 +283,9 @@ impl<'a> Linking<'a> {
             outcome = connecting => outcome,
             () = retired(&mut self.changes, lease) => Attempt::Overtaken,
             () = tokio::time::sleep_until(until) => match remote {
-                Some(_) => Attempt::HostFailed,
-                None => Attempt::Failed,
+                // Only its whole time says something of the host; else it was the client's that ran out.
+                Some(_) if until < self.deadline => Attempt::HostFailed,
+                _ => Attempt::Failed,
             },
         }
     }
