@@ -68,7 +68,8 @@ def gigabytes(port):
 def measure():
     """The rows of the table."""
     # Built by `cargo bench --no-run`; the newest if there are several.
-    hosts = max(ROOT.glob("target/*/release/deps/tunnel-*[!.d]"), key=lambda path: path.stat().st_mtime)
+    built = [path for path in ROOT.glob("target/*/release/deps/tunnel-*") if not path.suffix]
+    hosts = max(built, key=lambda path: path.stat().st_mtime)
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         # nginx's worker is another user.
