@@ -8,6 +8,7 @@ pub mod ids;
 // Pure: values in, values out. No async, clock, network, environment or randomness.
 pub mod expand;
 pub mod graph;
+pub mod hosts;
 pub mod load;
 pub mod model;
 pub mod observed;
