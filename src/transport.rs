@@ -1,6 +1,8 @@
-//! How hosts are reached: the local engine's socket now. Readies a host: orch's image in, agent up.
+//! How hosts are reached: the local engine's socket, or the system's ssh. Readies a host: orch's image in, agent up.
 
 pub mod bootstrap;
 mod elf;
 pub mod image;
 pub mod local;
+pub mod reach;
+pub mod ssh;

@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
+
+use super::reach::Reach;
+use super::ssh::SshError;
 use crate::engine::EngineError;
 
 /// Directory of the agent's state on every host.
@@ -16,6 +20,26 @@ pub fn agent_socket(chosen: Option<&Path>) -> PathBuf {
     match chosen {
         Some(path) if !path.as_os_str().is_empty() => path.to_owned(),
         _ => Path::new(RUN_DIR).join(SOCKET_NAME),
+    }
+}
+
+/// The local host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalReach {
+    /// The engine's socket.
+    pub engine: PathBuf,
+    /// The agent's socket.
+    pub agent: PathBuf,
+}
+
+#[async_trait]
+impl Reach for LocalReach {
+    async fn engine_socket(&self) -> Result<PathBuf, SshError> {
+        Ok(self.engine.clone())
+    }
+
+    async fn agent_socket(&self) -> Result<PathBuf, SshError> {
+        Ok(self.agent.clone())
     }
 }
 
