@@ -3,29 +3,27 @@
 //! Each test boots its own (0.6 s) and takes it down when it ends, so tests share nothing and may break what they like.
 #![expect(clippy::disallowed_methods, reason = "end to end: programs are run as a user would")]
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use crate::lab::Lab;
 use crate::wait::{eventually, secs};
 
 /// Where the host finds orch.
 const ORCH: &str = "/opt/orch/orch";
 
-/// Most hosts at once on this machine, over all test runs.
-const SLOTS: u8 = 32;
-
 /// A booted host with an engine and orch's program on it.
 pub(crate) struct Host {
-    lab: String,
-    net: String,
+    lab: Arc<Lab>,
+    /// Its name in the lab.
+    name: String,
     /// The directory that is the host's `/`.
     root: PathBuf,
-    /// Held as long as the host lives: nobody else uses its names and addresses.
-    _slot: File,
 }
 
 /// What a command gave.
@@ -40,7 +38,7 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    fn new(output: &Output) -> Self {
+    pub(crate) fn new(output: &Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(137),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -80,32 +78,40 @@ impl Host {
     }
 
     fn boot_on(disk: &str, images: &[&str]) -> Self {
-        let (slot, number) = free_slot();
-        let lab = format!("it{number}");
-        let root = base().join("labs").join(&lab).join("node1/root");
-        let host = Self { lab, net: format!("10.77.{}", 100 + number), root, _slot: slot };
-        host.lab(&["down"]); // of a run that was killed
-        host.lab(&["up", "1", "--disk", disk]);
-        assert_eq!(host.give("orch", &stripped_orch()), ORCH);
+        let lab = Lab::free();
+        lab.run(&["up", "1", "--disk", disk]);
+        let host = Self::in_lab(&Arc::new(lab), "node1");
         host.load(images);
+        host
+    }
+
+    /// Returns the booted host of this name in a lab, with orch's program.
+    pub(crate) fn in_lab(lab: &Arc<Lab>, name: &str) -> Self {
+        let host = Self { lab: Arc::clone(lab), name: name.to_owned(), root: lab.folder().join(name).join("root") };
+        assert_eq!(host.give("orch", &stripped_orch()), ORCH);
         host
     }
 
     /// Loads images of tests/images/make.
     pub(crate) fn load(&self, images: &[&str]) {
         if !images.is_empty() {
-            self.lab(&["load-images", "--images", &images.join(",")]);
+            self.lab.run(&["load-images", &self.name, "--images", &images.join(",")]);
         }
+    }
+
+    /// Returns its name in the lab.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Returns the prefix of everything that the host has on this machine.
     pub(crate) fn lab_name(&self) -> &str {
-        &self.lab
+        self.lab.name()
     }
 
     /// Returns the host's address, which this machine reaches.
     pub(crate) fn address(&self) -> Ipv4Addr {
-        format!("{}.11", self.net).parse().expect("an address")
+        self.lab.address(&self.name)
     }
 
     // -- files -----------------------------------------------------------------------
@@ -183,12 +189,12 @@ impl Host {
 
     /// Takes the power away: everything in the host ends at once; the disk stays.
     pub(crate) fn power_off(&self) {
-        self.lab(&["kill", "node1"]);
+        self.lab.run(&["kill", &self.name]);
     }
 
     /// Boots again after [`Host::power_off`].
     pub(crate) fn power_on(&self) {
-        self.lab(&["start", "node1"]);
+        self.lab.run(&["start", &self.name]);
     }
 
     /// Stops the engine in order, as a package upgrade does, and returns when a new one answers.
@@ -202,15 +208,9 @@ impl Host {
         });
     }
 
-    fn lab(&self, args: &[&str]) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/lab");
-        let output = Command::new(script).args(args).env("LAB", &self.lab).env("LAB_NET", &self.net).output();
-        let done = Done::new(&output.expect("run tests/lab/lab"));
-        assert_eq!(done.code, 0, "tests/lab/lab {args:?}: {}{}", done.stdout, done.stderr);
-    }
-
     /// Prints what helps to understand a failed test.
     fn tell(&self) {
+        std::io::stderr().write_all(format!("=== {}\n", self.name).as_bytes()).ok();
         for script in [
             "docker ps -a --no-trunc --format '{{.Names}} {{.Image}} {{.Status}} {{.Ports}}'",
             "docker network ls --format '{{.Name}} {{.Driver}}'; ip -4 -br addr",
@@ -229,7 +229,6 @@ impl Drop for Host {
         if std::thread::panicking() {
             self.tell();
         }
-        self.lab(&["down"]);
     }
 }
 
@@ -256,22 +255,6 @@ impl Started<'_> {
     pub(crate) fn finish(self) -> Done {
         Done::new(&self.child.wait_with_output().expect("its output"))
     }
-}
-
-/// Where labs keep their files; the script `lab` uses the same.
-fn base() -> PathBuf {
-    std::env::var_os("ORCH_LAB_DIR").map_or_else(|| PathBuf::from("/var/tmp/orch-lab"), PathBuf::from)
-}
-
-/// Takes the first number that no other test uses now, in whatever process or checkout.
-fn free_slot() -> (File, u8) {
-    let slots = base().join("slots");
-    fs::create_dir_all(&slots).expect("make the folder of slots");
-    let free = (0..SLOTS).find_map(|number| {
-        let file = File::create(slots.join(number.to_string())).expect("make a slot");
-        file.try_lock().ok().map(|()| (file, number))
-    });
-    free.expect("fewer than 32 lab hosts at once")
 }
 
 /// Returns orch's program without debug information: a tenth of the size for every engine to load.

@@ -3,7 +3,9 @@
 //! Needs root, the engine's programs and what `scripts/setup test` installs; images come from `tests/images/make`.
 //! A test that cannot have its host fails. `tests/lab/lab down-all` removes what a killed run left.
 
+mod cluster;
 mod host;
+mod lab;
 mod probe;
 mod project;
 mod wait;
@@ -18,4 +20,5 @@ mod lab_itself;
 mod names;
 mod ports;
 mod restarts;
+mod ssh;
 mod traffic;

@@ -1,0 +1,70 @@
+//! Several lab hosts, and the desk from which somebody works on them by SSH alone.
+
+use std::ops::Index;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::host::Host;
+use crate::lab::Lab;
+
+/// Hosts `node1`, `node2`, … with an engine and sshd each, and a desk without engine.
+pub(crate) struct Cluster {
+    /// Where orch is run: root's key there is let in by every node, and the nodes' keys are known.
+    pub(crate) desk: Host,
+    nodes: Vec<Host>,
+    lab: Arc<Lab>,
+}
+
+impl Cluster {
+    /// Boots `count` nodes, with these images (names of tests/images/make) on each, and the desk.
+    pub(crate) fn boot(count: usize, images: &[&str]) -> Self {
+        let lab = Lab::free();
+        lab.run(&["up", &count.to_string(), "--desk"]);
+        let lab = Arc::new(lab);
+        let nodes = (1..=count).map(|number| Host::in_lab(&lab, &format!("node{number}"))).collect();
+        if !images.is_empty() {
+            lab.run(&["load-images", "--images", &images.join(",")]);
+        }
+        Self { desk: Host::in_lab(&lab, "desk"), nodes, lab }
+    }
+
+    /// Returns the nodes, `node1` first.
+    pub(crate) fn nodes(&self) -> &[Host] {
+        &self.nodes
+    }
+
+    /// Lets no packet pass between two of `node1`, …, `desk` and `machine`, which is where the tests run; for the second
+    /// also `all`.
+    pub(crate) fn cut(&self, one: &str, other: &str) {
+        self.lab.run(&["cut", one, other]);
+    }
+
+    /// Lets no packet pass from `one` to `other`; the way back stays open.
+    pub(crate) fn cut_one_way(&self, one: &str, other: &str) {
+        self.lab.run(&["cut", one, other, "--oneway"]);
+    }
+
+    /// Undoes all cuts.
+    pub(crate) fn heal(&self) {
+        self.lab.run(&["heal"]);
+    }
+
+    /// Delays every packet of a host by so many milliseconds each way; 0 ends it.
+    pub(crate) fn slow(&self, host: &str, millis: u32) {
+        self.lab.run(&["slow", host, &millis.to_string()]);
+    }
+
+    /// Returns an ssh configuration by which this machine reaches all nodes.
+    pub(crate) fn ssh_config(&self) -> PathBuf {
+        self.lab.folder().join("ssh_config")
+    }
+}
+
+/// `cluster[1]` is `node1`.
+impl Index<usize> for Cluster {
+    type Output = Host;
+
+    fn index(&self, number: usize) -> &Host {
+        &self.nodes[number - 1]
+    }
+}
