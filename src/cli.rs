@@ -7,6 +7,7 @@ pub mod args;
 pub mod commands;
 pub mod error;
 pub mod exit;
+pub mod hosts;
 pub mod trace;
 pub mod ui;
 
@@ -62,6 +63,9 @@ fn block_on(future: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit
 
 async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, CliError> {
     use commands::{agent, config, down, exec, logs, ls, plan, ps, up};
+    if !context.global.hosts.is_empty() {
+        return Err(CliError::Flag { flag: "--host", command: "the local engine" });
+    }
     match command {
         Command::Up(args) => return up::run(context, &args).await,
         Command::Logs(args) => return logs::run(context, args).await,

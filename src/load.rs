@@ -10,6 +10,7 @@
 mod check;
 mod discover;
 mod dotenv;
+mod hosts;
 pub mod interpolate;
 mod long;
 mod merge;
@@ -40,6 +41,7 @@ use node::{Map, Node, Value};
 use report::Report;
 use values::Variables;
 
+pub use hosts::{edit_hosts, parse_hosts};
 pub use source::{Files, MAX_FILE, MemoryFiles, OsFiles};
 pub use views::{render_json, render_yaml};
 
@@ -190,6 +192,9 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     let mut tree = unify(&mut documents, &discovered.environment, options.interpolate, report);
     check::check(&mut tree, report);
     validate::validate(&tree, report);
+    // A variable that stays as it is written is no address.
+    let hosts = tree.get("x-hosts").filter(|_| options.interpolate);
+    let hosts = hosts.map(|node| hosts::hosts(node, "x-hosts.", report)).unwrap_or_default();
 
     let profiles = tree.entries("services").flat_map(|(_, service)| profiles::profiles(&service.node)).collect();
     let disabled = profiles::apply(&mut tree, request, &discovered.environment, report);
@@ -220,7 +225,7 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
         return None;
     }
     Some(Loaded {
-        model: typed::typed(&tree, name.as_str(), report)?,
+        model: Model { hosts, ..typed::typed(&tree, name.as_str(), report)? },
         warnings: Diagnostics::default(),
         working_dir: discovered.working_dir,
         config_files: discovered.config_files,

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hosts::HostEntry;
 use crate::ids::{ProjectName, ResourceKey, ServiceName};
 
 pub use deploy::{Deploy, DeployMode, DeployPlacement, Preference, Reservations, ResourceLimits, ResourcesSpec};
@@ -47,6 +48,9 @@ pub struct Model {
     /// Secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<ResourceKey, FileObject>,
+    /// `x-hosts` in the order of the files; printed with the other `x-` keys, as it was written.
+    #[serde(skip)]
+    pub hosts: Vec<HostEntry>,
     /// Top-level `x-` keys.
     #[serde(flatten)]
     pub extensions: Extensions,

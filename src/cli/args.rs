@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::hosts::HostFlag;
 use crate::ids::ServiceName;
 
 use super::exit::Exit;
@@ -113,6 +114,13 @@ pub struct Global {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t, env = "COMPOSE_ANSI", hide_env_values = true)]
     #[arg(help = "When colours and other control characters are used; NO_COLOR is honoured")]
     pub ansi: Ansi,
+
+    /// Hosts to work on.
+    #[arg(long = "host", value_name = "NAME[=ssh://…]")]
+    #[arg(
+        help = "Work on this host instead of those of `x-hosts` or of the user's hosts file; may be given several times"
+    )]
+    pub hosts: Vec<HostFlag>,
 
     /// Images pulled at the same time, -1 for no limit
     #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true, env = "COMPOSE_PARALLEL_LIMIT", hide_env_values = true)]

@@ -7,9 +7,11 @@ use crate::api::client::ClientError;
 use crate::api::types::ErrorKind;
 use crate::diag::Diagnostics;
 use crate::engine::EngineError;
+use crate::hosts::InventoryError;
 use crate::ids::{InvalidName, ServiceName};
 use crate::transport::bootstrap::BootstrapError;
 use crate::transport::local::engine_help;
+use crate::transport::ssh::SshError;
 
 use super::exit::Kind;
 
@@ -30,6 +32,20 @@ pub enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// A file of the user's own cannot be read.
+    #[error("`{path}` could not be read")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The hosts named make no list.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+    /// A host cannot be reached, or not be used.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
     /// The directory that the command runs in is gone.
     #[error("the current directory cannot be read")]
     Directory(#[source] io::Error),
@@ -126,12 +142,15 @@ impl CliError {
             | Self::Name(_)
             | Self::AgentNeeded(_)
             | Self::Flag { .. }
+            | Self::Inventory(_)
+            | Self::Read { .. }
             | Self::Write { .. } => Kind::User,
             Self::Engine(EngineError::Conflict { .. }) | Self::Bootstrap(BootstrapError::Refused(_)) => Kind::Conflict,
             Self::Agent(error) => agent_kind(error),
             Self::Bootstrap(_)
             | Self::RunAgent(_)
             | Self::Directory(_)
+            | Self::Ssh(_)
             | Self::Engine(_)
             | Self::Cut
             | Self::Images(_)
@@ -158,6 +177,8 @@ impl CliError {
             Self::Engine(error)
             | Self::Bootstrap(BootstrapError::Engine(error))
             | Self::RunAgent(AgentError::Engine(error)) => engine_help(error),
+            Self::Inventory(error) => Some(error.help()),
+            Self::Ssh(error) => Some(error.help()),
             Self::AgentNeeded(projects) => Some(format!(
                 "take them down first (`orch -p {} down`), or use `--force`: their containers stay, without names and \
                  addresses",

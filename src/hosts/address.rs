@@ -97,7 +97,8 @@ fn parse(text: &str) -> Result<SshAddress, String> {
     user.map_or(Ok(()), check_user)?;
     let (host, port) = host_and_port(rest)?;
     check_host(host)?;
-    let port = port.map(|port| port.parse().map_err(|_| format!("`{port}` is not a port from 1 to 65535")));
+    let number = |port: &str| Some(port).filter(|port| port.bytes().all(|b| b.is_ascii_digit()))?.parse().ok();
+    let port = port.map(|port| number(port).ok_or_else(|| format!("`{port}` is not a port from 1 to 65535")));
     Ok(SshAddress { user: user.map(str::to_owned), host: host.to_owned(), port: port.transpose()? })
 }
 

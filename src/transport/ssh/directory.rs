@@ -1,5 +1,6 @@
 //! Where the sockets of connections are: a directory that only the user may enter, with short paths.
 
+use std::fmt::Write as _;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -60,7 +61,10 @@ pub(super) fn ensure(directory: &Path, uid: u32) -> Result<(), String> {
 /// Returns a short name that is the same for the same words.
 pub(super) fn name_of(words: &[&str]) -> String {
     let digest = Sha256::digest(words.join("\0"));
-    digest.iter().take(DIGITS / 2).map(|byte| format!("{byte:02x}")).collect()
+    digest.iter().take(DIGITS / 2).fold(String::new(), |mut name, byte| {
+        _ = write!(name, "{byte:02x}");
+        name
+    })
 }
 
 #[cfg(test)]

@@ -44,12 +44,12 @@ pub enum Problem {
     },
     /// The host let none of the user's keys in.
     KeyRefused,
-    /// The host's key is not in known_hosts.
+    /// The host's key is not in `known_hosts`.
     HostKeyUnknown {
         /// Fingerprint of the key that it showed.
         fingerprint: Option<String>,
     },
-    /// The host's key is another one than in known_hosts.
+    /// The host's key is another one than in `known_hosts`.
     HostKeyChanged {
         /// Fingerprint of the key that it showed.
         fingerprint: Option<String>,

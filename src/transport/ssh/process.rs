@@ -120,8 +120,7 @@ mod tests {
         let words = ["plain", "", "a b", "it's", "$(id) `id` \\ \"x\" *", "new\nline", "-o"];
         let line = format!("printf '<%s>' {}", quoted(&words));
         let output = Command::new("sh").args(["-c", &line]).output().await.expect("a shell");
-        let expected: String = words.iter().map(|word| format!("<{word}>")).collect();
-        assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("<{}>", words.join("><")));
         assert_eq!(quoted(&["df", "-Pk", "/var"]), "df -Pk /var");
     }
 }
