@@ -7,6 +7,7 @@ pub mod admission;
 pub mod dataplane;
 pub mod execute;
 pub mod handler;
+pub mod images;
 pub mod informer;
 pub mod memory;
 pub mod process;

@@ -10,6 +10,7 @@ use crate::ids::{PodId, ProjectName};
 use crate::plan::{Desired, ObservedContainer, Step};
 use crate::store::Write;
 
+use super::images;
 use super::shared::{ProjectHandle, Record, Shared, project_key};
 use super::spec::{self, HostParts};
 
@@ -176,7 +177,8 @@ async fn create(
 ) -> Result<(), String> {
     let service = desired.graph.services.get(&pod.service).ok_or_else(|| format!("no service `{}`", pod.service))?;
     let reference = &service.container.image;
-    let Some(image) = shared.engine.image_id(reference).await.map_err(text)? else {
+    let (engine, store) = (shared.engine.as_ref(), shared.store.as_ref());
+    let Some(image) = shared.images.of(engine, store, desired, reference).await.map_err(text)? else {
         let host = shared.host();
         return Err(format!("image `{reference}` is not on host `{host}` any more; `orch up` pulls it again"));
     };
@@ -192,7 +194,6 @@ async fn create(
     };
     let spec = spec::container(desired, pod, name, &parts).ok_or_else(|| format!("pod `{pod}` is not desired"))?;
     let id = shared.engine.create_container(&spec).await.map_err(text)?;
-    shared.informer.set_image(reference, &image);
     shared.informer.refresh(&id).await.map_err(text)
 }
 
@@ -322,6 +323,12 @@ async fn carried_volumes(
 pub async fn forget_project(shared: &Shared, project: &ProjectName) -> Result<(), String> {
     let _one_at_a_time = shared.writing_files.lock().await;
     shared.files.remove_project(project).await.map_err(text)?;
-    let writes = [Write::Delete(project_key(project)), Write::DeletePrefix(format!("carried/{project}/"))];
-    shared.store.transact(&[], &writes).await.map(drop).map_err(text)
+    let writes = [
+        Write::Delete(project_key(project)),
+        Write::DeletePrefix(format!("carried/{project}/")),
+        images::forget(project),
+    ];
+    shared.store.transact(&[], &writes).await.map(drop).map_err(text)?;
+    shared.images.remove(project);
+    Ok(())
 }

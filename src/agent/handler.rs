@@ -23,6 +23,7 @@ mod follow;
 mod status;
 
 use super::admission;
+use super::images;
 use super::memory::Failures;
 use super::reconcile::{plan_for, recall};
 use super::shared::{Aim, Following, Record, Shared, project_key};
@@ -52,6 +53,8 @@ struct Prepared {
     unchanged: bool,
     /// Revision of the store's key now.
     stored: Option<u64>,
+    /// What image references mean on this host now.
+    images: BTreeMap<String, String>,
 }
 
 impl AgentHandler {
@@ -72,10 +75,9 @@ impl AgentHandler {
         if request.options.no_start {
             return Err(error(ErrorKind::User, "`--no-start` is not supported yet: containers are made and started"));
         }
-        let images = || request.graph.services.values().map(|service| service.container.image.as_str());
-        shared.informer.forget_images(images());
-        shared.informer.look_up_images(images()).await.map_err(host_error)?;
-        let observed = shared.informer.observed(Some(project));
+        let images = images::look_up(shared.engine.as_ref(), &request.graph).await.map_err(host_error)?;
+        let mut observed = shared.informer.observed(Some(project));
+        observed.hosts.entry(shared.host().clone()).or_default().images.clone_from(&images);
         let inputs = admission::inputs(shared, project).await.map_err(host_error)?;
         let hosts = BTreeMap::from([(shared.host().clone(), facts(shared, project))]);
         let desired = controller::revise(
@@ -98,22 +100,34 @@ impl AgentHandler {
         let memory = memory_for(shared, &record, &observed);
         let plan = plan_for(project, &record, &observed, &memory);
         let unchanged = same && plan.steps.is_empty() && plan.failures.is_empty();
-        Ok(Prepared { record, plan, unchanged, stored })
+        Ok(Prepared { record, plan, unchanged, stored, images })
     }
 
     /// Writes a record, unless somebody else wrote one since, and tells the project's loop.
-    async fn write(&self, project: &ProjectName, record: Record, stored: Option<u64>) -> Result<Following, ApiError> {
+    /// With `images`, the meaning of image references that goes with the desired state.
+    async fn write(
+        &self,
+        project: &ProjectName,
+        record: Record,
+        stored: Option<u64>,
+        images: Option<BTreeMap<String, String>>,
+    ) -> Result<Following, ApiError> {
         let key = project_key(project);
         let compare = stored.map_or_else(|| Compare::Absent(key.clone()), |at| Compare::Modified(key.clone(), at));
         let value = serde_json::to_vec(&record).map_err(internal)?;
-        let outcome = self
-            .shared
-            .store
-            .transact(&[compare], &[Write::Put { key, value, lease: None }])
-            .await
-            .map_err(internal)?;
+        let mut writes = vec![Write::Put { key, value, lease: None }];
+        let meaning = record.desired.as_ref().zip(images);
+        if let Some((desired, ids)) = &meaning {
+            writes.push(images::write(desired, ids).map_err(internal)?);
+        }
+        let outcome = self.shared.store.transact(&[compare], &writes).await.map_err(internal)?;
         match outcome {
-            Outcome::Done(_) => Ok(self.shared.tell(project, record)),
+            Outcome::Done(_) => {
+                if let Some((desired, ids)) = meaning {
+                    self.shared.images.put(desired, ids);
+                }
+                Ok(self.shared.tell(project, record))
+            }
             Outcome::Conflict => Err(error(
                 ErrorKind::Conflict,
                 format!("somebody else changed `{project}` at the same time; try again"),
@@ -140,7 +154,7 @@ impl AgentHandler {
             drop(sender.try_send(Progress::Done { revision: 0 }));
             return Ok(receiver);
         }
-        let following = self.write(&project, record, stored).await?;
+        let following = self.write(&project, record, stored, None).await?;
         drop(guard);
         shared.spawn(Follow::new(shared.clone(), following, false).run(sender));
         Ok(receiver)
@@ -218,14 +232,14 @@ impl Handler for AgentHandler {
         let shared = &self.shared;
         let guard = shared.admission.lock().await;
         let wait = request.wait;
-        let Prepared { record, plan, unchanged, stored } = self.prepare(&project, request).await?;
+        let Prepared { record, plan, unchanged, stored, images } = self.prepare(&project, request).await?;
         let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
         let desired = record.desired.as_ref();
         let revision = desired.map_or(0, |desired| desired.revision);
         let running = desired.map(|desired| unmoved(desired, &plan, shared)).unwrap_or_default();
         let following = match shared.follow(&project).filter(|_| unchanged) {
             Some(following) => following,
-            None => self.write(&project, record, stored).await?,
+            None => self.write(&project, record, stored, Some(images)).await?,
         };
         drop(guard);
         let follow = Follow::new(shared.clone(), following, wait);

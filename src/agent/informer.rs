@@ -58,9 +58,6 @@ struct World {
     generations: BTreeMap<ProjectName, u64>,
     /// Ends that no event explained yet; they show as [`ContainerState::Restarting`], which nobody acts on.
     unexplained: BTreeMap<String, Unexplained>,
-    /// What image references meant when somebody last asked for an `up`: a tag that is moved by hand must not roll out by
-    /// itself.
-    images: BTreeMap<String, Option<String>>,
 }
 
 /// An end that no event explained yet.
@@ -111,7 +108,7 @@ impl Informer {
         snapshot.get_or_insert_with(|| Arc::new(self.observed(None))).clone()
     }
 
-    /// Returns the picture with the containers of one project only (`None`: of all).
+    /// Returns the picture with the containers of one project only (`None`: of all), and without images.
     pub fn observed(&self, project: Option<&ProjectName>) -> Observed {
         let world = self.lock();
         let containers = world
@@ -121,43 +118,14 @@ impl Informer {
             .filter(|(_, container)| project.is_none() || container.project.as_ref() == project)
             .map(|(id, container)| (id.clone(), container.clone()))
             .collect();
-        let images = world.images.iter().filter_map(|(name, id)| Some((name.clone(), id.clone()?))).collect();
         let host = ObservedHost {
             containers,
             networks: world.host.networks.clone(),
             volumes: world.host.volumes.clone(),
-            images,
+            images: BTreeMap::new(),
         };
         drop(world);
         Observed { hosts: BTreeMap::from([(self.host.clone(), host)]) }
-    }
-
-    /// Forgets what these image references meant: the next look-up asks the engine.
-    pub fn forget_images<'a>(&self, references: impl Iterator<Item = &'a str>) {
-        let mut world = self.lock();
-        for reference in references {
-            world.images.remove(reference);
-        }
-    }
-
-    /// Takes note of what an image reference means now that a container was made from it.
-    pub fn set_image(&self, reference: &str, id: &str) {
-        self.lock().images.insert(reference.to_owned(), Some(id.to_owned()));
-    }
-
-    /// Looks up the image references that are not known yet, so that the next [`Informer::observed`] has them.
-    ///
-    /// # Errors
-    /// What the engine says; references looked up until then are kept.
-    pub async fn look_up_images(&self, references: impl Iterator<Item = &str>) -> Result<(), EngineError> {
-        for reference in references {
-            if self.lock().images.contains_key(reference) {
-                continue;
-            }
-            let id = self.engine.image_id(reference).await?;
-            self.lock().images.insert(reference.to_owned(), id);
-        }
-        Ok(())
     }
 
     /// Takes note of the generation that a project's ends are recorded with from now on.

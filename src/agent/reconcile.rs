@@ -113,14 +113,10 @@ impl Loop {
         if !self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, record)) {
             self.begin(record);
         }
-        if let Some(desired) = &record.desired {
-            let images = desired.graph.services.values().map(|service| service.container.image.as_str());
-            if let Err(error) = self.shared.informer.look_up_images(images).await {
-                tracing::warn!(project = %self.handle.name, %error, "cannot look up images");
-            }
-        }
+        let images = images_of(&self.shared, record).await;
         let now = self.shared.clock.now();
-        let observed = self.shared.informer.observed(Some(&self.handle.name));
+        let mut observed = self.shared.informer.observed(Some(&self.handle.name));
+        observed.hosts.entry(self.shared.host().clone()).or_default().images = images;
         let memory = self.remember(record, &observed, now);
         let plan = plan_for(&self.handle.name, record, &observed, &memory);
         let done = self.done_drains(&plan);
@@ -347,6 +343,16 @@ pub fn recall(
     }
     let pods: Vec<PodId> = desired.pods().cloned().collect();
     failures.view(&pods, now, |pod| started_in.get(pod).copied().unwrap_or_default())
+}
+
+/// What image references mean for a record; nothing while nobody can say.
+async fn images_of(shared: &Shared, record: &Record) -> BTreeMap<String, String> {
+    let Some(desired) = &record.desired else { return BTreeMap::new() };
+    let (engine, store) = (shared.engine.as_ref(), shared.store.as_ref());
+    shared.images.in_force(engine, store, desired).await.unwrap_or_else(|error| {
+        tracing::warn!(project = %desired.graph.project, %error, "cannot say what images mean");
+        BTreeMap::new()
+    })
 }
 
 /// Plans for what is asked of the project.

@@ -17,6 +17,7 @@ use crate::store::Store;
 
 use super::AgentOptions;
 use super::dataplane::Dataplane;
+use super::images::Images;
 use super::informer::Informer;
 
 /// Progress events that a slow reader may fall behind before it loses some.
@@ -40,6 +41,8 @@ pub struct Shared {
     pub dataplane: Arc<Dataplane>,
     /// Files that containers mount.
     pub files: Arc<HostFiles>,
+    /// What image references mean here.
+    pub images: Images,
     /// Held while a desired state is computed and written, so that two projects never take the same address.
     pub admission: tokio::sync::Mutex<()>,
     /// Held while files are written: their calls must come one after the other.
@@ -148,6 +151,7 @@ impl Shared {
             informer,
             dataplane,
             files,
+            images: Images::default(),
             admission: tokio::sync::Mutex::default(),
             writing_files: tokio::sync::Mutex::default(),
             clients: TaskTracker::new(),

@@ -23,7 +23,7 @@ use crate::ids::{HostName, ProjectName, ResourceKey, ServiceName};
 use crate::lb::{Balancer, BalancerOptions};
 use crate::net::dns::DnsServer;
 use crate::net::names::NameTable;
-use crate::plan::{ContainerState, Health, ObservedContainer, UpOptions};
+use crate::plan::{ContainerState, Health, ObservedContainer, Reason, UpOptions};
 use crate::store::embedded::Embedded;
 use crate::testing;
 
@@ -31,7 +31,7 @@ use super::AgentOptions;
 use super::dataplane::Dataplane;
 use super::handler::AgentHandler;
 use super::informer::Informer;
-use super::shared::{Edges, Shared};
+use super::shared::{Edges, ProjectState, Shared};
 use super::wire;
 
 /// Longest that any of these tests waits; paused time would stop the real store's threads.
@@ -91,6 +91,20 @@ impl Agent {
 
     async fn down(&self) -> Vec<Progress> {
         drain(self.handler.down(shop(), DownRequest::default()).await.expect("accepted")).await
+    }
+
+    /// Waits until the project's loop has looked at the picture of now and has nothing to do.
+    async fn settles(&self) {
+        self.shared.informer.resync().await.expect("listed");
+        let handle = self.shared.project(&shop()).expect("it is up");
+        let mut states = handle.state.subscribe();
+        let passes = states.borrow().passes;
+        let quiet = |state: &ProjectState| {
+            let idle = state.plan.as_ref().is_some_and(|plan| plan.steps.is_empty());
+            state.passes > passes && state.under_way == 0 && idle
+        };
+        let in_time = tokio::time::timeout(DEADLINE, states.wait_for(quiet)).await;
+        assert!(in_time.is_ok(), "never quiet: {:#?}", handle.state.borrow().plan);
     }
 
     /// Returns the project's containers by name.
@@ -341,6 +355,60 @@ async fn a_service_waits_for_the_health_of_another_and_up_says_so() {
         )
     };
     assert!(said("Waiting") && said("Healthy"), "{events:#?}");
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_is_moved_rolls_out_with_the_next_up_and_not_before() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    agent.up(&graph(&["db", "web"])).await;
+    let before = agent.containers();
+    agent.kill().await;
+
+    engine.move_tag("app");
+    let agent = Agent::start(&engine, dir.path()).await;
+    agent.settles().await;
+    assert_eq!(agent.containers(), before, "the new agent leaves them alone");
+    let asked =
+        UpRequest { graph: graph(&["db", "web"]), options: UpOptions::default(), expected_revision: None, wait: false };
+    let plan = agent.handler.plan(shop(), asked).await.expect("a plan");
+    assert!(plan.steps.iter().any(|step| step.reason == Reason::ImageChanged), "{plan:#?}");
+    agent.settles().await;
+    assert_eq!(agent.containers(), before, "asking what `up` would do moves nothing");
+
+    engine.remove_container("shop-web-1", true).await.expect("removed");
+    let id = &before["shop-web-1"].id;
+    agent.becomes("healed", |all| all.get("shop-web-1").is_some_and(|one| one.is_running() && one.id != *id)).await;
+    assert_eq!(agent.containers()["shop-web-1"].image_id, before["shop-web-1"].image_id, "healing keeps the image");
+
+    agent.up(&graph(&["db", "web"])).await;
+    let new = engine.image_id("app").await.expect("an answer").expect("it is there");
+    assert!(agent.containers().values().all(|one| one.image_id == new && one.is_running()));
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_whose_image_is_gone_comes_back_from_what_the_tag_means_now() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    agent.up(&graph(&["web"])).await;
+    engine.move_tag("app");
+    let before = agent.containers()["shop-web-1"].clone();
+    engine.fail("create_container", Fault::Before, 1);
+    engine.remove_container("shop-web-1", true).await.expect("removed");
+    engine.prune_images();
+    agent
+        .becomes("healed", |all| all.get("shop-web-1").is_some_and(|one| one.is_running() && one.id != before.id))
+        .await;
+    agent.settles().await;
+    let first = agent.containers();
+    assert_ne!(first["shop-web-1"].image_id, before.image_id);
+    agent.kill().await;
+
+    let agent = Agent::start(&engine, dir.path()).await;
+    agent.settles().await;
+    assert_eq!(agent.containers(), first, "that is remembered");
     agent.kill().await;
 }
 

@@ -81,6 +81,7 @@ pub(super) async fn start(
     tasks: &TaskTracker,
 ) -> Result<CancellationToken, AgentError> {
     shared.informer.load_exits().await?;
+    shared.images.load(shared.store.as_ref()).await?;
     shared.informer.resync().await?;
     shared.informer.prune_exits().await?;
     load_projects(shared).await?;

@@ -50,6 +50,16 @@ impl FakeEngine {
         self.lock().add_image(reference);
     }
 
+    /// Moves a tag to a new image, as `docker build -t` does; the old image stays, without a name.
+    pub fn move_tag(&self, reference: &str) {
+        self.lock().move_tag(reference);
+    }
+
+    /// Removes the images that no tag names and no container uses, as `docker image prune` does.
+    pub fn prune_images(&self) {
+        self.lock().prune_images();
+    }
+
     /// Makes the next `times` calls of a method of [`super::Engine`] fail with `Failed`.
     pub fn fail(&self, method: &'static str, fault: Fault, times: usize) {
         self.lock().faults.insert(method, (fault, times));

@@ -108,6 +108,30 @@ fn stopped_agents_leave_containers_running_and_up_starts_one_again() {
 }
 
 #[test]
+fn a_tag_moved_by_hand_rolls_out_with_the_next_up_and_not_with_a_new_agent() {
+    let host = Host::boot(&["busybox"]);
+    host.docker(&["tag", "busybox", "app:1"]);
+    let project = Project::new(&host, "tag", "services: {web: {image: 'app:1', command: [sleep, '1000000']}}\n");
+    project.up();
+    let before = project.lives();
+    host.sh("docker commit -c 'LABEL version=2' tag-web-1 app:1");
+    kill_agent(&host);
+    agent_answers(&host);
+    host.orch(&["-f", "/root/tag/compose.yaml", "plan"]).ok();
+    assert_eq!(project.lives(), before);
+    // Healing keeps to the image that the last `up` meant.
+    let image = project.inspect("tag-web-1", "{{.Image}}");
+    host.docker(&["rm", "-f", "tag-web-1"]);
+    eventually(secs(5), "a new container", || {
+        let now = project.lives();
+        if now.len() == 1 && now != before { Ok(()) } else { Err(now) }
+    });
+    assert_eq!(project.inspect("tag-web-1", "{{.Image}}"), image);
+    project.up();
+    assert_eq!(project.inspect("tag-web-1", "{{index .Config.Labels \"version\"}}"), "2");
+}
+
+#[test]
 fn two_projects_do_not_see_each_other() {
     let host = Host::boot(&["busybox"]);
     let (a, b) = (

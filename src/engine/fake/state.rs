@@ -89,6 +89,19 @@ impl State {
         self.images.entry(reference.to_owned()).or_insert(id);
     }
 
+    pub(super) fn move_tag(&mut self, reference: &str) {
+        let id = format!("sha256:{}", self.new_id());
+        if let Some(old) = self.images.insert(reference.to_owned(), id) {
+            // An image without a name is found by its id only.
+            self.images.insert(old.clone(), old);
+        }
+    }
+
+    pub(super) fn prune_images(&mut self) {
+        let used: Vec<String> = self.containers.values().map(|one| one.observed.image_id.clone()).collect();
+        self.images.retain(|name, id| name != id || used.contains(id));
+    }
+
     /// Returns the id of an image given by id or reference.
     pub(super) fn image(&self, reference: &str) -> Option<&String> {
         self.images.get(reference).or_else(|| self.images.values().find(|id| *id == reference))
