@@ -21,7 +21,7 @@ use crate::lb::table::{Draining, LbTable, NetworkId, PublishedKey};
 use crate::lb::{Balancer, BindError};
 use crate::net::dns::{DnsListener, DnsServer, Upstreams};
 use crate::net::names::NameTable;
-use crate::plan::{Observed, ProjectView};
+use crate::plan::{ContainerState, Observed, ProjectView};
 
 use super::shared::{Record, Shared};
 
@@ -39,6 +39,9 @@ pub struct Dataplane {
     host_network: Arc<dyn HostNetwork>,
     version: AtomicU64,
     draining: Mutex<BTreeMap<ProjectName, Draining>>,
+    /// Runs that the last table was made for. Also the lock under which tables are made: an older picture never makes a
+    /// newer table.
+    runs: Mutex<Runs>,
     /// Also the lock under which listeners and rules change.
     listening: tokio::sync::Mutex<Listening>,
     problems: Mutex<Vec<String>>,
@@ -85,6 +88,7 @@ impl Dataplane {
             host_network,
             version: AtomicU64::new(1),
             draining: Mutex::default(),
+            runs: Mutex::default(),
             listening: tokio::sync::Mutex::default(),
             problems: Mutex::default(),
             unbound: Mutex::default(),
@@ -118,7 +122,10 @@ impl Dataplane {
     }
 
     /// Makes the tables of names and endpoints anew and swaps them in. Never waits.
+    ///
+    /// What is still connected to a container that is gone is reset: its end may not have reached the other side.
     pub fn refresh_tables(&self, shared: &Shared) {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         let records = shared.desired();
         // Each project is shown its own containers only: services of different projects have the same names.
         let own: Vec<Observed> = records.iter().map(|record| own_part(shared, record)).collect();
@@ -128,6 +135,11 @@ impl Dataplane {
         let draining: Draining = self.lock_draining().values().flatten().cloned().collect();
         let unbound = self.balancer.set_table(&LbTable::build(version, &views, &draining));
         self.note_unbound(unbound);
+        let now = runs_of(&own);
+        for container in over(&runs, &now) {
+            self.balancer.close_connections(container);
+        }
+        *runs = now;
     }
 
     /// Compares listeners, rules and addresses with what all projects need, and mends what differs.
@@ -313,6 +325,21 @@ fn views<'a>(records: &'a [Arc<Record>], own: &'a [Observed]) -> Vec<ProjectView
     pairs.filter_map(|(record, observed)| Some(ProjectView { desired: record.desired.as_ref()?, observed })).collect()
 }
 
+/// Start times of containers by id.
+type Runs = BTreeMap<String, String>;
+
+/// The last run of every container that is there, ended or not: what it said before its end may still be on its way.
+fn runs_of(own: &[Observed]) -> Runs {
+    let containers = own.iter().flat_map(|observed| observed.hosts.values()).flat_map(|host| host.containers.values());
+    let there = containers.filter(|one| !matches!(one.state, ContainerState::Dead | ContainerState::Removing));
+    there.map(|container| (container.id.clone(), container.started_at.clone())).collect()
+}
+
+/// Returns the containers of which a run is over for good: they are gone, or run anew.
+fn over<'a>(before: &'a Runs, now: &Runs) -> impl Iterator<Item = &'a str> {
+    before.iter().filter(|(id, started_at)| now.get(*id) != Some(*started_at)).map(|(id, _)| id.as_str())
+}
+
 /// The projects' networks that exist on this host as orch made them.
 fn live_networks(records: &[Arc<Record>], observed: &Observed) -> Vec<LiveNetwork> {
     let mut live = Vec::new();
@@ -343,4 +370,35 @@ fn open_ports(records: &[Arc<Record>]) -> Vec<OpenPort> {
     ports.sort_unstable();
     ports.dedup();
     ports
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::ObservedHost;
+    use crate::testing;
+
+    fn runs(change: impl FnOnce(&mut ObservedHost)) -> Runs {
+        let containers = ["web", "db"].map(|service| testing::container("shop", service, 1));
+        let containers = containers.into_iter().map(|container| (container.id.clone(), container)).collect();
+        let mut host = ObservedHost { containers, ..ObservedHost::default() };
+        change(&mut host);
+        runs_of(&[Observed { hosts: BTreeMap::from([(crate::ids::HostName::local(), host)]) }])
+    }
+
+    #[test]
+    fn a_run_is_over_when_its_container_is_gone_or_runs_anew_but_not_when_it_has_only_ended() {
+        const WEB: &str = "shop-web-1-id";
+        let before = runs(|_| {});
+        let over = |change: fn(&mut crate::plan::ObservedContainer)| {
+            let now = runs(|host| change(host.containers.get_mut(WEB).expect("it is there")));
+            over(&before, &now).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert!(over(|_| {}).is_empty());
+        assert!(over(|web| web.state = ContainerState::Exited { code: 0, by_itself: true }).is_empty());
+        assert_eq!(over(|web| web.state = ContainerState::Dead), [WEB]);
+        assert_eq!(over(|web| web.started_at = "later".to_owned()), [WEB]);
+        let gone = runs(|host| drop(host.containers.remove(WEB)));
+        assert_eq!(super::over(&before, &gone).collect::<Vec<_>>(), [WEB]);
+    }
 }

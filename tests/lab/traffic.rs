@@ -49,6 +49,29 @@ fn a_container_killed_twenty_times_loses_only_what_was_in_flight_on_it() {
 }
 
 #[test]
+fn connections_to_a_container_that_vanished_without_a_word_are_reset_when_it_is_removed() {
+    let host = Host::boot(&["busybox"]);
+    let yaml = "services: {web: *web, client: *client}\n";
+    let project = Project::new(&host, "silent", yaml);
+    project.up();
+    project
+        .within("silent-client-1", "mkfifo /tmp/in; (sleep 1000 >/tmp/in) & (nc web 80 </tmp/in; : >/tmp/ended) &")
+        .ok();
+    let in_use = "cat /proc/net/tcp | awk '$4 == \"01\"' | grep -c .";
+    eventually(secs(5), "the connection", || match project.within("silent-client-1", in_use) {
+        done if done.code == 0 => Ok(()),
+        done => Err(done),
+    });
+    // Without its network nothing that the container says at its end comes through.
+    host.docker(&["network", "disconnect", "-f", "silent_default", "silent-web-1"]);
+    host.docker(&["rm", "-f", "silent-web-1"]);
+    eventually(secs(5), "the end of the connection", || match project.within("silent-client-1", "ls /tmp/ended") {
+        done if done.code == 0 => Ok(()),
+        done => Err(done),
+    });
+}
+
+#[test]
 fn scaling_and_replacing_lose_no_request_on_new_connections() {
     let host = Host::boot(&["busybox"]);
     let project = project(&host, "drain");
