@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::SystemClock;
 use crate::engine::docker::DockerEngine;
 use crate::engine::{Engine as _, EngineError};
+use crate::host::engine_process::EngineDirectory;
 use crate::host::files::HostFiles;
 use crate::host::network::LinuxHostNetwork;
 use crate::host::tools::HostTools;
@@ -101,7 +102,10 @@ async fn assemble(
     options: AgentOptions,
     announce: mpsc::UnboundedSender<Arc<ProjectHandle>>,
 ) -> Result<Shared, AgentError> {
-    let engine = Arc::new(connect(options.engine.as_deref()).await?);
+    let engine = Arc::new(match &options.engine {
+        Some(address) => connect(Some(address)).await?,
+        None => connect_lasting().await?,
+    });
     let engine_info = engine.info().await?;
     std::fs::create_dir_all(&options.state_dir).map_err(io("cannot make", &options.state_dir))?;
     let store: Arc<dyn Store> = Arc::new(Embedded::open(options.state_dir.join("store.db")).await?);
@@ -122,6 +126,23 @@ async fn assemble(
     let clock = Arc::new(SystemClock);
     let edges = Edges { engine, engine_info, store, clock, informer, dataplane, files };
     Ok(Shared::new(options, edges, announce))
+}
+
+/// Connects to the engine of this host by a path that leads to the next engine's socket, too.
+async fn connect_lasting() -> Result<DockerEngine, EngineError> {
+    // The first connect waits until the engine is there.
+    let mounted = connect(None).await?;
+    let directory = match tokio::task::spawn_blocking(EngineDirectory::of_host).await.map_err(std::io::Error::other) {
+        Ok(Ok(directory)) => directory,
+        Ok(Err(error)) | Err(error) => {
+            tracing::warn!(%error, "only the mounted socket of the engine is seen: a restart with live-restore cuts it");
+            return Ok(mounted);
+        }
+    };
+    let path = directory.socket().to_string_lossy().into_owned();
+    // Held for as long as the process lives: the path leads through it.
+    std::mem::forget(directory);
+    connect(Some(&path)).await
 }
 
 /// Connects to the engine, waiting a while: after a reboot it may come up later than its own containers seem to.

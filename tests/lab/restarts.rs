@@ -94,6 +94,23 @@ services:
 }
 
 #[test]
+fn an_engine_that_leaves_containers_running_is_found_again_after_its_restart() {
+    let host = Host::boot(&["busybox"]);
+    host.sh("sed -i 's/^{/{\"live-restore\": true, /' /etc/docker/daemon.json");
+    host.restart_engine();
+    assert_eq!(host.docker(&["info", "-f", "{{.LiveRestoreEnabled}}"]), "true");
+    let project = project(&host, "live");
+    project.up();
+    let before = project.lives();
+    host.restart_engine();
+    assert_eq!(project.lives(), before, "the engine left them running");
+    let old = project.running("client");
+    host.docker(&["rm", "-f", "live-client-1"]);
+    project.replaced("client", &old, secs(10));
+    assert_eq!(project.answering("live-client-1", "http://web/", 10), project.running("web"));
+}
+
+#[test]
 fn stopped_agents_leave_containers_running_and_up_starts_one_again() {
     let host = Host::boot(&["busybox"]);
     let project = project(&host, "stopped");
