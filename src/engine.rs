@@ -53,7 +53,9 @@ pub mod label {
     /// Key of a volume.
     pub const VOLUME: &str = "com.docker.compose.volume";
     /// orch: hash of the spec; its presence says that orch made the container.
-    pub const SPEC_HASH: &str = "orch.spec-hash";
+    pub const SPEC_HASH: &str = crate::observed::SPEC_HASH_LABEL;
+    /// orch: the parts of the spec, each with the first digits of its hash.
+    pub const SPEC_PARTS: &str = crate::observed::SPEC_PARTS_LABEL;
     /// orch: revision that the container was made for.
     pub const REVISION: &str = "orch.revision";
     /// orch: generation of the desired state when the container was made.

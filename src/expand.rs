@@ -113,6 +113,7 @@ fn volumes(model: &Model, services: &BTreeMap<ServiceName, Service>) -> BTreeMap
                 driver: driver.clone(),
                 driver_opts: driver_opts.clone(),
                 labels: labels.clone(),
+                spec_hash: String::new(),
             };
             (key.clone(), volume)
         })
@@ -152,6 +153,7 @@ impl Part<'_, '_> {
             pull: self.pull(),
             network,
             spec_hash: String::new(),
+            spec_parts: BTreeMap::new(),
         }
     }
 

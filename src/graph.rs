@@ -83,6 +83,10 @@ pub struct Service {
     /// Lower-case hex SHA-256 over everything above that an existing container cannot take on without being made anew.
     /// Computed by `expand`; never contains scale, `depends_on`, placement, ingress ports, restart or pull policy.
     pub spec_hash: String,
+    /// What is in that hash, by the key of the compose file that says it: the first digits of a hash of its own, by which
+    /// a change is told apart. What is at its default is absent.
+    #[serde(default)]
+    pub spec_parts: BTreeMap<String, String>,
 }
 
 /// How many replicas of a service run.
@@ -495,6 +499,10 @@ pub struct Network {
     pub ip_range: Option<Ipv4Net>,
     /// Other tools may attach containers (`attachable`).
     pub attachable: bool,
+    /// Lower-case hex SHA-256 over what an existing network cannot take on and the engine does not show in comparable
+    /// form: options, labels and the like. Computed by `expand`.
+    #[serde(default)]
+    pub spec_hash: String,
 }
 
 /// A named volume of the project.
@@ -510,6 +518,9 @@ pub struct Volume {
     pub driver_opts: BTreeMap<String, String>,
     /// Labels that the user gave.
     pub labels: BTreeMap<String, String>,
+    /// Lower-case hex SHA-256 over driver and options. Computed by `expand`.
+    #[serde(default)]
+    pub spec_hash: String,
 }
 
 impl Service {

@@ -11,6 +11,12 @@ use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 /// Label by which networks and volumes belong to a project; Docker Compose's own, also `engine::label::PROJECT`.
 pub const PROJECT_LABEL: &str = "com.docker.compose.project";
 
+/// Label that says which spec something was made for; also `engine::label::SPEC_HASH`.
+pub const SPEC_HASH_LABEL: &str = "orch.spec-hash";
+
+/// Label with the parts of a container's spec, `command=0f3a81c2,image=…`: what tells which part of it has changed.
+pub const SPEC_PARTS_LABEL: &str = "orch.spec-parts";
+
 /// All hosts' observed state of one project, and what of the rest matters to it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
@@ -172,6 +178,12 @@ impl ObservedContainer {
         }
     }
 
+    /// Returns the parts of the spec that it was made for; `None`: it does not say.
+    pub fn spec_parts(&self) -> Option<BTreeMap<&str, &str>> {
+        let text = self.labels.get(SPEC_PARTS_LABEL)?;
+        Some(text.split(',').filter_map(|part| part.split_once('=')).collect())
+    }
+
     /// Returns whether a load balancer may send to it: it runs and its health check, if any, passes.
     pub fn is_ready(&self) -> bool {
         matches!(self.state, ContainerState::Running { health: Health::None | Health::Healthy })
@@ -181,6 +193,12 @@ impl ObservedContainer {
     pub fn is_running(&self) -> bool {
         matches!(self.state, ContainerState::Running { .. })
     }
+}
+
+/// Returns the text of [`SPEC_PARTS_LABEL`].
+pub fn spec_parts_label(parts: &BTreeMap<String, String>) -> String {
+    let parts: Vec<String> = parts.iter().map(|(key, digits)| format!("{key}={digits}")).collect();
+    parts.join(",")
 }
 
 impl ObservedNetwork {

@@ -41,6 +41,7 @@ pub fn service() -> Service {
         attach: true,
         pull: PullPolicy::Missing,
         spec_hash: "spec".into(),
+        spec_parts: BTreeMap::new(),
     }
 }
 

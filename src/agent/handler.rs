@@ -72,9 +72,6 @@ impl AgentHandler {
             entry.map(|entry| serde_json::from_slice(&entry.value)).transpose().map_err(internal)?;
         let previous = record.as_ref().and_then(|record| record.desired.as_ref());
         check_revision(&request, previous)?;
-        if request.options.no_start {
-            return Err(error(ErrorKind::User, "`--no-start` is not supported yet: containers are made and started"));
-        }
         let images = images::look_up(shared.engine.as_ref(), &request.graph).await.map_err(host_error)?;
         let mut observed = shared.informer.observed(Some(project));
         observed.hosts.entry(shared.host().clone()).or_default().images.clone_from(&images);

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::engine::{ContainerSpec, HostPort, NetworkSpec, SpecAttachment, SpecNetwork, VolumeSpec, label};
 use crate::graph::{Attachment, Condition, NetworkMode, PortMode, Service};
 use crate::ids::{PodId, ResourceKey};
+use crate::observed::spec_parts_label;
 use crate::plan::Desired;
 
 /// What a container spec needs that the desired state does not hold.
@@ -32,6 +33,7 @@ pub fn network(desired: &Desired, key: &ResourceKey) -> Option<NetworkSpec> {
     labels.insert(label::NETWORK.into(), key.to_string());
     labels.insert(label::VERSION.into(), env!("CARGO_PKG_VERSION").into());
     labels.insert(label::REVISION.into(), desired.revision.to_string());
+    labels.insert(label::SPEC_HASH.into(), network.spec_hash.clone());
     Some(NetworkSpec {
         name: network.name.clone(),
         driver: network.driver.clone().unwrap_or_else(|| "bridge".into()),
@@ -52,6 +54,7 @@ pub fn volume(desired: &Desired, key: &ResourceKey) -> Option<VolumeSpec> {
     labels.insert(label::PROJECT.into(), desired.graph.project.to_string());
     labels.insert(label::VOLUME.into(), key.to_string());
     labels.insert(label::VERSION.into(), env!("CARGO_PKG_VERSION").into());
+    labels.insert(label::SPEC_HASH.into(), volume.spec_hash.clone());
     Some(VolumeSpec {
         name: volume.name.clone(),
         driver: volume.driver.clone().unwrap_or_else(|| "local".into()),
@@ -146,6 +149,7 @@ fn container_labels(desired: &Desired, pod: &PodId, service: &Service, image: &s
         (label::WORKING_DIR, graph.working_dir.clone()),
         (label::CONFIG_FILES, graph.config_files.join(",")),
         (label::SPEC_HASH, service.spec_hash.clone()),
+        (label::SPEC_PARTS, spec_parts_label(&service.spec_parts)),
         (label::REVISION, desired.revision.to_string()),
         (label::GENERATION, desired.generation.to_string()),
     ];

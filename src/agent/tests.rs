@@ -84,8 +84,11 @@ impl Agent {
     }
 
     async fn up(&self, graph: &Graph) -> Vec<Progress> {
-        let request =
-            UpRequest { graph: graph.clone(), options: UpOptions::default(), expected_revision: None, wait: false };
+        self.up_as(graph, UpOptions::default()).await
+    }
+
+    async fn up_as(&self, graph: &Graph, options: UpOptions) -> Vec<Progress> {
+        let request = UpRequest { graph: graph.clone(), options, expected_revision: None, wait: false };
         drain(self.handler.up(graph.project.clone(), request).await.expect("accepted")).await
     }
 
@@ -167,6 +170,7 @@ fn graph(services: &[&str]) -> Graph {
         internal: false,
         driver: None,
         driver_opts: BTreeMap::new(),
+        spec_hash: String::new(),
         labels: BTreeMap::new(),
         subnet: None,
         gateway: None,
@@ -409,6 +413,37 @@ async fn a_pod_whose_image_is_gone_comes_back_from_what_the_tag_means_now() {
     let agent = Agent::start(&engine, dir.path()).await;
     agent.settles().await;
     assert_eq!(agent.containers(), first, "that is remembered");
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn up_without_start_makes_containers_and_the_next_up_starts_them() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    agent.up(&graph(&["web"])).await;
+    let web = agent.containers()["shop-web-1"].clone();
+    let no_start = || UpOptions { no_start: true, ..UpOptions::default() };
+    let events = agent.up_as(&graph(&["db", "web"]), no_start()).await;
+    assert!(is_done(&events), "{events:#?}");
+    assert_eq!(agent.containers()["shop-web-1"], web, "what runs as it should goes on");
+    assert_eq!(agent.containers()["shop-db-1"].state, ContainerState::Created);
+    agent.kill().await;
+
+    let agent = Agent::start(&engine, dir.path()).await;
+    agent.settles().await;
+    assert_eq!(agent.containers()["shop-db-1"].state, ContainerState::Created, "left so by a new agent, too");
+    engine.crash("shop-web-1", 1);
+    agent.becomes("healed", |all| all["shop-web-1"].is_running() && all["shop-web-1"] != web).await;
+    let events = agent.up_as(&graph(&["db", "web"]), no_start()).await;
+    assert!(is_done(&events), "{events:#?}");
+    assert_eq!(agent.containers()["shop-db-1"].state, ContainerState::Created);
+
+    let mut changed = graph(&["db", "web"]);
+    changed.services.get_mut("web").expect("it is there").spec_hash = "other".to_owned();
+    agent.up_as(&changed, no_start()).await;
+    assert_eq!(agent.containers()["shop-web-1"].state, ContainerState::Created, "made anew, not started");
+    assert!(is_done(&agent.up(&changed).await));
+    assert!(all_run(&agent.containers(), &["shop-db-1", "shop-web-1"]));
     agent.kill().await;
 }
 

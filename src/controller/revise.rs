@@ -1,15 +1,16 @@
 //! From a graph that somebody asks for to the desired state that is written: addressed, placed, numbered. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
 use crate::graph::Graph;
-use crate::ids::{HostName, ProjectName, ServiceName};
+use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 use crate::net::addr::{self, AddressError, Allocation, Pool, PortCandidate};
 use crate::place::{self, Assignments, HostFacts};
 use crate::plan::desired::PublishedPort;
-use crate::plan::{Addresses, Desired, Observed, UpOptions};
+use crate::plan::{Addresses, Desired, Intent, Observed, Step, UpOptions, plan};
 
 /// What a desired state is computed from.
 pub struct Request<'a> {
@@ -62,10 +63,13 @@ pub fn revise(
         no_recreate: options.no_recreate,
         recreate_before: recreate_before(&graph, options, previous, generation),
         remove_orphans: options.remove_orphans,
+        unstarted: BTreeSet::new(),
+        stop_timeout: options.timeout_secs.map(Duration::from_secs),
         graph,
         assignments,
         addresses,
     };
+    desired.unstarted = unstarted(&desired, options, previous, observed);
     if previous.is_some_and(|previous| !same_but_for_counters(previous, &desired)) {
         desired.revision += 1;
     }
@@ -84,6 +88,8 @@ pub fn same_but_for_counters(one: &Desired, other: &Desired) -> bool {
         no_recreate,
         recreate_before,
         remove_orphans,
+        unstarted,
+        stop_timeout,
     } = one;
     *graph == other.graph
         && *assignments == other.assignments
@@ -92,6 +98,8 @@ pub fn same_but_for_counters(one: &Desired, other: &Desired) -> bool {
         && *no_recreate == other.no_recreate
         && *recreate_before == other.recreate_before
         && *remove_orphans == other.remove_orphans
+        && *unstarted == other.unstarted
+        && *stop_timeout == other.stop_timeout
 }
 
 /// Services named now with what they depend on, and those that earlier `up`s started and the graph still has.
@@ -105,6 +113,15 @@ fn enabled(graph: &Graph, options: &UpOptions, previous: Option<&Desired>) -> BT
         .filter(|name| graph.services.contains_key(*name))
         .cloned()
         .collect();
+    enabled.extend(selected(graph, options));
+    enabled
+}
+
+/// The services that this `up` asks for: all, or those named with what they depend on.
+fn selected(graph: &Graph, options: &UpOptions) -> BTreeSet<ServiceName> {
+    if options.services.is_empty() {
+        return graph.services.keys().cloned().collect();
+    }
     let mut queue: Vec<ServiceName> = options.services.clone();
     let mut seen = BTreeSet::new();
     while let Some(name) = queue.pop() {
@@ -116,8 +133,35 @@ fn enabled(graph: &Graph, options: &UpOptions, previous: Option<&Desired>) -> BT
             queue.extend(service.depends_on.iter().map(|dependency| dependency.service.clone()));
         }
     }
-    enabled.extend(seen);
-    enabled
+    seen
+}
+
+/// Pods that are made and not started. With `--no-start` those that do not run, and those that run but must be made anew;
+/// what runs as it should goes on, as in Docker Compose. Of services that this `up` does not ask for, those as before.
+fn unstarted(
+    desired: &Desired,
+    options: &UpOptions,
+    previous: Option<&Desired>,
+    observed: &Observed,
+) -> BTreeSet<PodId> {
+    let asked = selected(&desired.graph, options);
+    let before = previous.into_iter().flat_map(|previous| &previous.unstarted);
+    let mut pods: BTreeSet<PodId> = before
+        .filter(|pod| desired.assignments.pods.contains_key(*pod) && !asked.contains(&pod.service))
+        .cloned()
+        .collect();
+    if options.no_start {
+        let containers = || observed.hosts.values().flat_map(|host| host.containers.values());
+        let runs = |pod: &PodId| containers().any(|one| one.state.is_active() && one.pod().as_ref() == Some(pod));
+        let plan = plan(Intent::Up(desired), observed, &BTreeMap::new());
+        let starts = plan.steps.into_iter().filter_map(|planned| match planned.step {
+            Step::StartContainer { pod, .. } => Some(pod),
+            _ => None,
+        });
+        let down = desired.pods().filter(|pod| !runs(pod)).cloned();
+        pods.extend(starts.chain(down).filter(|pod| asked.contains(&pod.service)));
+    }
+    pods
 }
 
 fn recreate_before(

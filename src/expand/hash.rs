@@ -1,28 +1,98 @@
-//! The spec hash: equal for two services exactly when a container of one can stay as a container of the other.
+//! The spec hash: equal for two services exactly when a container of one can stay as a container of the other; and the
+//! like for networks and volumes.
+
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::graph::{Attachment, Container, Graph, NetworkMode, PortMode, Service};
+use crate::graph::{Attachment, Container, Graph, Network, NetworkMode, PortMode, Service, Volume};
 
 use super::file::sha256;
 
 /// Changes when the meaning of the hash does: then every container is made anew once.
 const VERSION: u32 = 1;
 
-/// Fills in every service's hash.
+/// Digits of a part's hash: enough to tell a change, too few to tell a value by.
+const PART_DIGITS: usize = 8;
+
+/// Fills in every hash.
 pub(super) fn seal(graph: &mut Graph) {
-    let hashes: Vec<String> = graph.services.values().map(|service| spec_hash(graph, service)).collect();
-    for (service, hash) in graph.services.values_mut().zip(hashes) {
-        service.spec_hash = hash;
+    let specs: Vec<Value> = graph.services.values().map(|service| spec(graph, service)).collect();
+    for (service, spec) in graph.services.values_mut().zip(specs) {
+        service.spec_hash = sha256(spec.to_string().as_bytes());
+        service.spec_parts = parts(&spec);
+    }
+    for network in graph.networks.values_mut() {
+        network.spec_hash = network_hash(network);
+    }
+    for volume in graph.volumes.values_mut() {
+        volume.spec_hash = volume_hash(volume);
     }
 }
 
-/// Hashes what an existing container cannot take on.
+/// Hashes what makes Docker Compose 2.40 make a network anew, but for the addresses, which are compared with the engine's.
+fn network_hash(network: &Network) -> String {
+    let Network {
+        name: _,
+        external: _,
+        internal,
+        driver,
+        driver_opts,
+        labels,
+        subnet: _,
+        gateway: _,
+        ip_range: _,
+        attachable,
+        spec_hash: _,
+    } = network;
+    let spec = json!([VERSION, internal, driver, driver_opts, labels, attachable]);
+    sha256(spec.to_string().as_bytes())
+}
+
+/// Hashes what decides where the data of a volume is. Labels do not.
+fn volume_hash(volume: &Volume) -> String {
+    let Volume { name: _, external: _, driver, driver_opts, labels: _, spec_hash: _ } = volume;
+    sha256(json!([VERSION, driver, driver_opts]).to_string().as_bytes())
+}
+
+/// Returns what of the spec is not at its default, by the key of the compose file, as the first digits of a hash.
+fn parts(spec: &Value) -> BTreeMap<String, String> {
+    let mut values: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    let object = |value: &'static str| spec.get(value).and_then(Value::as_object).into_iter().flatten();
+    for (key, value) in object("container") {
+        let files = |secret: bool| {
+            let all = value.as_array().into_iter().flatten();
+            all.filter(|file| file.get("secret").and_then(Value::as_bool) == Some(secret)).collect::<Vec<_>>()
+        };
+        match key.as_str() {
+            "files" => {
+                values.entry("configs").or_default().extend(files(false));
+                values.entry("secrets").or_default().extend(files(true));
+            }
+            "name" => values.entry("container_name").or_default().push(value),
+            "mounts" => values.entry("volumes").or_default().push(value),
+            other => values.entry(other).or_default().push(value),
+        }
+    }
+    for (part, key) in [("network", "networks"), ("host_ports", "ports"), ("volumes", "volumes")] {
+        let value = spec.get(part).filter(|value| value.as_array().is_none_or(|list| !list.is_empty()));
+        values.entry(key).or_default().extend(value);
+    }
+    values.retain(|_, values| !values.is_empty());
+    let digits = |values: Vec<&Value>| {
+        let mut hash = sha256(json!(values).to_string().as_bytes());
+        hash.truncate(PART_DIGITS);
+        hash
+    };
+    values.into_iter().map(|(key, values)| (key.to_owned(), digits(values))).collect()
+}
+
+/// Returns what an existing container cannot take on.
 ///
 /// Not in it: how many there are, what they wait for and where they run (`scale`, `depends_on`, `placement`); what orch
 /// itself does and can change at any time (ingress `ports`, `expose`, `links`, aliases, `endpoint_mode`, `restart`, grace
 /// period, pull policy). Engine names of networks and volumes are in it, the rest of them is compared with the engine.
-fn spec_hash(graph: &Graph, service: &Service) -> String {
+fn spec(graph: &Graph, service: &Service) -> Value {
     let Service {
         container,
         network,
@@ -38,17 +108,17 @@ fn spec_hash(graph: &Graph, service: &Service) -> String {
         attach: _,
         pull: _,
         spec_hash: _,
+        spec_parts: _,
     } = service;
     let published: Vec<_> = ports.iter().filter(|port| port.mode == PortMode::Host).collect();
     let volumes: Vec<_> = service.volumes().filter_map(|key| Some((key, &graph.volumes.get(key)?.name))).collect();
-    let spec = json!({
+    json!({
         "version": VERSION,
         "container": sparse(container),
         "network": network_spec(graph, network),
         "host_ports": published,
         "volumes": volumes,
-    });
-    sha256(spec.to_string().as_bytes())
+    })
 }
 
 /// Returns the container without what is at its default, so that an attribute added in a later version of orch does not

@@ -143,6 +143,7 @@ fn expand(key: &ResourceKey, network: &model::Network, sink: &mut Sink) -> Netwo
         gateway: parse(gateway, &path, "gateway", sink),
         ip_range: parse(ip_range, &path, "ip_range", sink),
         attachable: *attachable,
+        spec_hash: String::new(),
     }
 }
 

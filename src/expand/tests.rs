@@ -352,3 +352,15 @@ fn the_hash_changes_with_what_needs_a_new_container() {
         assert_eq!(seen.insert(hash(other), other), None, "{other}");
     }
 }
+
+#[test]
+fn parts_of_the_hash_go_by_the_keys_of_the_file() {
+    let parts = |more: &str| {
+        let graph = graph(&format!("{FILES}{{a: {{{more}}}}}"));
+        let keys: Vec<String> = graph.services[&name("a")].spec_parts.keys().cloned().collect();
+        keys.join(" ")
+    };
+    assert_eq!(parts(""), "image networks");
+    assert_eq!(parts("configs: [{source: conf}]"), "configs image networks");
+    assert_eq!(parts("environment: {A: b}, mem_limit: '2048'"), "environment image networks resources");
+}

@@ -71,6 +71,7 @@ fn network(project: &str, name: &str, words: &[&str]) -> Network {
         internal: false,
         driver: None,
         driver_opts: BTreeMap::new(),
+        spec_hash: String::new(),
         labels: BTreeMap::new(),
         subnet: None,
         gateway: None,
@@ -106,6 +107,7 @@ fn service(words: &[&str]) -> Service {
         attach: true,
         pull: PullPolicy::Missing,
         spec_hash: String::new(),
+        spec_parts: BTreeMap::new(),
     };
     let mut attachments = Vec::new();
     for word in words {
@@ -238,6 +240,8 @@ impl Project {
             no_recreate: false,
             recreate_before: BTreeMap::new(),
             remove_orphans: false,
+            unstarted: BTreeSet::new(),
+            stop_timeout: None,
         };
         Self { desired, observed: Observed { hosts: BTreeMap::from([(HostName::local(), host)]) } }
     }

@@ -1,6 +1,6 @@
 //! What becomes of one pod, looked at alone: the rules of restart, recreate and repair.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::{NetworkMode, Restart, Service};
 use crate::ids::{HostName, PodId};
@@ -72,7 +72,7 @@ pub(super) fn decide(case: &Case<'_>) -> Decision {
     if found.host != case.host {
         return Decision::Replace(Reason::Moved { to: case.host.clone() });
     }
-    let alone = case.by_state(container);
+    let alone = if case.is_unstarted() { Decision::Leave } else { case.by_state(container) };
     match case.outdated(container) {
         // What was run for this `up` and ended is not run again for a newer spec or image: the next `up` does that.
         Some(_) if matches!(alone, Decision::Done { .. }) => alone,
@@ -84,6 +84,11 @@ pub(super) fn decide(case: &Case<'_>) -> Decision {
 impl Case<'_> {
     fn held(&self) -> Option<Decision> {
         self.memory.and_then(|memory| memory.held.clone()).map(Decision::Held)
+    }
+
+    /// Its container is made and left alone.
+    fn is_unstarted(&self) -> bool {
+        self.desired.unstarted.contains(self.pod)
     }
 
     fn is_awaited(&self) -> bool {
@@ -99,6 +104,9 @@ impl Case<'_> {
 
     /// A container that is gone comes back at once, but a job that was started for this `up` may have ended well.
     fn without_container(&self) -> Decision {
+        if self.is_unstarted() {
+            return Decision::Create(Reason::Missing);
+        }
         let job = self.service.restart == Restart::No || self.is_awaited();
         if job && self.started_generation() >= self.desired.generation {
             return Decision::Done { code: None };
@@ -159,7 +167,7 @@ impl Case<'_> {
             return Some(Reason::SpecChanged { what: vec!["made by Docker Compose".to_owned()] });
         };
         if *hash != self.service.spec_hash {
-            return Some(Reason::SpecChanged { what: Vec::new() });
+            return Some(Reason::SpecChanged { what: self.changed_parts(container) });
         }
         if container.name != desired.graph.container_name(self.pod) {
             return Some(Reason::SpecChanged { what: vec!["name".to_owned()] });
@@ -170,6 +178,15 @@ impl Case<'_> {
         }
         let image = self.observed.hosts.get(self.host).and_then(|host| host.images.get(&self.service.container.image));
         image.filter(|id| **id != container.image_id).map(|_| Reason::ImageChanged)
+    }
+
+    /// Returns which keys of the service say something else than when the container was made, as far as it tells.
+    fn changed_parts(&self, container: &ObservedContainer) -> Vec<String> {
+        let Some(old) = container.spec_parts() else { return Vec::new() };
+        let new: BTreeMap<&str, &str> =
+            self.service.spec_parts.iter().map(|(key, digits)| (key.as_str(), digits.as_str())).collect();
+        let keys: BTreeSet<&str> = old.keys().chain(new.keys()).copied().collect();
+        keys.into_iter().filter(|key| old.get(key) != new.get(key)).map(str::to_owned).collect()
     }
 
     /// A container lacks a network that it shall be on, or one that it is on is made anew: it cannot follow.

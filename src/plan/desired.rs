@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::graph::Graph;
+use crate::graph::{Dependency, Graph};
 use crate::ids::{PodId, ResourceKey, ServiceName};
 use crate::place::Assignments;
 
@@ -31,6 +32,13 @@ pub struct Desired {
     pub recreate_before: BTreeMap<ServiceName, u64>,
     /// Containers of services that the graph does not have are removed.
     pub remove_orphans: bool,
+    /// Pods that are made and not started (`--no-start`), until an `up` without it asks for their service. Those that ran
+    /// as they should at that time are not among them.
+    #[serde(default)]
+    pub unstarted: BTreeSet<PodId>,
+    /// Time between stop signal and kill for what the plan for this state stops (`-t`), instead of each service's own.
+    #[serde(default)]
+    pub stop_timeout: Option<Duration>,
 }
 
 /// Addresses that must not change while a project lives: chosen once, kept in the store.
@@ -100,5 +108,11 @@ impl Desired {
     /// Returns every pod that shall exist, in a fixed order.
     pub fn pods(&self) -> impl Iterator<Item = &PodId> {
         self.assignments.pods.keys()
+    }
+
+    /// Returns whether pods wait for what `dependency` promises: not where it is on a service that shall not be started.
+    pub fn awaits(&self, dependency: &Dependency) -> bool {
+        let name = &dependency.service;
+        self.enabled.contains(name) && !self.unstarted.iter().any(|pod| &pod.service == name)
     }
 }

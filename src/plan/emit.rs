@@ -171,7 +171,9 @@ impl<'a> Emitter<'a> {
         let create = self.draft.add(key, host, step, reason.clone());
         self.names.insert((host, name.clone()), create);
         nodes.create = Some(create);
-        nodes.start = Some(self.start(pod, host, name, reason.clone()));
+        if !self.desired.unstarted.contains(pod) {
+            nodes.start = Some(self.start(pod, host, name, reason.clone()));
+        }
         nodes
     }
 
@@ -226,9 +228,8 @@ impl<'a> Emitter<'a> {
     }
 
     fn grace(&self, service: Option<&ServiceName>) -> Duration {
-        service
-            .and_then(|name| self.desired.graph.services.get(name))
-            .map_or(DEFAULT_GRACE, |service| service.stop_grace)
+        let own = || service.and_then(|name| self.desired.graph.services.get(name)).map(|service| service.stop_grace);
+        self.desired.stop_timeout.or_else(own).unwrap_or(DEFAULT_GRACE)
     }
 
     /// Returns whether a load balancer sends to the container, so that it must be drained before it is stopped.

@@ -76,6 +76,8 @@ impl World {
             no_recreate: false,
             recreate_before: BTreeMap::new(),
             remove_orphans: false,
+            unstarted: BTreeSet::new(),
+            stop_timeout: None,
         };
         let names: Vec<HostName> = hosts.iter().map(|name| host(name)).collect();
         let facts = names.iter().map(|name| (name.clone(), HostFacts::default())).collect();
@@ -101,6 +103,7 @@ impl World {
         let desired = &mut self.desired;
         desired.revision += 1;
         desired.generation += 1;
+        desired.unstarted.clear();
         desired.assignments = place(&graph, &self.hosts, &desired.assignments, &self.observed);
         desired.enabled = graph.services.keys().cloned().collect();
         desired.addresses.networks = addresses(&graph);

@@ -130,6 +130,7 @@ fn is_final(service: &Service, code: i32, by_itself: bool) -> bool {
 fn unready_sibling(pod: &PodId, desired: &Desired, observed: &Observed) -> Option<String> {
     let service = desired.graph.services.get(&pod.service)?;
     let others = desired.assignments.pods.iter().filter(|(other, _)| other.service == pod.service && *other != pod);
+    let others = others.filter(|(other, _)| !desired.unstarted.contains(*other));
     let mut seen = others.filter(|(_, host)| observed.hosts.contains_key(*host));
     seen.find_map(|(other, _)| {
         let fine = container_of(desired, observed, other).is_some_and(|container| match container.state {

@@ -37,7 +37,8 @@ impl<'a> Relations<'a> {
         // Within one namespace each replica goes with the one of its own number, as above.
         let others = service.depends_on.iter().filter(|other| graph.namespace_root(&other.service) != root);
         for dependency in others.filter(|dependency| dependency.restart) {
-            if self.decisions.get(pod) == Some(&Decision::Leave) && self.must_restart(pod, dependency) {
+            let runs = self.decisions.get(pod) == Some(&Decision::Leave) && !self.desired.unstarted.contains(pod);
+            if runs && self.must_restart(pod, dependency) {
                 let reason = Reason::DependencyReplaced { service: dependency.service.clone() };
                 self.decisions.insert(pod, Decision::Restart(reason));
             }
@@ -56,7 +57,12 @@ impl<'a> Relations<'a> {
         let reason = Reason::DependencyReplaced { service: owner.service.clone() };
         let owners = self.decisions.get(owner)?;
         let member = self.container(pod);
+        let unstarted = |pod: &PodId| self.desired.unstarted.contains(pod);
+        let owner_down = unstarted(owner) && !self.container(owner).is_some_and(ObservedContainer::is_running);
         match owners {
+            _ if owner_down && mine.starts() && !unstarted(pod) => {
+                return Some(Decision::Held(format!("waits for `{owner}`, which shall not be started")));
+            }
             Decision::Held(_) | Decision::Done { .. } if mine.starts() => {
                 return Some(Decision::Held(format!("waits for `{owner}`, whose network it shares")));
             }
@@ -72,7 +78,7 @@ impl<'a> Relations<'a> {
         }
         let stale = owners.starts()
             || member.zip(self.container(owner)).is_some_and(|(member, owner)| started_before(member, owner));
-        (stale && *mine == Decision::Leave).then_some(Decision::Restart(reason))
+        (stale && *mine == Decision::Leave && !unstarted(pod)).then_some(Decision::Restart(reason))
     }
 
     /// With `restart: true` a pod is restarted with what it depends on, also when an earlier plan that was cut off got
@@ -95,7 +101,8 @@ impl<'a> Relations<'a> {
 
     /// Runs jobs again whose container is gone while somebody still waits for them to end well or to be healthy.
     pub(super) fn revive_awaited(&mut self) {
-        let gated = self.decisions.iter().filter(|(_, decision)| decision.is_gated());
+        let unstarted = &self.desired.unstarted;
+        let gated = self.decisions.iter().filter(|(pod, decision)| decision.is_gated() && !unstarted.contains(*pod));
         let dependencies = gated.filter_map(|(pod, _)| self.desired.graph.services.get(&pod.service));
         let awaited: Vec<ServiceName> = dependencies
             .flat_map(|service| &service.depends_on)

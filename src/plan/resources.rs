@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::{Network, NetworkMode, Volume};
 use crate::ids::{HostName, ResourceKey};
-use crate::observed::{ObservedHost, ObservedNetwork};
+use crate::observed::{ObservedHost, ObservedNetwork, ObservedVolume, SPEC_HASH_LABEL};
 
 use super::Desired;
 use super::survey::Survey;
@@ -108,7 +108,8 @@ fn compare_network(
             let ours = seen.belongs_to(&desired.graph.project);
             let difference = difference(desired, key, network, seen);
             if ours {
-                return if difference.is_some() { Verdict::Differs } else { Verdict::Fine };
+                let differs = difference.is_some() || is_other_spec(&seen.labels, &network.spec_hash);
+                return if differs { Verdict::Differs } else { Verdict::Fine };
             }
             messages.foreign_network(desired, name, difference);
             Verdict::Fine
@@ -129,7 +130,7 @@ impl Messages {
     }
 }
 
-/// Returns in what a network differs from what shall be; options and labels cannot be compared and are not.
+/// Returns in what a network differs from what shall be; options and labels are for [`is_other_spec`].
 fn difference(desired: &Desired, key: &ResourceKey, network: &Network, seen: &ObservedNetwork) -> Option<String> {
     let driver = network.driver.as_deref().unwrap_or("bridge");
     if seen.driver != driver {
@@ -143,8 +144,15 @@ fn difference(desired: &Desired, key: &ResourceKey, network: &Network, seen: &Ob
         let has = seen.subnet.map_or_else(|| "no subnet".to_owned(), |subnet| format!("the subnet {subnet}"));
         return Some(format!("has {has} instead of {}", addresses.subnet));
     }
-    let other = seen.gateway.filter(|gateway| *gateway != addresses.gateway)?;
-    Some(format!("has the gateway {other} instead of {}", addresses.gateway))
+    if let Some(other) = seen.gateway.filter(|gateway| *gateway != addresses.gateway) {
+        return Some(format!("has the gateway {other} instead of {}", addresses.gateway));
+    }
+    None
+}
+
+/// Returns whether something was made for another spec than `wanted`; what does not say counts as made for it.
+fn is_other_spec(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
+    labels.get(SPEC_HASH_LABEL).is_some_and(|made_for| !wanted.is_empty() && made_for != wanted)
 }
 
 /// Returns whether a network can be made anew: nothing that this plan leaves alone may be running on it.
@@ -189,12 +197,22 @@ fn is_volume_missing(
              use `external: true` to use an existing volume"
         ));
     }
-    let driver = volume.driver.as_deref().unwrap_or("local");
-    if there.driver != driver {
+    if let Some(difference) = volume_difference(volume, there) {
         messages.notes.push(format!(
-            "volume \"{key}\" was made with the driver {} and the file says {driver}: it is kept with its data",
-            there.driver
+            "volume \"{key}\" {difference}: it is kept as it is, with its data; to have it made anew, save what is in it, \
+             then `orch down`, `docker volume rm {name}` and `orch up`"
         ));
     }
     false
+}
+
+/// Returns in what a volume differs from what shall be. Nobody but the user may take its data away, so that this is said
+/// and not mended.
+fn volume_difference(volume: &Volume, there: &ObservedVolume) -> Option<String> {
+    let driver = volume.driver.as_deref().unwrap_or("local");
+    if there.driver != driver {
+        return Some(format!("was made with the driver {} and the file says {driver}", there.driver));
+    }
+    is_other_spec(&there.labels, &volume.spec_hash)
+        .then(|| "was made with other `driver_opts` than the file says".to_owned())
 }

@@ -11,6 +11,7 @@ use crate::graph::{MountSource, NetworkMode, Service};
 use crate::ids::{HostName, PodId, ResourceKey};
 use crate::observed::{
     ContainerState, Health, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume, PROJECT_LABEL,
+    SPEC_HASH_LABEL, SPEC_PARTS_LABEL, spec_parts_label,
 };
 
 use super::{Desired, PlannedStep, Step};
@@ -65,8 +66,9 @@ pub fn apply(step: &PlannedStep, serial: u32, observed: &mut Observed, desired: 
     }
 }
 
-fn project_label(desired: &Desired) -> BTreeMap<String, String> {
-    BTreeMap::from([(PROJECT_LABEL.to_owned(), desired.graph.project.to_string())])
+fn labels(desired: &Desired, key: &str, value: &str) -> BTreeMap<String, String> {
+    let project = (PROJECT_LABEL.to_owned(), desired.graph.project.to_string());
+    BTreeMap::from([project, (key.to_owned(), value.to_owned())])
 }
 
 fn create_network(host: &mut ObservedHost, key: &ResourceKey, desired: &Desired) {
@@ -80,7 +82,7 @@ fn create_network(host: &mut ObservedHost, key: &ResourceKey, desired: &Desired)
         gateway: addresses.map(|addresses| addresses.gateway),
         internal: network.internal,
         bridge: format!("br-{key}"),
-        labels: project_label(desired),
+        labels: labels(desired, SPEC_HASH_LABEL, &network.spec_hash),
     };
     assert!(host.networks.insert(network.name.clone(), made).is_none(), "network {key} is there already");
 }
@@ -90,7 +92,7 @@ fn create_volume(host: &mut ObservedHost, key: &ResourceKey, desired: &Desired) 
     let made = ObservedVolume {
         name: volume.name.clone(),
         driver: volume.driver.clone().unwrap_or_else(|| "local".to_owned()),
-        labels: project_label(desired),
+        labels: labels(desired, SPEC_HASH_LABEL, &volume.spec_hash),
     };
     assert!(host.volumes.insert(volume.name.clone(), made).is_none(), "volume {key} is there already");
 }
@@ -141,7 +143,7 @@ impl New<'_> {
             networks: networks.into_iter().map(|name| (name, None)).collect(),
             network_mode,
             volumes: volumes(host, service, desired),
-            labels: project_label(desired),
+            labels: labels(desired, SPEC_PARTS_LABEL, &spec_parts_label(&service.spec_parts)),
         }
     }
 }

@@ -41,6 +41,8 @@ fn health(health: Health) -> impl FnOnce(&mut ObservedContainer) {
     state(ContainerState::Running { health })
 }
 
+mod changes;
+
 const HEALTHY_DB: &str =
     "{web: {depends_on: {db: {condition: service_healthy}}}, db: {healthcheck: {test: [CMD, ok]}}}";
 const JOB: &str = "{web: {depends_on: {job: {condition: service_completed_successfully}}}, job: {}}";
@@ -92,22 +94,22 @@ fn a_changed_spec_is_a_new_container() {
     check(
         "web: {}",
         "web: {environment: {A: b}}",
-        "drain web.1, stop web-1, remove web-1 (configuration changed), \
-            create web-1 (configuration changed), start web-1 (configuration changed)",
+        "drain web.1, stop web-1, remove web-1 (configuration changed: environment), \
+            create web-1 (configuration changed: environment), start web-1 (configuration changed: environment)",
     );
     check(
         "{a: {}, b: {}}",
         "{a: {hostname: x}, b: {}}",
-        "drain a.1, stop a-1, remove a-1 (configuration changed), create a-1 (configuration changed), \
-            start a-1 (configuration changed)",
+        "drain a.1, stop a-1, remove a-1 (configuration changed: hostname), create a-1 (configuration changed: hostname), \
+            start a-1 (configuration changed: hostname)",
     );
     // What can change without: the number, order, policy, and the ports of the load balancer.
     check("web: {}", "web: {restart: always, ports: [{target: 80, published: '80'}], stop_grace_period: 1s}", "");
     check(
         "web: {}",
         "web: {ports: [{target: 80, published: '80', mode: host}]}",
-        "drain web.1, stop web-1, remove web-1 (configuration changed), \
-            create web-1 (configuration changed), start web-1 (configuration changed)",
+        "drain web.1, stop web-1, remove web-1 (configuration changed: ports), \
+            create web-1 (configuration changed: ports), start web-1 (configuration changed: ports)",
     );
 }
 
@@ -116,19 +118,19 @@ fn replicas_are_replaced_one_at_a_time() {
     check(
         "web: {scale: 2}",
         "web: {scale: 2, user: '1'}",
-        "drain web.1, stop web-1, remove web-1 (configuration changed), \
-            create web-1 (configuration changed), start web-1 (configuration changed), drain web.2, \
-            stop web-2, remove web-2 (configuration changed), create web-2 (configuration changed), \
-            start web-2 (configuration changed)",
+        "drain web.1, stop web-1, remove web-1 (configuration changed: user), \
+            create web-1 (configuration changed: user), start web-1 (configuration changed: user), drain web.2, \
+            stop web-2, remove web-2 (configuration changed: user), create web-2 (configuration changed: user), \
+            start web-2 (configuration changed: user)",
     );
     check(
         "web: {scale: 2}",
         "web: {scale: 3, user: '1'}",
         "create web-3 (missing), start web-3 (missing), drain web.1, stop web-1, \
-            remove web-1 (configuration changed), create web-1 (configuration changed), \
-            start web-1 (configuration changed), drain web.2, stop web-2, \
-            remove web-2 (configuration changed), create web-2 (configuration changed), \
-            start web-2 (configuration changed)",
+            remove web-1 (configuration changed: user), create web-1 (configuration changed: user), \
+            start web-1 (configuration changed: user), drain web.2, stop web-2, \
+            remove web-2 (configuration changed: user), create web-2 (configuration changed: user), \
+            start web-2 (configuration changed: user)",
     );
 }
 
@@ -145,8 +147,8 @@ fn a_rollout_waits_for_the_other_replicas() {
     assert_eq!(
         brief(&world.plan()),
         "stop web-1, remove web-1 (unhealthy), create web-1 (unhealthy), start web-1 (unhealthy), \
-            drain web.2, stop web-2, remove web-2 (configuration changed), \
-            create web-2 (configuration changed), start web-2 (configuration changed)"
+            drain web.2, stop web-2, remove web-2 (configuration changed: user), \
+            create web-2 (configuration changed: user), start web-2 (configuration changed: user)"
     );
     world.touch("web.1", health(Health::Healthy));
     assert_eq!(world.run(&next, usize::MAX, |_| {}), 5);
@@ -260,8 +262,8 @@ fn a_new_spec_is_not_held_back() {
     world.up("web: {user: '1'}");
     assert_eq!(
         brief(&world.plan()),
-        "remove web-1 (configuration changed), create web-1 (configuration changed), \
-            start web-1 (configuration changed)"
+        "remove web-1 (configuration changed: user), create web-1 (configuration changed: user), \
+            start web-1 (configuration changed: user)"
     );
 }
 
@@ -351,14 +353,14 @@ fn restart_true_takes_dependents_along() {
         &project(1, 1),
         &project(2, 1),
         "drain web.1, stop web-1 (goes with `db`), drain db.1, stop db-1, \
-            remove db-1 (configuration changed), create db-1 (configuration changed), \
-            start db-1 (configuration changed), start web-1 (goes with `db`)",
+            remove db-1 (configuration changed: user), create db-1 (configuration changed: user), \
+            start db-1 (configuration changed: user), start web-1 (goes with `db`)",
     );
     check(
         &project(1, 2),
         &project(2, 2),
-        "drain db.1, stop db-1, remove db-1 (configuration changed), \
-            create db-1 (configuration changed), start db-1 (configuration changed), drain web.1, \
+        "drain db.1, stop db-1, remove db-1 (configuration changed: user), \
+            create db-1 (configuration changed: user), start db-1 (configuration changed: user), drain web.1, \
             stop web-1 (goes with `db`), start web-1 (goes with `db`), drain web.2, \
             stop web-2 (goes with `db`), start web-2 (goes with `db`)",
     );
@@ -380,11 +382,11 @@ fn who_shares_a_namespace_goes_with_its_owner() {
         SIDECAR,
         &SIDECAR.replace("web: {", "web: {user: '1', "),
         "drain web.1, stop log-1, remove log-1 (goes with `web`), stop web-1, \
-            remove web-1 (configuration changed), create web-1 (configuration changed), \
-            create log-1 (goes with `web`), start web-1 (configuration changed), \
+            remove web-1 (configuration changed: user), create web-1 (configuration changed: user), \
+            create log-1 (goes with `web`), start web-1 (configuration changed: user), \
             start log-1 (goes with `web`), drain web.2, stop log-2, remove log-2 (goes with `web`), \
-            stop web-2, remove web-2 (configuration changed), create web-2 (configuration changed), \
-            create log-2 (goes with `web`), start web-2 (configuration changed), \
+            stop web-2, remove web-2 (configuration changed: user), create web-2 (configuration changed: user), \
+            create log-2 (goes with `web`), start web-2 (configuration changed: user), \
             start log-2 (goes with `web`)",
     );
     heal(

@@ -124,8 +124,11 @@ impl Messages {
         let mut said = BTreeSet::new();
         let enabled = desired.graph.services.iter().filter(|(name, _)| desired.enabled.contains(*name));
         for (name, service) in enabled {
-            let pending = decisions.iter().any(|(pod, decision)| &pod.service == name && decision.is_gated());
-            for dependency in &service.depends_on {
+            let gated = |pod: &PodId, decision: &Decision| {
+                &pod.service == name && decision.is_gated() && !desired.unstarted.contains(pod)
+            };
+            let pending = decisions.iter().any(|(pod, decision)| gated(pod, decision));
+            for dependency in service.depends_on.iter().filter(|dependency| desired.awaits(dependency)) {
                 let others = decisions.iter().filter(|(pod, _)| pod.service == dependency.service);
                 let problem = others.filter_map(|(pod, decision)| match dependency.condition {
                     Condition::ServiceStarted => None,

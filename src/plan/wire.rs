@@ -148,7 +148,13 @@ impl<'a> Wiring<'a, '_> {
     /// Returns whether a pod that serves now stops serving by this plan.
     fn interrupts(&self, pod: &PodId) -> bool {
         let ready = self.survey.pods.get(pod).and_then(|(_, found)| *found).is_some_and(|f| f.container.is_ready());
-        ready && self.decisions.get(pod).is_some_and(Decision::disrupts) && !self.is_cut_off(pod)
+        let disrupted = ready && self.decisions.get(pod).is_some_and(Decision::disrupts) && !self.is_cut_off(pod);
+        disrupted && !self.is_unstarted(pod)
+    }
+
+    /// Returns whether the pod is only made: nobody waits for it, and it waits for nobody.
+    fn is_unstarted(&self, pod: &PodId) -> bool {
+        self.emitter.desired.unstarted.contains(pod)
     }
 
     /// Replaces the replicas of a service one after the other, each once all others are ready. Those that do not serve
@@ -180,7 +186,7 @@ impl<'a> Wiring<'a, '_> {
 
     /// Returns whether a pod that does not serve now shall by this plan.
     fn repairs(&self, pod: &PodId) -> bool {
-        self.decisions.get(pod).is_some_and(Decision::starts) && !self.interrupts(pod)
+        self.decisions.get(pod).is_some_and(Decision::starts) && !self.interrupts(pod) && !self.is_unstarted(pod)
     }
 
     /// Makes one unit wait for the one before, and each of its pods that serve for the others of its service; but not
@@ -203,12 +209,12 @@ impl<'a> Wiring<'a, '_> {
         let pods: Vec<&'a PodId> = self.emitter.pods.keys().copied().collect();
         for pod in pods {
             let Some(service) = self.service(&pod.service) else { continue };
-            if !self.decisions.get(pod).is_some_and(Decision::is_gated) {
+            if self.is_unstarted(pod) || !self.decisions.get(pod).is_some_and(Decision::is_gated) {
                 continue;
             }
-            let enabled = &self.emitter.desired.enabled;
+            let desired = self.emitter.desired;
             let dependencies: Vec<&Dependency> =
-                service.depends_on.iter().filter(|dependency| enabled.contains(&dependency.service)).collect();
+                service.depends_on.iter().filter(|dependency| desired.awaits(dependency)).collect();
             let stops_first = self.stops_first(pod, &dependencies);
             for dependency in &dependencies {
                 self.depend(pod, dependency, !stops_first);

@@ -37,7 +37,7 @@ services:
 ",
     );
     let plan = project.orch(&["plan"]).ok();
-    assert!(plan.contains("web"), "{plan}");
+    assert!(plan.contains("configuration changed: environment"), "{plan}");
     let orphans = project.orch(&["up", "-d", "--wait"]);
     assert!(orphans.stderr.contains("again-talker-1"), "an orphan is named: {}", orphans.stderr);
     assert_eq!((project.running("web").len(), project.running("talker").len()), (1, 1));
@@ -101,6 +101,55 @@ fn docker_compose_sees_what_orch_made_and_the_other_way_round() {
     assert!(host.orch(&["ls"]).ok().contains("foreign"), "projects that orch did not make are listed");
     project.down();
     assert_eq!(host.docker(&["ps", "-q", "--filter", "name=foreign-x-1"]).lines().count(), 1, "and not touched");
+}
+
+#[test]
+fn up_can_make_containers_without_a_start_and_can_be_told_how_long_a_stop_may_take() {
+    let host = Host::boot(&["busybox"]);
+    let yaml = |user: u8| {
+        format!(
+            "services:\n  slow: {{image: busybox, command: [sleep, '1000000'], stop_grace_period: 60s, user: '{user}'}}\n"
+        )
+    };
+    let project = Project::new(&host, "made", &yaml(1));
+    let state = || project.inspect("made-slow-1", "{{.State.Status}}");
+    project.orch(&["up", "--no-start"]).ok();
+    assert_eq!(state(), "created");
+    host.docker(&["restart", "-t", "5", "orch-agent"]);
+    project.orch(&["up", "--no-start"]).ok();
+    assert_eq!(state(), "created", "left so by a new agent");
+    project.orch(&["up", "-d"]).ok();
+    assert_eq!(state(), "running");
+    // It ignores the stop signal: `sleep` is process 1 of its container.
+    project.rewrite(&yaml(2));
+    let begun = std::time::Instant::now();
+    project.orch(&["up", "-d", "-t", "1"]).ok();
+    assert_eq!(project.inspect("made-slow-1", "{{.Config.User}}"), "2");
+    assert!(begun.elapsed() < secs(20), "stopped within the second that was asked for: {:?}", begun.elapsed());
+}
+
+#[test]
+fn changed_options_make_a_network_anew_and_are_said_of_a_volume() {
+    let host = Host::boot(&["busybox"]);
+    let yaml = |mtu: u16, size: &str| {
+        format!(
+            "networks: {{default: {{driver_opts: {{com.docker.network.driver.mtu: '{mtu}'}}}}}}\n\
+             volumes: {{data: {{driver_opts: {{type: tmpfs, device: tmpfs, o: size={size}}}}}}}\n\
+             services: {{web: {{<<: *web, volumes: ['data:/data']}}, client: *client}}\n"
+        )
+    };
+    let project = Project::new(&host, "options", &yaml(1400, "1m"));
+    project.up();
+    project.rewrite(&yaml(1300, "2m"));
+    let done = project.orch(&["up", "-d", "--wait"]);
+    assert!(done.stderr.contains("docker volume rm options_data"), "what to do is said: {}", done.stderr);
+    done.ok();
+    let template = "{{index .Options \"com.docker.network.driver.mtu\"}}";
+    assert_eq!(host.docker(&["network", "inspect", "-f", template, "options_default"]), "1300");
+    project.fetch("options-client-1", "http://web/");
+    let lives = project.lives();
+    project.orch(&["up", "-d", "--wait"]).ok();
+    assert_eq!(project.lives(), lives);
 }
 
 #[test]

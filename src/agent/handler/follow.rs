@@ -94,7 +94,8 @@ impl Follow {
         let observed = self.shared.informer.observed(Some(&desired.graph.project));
         let pods = status::pods(Some(desired), &observed, state, self.shared.host());
         let mut messages = Vec::new();
-        for pod in pods.iter().filter(|pod| pod.wanted && desired.enabled.contains(&pod.pod.service)) {
+        let awaited = |pod: &PodId| desired.enabled.contains(&pod.service) && !desired.unstarted.contains(pod);
+        for pod in pods.iter().filter(|pod| pod.wanted && awaited(&pod.pod)) {
             match pod.state {
                 _ if pod.ready => {}
                 Some(ContainerState::Exited { code: 0, by_itself: true }) => {}

@@ -9,19 +9,21 @@ use crate::plan::{ContainerState, Desired, Health, Observed, ObservedContainer, 
 
 use super::super::shared::{ProjectState, Shared};
 
-/// `Running` for every container that the plan leaves alone, as Docker Compose says it.
+/// `Running` for every container that the plan leaves alone, as Docker Compose says it; `Created` for those that shall not
+/// be started.
 pub(super) fn unmoved(desired: &Desired, plan: &Plan, shared: &Shared) -> Vec<Progress> {
     let moved: std::collections::BTreeSet<String> =
         plan.steps.iter().map(|planned| super::super::execute::object(&planned.step, Some(desired))).collect();
+    let word = |pod: &PodId| if desired.unstarted.contains(pod) { "Created" } else { "Running" };
     let pods = desired.assignments.pods.iter();
-    let names = pods.map(|(pod, host)| (desired.graph.container_name(pod), host.clone()));
+    let names = pods.map(|(pod, host)| (desired.graph.container_name(pod), host.clone(), word(pod)));
     names
-        .filter(|(name, host)| host == shared.host() && !moved.contains(&format!("Container {name}")))
-        .map(|(name, host)| Progress::Object {
+        .filter(|(name, host, _)| host == shared.host() && !moved.contains(&format!("Container {name}")))
+        .map(|(name, host, word)| Progress::Object {
             kind: "Container".into(),
             name,
             host,
-            status: "Running".into(),
+            status: word.into(),
             state: ObjectState::Done,
             detail: None,
         })
