@@ -34,7 +34,8 @@ pub struct ObservedHost {
     pub networks: BTreeMap<String, ObservedNetwork>,
     /// Volumes, of anyone, by engine name.
     pub volumes: BTreeMap<String, ObservedVolume>,
-    /// Image references that the project names, with the id of the image they mean here; missing ones are absent.
+    /// Image references that the project names, with the id of the image they mean here: as the last `up` found them, or for
+    /// the plan of an `up` as they are now. Missing ones are absent.
     pub images: BTreeMap<String, String>,
 }
 
@@ -112,6 +113,19 @@ pub enum ContainerState {
 }
 
 impl ContainerState {
+    /// Returns the engine's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running { .. } => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Exited { .. } => "exited",
+            Self::Dead => "dead",
+            Self::Removing => "removing",
+        }
+    }
+
     /// Returns whether it has processes: it must be stopped before it is removed, and holds on to its networks.
     pub fn is_active(self) -> bool {
         matches!(self, Self::Running { .. } | Self::Paused | Self::Restarting)

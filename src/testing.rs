@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::graph::{Container, EndpointMode, Graph, NetworkMode, Placement, PullPolicy, Restart, Scale, Service};
+use crate::graph::{
+    Container, EndpointMode, Graph, Network, NetworkMode, Placement, PullPolicy, Restart, Scale, Service,
+};
 use crate::ids::{ProjectName, ServiceName};
-use crate::plan::{ContainerState, Health, ObservedContainer};
+use crate::place::Assignments;
+use crate::plan::{Addresses, ContainerState, Desired, Health, ObservedContainer};
 
 /// Returns a graph of services that want one replica each and nothing else.
 ///
@@ -42,6 +45,40 @@ pub fn service() -> Service {
         pull: PullPolicy::Missing,
         spec_hash: "spec".into(),
         spec_parts: BTreeMap::new(),
+    }
+}
+
+/// Returns a network that says nothing but its name.
+pub fn network(name: &str) -> Network {
+    Network {
+        name: name.to_owned(),
+        external: false,
+        internal: false,
+        driver: None,
+        driver_opts: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        subnet: None,
+        gateway: None,
+        ip_range: None,
+        attachable: false,
+        spec_hash: String::new(),
+    }
+}
+
+/// Returns a graph as desired state of the first `up`: not placed, not addressed, all services enabled.
+pub fn desired(graph: Graph) -> Desired {
+    Desired {
+        revision: 1,
+        generation: 1,
+        enabled: graph.services.keys().cloned().collect(),
+        graph,
+        assignments: Assignments::default(),
+        addresses: Addresses::default(),
+        no_recreate: false,
+        recreate_before: BTreeMap::new(),
+        remove_orphans: false,
+        unstarted: BTreeSet::new(),
+        stop_timeout: None,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::api::types::{
 };
 use crate::controller::{self, Request};
 use crate::ids::{PodId, ProjectName};
-use crate::net::addr::AddressError;
+use crate::net::addr::explain;
 use crate::place::HostFacts;
 use crate::plan::{Desired, Observed, Plan};
 use crate::store::{Compare, Outcome, Write};
@@ -28,7 +28,7 @@ use super::memory::Failures;
 use super::reconcile::{plan_for, recall};
 use super::shared::{Aim, Following, Record, Shared, project_key};
 use follow::Follow;
-use status::{addresses, pods, published, state_word, summary_of, unmoved};
+use status::{addresses, pods, published, summary_of, unmoved};
 
 /// Progress lines that a slow client may fall behind before the agent waits for it.
 const STREAM_BACKLOG: usize = 256;
@@ -90,7 +90,7 @@ impl AgentHandler {
             },
             &mut admission::port_free,
         )
-        .map_err(|errors| error(ErrorKind::User, explain(&errors, &observed)))?;
+        .map_err(|errors| error(ErrorKind::User, explain(&errors, &networks_by_subnet(&observed))))?;
         let same = record.as_ref().is_some_and(|record| record.aim == Aim::Up)
             && previous.is_some_and(|previous| controller::same_but_for_counters(previous, &desired));
         let record = Record { aim: Aim::Up, desired: Some(desired) };
@@ -187,7 +187,7 @@ impl Handler for AgentHandler {
         for container in observed.hosts.values().flat_map(|host| host.containers.values()) {
             let Some(project) = &container.project else { continue };
             let summary = summary_of(&mut summaries, project);
-            *summary.states.entry(state_word(container.state).to_owned()).or_default() += 1;
+            *summary.states.entry(container.state.word().to_owned()).or_default() += 1;
             if summary.config_files.is_empty()
                 && let Some(files) = container.labels.get(crate::engine::label::CONFIG_FILES)
             {
@@ -305,18 +305,10 @@ fn chain(cause: &dyn std::error::Error) -> String {
     text
 }
 
-/// The errors a line each, with the name of a network that is in the way and what to do.
-fn explain(errors: &[AddressError], observed: &Observed) -> String {
+/// The names of networks that are there.
+fn networks_by_subnet(observed: &Observed) -> BTreeMap<Ipv4Net, &str> {
     let networks = observed.hosts.values().flat_map(|host| host.networks.values());
-    let owners: BTreeMap<Ipv4Net, &str> =
-        networks.filter_map(|network| Some((network.subnet?, network.name.as_str()))).collect();
-    let line = |error: &AddressError| match error {
-        AddressError::SubnetTaken { taken, .. } if owners.contains_key(taken) => {
-            format!("{error} (network `{}`): {}", owners[taken], error.help())
-        }
-        _ => format!("{error}: {}", error.help()),
-    };
-    errors.iter().map(line).collect::<Vec<_>>().join("\n")
+    networks.filter_map(|network| Some((network.subnet?, network.name.as_str()))).collect()
 }
 
 /// This host as the placer sees it for one project.

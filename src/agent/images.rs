@@ -71,9 +71,10 @@ impl Images {
         let (entries, _) = store.list(PREFIX).await?;
         for entry in entries {
             let project = ProjectName::new(entry.key.trim_start_matches(PREFIX));
-            match (project, serde_json::from_slice(&entry.value)) {
-                (Ok(project), Ok(meaning)) => drop(self.lock().insert(project, meaning)),
-                _ => tracing::warn!(key = entry.key, "unreadable record of what images mean"),
+            if let (Ok(project), Ok(meaning)) = (project, serde_json::from_slice(&entry.value)) {
+                self.lock().insert(project, meaning);
+            } else {
+                tracing::warn!(key = entry.key, "unreadable record of what images mean");
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ use crate::api::types::{DownRequest, Progress, StopRequest, UpRequest};
 use crate::clock::SystemClock;
 use crate::engine::Engine as _;
 use crate::engine::fake::{FakeEngine, Fault};
-use crate::graph::{Attachment, Condition, Dependency, Graph, Network, NetworkMode, Restart};
+use crate::graph::{Attachment, Condition, Dependency, Graph, NetworkMode, Restart};
 use crate::host::files::HostFiles;
 use crate::host::network::FakeHostNetwork;
 use crate::host::tools::HostTools;
@@ -164,20 +164,7 @@ fn graph(services: &[&str]) -> Graph {
         let attachment = Attachment { network: key.clone(), aliases: Vec::new(), ipv4: None, mac: None };
         service.network = NetworkMode::Networks(vec![attachment]);
     }
-    let network = Network {
-        name: "shop_default".into(),
-        external: false,
-        internal: false,
-        driver: None,
-        driver_opts: BTreeMap::new(),
-        spec_hash: String::new(),
-        labels: BTreeMap::new(),
-        subnet: None,
-        gateway: None,
-        ip_range: None,
-        attachable: false,
-    };
-    graph.networks.insert(key, network);
+    graph.networks.insert(key, testing::network("shop_default"));
     graph
 }
 

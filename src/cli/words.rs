@@ -36,19 +36,6 @@ pub(crate) fn ago(time: &str, now: Timestamp) -> String {
     since(time, now).map(|time| format!("{} ago", duration(time))).unwrap_or_default()
 }
 
-/// The engine's word for a state.
-pub(crate) fn state(state: ContainerState) -> &'static str {
-    match state {
-        ContainerState::Created => "created",
-        ContainerState::Running { .. } => "running",
-        ContainerState::Paused => "paused",
-        ContainerState::Restarting => "restarting",
-        ContainerState::Exited { .. } => "exited",
-        ContainerState::Dead => "dead",
-        ContainerState::Removing => "removing",
-    }
-}
-
 /// The engine's word for what the health check says; empty where there is none.
 pub(crate) fn health(state: ContainerState) -> &'static str {
     match state {

@@ -99,6 +99,13 @@ mod tests {
         })
     }
 
+    fn greeting(socket: &Path) -> String {
+        let mut text = String::new();
+        let mut stream = UnixStream::connect(socket).expect("somebody answers");
+        stream.read_to_string(&mut text).expect("a greeting");
+        text
+    }
+
     #[test]
     fn a_socket_that_is_made_anew_is_found_where_the_old_file_leads_nowhere() {
         let root = tempfile::tempdir().expect("a directory");
@@ -113,14 +120,11 @@ mod tests {
         let bound = Path::new("/var/run/docker.sock");
         let found = EngineDirectory::below(root.path(), bound, &mounted).expect("found");
         fs::remove_file(&socket).expect("removed");
-        UnixStream::connect(&mounted).expect("the first listener is still there");
+        assert_eq!(greeting(&mounted), "one", "the first listener is still there");
         first.join().expect("it ends");
         let second = serve(&socket, "two");
         assert!(UnixStream::connect(&mounted).is_err(), "nobody answers at the old file");
-        let mut text = String::new();
-        let mut stream = UnixStream::connect(found.socket()).expect("the new one answers");
-        stream.read_to_string(&mut text).expect("a greeting");
-        assert_eq!(text, "two");
+        assert_eq!(greeting(found.socket()), "two");
         second.join().expect("it ends");
         assert!(EngineDirectory::below(root.path(), bound, &mounted).is_err(), "not the mounted one");
     }

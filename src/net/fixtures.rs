@@ -2,22 +2,21 @@
 //!
 //! Text that is not of the form described makes these panic: they are for tests only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
 use crate::graph::{
-    Attachment, Container, EndpointMode, ExposedPort, Graph, Link, Network, NetworkMode, Placement, Port, PortMode,
-    Protocol, PullPolicy, Restart, Scale, Service,
+    Attachment, EndpointMode, ExposedPort, Graph, Link, Network, NetworkMode, Port, PortMode, Protocol, Scale, Service,
 };
-use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
+use crate::ids::{HostName, PodId, ResourceKey, ServiceName};
 use crate::net::addr::{Allocation, Pool, allocate};
 use crate::place::Assignments;
 use crate::plan::{
     Addresses, ContainerState, Desired, Health, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ProjectView,
 };
+use crate::testing;
 
 /// The name of a service.
 ///
@@ -46,14 +45,9 @@ pub fn key(text: &str) -> ResourceKey {
 /// If the text is not of that form.
 pub fn graph(project: &str, networks: &str, services: &str) -> Graph {
     Graph {
-        project: ProjectName::new(project).expect("a project name"),
-        working_dir: "/w".into(),
-        config_files: Vec::new(),
         services: words(services).map(|(name, rest)| (service_name(name), service(&rest))).collect(),
         networks: words(networks).map(|(name, rest)| (key(name), network(project, name, &rest))).collect(),
-        volumes: BTreeMap::new(),
-        files: BTreeMap::new(),
-        disabled: BTreeSet::new(),
+        ..testing::graph(project, &[])
     }
 }
 
@@ -65,19 +59,7 @@ fn words(text: &str) -> impl Iterator<Item = (&str, Vec<&str>)> {
 }
 
 fn network(project: &str, name: &str, words: &[&str]) -> Network {
-    let mut network = Network {
-        name: format!("{project}_{name}"),
-        external: false,
-        internal: false,
-        driver: None,
-        driver_opts: BTreeMap::new(),
-        spec_hash: String::new(),
-        labels: BTreeMap::new(),
-        subnet: None,
-        gateway: None,
-        ip_range: None,
-        attachable: false,
-    };
+    let mut network = testing::network(&format!("{project}_{name}"));
     for word in words {
         match word.split_once('=') {
             Some(("gateway", value)) => network.gateway = Some(value.parse().expect("an address")),
@@ -92,23 +74,7 @@ fn network(project: &str, name: &str, words: &[&str]) -> Network {
 }
 
 fn service(words: &[&str]) -> Service {
-    let mut service = Service {
-        scale: Scale::Replicas(1),
-        container: Container { image: "i".into(), ..Container::default() },
-        network: NetworkMode::Networks(Vec::new()),
-        depends_on: Vec::new(),
-        links: Vec::new(),
-        ports: Vec::new(),
-        expose: Vec::new(),
-        restart: Restart::Unset,
-        placement: Placement::default(),
-        endpoint_mode: EndpointMode::Vip,
-        stop_grace: Duration::from_secs(10),
-        attach: true,
-        pull: PullPolicy::Missing,
-        spec_hash: String::new(),
-        spec_parts: BTreeMap::new(),
-    };
+    let mut service = testing::service();
     let mut attachments = Vec::new();
     for word in words {
         match word.strip_prefix('+') {
@@ -230,19 +196,7 @@ impl Project {
             let container = container(&graph, name, &words);
             host.containers.insert(container.id.clone(), container);
         }
-        let desired = Desired {
-            revision: 1,
-            generation: 1,
-            enabled: graph.services.keys().cloned().collect(),
-            graph,
-            assignments,
-            addresses,
-            no_recreate: false,
-            recreate_before: BTreeMap::new(),
-            remove_orphans: false,
-            unstarted: BTreeSet::new(),
-            stop_timeout: None,
-        };
+        let desired = Desired { assignments, addresses, ..testing::desired(graph) };
         Self { desired, observed: Observed { hosts: BTreeMap::from([(HostName::local(), host)]) } }
     }
 
@@ -266,12 +220,12 @@ fn container(graph: &Graph, name: &str, words: &[&str]) -> ObservedContainer {
     let networks: BTreeMap<&str, &str> =
         networks.map(|(network, address)| (graph.networks[&key(network)].name.as_str(), address)).collect();
     let name = if is("oneoff") { format!("{}-{service}-run-1", graph.project) } else { graph.container_name(&pod) };
-    // Through JSON, so that a field more that has a default needs no word here.
-    let container = serde_json::json!({
-        "id": format!("{:0<64}", format!("id-{service}-{number}-")), "name": name, "project": graph.project,
-        "service": pod.service, "number": pod.number, "oneoff": is("oneoff"), "spec_hash": null, "generation": null,
-        "image_id": "", "state": state, "started_at": "", "networks": networks, "network_mode": "", "volumes": {},
-        "labels": {},
-    });
-    serde_json::from_value(container).expect("a container")
+    ObservedContainer {
+        id: format!("{:0<64}", format!("id-{service}-{number}-")),
+        name,
+        oneoff: is("oneoff"),
+        state,
+        networks: networks.into_iter().map(|(network, address)| (network.to_owned(), address.parse().ok())).collect(),
+        ..testing::container(graph.project.as_str(), service, pod.number)
+    }
 }

@@ -8,9 +8,10 @@ use crate::ids::{HostName, PodId};
 use crate::model::Model;
 use crate::observed::{Observed, ObservedContainer, PodMemory};
 use crate::place::{HostFacts, place};
+use crate::testing;
 
 use super::desired::NetworkAddresses;
-use super::{Addresses, Desired, Intent, Plan, Step, plan, render, simulate};
+use super::{Desired, Intent, Plan, Step, plan, render, simulate};
 
 /// Reads a project named `shop` from its services (and more, if the text has top-level keys): canonical form, but
 /// names and images may be left out.
@@ -66,19 +67,7 @@ impl World {
     /// A project that was never brought up, on the hosts named.
     pub(crate) fn new(project: &str, hosts: &[&str]) -> Self {
         let graph = graph(project);
-        let desired = Desired {
-            revision: 0,
-            generation: 0,
-            enabled: graph.services.keys().cloned().collect(),
-            graph,
-            assignments: crate::place::Assignments::default(),
-            addresses: Addresses::default(),
-            no_recreate: false,
-            recreate_before: BTreeMap::new(),
-            remove_orphans: false,
-            unstarted: BTreeSet::new(),
-            stop_timeout: None,
-        };
+        let desired = Desired { revision: 0, generation: 0, ..testing::desired(graph) };
         let names: Vec<HostName> = hosts.iter().map(|name| host(name)).collect();
         let facts = names.iter().map(|name| (name.clone(), HostFacts::default())).collect();
         let mut world =

@@ -122,10 +122,11 @@ fn up_can_make_containers_without_a_start_and_can_be_told_how_long_a_stop_may_ta
     assert_eq!(state(), "running");
     // It ignores the stop signal: `sleep` is process 1 of its container.
     project.rewrite(&yaml(2));
-    let begun = std::time::Instant::now();
+    let at = || host.sh("date +%s").parse::<u64>().expect("a time");
+    let begun = at();
     project.orch(&["up", "-d", "-t", "1"]).ok();
     assert_eq!(project.inspect("made-slow-1", "{{.Config.User}}"), "2");
-    assert!(begun.elapsed() < secs(20), "stopped within the second that was asked for: {:?}", begun.elapsed());
+    assert!(at() - begun < 30, "stopped within the second that was asked for, not within its own minute");
 }
 
 #[test]

@@ -42,18 +42,6 @@ pub(super) fn summary_of<'a>(
     })
 }
 
-pub(super) fn state_word(state: ContainerState) -> &'static str {
-    match state {
-        ContainerState::Created => "created",
-        ContainerState::Running { .. } => "running",
-        ContainerState::Paused => "paused",
-        ContainerState::Restarting => "restarting",
-        ContainerState::Exited { .. } => "exited",
-        ContainerState::Dead => "dead",
-        ContainerState::Removing => "removing",
-    }
-}
-
 pub(super) fn pods(
     desired: Option<&Desired>,
     observed: &Observed,

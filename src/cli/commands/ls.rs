@@ -8,8 +8,8 @@ use crate::api::types::ProjectSummary;
 use crate::cli::args::{LsArgs, TableFormat};
 use crate::cli::context::{Context, client, if_there};
 use crate::cli::error::CliError;
+use crate::cli::table;
 use crate::cli::ui::Ui;
-use crate::cli::{table, words};
 use crate::engine::{Engine, label};
 use crate::ids::ProjectName;
 use crate::observed::ObservedHost;
@@ -39,7 +39,7 @@ fn seen(observed: ObservedHost) -> Vec<ProjectSummary> {
             states: BTreeMap::new(),
             config_files: files.unwrap_or_default(),
         });
-        *project.states.entry(words::state(container.state).to_owned()).or_default() += 1;
+        *project.states.entry(container.state.word().to_owned()).or_default() += 1;
     }
     projects.into_values().collect()
 }

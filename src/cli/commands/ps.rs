@@ -159,7 +159,7 @@ impl Listing {
             reason: pod.reason.as_deref(),
             running_for: words::ago(&pod.created_at, self.now),
             service: pod.pod.service.as_str(),
-            state: pod.state.map_or("missing", words::state),
+            state: pod.state.map_or("missing", ContainerState::word),
             status: self.status(pod),
         }
     }

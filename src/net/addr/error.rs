@@ -1,5 +1,6 @@
 //! Why a wish for an address or a port cannot be met.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -130,9 +131,17 @@ impl AddressError {
     }
 }
 
-/// Writes errors for the reader: each with what to do about it on a line of its own.
-pub fn explain(errors: &[AddressError]) -> String {
-    let one = |error: &AddressError| format!("{error}\n  = help: {}", error.help());
+/// Writes errors for the reader: each with what to do about it on a line of its own, and with the name of a network that
+/// is in the way where `networks` has it.
+pub fn explain(errors: &[AddressError], networks: &BTreeMap<Ipv4Net, &str>) -> String {
+    let one = |error: &AddressError| {
+        let owner = match error {
+            AddressError::SubnetTaken { taken, .. } => networks.get(taken),
+            _ => None,
+        };
+        let owner = owner.map(|name| format!(" (network `{name}`)")).unwrap_or_default();
+        format!("{error}{owner}\n  = help: {}", error.help())
+    };
     errors.iter().map(one).collect::<Vec<_>>().join("\n")
 }
 

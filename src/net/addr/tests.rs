@@ -308,7 +308,7 @@ fn port_clashes_name_both_sides() {
 fn errors_are_explained_with_what_to_do() {
     let case = Case { networks: "n", services: "a n +publish=127.0.0.1@443:80", busy: &[443], ..Case::default() };
     assert_eq!(
-        explain(&case.run().expect_err("it is in use")),
+        explain(&case.run().expect_err("it is in use"), &BTreeMap::new()),
         "service `a` cannot publish port 443/tcp on 127.0.0.1: it is in use on the host\n  \
          = help: stop what listens there (`ss -ltnup` shows it), or publish another port"
     );

@@ -112,7 +112,13 @@ fn what_runs_is_replaced_without_a_start_and_nobody_waits_for_it() {
         .replace("db: {healthcheck", "db: {user: '1', healthcheck"));
     world.desired.unstarted = BTreeSet::from([pod("web.1"), pod("web.2"), pod("db.1")]);
     world.converge();
-    assert!(!world.observed.hosts.values().any(|host| host.containers.values().any(|one| one.is_running())));
+    assert!(
+        !world
+            .observed
+            .hosts
+            .values()
+            .any(|host| host.containers.values().any(crate::observed::ObservedContainer::is_running))
+    );
     // One that is not asked for goes on by itself.
     let mut world = World::running(project, &["local"]);
     world.up(project);

@@ -1,0 +1,195 @@
+//! What one container looks like: its process, its files, its limits.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::ResourceKey;
+
+/// What a container looks like, engine neutral, without what the host adds (`resolv.conf`, addresses).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Container {
+    /// Image reference as written.
+    pub image: String,
+    /// `container_name`; else the name is made of project, service and number.
+    pub name: Option<String>,
+    /// `None`: the image's. `Some(vec![])`: cleared.
+    pub entrypoint: Option<Vec<String>>,
+    /// `None`: the image's. `Some(vec![])`: cleared.
+    pub command: Option<Vec<String>>,
+    /// Environment; `None` as value cannot occur (resolved by `load`).
+    pub environment: BTreeMap<String, String>,
+    /// Labels that the user gave.
+    pub labels: BTreeMap<String, String>,
+    /// Host name inside; else the engine's short id.
+    pub hostname: Option<String>,
+    /// NIS domain name.
+    pub domainname: Option<String>,
+    /// User and group.
+    pub user: Option<String>,
+    /// Extra groups.
+    pub group_add: Vec<String>,
+    /// Working directory.
+    pub working_dir: Option<String>,
+    /// Mounts, in order of their target.
+    pub mounts: Vec<Mount>,
+    /// Configs and secrets that appear as files.
+    pub files: Vec<FileMount>,
+    /// Health check; `None`: the image's.
+    pub healthcheck: Option<Healthcheck>,
+    /// Signal that stops it; else the image's or SIGTERM.
+    pub stop_signal: Option<String>,
+    /// Run an init process as PID 1.
+    pub init: Option<bool>,
+    /// Read-only root filesystem.
+    pub read_only: bool,
+    /// Allocate a terminal.
+    pub tty: bool,
+    /// Keep standard input open.
+    pub stdin_open: bool,
+    /// Full access to the host's devices.
+    pub privileged: bool,
+    /// Capabilities added.
+    pub cap_add: Vec<String>,
+    /// Capabilities dropped.
+    pub cap_drop: Vec<String>,
+    /// Security options, as the engine takes them.
+    pub security_opt: Vec<String>,
+    /// Kernel parameters.
+    pub sysctls: BTreeMap<String, String>,
+    /// Resource limits of processes: name to (soft, hard).
+    pub ulimits: BTreeMap<String, (i64, i64)>,
+    /// Lines of `/etc/hosts`: (name, address).
+    pub extra_hosts: Vec<(String, String)>,
+    /// Resolvers that the user asked for: orch's DNS forwards to them.
+    pub dns: Vec<String>,
+    /// Search list of `resolv.conf`.
+    pub dns_search: Vec<String>,
+    /// Options of `resolv.conf`.
+    pub dns_opt: Vec<String>,
+    /// Hard limits and soft reservations.
+    pub resources: Resources,
+    /// Log driver and options.
+    pub logging: Option<Logging>,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_size: Option<u64>,
+    /// Platform asked for, `os/arch[/variant]`.
+    pub platform: Option<String>,
+    /// OCI runtime.
+    pub runtime: Option<String>,
+    /// Devices of the host: (host path, container path, permissions).
+    pub devices: Vec<(String, String, String)>,
+    /// `pid:` mode as the engine takes it (`host`).
+    pub pid: Option<String>,
+    /// `ipc:` mode as the engine takes it (`host`, `private`, `shareable`).
+    pub ipc: Option<String>,
+}
+
+/// CPU, memory and process limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// CPUs at most, in billionths.
+    pub nano_cpus: Option<i64>,
+    /// Memory at most, in bytes.
+    pub memory: Option<i64>,
+    /// Processes at most.
+    pub pids: Option<i64>,
+    /// CPUs that must be free on the host, in billionths.
+    pub reserved_nano_cpus: Option<i64>,
+    /// Memory that must be free on the host, in bytes; also the engine's soft limit.
+    pub reserved_memory: Option<i64>,
+}
+
+/// Log driver and its options.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logging {
+    /// Driver; `None`: the engine's default.
+    pub driver: Option<String>,
+    /// Its options.
+    pub options: BTreeMap<String, String>,
+}
+
+/// A file system inside a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path in the container.
+    pub target: String,
+    /// Whether it cannot be written.
+    pub read_only: bool,
+    /// What is mounted.
+    pub source: MountSource,
+}
+
+/// What a [`Mount`] shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum MountSource {
+    /// A path of the host.
+    Bind {
+        /// Absolute path.
+        path: String,
+        /// Make the directory when it is missing.
+        create: bool,
+        /// `rprivate`, `shared`, …
+        propagation: Option<String>,
+        /// Relabelling under `SELinux`: `z` or `Z`.
+        selinux: Option<String>,
+    },
+    /// A named volume of [`Graph::volumes`].
+    Volume {
+        /// Its key.
+        volume: ResourceKey,
+        /// Do not copy the image's content into a new volume.
+        no_copy: bool,
+        /// Path inside the volume.
+        subpath: Option<String>,
+    },
+    /// A volume without a name, carried over when the container is made anew.
+    Anonymous,
+    /// Memory.
+    Tmpfs {
+        /// Size limit in bytes.
+        size: Option<u64>,
+        /// Permission bits.
+        mode: Option<u32>,
+        /// Options as text where the short form gave any.
+        options: String,
+    },
+}
+
+/// A config or secret as a file in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileMount {
+    /// Absolute path in the container.
+    pub target: String,
+    /// Key of [`Graph::files`].
+    pub hash: String,
+    /// Whether the content is secret (kept in memory only).
+    pub secret: bool,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// How the engine checks a container's health. Zero durations mean the engine's default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Healthcheck {
+    /// `NONE`, `CMD …` or `CMD-SHELL …`; empty: the image's test with the timings below.
+    pub test: Vec<String>,
+    /// Time between checks.
+    pub interval: Option<Duration>,
+    /// Time that one check may take.
+    pub timeout: Option<Duration>,
+    /// Failures in a row that make it unhealthy.
+    pub retries: Option<u32>,
+    /// Time after the start in which failures do not count.
+    pub start_period: Option<Duration>,
+    /// Time between checks in the start period (engine API 1.44).
+    pub start_interval: Option<Duration>,
+}

@@ -1,0 +1,125 @@
+//! Networks, who is on them, and ports.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ResourceKey, ServiceName};
+
+/// Where a service's containers are connected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkMode {
+    /// To these networks of the project, the one with the default route first.
+    Networks(Vec<Attachment>),
+    /// The host's own network: no orch names inside.
+    Host,
+    /// Loopback only.
+    None,
+    /// The namespace of the replica with the same number of that service, on the same host.
+    Service(ServiceName),
+    /// The engine's own `bridge` network or a container's namespace, passed on as is.
+    Engine(String),
+}
+
+/// A service's membership in a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Key of [`Graph::networks`].
+    pub network: ResourceKey,
+    /// More names for the service, in this network only.
+    pub aliases: Vec<String>,
+    /// Fixed address of the container.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Fixed hardware address.
+    pub mac: Option<String>,
+}
+
+/// Transport protocol of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP: only with `mode: host`.
+    Sctp,
+}
+
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+/// A port that a service says it listens on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ExposedPort {
+    /// Number in the container.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// A published port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Port {
+    /// Name of the port, if given.
+    pub name: Option<String>,
+    /// Address on the host; `None`: all.
+    pub host_ip: Option<std::net::IpAddr>,
+    /// Ports on the host that may be taken, first to last; `None`: any free one.
+    pub published: Option<(u16, u16)>,
+    /// Port in the container.
+    pub target: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Who publishes.
+    pub mode: PortMode,
+}
+
+/// Who publishes a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortMode {
+    /// orch's load balancer, on every host of the project.
+    Ingress,
+    /// The engine, on the pod's host.
+    Host,
+}
+
+/// A network of the project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Name on the engine.
+    pub name: String,
+    /// Made and removed by somebody else: no virtual addresses there, names give the pods' addresses.
+    pub external: bool,
+    /// No way out.
+    pub internal: bool,
+    /// Driver; `None`: `bridge`.
+    pub driver: Option<String>,
+    /// Options of the driver.
+    pub driver_opts: BTreeMap<String, String>,
+    /// Labels that the user gave.
+    pub labels: BTreeMap<String, String>,
+    /// Subnet that the file asks for; else one from the pool.
+    pub subnet: Option<Ipv4Net>,
+    /// Gateway that the file asks for; else the first address.
+    pub gateway: Option<Ipv4Addr>,
+    /// Range for containers that the file asks for.
+    pub ip_range: Option<Ipv4Net>,
+    /// Other tools may attach containers (`attachable`).
+    pub attachable: bool,
+    /// Lower-case hex SHA-256 over what an existing network cannot take on and the engine does not show in comparable
+    /// form: options, labels and the like. Computed by `expand`.
+    #[serde(default)]
+    pub spec_hash: String,
+}

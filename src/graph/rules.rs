@@ -1,0 +1,118 @@
+//! The rules that a service is run by: how many, where, after whom, and what happens at its end.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::ServiceName;
+
+/// How many replicas of a service run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scale {
+    /// This many over all hosts.
+    Replicas(u32),
+    /// One on every host that the constraints allow.
+    Global,
+}
+
+/// What must be so of another service before a replica starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependency {
+    /// The other service.
+    pub service: ServiceName,
+    /// What must be so.
+    pub condition: Condition,
+    /// Restart this service when orch makes the other one anew or restarts it.
+    pub restart: bool,
+    /// If not, a missing or failed dependency is a warning.
+    pub required: bool,
+}
+
+/// Condition of a [`Dependency`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// All its containers were started.
+    ServiceStarted,
+    /// All its containers are healthy.
+    ServiceHealthy,
+    /// All its containers ended with 0.
+    ServiceCompletedSuccessfully,
+}
+
+/// A name of another service that only the linking service sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The other service.
+    pub service: ServiceName,
+    /// The name, equal to the service's where none was given.
+    pub alias: String,
+}
+
+/// What happens when a container ends.
+///
+/// `Unset` heals what crashed or was stopped by hand but takes an end with 0 for the end of a job; a service whose
+/// completion others wait for is a job and never restarted then. Docker Compose leaves all of these stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restart {
+    /// Nothing said.
+    Unset,
+    /// `no`: a job, run once per `up`.
+    No,
+    /// Whatever the code.
+    Always,
+    /// Whatever the code (the engine's "unless stopped" is orch's "unless down").
+    UnlessStopped,
+    /// Codes other than 0, at most this many times in a row.
+    OnFailure {
+        /// `None`: without end.
+        max_attempts: Option<u32>,
+    },
+}
+
+/// Rules for the choice of a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Placement {
+    /// `node.labels.disk == ssd` and the like; all must hold.
+    pub constraints: Vec<Constraint>,
+    /// Labels to spread evenly over, first one first (`node.labels.zone`).
+    pub spread: Vec<String>,
+    /// Replicas on one host at most.
+    pub max_per_host: Option<u32>,
+}
+
+/// One placement constraint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Constraint {
+    /// `node.hostname`, `node.labels.X`, `node.platform.os`, `node.platform.arch`, `engine.labels.X`, `node.role`, `node.id`.
+    pub key: String,
+    /// Whether `==` (else `!=`).
+    pub equal: bool,
+    /// The value.
+    pub value: String,
+}
+
+/// How a service's name resolves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointMode {
+    /// To its virtual address.
+    #[default]
+    Vip,
+    /// To the addresses of its ready pods.
+    Dnsrr,
+}
+
+/// When the image of a service is pulled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PullPolicy {
+    /// When it is not there.
+    #[default]
+    Missing,
+    /// At each `up`.
+    Always,
+    /// Never.
+    Never,
+}
