@@ -127,6 +127,8 @@ fn up_can_make_containers_without_a_start_and_can_be_told_how_long_a_stop_may_ta
     project.orch(&["up", "-d", "-t", "1"]).ok();
     assert_eq!(project.inspect("made-slow-1", "{{.Config.User}}"), "2");
     assert!(at() - begun < 30, "stopped within the second that was asked for, not within its own minute");
+    // Else the host would wait for it at its own end.
+    project.orch(&["down", "-t", "0"]).ok();
 }
 
 #[test]

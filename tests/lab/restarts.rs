@@ -35,6 +35,9 @@ fn a_new_agent_adopts_what_runs_and_touches_nothing() {
     let host = Host::boot(&["busybox"]);
     let project = project(&host, "adopt");
     project.up();
+    let limits = host.sh("grep 'open files' /proc/$(docker inspect -f '{{.State.Pid}}' orch-agent)/limits");
+    let limits: Vec<&str> = limits.split_whitespace().collect();
+    assert_eq!(limits[3], limits[4], "the agent has raised its soft limit on descriptors: {limits:?}");
     let before = project.lives();
     for end in ["docker restart -t 5 orch-agent", "docker stop orch-agent; docker start orch-agent"] {
         host.sh(end);
