@@ -166,6 +166,7 @@ impl Handler for AgentHandler {
             build: self.build.clone(),
             host: self.shared.host().clone(),
             engine: self.shared.engine_info.version.clone(),
+            engine_id: self.shared.engine_info.facts.id.clone(),
             uptime_secs: self.started.elapsed().as_secs(),
             memory: super::process::resident_bytes(),
             problems: self.shared.dataplane.problems().await,

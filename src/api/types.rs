@@ -34,6 +34,9 @@ pub struct AgentInfo {
     pub host: HostName,
     /// Version of its engine.
     pub engine: String,
+    /// What its engine calls itself, so that a command for another engine can be told apart; empty: an agent from before.
+    #[serde(default)]
+    pub engine_id: String,
     /// Seconds since it started.
     pub uptime_secs: u64,
     /// Resident memory in bytes.

@@ -81,13 +81,38 @@ impl<'u> Context<'u> {
 
     /// Connects to the engine that `DOCKER_HOST` names, else to the local one.
     pub(crate) async fn engine(&self) -> Result<DockerEngine, CliError> {
-        let address = std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty());
-        Ok(DockerEngine::connect(address.as_deref()).await?)
+        Ok(DockerEngine::connect(named_engine().as_deref()).await?)
+    }
+
+    /// Returns a client of the agent of the engine that commands are for, which may not be there.
+    ///
+    /// # Errors
+    /// Where `DOCKER_HOST` names an engine: when that does not answer, or the agent here is another engine's.
+    pub(crate) async fn client(&self) -> Result<Client, CliError> {
+        if named_engine().is_some() {
+            return self.client_for(&self.engine().await?).await;
+        }
+        Ok(client())
+    }
+
+    /// Returns a client of the agent of `engine`; see [`Context::client`].
+    ///
+    /// # Errors
+    /// As [`Context::client`].
+    pub(crate) async fn client_for(&self, engine: &DockerEngine) -> Result<Client, CliError> {
+        let client = client();
+        if let Some(address) = named_engine()
+            && let Some(agent) = if_there(client.info().await)?
+            && !same_engine(&agent.engine_id, &engine.info().await?.facts.id)
+        {
+            return Err(CliError::OtherEngine { address, agent: client.path().display().to_string() });
+        }
+        Ok(client)
     }
 
     /// Returns a client of an agent of this build that answers; starts or replaces it where there is none.
     pub(crate) async fn agent_on(&mut self, engine: &DockerEngine) -> Result<Client, CliError> {
-        let client = client();
+        let client = self.client_for(engine).await?;
         if std::env::var_os(AGENT_SOCKET_VARIABLE).is_some() {
             return Ok(client); // Whoever names the socket runs the agent.
         }
@@ -104,8 +129,19 @@ impl<'u> Context<'u> {
     }
 }
 
-/// Returns a client of the local agent, which may not be there.
-pub(crate) fn client() -> Client {
+/// Returns the address of the engine that the environment names.
+fn named_engine() -> Option<String> {
+    std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty())
+}
+
+/// Returns whether an agent's engine is the one that is meant. An agent or an engine without an id cannot be told
+/// from others, and guessing could take down what somebody else runs.
+fn same_engine(of_agent: &str, meant: &str) -> bool {
+    !meant.is_empty() && of_agent == meant
+}
+
+/// Returns a client of the agent at the usual place, or where the environment says.
+fn client() -> Client {
     let chosen = std::env::var_os(AGENT_SOCKET_VARIABLE);
     Client::new(local::agent_socket(chosen.as_deref().map(Path::new)))
 }
@@ -136,4 +172,17 @@ pub(crate) fn if_there<T>(answer: Result<T, ClientError>) -> Result<Option<T>, C
 pub(crate) fn now() -> Timestamp {
     let since_1970 = SystemClock.now();
     Timestamp::from_duration(since_1970.try_into().unwrap_or_default()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_taken_for_an_engines_only_where_it_says_so() {
+        assert!(same_engine("AB:CD", "AB:CD"));
+        for (of_agent, meant) in [("AB:CD", "EF:GH"), ("", "AB:CD"), ("AB:CD", ""), ("", "")] {
+            assert!(!same_engine(of_agent, meant), "{of_agent} {meant}");
+        }
+    }
 }

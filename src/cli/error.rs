@@ -70,6 +70,14 @@ pub enum CliError {
     /// The agent failed, refused, or cannot be reached.
     #[error(transparent)]
     Agent(#[from] ClientError),
+    /// `DOCKER_HOST` names an engine, and the agent here belongs to another one.
+    #[error("the agent at {agent} is not that of the engine at {address}, which DOCKER_HOST names")]
+    OtherEngine {
+        /// The engine's address.
+        address: String,
+        /// The agent's socket.
+        agent: String,
+    },
     /// The agent went away before it had said how it ended.
     #[error("the agent ended before it had said the result")]
     Cut,
@@ -141,6 +149,7 @@ impl CliError {
             | Self::Files(_)
             | Self::Name(_)
             | Self::AgentNeeded(_)
+            | Self::OtherEngine { .. }
             | Self::Flag { .. }
             | Self::Inventory(_)
             | Self::Read { .. }
@@ -185,6 +194,11 @@ impl CliError {
                 projects.first().map_or("NAME", String::as_str)
             )),
             Self::Agent(error) => agent_help(error).map(str::to_owned),
+            Self::OtherEngine { .. } => Some(
+                "nothing was read or changed; unset DOCKER_HOST to work with the agent's engine; where the other engine \
+                 has an agent of its own, name its socket with ORCH_AGENT_SOCKET"
+                    .to_owned(),
+            ),
             Self::Cut => Some(
                 "it is started again and goes on with what it accepted; run the same command again to see it"
                     .to_owned(),

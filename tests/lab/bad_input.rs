@@ -89,6 +89,63 @@ services:
     project.orch(&["config", "-q"]).ok();
 }
 
+/// An engine that says what it is, and nothing else.
+const OTHER_ENGINE: &str = r#"
+import http.server, json, socketserver
+class Engine(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        answer = {"ApiVersion": "1.41", "MinAPIVersion": "1.12", "ID": "SOME:OTHER", "NCPU": 2, "Containers": 0}
+        body = json.dumps([] if self.path.endswith("/json") else answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def address_string(self):
+        return ""
+socketserver.UnixStreamServer("/run/other.sock", Engine).serve_forever()
+"#;
+
+#[test]
+fn a_command_for_another_engine_is_not_done_by_the_agent_of_this_one() {
+    let host = Host::boot(&[]);
+    let project = Project::new(&host, "own", "services:\n  web: *web\n");
+    project.up();
+    let lives = project.lives();
+    host.write("/root/engine.py", OTHER_ENGINE);
+    host.sh("nohup python3 /root/engine.py >/root/engine.log 2>&1 &");
+    let within = secs(5);
+    crate::wait::eventually(within, "the other engine", || {
+        let done = host.exec(&["curl", "-fs", "--unix-socket", "/run/other.sock", "http://engine/info"]);
+        if done.stdout.contains("SOME:OTHER") { Ok(()) } else { Err(done) }
+    });
+    let on = |engine: &str, args: &[&str]| {
+        let engine = format!("DOCKER_HOST=unix://{engine}");
+        host.exec(&[&["env", &engine, "/opt/orch/orch", "-f", "/root/own/compose.yaml"], args].concat())
+    };
+    for command in [
+        &["down"][..],
+        &["up", "-d"],
+        &["up", "-d", "--dry-run"],
+        &["plan"],
+        &["ps"],
+        &["ls"],
+        &["agent", "status"],
+        &["agent", "uninstall", "--force"],
+    ] {
+        on("/run/nope.sock", command).refused(1, &["no container engine answers at /run/nope.sock", "DOCKER_HOST"]);
+        on("/run/other.sock", command).refused(1, &["/run/orch/agent.sock", "/run/other.sock", "unset DOCKER_HOST"]);
+        assert_eq!(project.lives(), lives, "{command:?}");
+    }
+    // The same engine by another name is the same.
+    host.sh("ln -s /var/run/docker.sock /run/same.sock");
+    assert!(on("/run/same.sock", &["ps"]).ok().contains("own-web-1"));
+    on("/run/same.sock", &["up", "-d", "--wait"]).ok();
+    assert_eq!(project.lives(), lives);
+    on("/run/same.sock", &["down"]).ok();
+    assert_eq!(project.running("").len(), 0);
+}
+
 #[test]
 fn a_port_in_use_is_named_and_the_rest_says_what_it_did() {
     let host = Host::boot(&[]);

@@ -68,6 +68,7 @@ fn info() -> AgentInfo {
         build: "abc".to_owned(),
         host: HostName::local(),
         engine: "20.10.24".to_owned(),
+        engine_id: "ABCD:EFGH".to_owned(),
         uptime_secs: 5,
         memory: 20 << 20,
         problems: vec![],

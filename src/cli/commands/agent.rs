@@ -8,7 +8,7 @@ use crate::agent::AgentOptions;
 use crate::api::types::AgentInfo;
 use crate::cli::args::{AgentLogsArgs, AgentRun, AgentStatusArgs, AgentUninstallArgs, AgentVerb, TextFormat};
 use crate::cli::attach::write_line;
-use crate::cli::context::{Context, agent_options, client, if_there};
+use crate::cli::context::{Context, agent_options, if_there};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::logline::Names;
@@ -59,7 +59,7 @@ async fn logs(context: &mut Context<'_>, args: &AgentLogsArgs) -> Result<Exit, C
 }
 
 async fn status(context: &mut Context<'_>, args: &AgentStatusArgs) -> Result<(), CliError> {
-    let info = client().info().await?;
+    let info = context.client().await?.info().await?;
     match args.format {
         TextFormat::Json => context.ui.json(&info),
         TextFormat::Text => context.ui.data(describe(&info).as_bytes()),
@@ -67,7 +67,7 @@ async fn status(context: &mut Context<'_>, args: &AgentStatusArgs) -> Result<(),
 }
 
 fn describe(info: &AgentInfo) -> String {
-    let AgentInfo { version, build, host, engine, uptime_secs, memory, problems } = info;
+    let AgentInfo { version, build, host, engine, engine_id: _, uptime_secs, memory, problems } = info;
     let up = words::duration(Duration::from_secs(*uptime_secs));
     let mut text = format!(
         "agent of host {host}\nversion   {version} (build {build})\nengine    {engine}\nup        {up}\nmemory    {} MB\n",
@@ -97,7 +97,7 @@ async fn stop(context: &mut Context<'_>) -> Result<(), CliError> {
 }
 
 async fn uninstall(context: &mut Context<'_>, args: &AgentUninstallArgs) -> Result<(), CliError> {
-    let client = client();
+    let client = context.client().await?;
     if !args.force
         && let Some(projects) = if_there(client.projects().await)?
     {

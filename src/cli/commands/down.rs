@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::api::types::DownRequest;
 use crate::cli::args::{DownArgs, seconds};
-use crate::cli::context::{Context, client, if_there};
+use crate::cli::context::{Context, if_there};
 use crate::cli::error::CliError;
 use crate::cli::progress::follow;
 use crate::cli::signals::Interrupts;
@@ -25,7 +25,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &DownArgs) -> Result<()
         return context.ui.data(render::render(&plan).as_bytes());
     }
     let request = DownRequest { volumes: args.volumes, timeout_secs: args.timeout };
-    let client = client();
+    let client = context.client().await?;
     let stream = if let Some(stream) = if_there(client.down(&project, &request).await)? {
         stream
     } else {

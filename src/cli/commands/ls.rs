@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::api::types::ProjectSummary;
 use crate::cli::args::{LsArgs, TableFormat};
-use crate::cli::context::{Context, client, if_there};
+use crate::cli::context::{Context, if_there};
 use crate::cli::error::CliError;
 use crate::cli::table;
 use crate::cli::ui::Ui;
@@ -19,7 +19,7 @@ use crate::observed::ObservedHost;
 /// # Errors
 /// When neither agent nor engine answers.
 pub(crate) async fn run(context: &mut Context<'_>, args: &LsArgs) -> Result<(), CliError> {
-    let projects = match if_there(client().projects().await)? {
+    let projects = match if_there(context.client().await?.projects().await)? {
         Some(projects) => projects,
         None => seen(context.engine().await?.observe(None).await?),
     };

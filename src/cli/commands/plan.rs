@@ -2,7 +2,7 @@
 
 use crate::api::types::UpRequest;
 use crate::cli::args::{PlanArgs, Selection, TextFormat};
-use crate::cli::context::{Context, client, if_there};
+use crate::cli::context::{Context, if_there};
 use crate::cli::error::CliError;
 use crate::cli::preview;
 use crate::cli::project::Project;
@@ -26,7 +26,7 @@ pub(super) async fn show(
 ) -> Result<(), CliError> {
     let request =
         UpRequest { graph: project.graph.clone(), options: options(selection), expected_revision: None, wait: false };
-    let plan = match if_there(client().plan(project.name(), &request).await)? {
+    let plan = match if_there(context.client().await?.plan(project.name(), &request).await)? {
         Some(plan) => plan,
         None => preview::plan(&context.engine().await?, request).await?,
     };

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::api::types::{PodStatus, PublishedStatus};
 use crate::cli::args::{PsArgs, StateWord, TableFormat};
-use crate::cli::context::{Context, client, if_there, now};
+use crate::cli::context::{Context, if_there, now};
 use crate::cli::error::CliError;
 use crate::cli::ui::Ui;
 use crate::cli::{table, words};
@@ -26,7 +26,7 @@ pub(super) const SHORT_ID: usize = 12;
 /// When there is no project, an unknown service is named, or neither agent nor engine answers.
 pub(crate) async fn run(context: &mut Context<'_>, args: &PsArgs) -> Result<(), CliError> {
     let project = context.project_name()?;
-    let (pods, published) = match if_there(client().project(&project).await)? {
+    let (pods, published) = match if_there(context.client().await?.project(&project).await)? {
         Some(status) => (status.pods, status.published),
         None => (seen(context.engine().await?.observe(Some(&project)).await?), Vec::new()),
     };

@@ -34,6 +34,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
         return plan::show(context, &project, &args.selection, args.format).await.map(|()| Exit::Success);
     }
     let engine = Arc::new(context.engine().await?);
+    context.client_for(&engine).await?; // before images are pulled to an engine whose agent is not there
     let client = interrupts.unless(ready(context, &project, &engine, args)).await?;
     if args.detach || args.wait || args.selection.no_start {
         detached(context, &project, &client, &mut interrupts, args).await
