@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Condition, Dependency, EndpointMode, Graph, Link, PullPolicy, Restart, Scale, Service, Volume};
+use crate::graph::{
+    Condition, Dependency, EndpointMode, Graph, Link, MAX_PODS, PullPolicy, Restart, Scale, Service, Volume,
+};
 use crate::ids::{ResourceKey, ServiceName};
 use crate::model::{self, ConditionName, DeployMode, Model};
 
@@ -95,9 +97,32 @@ pub fn expand(input: &Input<'_>) -> Result<Expanded, Vec<ExpandError>> {
         disabled: input.disabled.clone(),
         files,
     };
-    checks::check(&graph, &mut sink);
-    hash::seal(&mut graph);
+    if fits(input, &graph, &mut sink) {
+        checks::check(&graph, &mut sink);
+        hash::seal(&mut graph);
+    }
     if sink.errors.is_empty() { Ok(Expanded { graph, warnings: sink.warnings }) } else { Err(sink.errors) }
+}
+
+/// Returns whether the project has no more than [`MAX_PODS`]; else nothing may be done for each of them.
+fn fits(input: &Input<'_>, graph: &Graph, sink: &mut Sink) -> bool {
+    let mut wanted = 0;
+    for (name, service) in &graph.services {
+        wanted += match service.scale {
+            Scale::Replicas(count) => u64::from(count),
+            Scale::Global => 1,
+        };
+        if wanted > u64::from(MAX_PODS) {
+            let path = match input.model.services.get(name) {
+                _ if input.scales.contains_key(name) => "--scale".to_owned(),
+                Some(model::Service { scale: Some(_), .. }) => format!("services.{name}.scale"),
+                _ => format!("services.{name}.deploy.replicas"),
+            };
+            sink.error(path, Problem::TooManyPods { wanted });
+            return false;
+        }
+    }
+    true
 }
 
 /// Returns the volumes that enabled services mount.

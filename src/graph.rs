@@ -19,6 +19,11 @@ pub use container::{Container, FileMount, Healthcheck, Logging, Mount, MountSour
 pub use network::{Attachment, ExposedPort, Network, NetworkMode, Port, PortMode, Protocol};
 pub use rules::{Condition, Constraint, Dependency, EndpointMode, Link, Placement, PullPolicy, Restart, Scale};
 
+/// Containers that a project can have: far above what one load balancer and one list are made for, and low enough that
+/// a slip of the finger (`replicas: 4000000000`) is refused before anything is made for each. A service that runs once
+/// on every host counts as one.
+pub const MAX_PODS: u32 = 5_000;
+
 /// A whole project, resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Graph {
@@ -114,12 +119,13 @@ pub struct Volume {
 }
 
 impl Service {
-    /// Returns the ids of its replicas where their number does not depend on the hosts; empty for [`Scale::Global`].
-    pub fn replicas(&self, name: &ServiceName) -> Vec<PodId> {
-        match self.scale {
-            Scale::Replicas(count) => (1..=count).map(|number| PodId::new(name.clone(), number)).collect(),
-            Scale::Global => Vec::new(),
-        }
+    /// Returns the ids of its replicas where their number does not depend on the hosts; none for [`Scale::Global`].
+    pub fn replicas(&self, name: &ServiceName) -> impl Iterator<Item = PodId> {
+        let count = match self.scale {
+            Scale::Replicas(count) => count,
+            Scale::Global => 0,
+        };
+        (1..=count).map(move |number| PodId::new(name.clone(), number))
     }
 
     /// Returns the keys of the named volumes that its containers mount.

@@ -83,7 +83,8 @@ pub struct LoadOptions {
     pub resolve_environment: bool,
     /// Keep networks, volumes, configs and secrets that no service uses (`--all-resources`).
     pub all_resources: bool,
-    /// Read what configs and secrets hold into [`Loaded::contents`]; a missing file is an error only then.
+    /// Read what configs and secrets hold into [`Loaded::contents`], and what seccomp profiles hold into the model; a
+    /// missing file is an error only then.
     pub contents: bool,
     /// What becomes of services that were not named when others were.
     pub selection: Selection,
@@ -221,6 +222,9 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
         resolve::environment(&mut tree, &around, report);
     }
     let contents = if options.contents { resolve::contents(&tree, &around, report) } else { Contents::new() };
+    if options.contents {
+        resolve::profiles(&mut tree, &around, report);
+    }
     if report.failed() {
         return None;
     }

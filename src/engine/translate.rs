@@ -3,6 +3,7 @@
 //! Fields newer than the engine's API are never sent: engines refuse some of them and silently drop others. What an old
 //! engine cannot take at creation is returned beside the request, for the caller to do in a second call.
 
+mod fit;
 mod mounts;
 
 use std::collections::HashMap;
@@ -13,6 +14,8 @@ use bollard::models::{
     HostConfigLogConfig, Ipam, IpamConfig, NetworkCreateRequest, NetworkingConfig, PortBinding, PortMap,
     ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
 };
+
+pub use fit::{Misfit, is_demanding, misfits};
 
 use super::{ContainerSpec, EngineRestart, HostPort, NetworkSpec, SpecAttachment, SpecNetwork, VolumeSpec, label};
 use crate::graph::{Container, Healthcheck, Logging, Resources};
@@ -41,6 +44,10 @@ impl std::fmt::Display for ApiVersion {
         write!(f, "{}.{}", self.0, self.1)
     }
 }
+
+/// Security option that engines do not know: clients empty two lists instead. Source: docker/cli,
+/// cli/command/container/opts.go `parseSystemPaths`.
+const UNCONFINED_PATHS: &str = "systempaths=unconfined";
 
 /// Why a spec cannot be made on an engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -237,7 +244,13 @@ fn security(container: &Container, config: &mut HostConfig) {
     config.privileged = Some(container.privileged);
     config.cap_add = some_unless_empty(container.cap_add.clone());
     config.cap_drop = some_unless_empty(container.cap_drop.clone());
-    config.security_opt = some_unless_empty(container.security_opt.clone());
+    let (paths, options): (Vec<_>, Vec<_>) =
+        container.security_opt.iter().cloned().partition(|option| option == UNCONFINED_PATHS);
+    config.security_opt = some_unless_empty(options);
+    if !paths.is_empty() {
+        config.masked_paths = Some(Vec::new());
+        config.readonly_paths = Some(Vec::new());
+    }
     config.group_add = some_unless_empty(container.group_add.clone());
     config.runtime.clone_from(&container.runtime);
     config.pid_mode.clone_from(&container.pid);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::{Graph, NetworkMode, Port, PortMode, Scale, Service};
+use crate::graph::{Graph, Link, NetworkMode, Port, PortMode, Scale, Service};
 use crate::ids::{ResourceKey, ServiceName};
 
 use super::Problem;
@@ -76,9 +76,11 @@ fn check_names(graph: &Graph, sink: &mut Sink) {
 /// `mode: host` among themselves are a matter of placement; ranges give way.
 fn check_ports(graph: &Graph, sink: &mut Sink) {
     let fixed = |port: &Port| port.published.is_some_and(|(first, last)| first == last);
-    let mut seen: Vec<(&ServiceName, &Port)> = Vec::new();
+    // By number: a range of thousands would take long if each were compared with each.
+    let mut seen: BTreeMap<_, Vec<(&ServiceName, &Port)>> = BTreeMap::new();
     for (name, service) in &graph.services {
         for (index, port) in service.ports.iter().enumerate().filter(|(_, port)| fixed(port)) {
+            let seen = seen.entry(port.published).or_default();
             let clash = seen.iter().find(|(_, other)| clashes(port, other));
             if let (Some((other, _)), Some((number, _))) = (clash, port.published) {
                 let port = format!("{number}/{}", port.protocol);
@@ -109,10 +111,24 @@ fn networks(service: &Service) -> BTreeSet<&ResourceKey> {
 fn check_links(graph: &Graph, name: &ServiceName, service: &Service, sink: &mut Sink) {
     for (index, link) in service.links.iter().enumerate() {
         let Some(other) = graph.services.get(&link.service) else { continue };
+        let path = format!("services.{name}.links[{index}]");
         if networks(service).is_disjoint(&networks(other)) {
-            sink.error(format!("services.{name}.links[{index}]"), Problem::NoCommonNetwork(link.service.to_string()));
+            sink.error(path, Problem::NoCommonNetwork(link.service.to_string()));
+        } else if link.alias != link.service.as_str() && resolves_by_engine(graph, service) {
+            let Link { service: target, alias } = link;
+            let text = format!(
+                "`{name}` will not know `{target}` as `{alias}`: it is on external networks only, where the engine \
+                 resolves names and links are unknown; use the name `{target}`, or give `{target}` the alias \
+                 (`networks: {{NAME: {{aliases: [{alias}]}}}}`)"
+            );
+            sink.warning(path, text);
         }
     }
+}
+
+/// Returns whether names are the engine's matter: orch's DNS is at the gateways of the networks that orch made.
+fn resolves_by_engine(graph: &Graph, service: &Service) -> bool {
+    networks(service).into_iter().all(|key| graph.networks.get(key).is_some_and(|network| network.external))
 }
 
 /// Replica `i` lives in the namespace of replica `i`, so there must be as many of those.

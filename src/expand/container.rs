@@ -2,10 +2,56 @@
 
 use std::collections::BTreeMap;
 
+use crate::diag::did_you_mean;
 use crate::graph::{Container, Healthcheck, Logging, Resources};
 use crate::model::{self, Bytes, Cpus, Ulimit};
 
 use super::{Part, Problem};
+
+/// What `cap_add` and `cap_drop` can name beside `ALL`, sorted. Source: capabilities(7); the last one came with Linux 5.9.
+const CAPABILITIES: [&str; 41] = [
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "WAKE_ALARM",
+];
 
 impl Part<'_, '_> {
     /// Every attribute of the model is named here or in the pattern below: a new one will not compile until it has a
@@ -96,13 +142,13 @@ impl Part<'_, '_> {
             tty: tty.unwrap_or(false),
             stdin_open: stdin_open.unwrap_or(false),
             privileged: privileged.unwrap_or(false),
-            cap_add: cap_add.clone(),
-            cap_drop: cap_drop.clone(),
-            security_opt: security_opt.clone(),
+            cap_add: self.capabilities("cap_add", cap_add),
+            cap_drop: self.capabilities("cap_drop", cap_drop),
+            security_opt: self.security(security_opt),
             sysctls: sysctls.clone(),
             ulimits: ulimits.iter().map(|(name, limit)| (name.clone(), soft_and_hard(*limit))).collect(),
             extra_hosts: self.extra_hosts(extra_hosts),
-            dns: dns.clone(),
+            dns: self.resolvers(dns),
             dns_search: dns_search.clone(),
             dns_opt: dns_opt.clone(),
             resources: self.resources(),
@@ -114,6 +160,39 @@ impl Part<'_, '_> {
             pid: self.namespace("pid", self.service.pid.as_deref(), &["host"]),
             ipc: self.namespace("ipc", self.service.ipc.as_deref(), &["host", "private", "shareable", "none"]),
         }
+    }
+
+    /// The engine refuses a capability that it does not know only when the container is made.
+    fn capabilities(&mut self, key: &str, names: &[String]) -> Vec<String> {
+        for (index, name) in names.iter().enumerate() {
+            let upper = name.to_ascii_uppercase();
+            let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+            if upper != "ALL" && CAPABILITIES.binary_search(&bare).is_err() {
+                let near = did_you_mean(bare, CAPABILITIES).map(str::to_owned);
+                self.error(&format!("{key}[{index}]"), Problem::NoSuchCapability { name: name.clone(), near });
+            }
+        }
+        names.to_vec()
+    }
+
+    /// `NAME=VALUE`, or `NAME:VALUE` as it once was. Source: Docker Compose 2.40, which says no more of it.
+    fn security(&mut self, options: &[String]) -> Vec<String> {
+        for (index, option) in options.iter().enumerate() {
+            if option != "no-new-privileges" && !option.contains(['=', ':']) {
+                let expected = "`NAME=VALUE` or `no-new-privileges`";
+                self.invalid(&format!("security_opt[{index}]"), "security option", option, expected);
+            }
+        }
+        options.to_vec()
+    }
+
+    fn resolvers(&mut self, addresses: &[String]) -> Vec<String> {
+        for (index, address) in addresses.iter().enumerate() {
+            if address.parse::<std::net::IpAddr>().is_err() {
+                self.invalid(&format!("dns[{index}]"), "resolver", address, "an IPv4 or IPv6 address");
+            }
+        }
+        addresses.to_vec()
     }
 
     fn image(&mut self) -> String {

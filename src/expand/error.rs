@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::graph::MAX_PODS;
+
 /// A mistake and its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {problem}")]
@@ -87,6 +89,28 @@ pub enum Problem {
         /// What to do instead.
         instead: &'static str,
     },
+    /// A capability that Linux does not have.
+    #[error("`{name}` is not a capability{}", .near.as_ref().map(|near| format!(", perhaps `{near}`")).unwrap_or_default())]
+    NoSuchCapability {
+        /// As written.
+        name: String,
+        /// One of almost that name.
+        near: Option<String>,
+    },
+    /// More containers than a project can have.
+    #[error("{wanted} containers are wanted up to here, and a project can have {MAX_PODS}")]
+    TooManyPods {
+        /// Containers of this service and of those before it.
+        wanted: u64,
+    },
+    /// A port that the load balancer was asked to publish, of a protocol that it does not know.
+    #[error("{protocol} port {target} cannot be published by the load balancer")]
+    NotBalanced {
+        /// The protocol, in capitals.
+        protocol: &'static str,
+        /// Port in the container.
+        target: u16,
+    },
     /// Ports of a service that has no address of its own.
     #[error("ports of a service in the network of `{0}` must be published by that one")]
     PortsOfMember(String),
@@ -127,6 +151,24 @@ pub enum Problem {
         /// Its replicas.
         owners: String,
     },
+}
+
+impl Problem {
+    /// Returns what to do about it, where the message does not say it.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::TooManyPods { .. } => {
+                Some("lower `scale` or `deploy.replicas`, or make several projects of it".to_owned())
+            }
+            Self::NotBalanced { protocol, .. } => {
+                Some(format!("{protocol} is not balanced yet: publish it with `mode: host`"))
+            }
+            Self::NoSuchCapability { .. } => {
+                Some("`man 7 capabilities` has them all; `ALL` means every one".to_owned())
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Collects errors and warnings.

@@ -6,7 +6,7 @@ use crate::graph::{Condition, Graph, Healthcheck, MountSource, NetworkMode, Port
 use crate::ids::{ResourceKey, ServiceName};
 use crate::model::Model;
 
-use super::{Contents, Expanded, FileKind, Input, expand};
+use super::{Contents, Expanded, FileKind, Input, Problem, expand};
 
 fn name(text: &str) -> ServiceName {
     text.parse().expect("a name")
@@ -62,6 +62,52 @@ fn scales() {
     refused("{a: {deploy: {mode: global, replicas: 2}}}", &format!("services.a.deploy.replicas: {global}"));
     let errors = run("{a: {}}", &[("b", 2)]).expect_err("a mistake");
     assert_eq!(errors, ["--scale: no such service: b"]);
+}
+
+#[test]
+fn containers_are_counted_before_anything_is_made_for_each() {
+    let wanted = |count: u64| format!("{count} containers are wanted up to here, and a project can have 5000");
+    let replicas = |count: u64| format!("{{a: {{deploy: {{replicas: {count}}}}}, b: {{}}}}");
+    refused(&replicas(4_000_000_000), &format!("services.a.deploy.replicas: {}", wanted(4_000_000_000)));
+    refused(&replicas(5_000), &format!("services.b.deploy.replicas: {}", wanted(5_001)));
+    refused("{a: {scale: 5001}}", &format!("services.a.scale: {}", wanted(5_001)));
+    let errors = run("{a: {}}", &[("a", u32::MAX)]).expect_err("too many");
+    assert_eq!(errors, [format!("--scale: {}", wanted(u32::MAX.into()))]);
+    assert!(run(&replicas(4_999), &[]).is_ok());
+    let help = Problem::TooManyPods { wanted: 5_001 }.help().expect("help");
+    assert!(help.contains("`deploy.replicas`"), "{help}");
+}
+
+#[test]
+fn what_an_engine_would_refuse_is_refused_before() {
+    refused(
+        "{a: {cap_add: [NET_ADMIN, cap_net_raw, ALL, NET_ADMINN], cap_drop: [x]}}",
+        "services.a.cap_add[3]: `NET_ADMINN` is not a capability, perhaps `NET_ADMIN`\n\
+         services.a.cap_drop[0]: `x` is not a capability",
+    );
+    refused(
+        "{a: {security_opt: [no-new-privileges, 'label:disable', 'apparmor=unconfined', nonsense]}}",
+        "services.a.security_opt[3]: `nonsense` is not a valid security option, expected `NAME=VALUE` or `no-new-privileges`",
+    );
+    refused(
+        "{a: {dns: [10.0.0.1, 'fd00::1', notanip]}}",
+        "services.a.dns[2]: `notanip` is not a valid resolver, expected an IPv4 or IPv6 address",
+    );
+}
+
+#[test]
+fn a_link_that_only_external_networks_carry_is_told() {
+    let project = |more: &str, link: &str| {
+        let networks = "networks: {far: {name: far, external: true}, own: {name: own}}";
+        let services =
+            format!("{{a: {{networks: {{far: null{more}}}, links: ['{link}']}}, b: {{networks: {{far: null}}}}}}");
+        let done = run(&format!("{networks}\nservices: {services}"), &[]).expect("no mistake");
+        done.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let warning = project("", "b:database");
+    assert!(warning.starts_with("services.a.links[0]: `a` will not know `b` as `database`"), "{warning}");
+    assert_eq!(project("", "b"), "", "the engine knows services by their names");
+    assert_eq!(project(", own: null", "b:database"), "", "orch's DNS is asked where there is an own network");
 }
 
 #[test]
@@ -169,7 +215,8 @@ fn ports() {
     assert_eq!(port("mode: host").mode, PortMode::Host);
     assert_eq!(port("host_ip: 127.0.0.1").host_ip, "127.0.0.1".parse().ok());
     assert_eq!(port("host_ip: 0.0.0.0").host_ip, None);
-    assert_eq!(port("protocol: udp").protocol.to_string(), "udp");
+    assert_eq!(port("protocol: udp, mode: host").protocol.to_string(), "udp");
+    assert!(run("{a: {network_mode: bridge, ports: [{target: 53, protocol: udp}]}}", &[]).is_ok(), "the engine's");
     let bad = |text: &str, expected: &str| refused(&format!("{{a: {{ports: [{{target: 80, {text}}}]}}}}"), expected);
     bad(
         "published: '9-8'",
@@ -179,10 +226,11 @@ fn ports() {
         "host_ip: here",
         "services.a.ports[0].host_ip: `here` is not a valid address, expected an IPv4 or IPv6 address",
     );
-    bad(
-        "protocol: sctp",
-        "services.a.ports[0]: SCTP through the load balancer is not supported, publish the port with `mode: host`",
-    );
+    for protocol in ["udp", "sctp"] {
+        let upper = protocol.to_ascii_uppercase();
+        let expected = format!("services.a.ports[0]: {upper} port 80 cannot be published by the load balancer");
+        bad(&format!("protocol: {protocol}"), &expected);
+    }
 }
 
 #[test]
@@ -191,9 +239,11 @@ fn a_published_port_is_one_service_s() {
     let two = |a: &str, b: &str| format!("{{a: {{{}}}, b: {{{}}}}}", ports(a), ports(b));
     refused(&two("", ""), "services.b.ports[0]: port 80/tcp is published by service `a` too");
     refused(&two(", mode: host", ""), "services.b.ports[0]: port 80/tcp is published by service `a` too");
-    for (a, b) in
-        [(", mode: host", ", mode: host"), ("", ", protocol: udp"), (", host_ip: 127.0.0.1", ", host_ip: 127.0.0.2")]
-    {
+    for (a, b) in [
+        (", mode: host", ", mode: host"),
+        ("", ", protocol: udp, mode: host"),
+        (", host_ip: 127.0.0.1", ", host_ip: 127.0.0.2"),
+    ] {
         assert!(run(&two(a, b), &[]).is_ok(), "{a} {b}");
     }
 }

@@ -9,6 +9,10 @@ use super::node::Node;
 /// Problems that are kept; more tell nobody more.
 const MAX_PROBLEMS: usize = 100;
 
+/// Ports that the files of a project may name, ranges counted out, published and exposed together. Room for the longest
+/// range that people are told to write (10,000 to 20,000, media of telephone servers) once published and once exposed.
+const MAX_PORTS: usize = 20_480;
+
 /// Collects problems through all phases.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -17,9 +21,27 @@ pub(super) struct Report {
     problems: Vec<Diagnostic>,
     left_out: usize,
     errors: usize,
+    ports: usize,
 }
 
 impl Report {
+    /// Counts ports of an entry at `span`. Returns whether they may be counted out; the first that may not are reported.
+    pub(super) fn takes_ports(&mut self, count: usize, span: Span) -> bool {
+        let before = self.ports;
+        self.ports = before.saturating_add(count);
+        if self.ports <= MAX_PORTS {
+            return true;
+        }
+        if before <= MAX_PORTS {
+            let problem =
+                Diagnostic::error(format!("more than {MAX_PORTS} ports are published and exposed up to here"));
+            let help = "services reach each other at any port without `expose`; with `network_mode: host` no port needs \
+                        to be published";
+            self.push(problem.at(span, "").help(help).spec("05-services.md#ports"));
+        }
+        false
+    }
+
     /// Adds a problem.
     pub(super) fn push(&mut self, problem: Diagnostic) {
         self.errors += usize::from(problem.severity == Severity::Error);

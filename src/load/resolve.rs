@@ -140,6 +140,32 @@ pub(super) fn contents(tree: &Node, around: &Surroundings<'_>, report: &mut Repo
     contents
 }
 
+/// Puts the content of seccomp profiles in place of their paths: the engine takes the JSON itself.
+///
+/// Source: Docker Compose 2.40, which looks for relative paths in the project's directory.
+pub(super) fn profiles(tree: &mut Node, around: &Surroundings<'_>, report: &mut Report) {
+    for entry in services_mut(tree) {
+        for option in entry.node.get_mut("security_opt").and_then(Node::as_seq_mut).into_iter().flatten() {
+            let text = option.as_str().unwrap_or_default();
+            let path = text.strip_prefix("seccomp=").or_else(|| text.strip_prefix("seccomp:"));
+            let Some(path) = path.filter(|path| !matches!(*path, "unconfined" | "builtin")) else { continue };
+            match profile(path, around) {
+                Ok(json) => option.value = Value::Str(format!("seccomp={json}")),
+                Err(reason) => {
+                    let message = format!("the seccomp profile `{path}` could not be read: {reason}");
+                    report.push(Diagnostic::error(message).at(option.span, "").spec("05-services.md#security_opt"));
+                }
+            }
+        }
+    }
+}
+
+fn profile(path: &str, around: &Surroundings<'_>) -> Result<serde_json::Value, String> {
+    let bytes = around.files.read(&absolute(around.working_dir, path)).map_err(|error| reason(&error))?;
+    let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| format!("it is no JSON: {error}"))?;
+    if json.is_object() { Ok(json) } else { Err("it is no JSON object".to_owned()) }
+}
+
 fn content(object: &Node, section: &str, key: &str, around: &Surroundings<'_>, report: &mut Report) -> Option<Vec<u8>> {
     let kind = section.trim_end_matches('s');
     let file = |key: &str| object.get(key).filter(|node| node.as_str().is_some_and(|text| !text.is_empty()));

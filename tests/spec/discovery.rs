@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use orch::load::{LoadRequest, Loaded, MemoryFiles, load};
 
+use crate::project::Project;
+
 const MODEL: &str = "services: {a: {image: x, environment: {A: '${A-}', B: '${B-}', C: '${C-}'}}}\n";
 
 /// A run in `/w`: files, command line and environment.
@@ -220,4 +222,28 @@ volumes: {vv: }";
     assert_eq!(views::hash(&changed), before, "what never recreates");
     changed.hostname = Some("other".to_owned());
     assert_ne!(views::hash(&changed), before);
+}
+
+#[test]
+fn seccomp_profiles_are_read_on_the_client_and_config_shows_their_path() {
+    let services =
+        "services: {a: {image: x, security_opt: ['seccomp=./p.json', 'seccomp:unconfined', 'label=disable']}}";
+    let with = |profile: Option<&str>, contents: bool| {
+        let mut project = Project::new([services]);
+        project.files.files.extend(profile.map(|text| ("/project/p.json".into(), text.into())));
+        project.request.options.contents = contents;
+        project.load().map(|loaded| loaded.model.services["a"].security_opt.clone()).map_err(|error| error.to_string())
+    };
+    let json = "seccomp={\"defaultAction\":\"SCMP_ACT_ALLOW\"}";
+    let read = with(Some("{ \"defaultAction\": \"SCMP_ACT_ALLOW\" }\n"), true);
+    assert_eq!(read.expect("loads"), [json, "seccomp:unconfined", "label=disable"]);
+    assert_eq!(with(None, false).expect("loads")[0], "seccomp=./p.json", "as `config` shows it");
+    for (profile, message) in [
+        (None, "the seccomp profile `./p.json` could not be read: not found"),
+        (Some("{"), "the seccomp profile `./p.json` could not be read: it is no JSON"),
+        (Some("[]"), "the seccomp profile `./p.json` could not be read: it is no JSON object"),
+    ] {
+        let problems = with(profile, true).expect_err("refused");
+        assert!(problems.contains(message) && problems.contains("0.yaml:1:41"), "{problems}");
+    }
 }

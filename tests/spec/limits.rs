@@ -96,3 +96,23 @@ fn a_long_chain_of_dependencies() {
     }
     assert!(Project::new([text + "  s5000: {image: x}\n"]).load().is_ok());
 }
+
+#[test]
+fn ranges_of_ports() {
+    let ports = |key: &str, line: &str| {
+        let mut text = format!("services:\n  a:\n    image: x\n    {key}:\n");
+        for n in 0..59 {
+            _ = writeln!(text, "      - \"{}\"", line.replace('N', &n.to_string()));
+        }
+        text
+    };
+    check(ports("ports", "127.0.0.N:1-65000:1-65000"), "more than 20480 ports are published and exposed");
+    check(ports("ports", "1-65000:1-65000"), "more than 20480 ports are published and exposed");
+    check(ports("expose", "1-65000"), "more than 20480 ports are published and exposed");
+    let many: String = (0..60_000).fold(String::new(), |text, n| text + &format!("      - {}\n", n + 1));
+    check(format!("services:\n  a:\n    image: x\n    ports:\n{many}"), "more than 20480 ports are published");
+    let honest = "services: {a: {image: x, ports: ['10000-20000:10000-20000/udp'], expose: ['10000-20000/udp']}}\n";
+    let before = spent_ms();
+    assert!(Project::new([honest]).load().is_ok(), "the ports of a telephone server");
+    assert!(spent_ms() - before < LIMIT_MS);
+}

@@ -419,3 +419,16 @@ fn grace_periods_are_rounded_up() {
     assert_eq!(whole_seconds(Duration::ZERO), 0);
     assert_eq!(whole_seconds(Duration::MAX), i64::from(i32::MAX));
 }
+
+#[test]
+fn unconfined_system_paths_are_two_empty_lists() {
+    let mut spec = ContainerSpec::new("a", "x");
+    let request = |spec: &ContainerSpec| create_request(spec, ApiVersion(1, 41)).expect("possible").body.host_config;
+    spec.container.security_opt = vec!["label=disable".to_owned()];
+    let config = request(&spec).expect("a host config");
+    assert_eq!((config.masked_paths, config.readonly_paths), (None, None));
+    spec.container.security_opt.push("systempaths=unconfined".to_owned());
+    let config = request(&spec).expect("a host config");
+    assert_eq!((config.masked_paths, config.readonly_paths), (Some(Vec::new()), Some(Vec::new())));
+    assert_eq!(config.security_opt, Some(vec!["label=disable".to_owned()]));
+}

@@ -17,6 +17,9 @@ type Problem = (String, std::ops::Range<usize>);
 pub(super) fn port(mut node: Node, report: &mut Report) -> Vec<Node> {
     let text = match &node.value {
         Value::Map(map) => {
+            if !report.takes_ports(1, node.span) {
+                return Vec::new();
+            }
             let defaults = [("mode", "ingress"), ("protocol", "tcp")];
             for (key, value) in defaults.into_iter().filter(|(key, _)| !map.contains_key(*key)).collect::<Vec<_>>() {
                 node.set(key, Value::Str(value.to_owned()));
@@ -28,7 +31,8 @@ pub(super) fn port(mut node: Node, report: &mut Report) -> Vec<Node> {
         _ => return vec![node],
     };
     match parse(&text) {
-        Ok(short) => short.expand(&node),
+        Ok(short) if report.takes_ports(short.target.len(), node.span) => short.expand(&node),
+        Ok(_) => Vec::new(),
         Err((message, range)) => {
             let span = report.part(&node, range.start, range.end);
             let help = "write `[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]`, such as `127.0.0.1:8080:80`";
@@ -140,13 +144,13 @@ pub(super) fn expose(node: Node, report: &mut Report) -> Vec<Node> {
         _ => return vec![node],
     };
     let (ports, protocol) = text.rsplit_once('/').unwrap_or((&text, "tcp"));
-    if range(ports, 1).is_none() || !PROTOCOLS.contains(&protocol.to_ascii_lowercase().as_str()) {
+    let Some(range) = range(ports, 1).filter(|_| PROTOCOLS.contains(&protocol.to_ascii_lowercase().as_str())) else {
         let problem = Diagnostic::error(format!("`{text}` is not a port that a service can expose"));
         let help = "write `PORT`, `PORT/PROTOCOL` or `FIRST-LAST`; to publish a port on the host use `ports`";
         report.push(problem.at(node.span, "").help(help).spec("05-services.md#expose"));
         return Vec::new();
-    }
-    vec![node.with(Value::Str(text))]
+    };
+    if report.takes_ports(range.len(), node.span) { vec![node.with(Value::Str(text))] } else { Vec::new() }
 }
 
 #[cfg(test)]

@@ -1,0 +1,190 @@
+//! What of a project an engine cannot take, told before anything is made. Pure.
+
+use crate::graph::{Attachment, Graph, NetworkMode, Service};
+use crate::ids::ServiceName;
+
+use super::super::EngineInfo;
+use super::ApiVersion;
+
+/// Fewest CPUs that an engine takes for a limit, in billionths. Source: moby, `daemon/daemon_unix.go`.
+const LEAST_NANO_CPUS: i64 = 10_000_000;
+
+/// Something of a project that an engine cannot take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// Where the file may say it, as paths of the model; the first that is there counts.
+    pub paths: Vec<String>,
+    /// Whether the container cannot be made; else it is made without that.
+    pub fatal: bool,
+    /// What it is.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+}
+
+/// Returns whether some engine could be unfit for the project, so that it must be asked what it is.
+pub fn is_demanding(graph: &Graph) -> bool {
+    let demands = |service: &Service| {
+        service.container.resources.nano_cpus.is_some_and(|cpus| cpus != 0)
+            || start_interval(service).is_some()
+            || attachments(service).iter().any(|attachment| attachment.mac.is_some())
+    };
+    graph.services.values().any(demands)
+}
+
+/// Returns what an engine cannot take, in the order of the services' names.
+pub fn misfits(graph: &Graph, engine: &EngineInfo) -> Vec<Misfit> {
+    let api = ApiVersion::parse(&engine.api_version).unwrap_or(ApiVersion::OLDEST);
+    let mut found = Vec::new();
+    for (name, service) in &graph.services {
+        found.extend(cpus(name, service, engine.facts.nano_cpus));
+        if api < ApiVersion::MANY_NETWORKS {
+            found.extend(start_interval(service).map(|()| late_start_interval(name, api)));
+            found.extend(macs(name, service, api));
+        }
+    }
+    found
+}
+
+fn start_interval(service: &Service) -> Option<()> {
+    service.container.healthcheck.as_ref()?.start_interval.map(drop)
+}
+
+fn attachments(service: &Service) -> &[Attachment] {
+    match &service.network {
+        NetworkMode::Networks(attachments) => attachments,
+        _ => &[],
+    }
+}
+
+/// `here`: those of the engine's host; 0 where it does not say.
+fn cpus(name: &ServiceName, service: &Service, here: i64) -> Option<Misfit> {
+    let wanted = service.container.resources.nano_cpus.filter(|cpus| *cpus != 0)?;
+    if wanted >= LEAST_NANO_CPUS && (here == 0 || wanted <= here) {
+        return None;
+    }
+    let count = |nanos: i64| format!("{}.{:02}", nanos / 1_000_000_000, nanos % 1_000_000_000 / 10_000_000);
+    let most = if here == 0 { String::new() } else { format!(" and at most {}, which its host has", count(here)) };
+    let limit = |key: &str| format!("services.{name}.{key}");
+    Some(Misfit {
+        paths: vec![limit("cpus"), limit("deploy.resources.limits.cpus")],
+        fatal: true,
+        message: format!("service `{name}` cannot be limited to {} CPUs here", count(wanted)),
+        help: format!("the engine takes at least {}{most}", count(LEAST_NANO_CPUS)),
+    })
+}
+
+fn late_start_interval(name: &ServiceName, api: ApiVersion) -> Misfit {
+    Misfit {
+        paths: vec![format!("services.{name}.healthcheck.start_interval")],
+        fatal: false,
+        message: format!("`start_interval` of service `{name}` has no effect on this engine"),
+        help: format!(
+            "it needs API {} (Docker Engine 25), this one speaks {api}: until the container has started, checks come \
+             at the normal `interval`",
+            ApiVersion::MANY_NETWORKS
+        ),
+    }
+}
+
+fn macs(name: &ServiceName, service: &Service, api: ApiVersion) -> impl Iterator<Item = Misfit> {
+    let fixed = attachments(service).iter().filter(|attachment| attachment.mac.is_some());
+    fixed.map(move |attachment| Misfit {
+        paths: vec![
+            format!("services.{name}.networks.{}.mac_address", attachment.network),
+            format!("services.{name}.mac_address"),
+        ],
+        fatal: true,
+        message: format!(
+            "this engine cannot give service `{name}` a `mac_address` in network `{}`",
+            attachment.network
+        ),
+        help: format!(
+            "that needs API {} (Docker Engine 25), this one speaks {api}: leave it out, or upgrade the engine",
+            ApiVersion::MANY_NETWORKS
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::graph::{Healthcheck, Resources};
+    use crate::place::HostFacts;
+    use crate::testing;
+
+    fn engine(api: &str, cpus: i64) -> EngineInfo {
+        let facts = HostFacts { nano_cpus: cpus * 1_000_000_000, ..HostFacts::default() };
+        EngineInfo { api_version: api.to_owned(), facts, ..EngineInfo::default() }
+    }
+
+    /// A project of one service `web`.
+    fn project(change: impl FnOnce(&mut Service)) -> Graph {
+        let mut graph = testing::graph("shop", &["web"]);
+        graph.services.values_mut().for_each({
+            let mut change = Some(change);
+            move |service| {
+                if let Some(change) = change.take() {
+                    change(service);
+                }
+            }
+        });
+        graph
+    }
+
+    fn show(graph: &Graph, engine: &EngineInfo) -> String {
+        let line = |misfit: &Misfit| {
+            let kind = if misfit.fatal { "error" } else { "warning" };
+            format!("{kind} at {}: {}; {}", misfit.paths.join(" or "), misfit.message, misfit.help)
+        };
+        misfits(graph, engine).iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn what_every_engine_takes_asks_for_no_look_at_it() {
+        let graph = project(|_| ());
+        assert!(!is_demanding(&graph));
+        assert_eq!(show(&graph, &engine("1.41", 2)), "");
+    }
+
+    #[test]
+    fn cpus_are_those_that_the_host_has() {
+        let limited = |nano_cpus| {
+            project(|web| web.container.resources = Resources { nano_cpus: Some(nano_cpus), ..Resources::default() })
+        };
+        assert!(is_demanding(&limited(2_500_000_000)));
+        insta::assert_snapshot!(show(&limited(2_500_000_000), &engine("1.41", 2)), @"error at services.web.cpus or services.web.deploy.resources.limits.cpus: service `web` cannot be limited to 2.50 CPUs here; the engine takes at least 0.01 and at most 2.00, which its host has");
+        assert!(show(&limited(1_000_000), &engine("1.41", 2)).contains("cannot be limited to 0.00 CPUs"));
+        for fits in [0, 10_000_000, 2_000_000_000] {
+            assert_eq!(show(&limited(fits), &engine("1.41", 2)), "");
+        }
+        assert_eq!(show(&limited(2_500_000_000), &engine("1.41", 0)), "", "an engine that does not say");
+    }
+
+    #[test]
+    fn what_came_with_a_later_engine_is_told() {
+        let check = Healthcheck {
+            test: Vec::new(),
+            interval: None,
+            timeout: None,
+            retries: None,
+            start_period: None,
+            start_interval: Some(Duration::from_secs(1)),
+        };
+        let mac = |service: &mut Service| {
+            service.network = NetworkMode::Networks(vec![Attachment {
+                network: "front".parse().expect("a key"),
+                aliases: Vec::new(),
+                ipv4: None,
+                mac: Some("02:00:00:00:00:01".to_owned()),
+            }]);
+        };
+        let health = project(|web| web.container.healthcheck = Some(check));
+        insta::assert_snapshot!(show(&health, &engine("1.43", 2)), @"warning at services.web.healthcheck.start_interval: `start_interval` of service `web` has no effect on this engine; it needs API 1.44 (Docker Engine 25), this one speaks 1.43: until the container has started, checks come at the normal `interval`");
+        insta::assert_snapshot!(show(&project(mac), &engine("1.43", 2)), @"error at services.web.networks.front.mac_address or services.web.mac_address: this engine cannot give service `web` a `mac_address` in network `front`; that needs API 1.44 (Docker Engine 25), this one speaks 1.43: leave it out, or upgrade the engine");
+        assert_eq!(show(&health, &engine("1.44", 2)) + &show(&project(mac), &engine("1.44", 2)), "");
+        assert!(is_demanding(&health) && is_demanding(&project(mac)));
+    }
+}
