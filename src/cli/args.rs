@@ -286,7 +286,11 @@ pub struct UpArgs {
     #[arg(long)]
     pub timestamps: bool,
 
-    /// Form of the plan that --dry-run prints
+    /// Replace the agent of this host although it is newer than this orch
+    #[arg(long)]
+    pub allow_downgrade: bool,
+
+    /// Form of what is told: JSON is an object a line, or with --dry-run the plan
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub format: TextFormat,
 }
@@ -354,6 +358,10 @@ pub struct DownArgs {
     /// Seconds between stop signal and kill, instead of what the file says
     #[arg(short, long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
+
+    /// Form of what is told: JSON is an object a line, or with --dry-run the plan
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: TextFormat,
 }
 
 /// `plan`.
@@ -422,6 +430,23 @@ mod tests {
         {
             let arguments = format!("orch {line}");
             assert!(Cli::try_parse_from(arguments.split(' ')).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_flag_that_a_refusal_advises_is_there() {
+        let refusal = crate::transport::bootstrap::Refusal::Newer { agent: "9.0.0".into(), own: "0.1.0".into() };
+        let message = refusal.to_string();
+        let advice = message.split('`').nth(1).expect("a command in backticks");
+        let cli = Cli::try_parse_from(advice.split(' ')).expect("it is understood");
+        assert!(matches!(cli.command, Command::Up(UpArgs { allow_downgrade: true, .. })), "{advice}");
+    }
+
+    #[test]
+    fn every_command_that_tells_something_tells_it_as_json() {
+        for command in ["ls", "ps", "plan", "config", "agent status", "up -d", "down", "version"] {
+            let line = format!("orch {command} --format json");
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
     }
 

@@ -11,6 +11,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::diag::Diagnostics;
 use crate::engine::Engine;
 use crate::engine::docker::DockerEngine;
+use crate::engine::translate::{is_demanding, misfits};
 use crate::ids::{ProjectName, ServiceName};
 use crate::load::{LoadOptions, Loaded};
 use crate::transport::bootstrap::{self, AgentOptions, Done};
@@ -64,9 +65,18 @@ impl<'u> Context<'u> {
     /// Loads the files down to the graph and tells what is doubtful about them.
     pub(crate) fn load_graph(&mut self, selection: &Selection) -> Result<Project, CliError> {
         let loaded = project::load(&self.global, &selection.services, &LoadOptions::default())?;
-        let project = project::expand(&loaded, selection)?;
+        let project = project::expand(loaded, selection)?;
         project.warnings.iter().for_each(|warnings: &Diagnostics| self.ui.diagnostics(warnings));
         Ok(project)
+    }
+
+    /// Tells what the engine will not apply of the project, and refuses what it cannot make; nothing is made before.
+    pub(crate) async fn check_fit(&mut self, project: &Project, engine: &dyn Engine) -> Result<(), CliError> {
+        if is_demanding(&project.graph) {
+            let misfits = misfits(&project.graph, &engine.info().await?);
+            self.ui.diagnostics(&project.judge(&misfits)?);
+        }
+        Ok(())
     }
 
     /// Refuses services that neither the file has nor `seen` knows.
@@ -112,12 +122,21 @@ impl<'u> Context<'u> {
 
     /// Returns a client of an agent of this build that answers; starts or replaces it where there is none.
     pub(crate) async fn agent_on(&mut self, engine: &DockerEngine) -> Result<Client, CliError> {
+        self.agent_with(engine, agent_options(engine)).await
+    }
+
+    /// As [`Context::agent_on`], with options of the caller's.
+    pub(crate) async fn agent_with(
+        &mut self,
+        engine: &DockerEngine,
+        options: AgentOptions,
+    ) -> Result<Client, CliError> {
         let client = self.client_for(engine).await?;
         if std::env::var_os(AGENT_SOCKET_VARIABLE).is_some() {
             return Ok(client); // Whoever names the socket runs the agent.
         }
         let build = Build::own().map_err(bootstrap::BootstrapError::Binary)?;
-        let status = bootstrap::ensure_agent(engine, &client, &build, &agent_options(engine)).await?;
+        let status = bootstrap::ensure_agent(engine, &client, &build, &options).await?;
         for done in &status.done {
             match done {
                 Done::Removed { version } => self.ui.say(&format!("the agent of version {version} was replaced")),

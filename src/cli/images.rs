@@ -222,7 +222,7 @@ mod tests {
         let files = MemoryFiles::new([("/p/compose.yaml", yaml)]);
         let request = LoadRequest { cwd: "/p".into(), options: LoadOptions::default(), ..LoadRequest::default() };
         let loaded = load(&files, &request).unwrap_or_else(|problems| panic!("{problems}"));
-        project::expand(&loaded, &Selection::default()).expect("a graph").graph
+        project::expand(loaded, &Selection::default()).expect("a graph").graph
     }
 
     const POLICIES: &str = "services:

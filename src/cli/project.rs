@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::diag::{Diagnostic, Diagnostics};
+use crate::engine::translate::Misfit;
 use crate::expand::{self, ExpandError, Expanded};
 use crate::graph::Graph;
 use crate::ids::{ProjectName, ServiceName};
@@ -22,12 +23,29 @@ pub(crate) struct Project {
     pub graph: Graph,
     /// What is doubtful, of all stages.
     pub warnings: Vec<Diagnostics>,
+    /// The files, for the places of what shows later.
+    loaded: Loaded,
 }
 
 impl Project {
     /// Returns its name.
     pub(crate) fn name(&self) -> &ProjectName {
         &self.graph.project
+    }
+
+    /// Turns what an engine cannot take into problems with their places: those that are to be told only.
+    ///
+    /// # Errors
+    /// All of them, where a container could not be made.
+    pub(crate) fn judge(&self, misfits: &[Misfit]) -> Result<Diagnostics, CliError> {
+        let problem = |misfit: &Misfit| {
+            let new = if misfit.fatal { Diagnostic::error } else { Diagnostic::warning };
+            let written = misfit.paths.iter().find(|path| is_written(&self.loaded, path)).or(misfit.paths.first());
+            place(&self.loaded, written.map_or("", String::as_str), new(&misfit.message).help(&misfit.help))
+        };
+        let sources = Arc::new(self.loaded.warnings.sources().clone());
+        let problems = Diagnostics::new(misfits.iter().map(problem).collect(), sources);
+        if misfits.iter().any(|misfit| misfit.fatal) { Err(CliError::Files(problems)) } else { Ok(problems) }
     }
 }
 
@@ -70,13 +88,13 @@ pub(crate) fn given_name(global: &Global) -> Result<Option<ProjectName>, CliErro
 ///
 /// # Errors
 /// What only shows there: cycles, names taken twice, nothing to run.
-pub(crate) fn expand(loaded: &Loaded, selection: &Selection) -> Result<Project, CliError> {
-    check_services(loaded, &selection.services)?;
+pub(crate) fn expand(loaded: Loaded, selection: &Selection) -> Result<Project, CliError> {
+    check_services(&loaded, &selection.services)?;
     if loaded.model.services.is_empty() {
         return Err(CliError::NoService);
     }
     let scales: BTreeMap<_, _> = selection.scales.iter().cloned().collect();
-    check_services(loaded, &scales.keys().cloned().collect::<Vec<_>>())?;
+    check_services(&loaded, &scales.keys().cloned().collect::<Vec<_>>())?;
     let contents = loaded.contents.iter().map(|((kind, key), bytes)| ((file_kind(*kind), key.clone()), bytes.clone()));
     let files: Vec<String> = loaded.config_files.iter().map(|path| path.display().to_string()).collect();
     let disabled: BTreeSet<ServiceName> = loaded.disabled.keys().cloned().collect();
@@ -89,11 +107,13 @@ pub(crate) fn expand(loaded: &Loaded, selection: &Selection) -> Result<Project, 
         config_files: &files,
     });
     let diagnostics = |list| Diagnostics::new(list, Arc::new(loaded.warnings.sources().clone()));
-    let Expanded { graph, warnings } = expanded
-        .map_err(|errors| CliError::Files(diagnostics(errors.iter().map(|error| diagnose(loaded, error)).collect())))?;
-    let at = |path: &str, diagnostic| place(loaded, path, diagnostic);
+    let Expanded { graph, warnings } = expanded.map_err(|errors| {
+        CliError::Files(diagnostics(errors.iter().map(|error| diagnose(&loaded, error)).collect()))
+    })?;
+    let at = |path: &str, diagnostic| place(&loaded, path, diagnostic);
     let warnings = warnings.iter().map(|warning| at(&warning.path, Diagnostic::warning(&warning.text)));
-    Ok(Project { graph, warnings: vec![loaded.warnings.clone(), diagnostics(warnings.collect())] })
+    let warnings = vec![loaded.warnings.clone(), diagnostics(warnings.collect())];
+    Ok(Project { graph, warnings, loaded })
 }
 
 fn file_kind(kind: load::FileKind) -> expand::FileKind {
@@ -116,7 +136,9 @@ pub(crate) fn no_such_service<'a>(name: &ServiceName, known: impl IntoIterator<I
 }
 
 fn diagnose(loaded: &Loaded, error: &ExpandError) -> Diagnostic {
-    place(loaded, &error.path, Diagnostic::error(error.problem.to_string()))
+    let problem = Diagnostic::error(error.problem.to_string());
+    let problem = Diagnostic { help: error.problem.help(), ..problem };
+    place(loaded, &error.path, problem)
 }
 
 /// Points a diagnostic at the place of a path in the model (`services.web.ports[0]`); one without a place keeps the path.
@@ -128,6 +150,13 @@ fn place(loaded: &Loaded, path: &str, diagnostic: Diagnostic) -> Diagnostic {
         Some(span) => diagnostic.at(span, ""),
         None => Diagnostic { message: format!("{path}: {}", diagnostic.message), ..diagnostic },
     }
+}
+
+/// Returns whether the files have a value at all of a path, and not only at its beginning.
+fn is_written(loaded: &Loaded, path: &str) -> bool {
+    let steps = steps(path, loaded.model.services.keys().map(ServiceName::as_str));
+    let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
+    steps.split_last().is_some_and(|(_, above)| loaded.place(&steps) != loaded.place(above))
 }
 
 /// Takes a path apart. Names of services may have dots, so they are recognised rather than split.

@@ -18,6 +18,8 @@ pub struct Ui {
     out: Stream,
     err: Stream,
     progress: Style,
+    /// Whether what is told goes to standard output.
+    told_is_data: bool,
     size: Size,
 }
 
@@ -74,6 +76,7 @@ impl Ui {
             out: Stream { to: Box::new(out), colour: out_colour },
             err: Stream { to: Box::new(err), colour: err_colour },
             progress,
+            told_is_data: false,
             size: Size::Terminal,
         }
     }
@@ -170,6 +173,13 @@ impl Ui {
         self.tell(&text);
     }
 
+    /// From now on tells all in JSON, an object a line, on standard output: it is the data that was asked for
+    /// (`--format json`), where `--progress json` is how the telling beside the data looks.
+    pub(crate) fn tell_as_data(&mut self) {
+        self.progress = Style::Json;
+        self.told_is_data = true;
+    }
+
     /// Returns how progress is shown.
     pub(crate) fn style(&self) -> Style {
         self.progress
@@ -180,9 +190,11 @@ impl Ui {
         self.out.colour
     }
 
-    /// Writes to standard error as is. Nobody can be told when that fails.
+    /// Writes as is to where is told what happens: standard error, unless that is the data. Nobody can be told when that
+    /// fails.
     pub(crate) fn draw(&mut self, text: &str) {
-        self.err.write(text.as_bytes()).ok();
+        let stream = if self.told_is_data { &mut self.out } else { &mut self.err };
+        stream.write(text.as_bytes()).ok();
     }
 
     /// Returns what the board is drawn on.
@@ -281,6 +293,7 @@ pub(crate) mod testing {
             out: Stream { to: Box::new(out.clone()), colour: false },
             err: Stream { to: Box::new(err.clone()), colour: false },
             progress,
+            told_is_data: false,
             size: Size::Fixed(60, 12),
         };
         (ui, out, err)
@@ -314,6 +327,19 @@ mod tests {
         let (mut ui, _, err) = testing::ui(Style::Json);
         ui.error(&unreachable());
         insta::assert_snapshot!(err.take(), @r#"{"error":true,"message":"no container engine answers at /run/docker.sock: connection refused","help":"start the engine (`systemctl start docker`), or name the socket of one that runs: `DOCKER_HOST=unix://…` (now `unix:///run/docker.sock`)"}"#);
+    }
+
+    #[test]
+    fn what_is_told_can_be_the_data() {
+        let (mut ui, out, err) = testing::ui(Style::Live);
+        ui.tell_as_data();
+        ui.say("hello");
+        ui.error(&CliError::NoService);
+        let lines = out.take();
+        let objects: Vec<serde_json::Value> =
+            lines.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect();
+        assert_eq!((&objects[0]["message"], &objects[1]["error"]), (&"hello".into(), &true.into()));
+        assert_eq!(err.take(), "");
     }
 
     #[test]

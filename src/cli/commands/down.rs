@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::api::types::DownRequest;
-use crate::cli::args::{DownArgs, seconds};
+use crate::cli::args::{DownArgs, TextFormat, seconds};
 use crate::cli::context::{Context, if_there};
 use crate::cli::error::CliError;
 use crate::cli::progress::follow;
@@ -22,7 +22,13 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &DownArgs) -> Result<()
     if args.dry_run || context.global.dry_run {
         let observed = context.engine().await?.observe(Some(&project)).await?;
         let plan = dry_run(&project, args, observed);
-        return context.ui.data(render::render(&plan).as_bytes());
+        return match args.format {
+            TextFormat::Json => context.ui.json(&plan),
+            TextFormat::Text => context.ui.data(render::render(&plan).as_bytes()),
+        };
+    }
+    if args.format == TextFormat::Json {
+        context.ui.tell_as_data();
     }
     let request = DownRequest { volumes: args.volumes, timeout_secs: args.timeout };
     let client = context.client().await?;

@@ -6,6 +6,7 @@ use crate::cli::context::{Context, if_there};
 use crate::cli::error::CliError;
 use crate::cli::preview;
 use crate::cli::project::Project;
+use crate::engine::translate::is_demanding;
 use crate::plan::{UpOptions, render};
 
 /// Prints the plan.
@@ -24,6 +25,10 @@ pub(super) async fn show(
     selection: &Selection,
     format: TextFormat,
 ) -> Result<(), CliError> {
+    if is_demanding(&project.graph) {
+        let engine = context.engine().await?;
+        context.check_fit(project, &engine).await?;
+    }
     let request =
         UpRequest { graph: project.graph.clone(), options: options(selection), expected_revision: None, wait: false };
     let plan = match if_there(context.client().await?.plan(project.name(), &request).await)? {

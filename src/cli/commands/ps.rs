@@ -1,6 +1,6 @@
 //! `orch ps`: asks the agent; where there is none, looks at the engine itself.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -119,27 +119,30 @@ impl Listing {
     fn publishers(&self, pod: &PodStatus) -> impl Iterator<Item = &PublishedStatus> {
         // A published port is the service's; a pod that cannot take a connection shows none, as in Docker Compose.
         let running = matches!(pod.state, Some(ContainerState::Running { .. }));
-        self.published.iter().filter(move |port| running && port.service == pod.pod.service)
+        // What nobody listens on is not published.
+        let bound = |port: &&PublishedStatus| port.problem.is_none();
+        self.published.iter().filter(bound).filter(move |port| running && port.service == pod.pod.service)
     }
 
     fn ports(&self, pod: &PodStatus) -> String {
         let ports = self.publishers(pod).flat_map(|port| {
             let to = format!("{}->{}/{}", port.published, port.target, port.protocol);
-            match port.host_ip {
-                Some(IpAddr::V6(ip)) => vec![format!("[{ip}]:{to}")],
-                Some(ip) => vec![format!("{ip}:{to}")],
-                None => vec![format!("0.0.0.0:{to}"), format!("[::]:{to}")],
-            }
+            hosts(port).into_iter().map(move |ip| match ip {
+                IpAddr::V6(ip) => format!("[{ip}]:{to}"),
+                IpAddr::V4(ip) => format!("{ip}:{to}"),
+            })
         });
         ports.collect::<Vec<_>>().join(", ")
     }
 
     fn object<'a>(&'a self, pod: &'a PodStatus) -> Object<'a> {
-        let publishers = self.publishers(pod).map(|port| Publisher {
-            url: port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string()),
-            target_port: port.target,
-            published_port: port.published,
-            protocol: port.protocol.to_string(),
+        let publishers = self.publishers(pod).flat_map(|port| {
+            hosts(port).into_iter().map(|ip| Publisher {
+                url: ip.to_string(),
+                target_port: port.target,
+                published_port: port.published,
+                protocol: port.protocol.to_string(),
+            })
         });
         Object {
             command: format!("{:?}", pod.command),
@@ -163,6 +166,12 @@ impl Listing {
             status: self.status(pod),
         }
     }
+}
+
+/// The addresses of the host that a published port is on: both kinds of "all" where the file names none.
+fn hosts(port: &PublishedStatus) -> Vec<IpAddr> {
+    let all = || vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    port.host_ip.map_or_else(all, |ip| vec![ip])
 }
 
 /// `-a` and `--status` decide; else what runs, and what shall run and cannot.
@@ -297,7 +306,11 @@ mod tests {
                 held,
                 missing,
             ],
-            published: vec![port(None, 8080), port(Some("127.0.0.1"), 8081)],
+            published: vec![
+                port(None, 8080),
+                port(Some("127.0.0.1"), 8081),
+                PublishedStatus { problem: Some("taken".to_owned()), ..port(None, 8082) },
+            ],
             now: "2026-11-21T15:02:03Z".parse().expect("a time"),
         }
     }
@@ -345,8 +358,8 @@ mod tests {
         insta::assert_snapshot!(show(&PsArgs { format: TableFormat::Json, ..PsArgs::default() }), @r#"
         {"Command":"\"sh -c 'echo hello; sleep 1000'\"","CreatedAt":"2026-11-21 15:00:00 +0000 UTC","ExitCode":1,"Health":"","Host":"local","ID":"000000000000","Image":"shop:1","Name":"shop-api-1","Project":"shop","Publishers":[],"Ready":false,"Reason":"crashed 3 times, next start in 4 s","RunningFor":"2 minutes ago","Service":"api","State":"exited","Status":"Exited (1) About a minute ago: crashed 3 times, next start in 4 s"}
         {"Command":"\"sh -c 'echo hello; sleep 1000'\"","CreatedAt":"2026-11-21 15:00:00 +0000 UTC","ExitCode":0,"Health":"","Host":null,"ID":"","Image":"shop:1","Name":"shop-big-1","Project":"shop","Publishers":[],"Ready":false,"Reason":"no host has room","RunningFor":"2 minutes ago","Service":"big","State":"missing","Status":"Missing: no host has room"}
-        {"Command":"\"sh -c 'echo hello; sleep 1000'\"","CreatedAt":"2026-11-21 15:00:00 +0000 UTC","ExitCode":0,"Health":"healthy","Host":"local","ID":"000000000000","Image":"shop:1","Name":"shop-web-1","Project":"shop","Publishers":[{"URL":"0.0.0.0","TargetPort":80,"PublishedPort":8080,"Protocol":"tcp"},{"URL":"127.0.0.1","TargetPort":80,"PublishedPort":8081,"Protocol":"tcp"}],"Ready":true,"Reason":null,"RunningFor":"2 minutes ago","Service":"web","State":"running","Status":"Up 2 minutes (healthy)"}
-        {"Command":"\"sh -c 'echo hello; sleep 1000'\"","CreatedAt":"2026-11-21 15:00:00 +0000 UTC","ExitCode":0,"Health":"starting","Host":"local","ID":"000000000000","Image":"shop:1","Name":"shop-web-2","Project":"shop","Publishers":[{"URL":"0.0.0.0","TargetPort":80,"PublishedPort":8080,"Protocol":"tcp"},{"URL":"127.0.0.1","TargetPort":80,"PublishedPort":8081,"Protocol":"tcp"}],"Ready":true,"Reason":null,"RunningFor":"2 minutes ago","Service":"web","State":"running","Status":"Up 2 minutes (health: starting)"}
+        {"Command":"\"sh -c 'echo hello; sleep 1000'\"","CreatedAt":"2026-11-21 15:00:00 +0000 UTC","ExitCode":0,"Health":"healthy","Host":"local","ID":"000000000000","Image":"shop:1","Name":"shop-web-1","Project":"shop","Publishers":[{"URL":"0.0.0.0","TargetPort":80,"PublishedPort":8080,"Protocol":"tcp"},{"URL":"::","TargetPort":80,"PublishedPort":8080,"Protocol":"tcp"},{"URL":"127.0.0.1","TargetPort":80,"PublishedPort":8081,"Protocol":"tcp"}],"Ready":true,"Reason":null,"RunningFor":"2 minutes ago","Service":"web","State":"running","Status":"Up 2 minutes (healthy)"}
+        {"Command":"\"sh -c 'echo hello; sleep 1000'\"","CreatedAt":"2026-11-21 15:00:00 +0000 UTC","ExitCode":0,"Health":"starting","Host":"local","ID":"000000000000","Image":"shop:1","Name":"shop-web-2","Project":"shop","Publishers":[{"URL":"0.0.0.0","TargetPort":80,"PublishedPort":8080,"Protocol":"tcp"},{"URL":"::","TargetPort":80,"PublishedPort":8080,"Protocol":"tcp"},{"URL":"127.0.0.1","TargetPort":80,"PublishedPort":8081,"Protocol":"tcp"}],"Ready":true,"Reason":null,"RunningFor":"2 minutes ago","Service":"web","State":"running","Status":"Up 2 minutes (health: starting)"}
         "#);
     }
 

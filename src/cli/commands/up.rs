@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::api::client::Client;
 use crate::api::types::UpRequest;
-use crate::cli::args::{Pull, UpArgs};
+use crate::cli::args::{Pull, TextFormat, UpArgs};
 use crate::cli::attach::{Attachment, Show};
-use crate::cli::context::{Context, ensure_demo_image, now};
+use crate::cli::context::{Context, agent_options, ensure_demo_image, now};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::foreground::{Foreground, Until};
@@ -20,6 +20,7 @@ use crate::engine::Engine;
 use crate::engine::docker::DockerEngine;
 use crate::graph::PullPolicy;
 use crate::ids::ServiceName;
+use crate::transport::bootstrap::AgentOptions;
 
 use super::plan;
 
@@ -33,13 +34,21 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
     if args.dry_run || context.global.dry_run {
         return plan::show(context, &project, &args.selection, args.format).await.map(|()| Exit::Success);
     }
+    let attached = !(args.detach || args.wait || args.selection.no_start);
+    if args.format == TextFormat::Json {
+        if attached {
+            return Err(CliError::Flag { flag: "--format json", command: "up` without `-d" });
+        }
+        context.ui.tell_as_data();
+    }
     let engine = Arc::new(context.engine().await?);
     context.client_for(&engine).await?; // before images are pulled to an engine whose agent is not there
+    context.check_fit(&project, engine.as_ref()).await?;
     let client = interrupts.unless(ready(context, &project, &engine, args)).await?;
-    if args.detach || args.wait || args.selection.no_start {
-        detached(context, &project, &client, &mut interrupts, args).await
+    if attached {
+        in_foreground(context, &project, &client, engine, &mut interrupts, args).await
     } else {
-        attached(context, &project, &client, engine, &mut interrupts, args).await
+        detached(context, &project, &client, &mut interrupts, args).await
     }
 }
 
@@ -56,7 +65,8 @@ async fn ready(
     if images::needs_demo(&project.graph) {
         ensure_demo_image(engine).await?;
     }
-    context.agent_on(engine).await
+    let agent = AgentOptions { allow_downgrade: args.allow_downgrade, ..agent_options(engine) };
+    context.agent_with(engine, agent).await
 }
 
 fn policy(flag: Pull) -> Option<PullPolicy> {
@@ -100,7 +110,7 @@ async fn detached(
 }
 
 /// Shows the containers' output until they end or the user has had enough.
-async fn attached(
+async fn in_foreground(
     context: &mut Context<'_>,
     project: &Project,
     client: &Client,

@@ -39,7 +39,10 @@ pub enum Refusal {
         name: String,
     },
     /// The agent is newer than this orch.
-    #[error("the agent is version {agent}, this is {own}: upgrade orch, or go back to {own} with `--allow-downgrade`")]
+    #[error(
+        "the agent is version {agent}, this is {own}: upgrade orch, or go back to {own} with \
+             `orch up --allow-downgrade`"
+    )]
     Newer {
         /// Version of the agent.
         agent: String,

@@ -82,7 +82,7 @@ async fn another_build_is_replaced_but_a_newer_version_is_not() {
     let error = ensure(&engine, &build("0.1.0", "aaa")).await.expect_err("is newer");
     assert_eq!(
         error.to_string(),
-        "the agent is version 0.2.0, this is 0.1.0: upgrade orch, or go back to 0.1.0 with `--allow-downgrade`"
+        "the agent is version 0.2.0, this is 0.1.0: upgrade orch, or go back to 0.1.0 with `orch up --allow-downgrade`"
     );
     let options = AgentOptions { allow_downgrade: true, ..AgentOptions::default() };
     let status = ensure_agent(&engine, &FakeAgent::new(&engine), &build("0.1.0", "aaa"), &options).await;
