@@ -47,6 +47,33 @@ fn what_is_wrong_with_a_file_is_said_with_its_place() {
 }
 
 #[test]
+fn what_the_engine_would_refuse_is_said_with_its_place_before_anything_is_made() {
+    let host = Host::boot(&[]);
+    let before = made(&host);
+    for (what, service, words) in [
+        ("UDP for the load balancer", "ports: ['53:53/udp']", &["compose.yaml:3:32", "UDP", "`mode: host`"][..]),
+        ("too many replicas", "deploy: {replicas: 4000000000}", &["compose.yaml:3:33", "5000"]),
+        ("a resolver that is none", "dns: ['notanip']", &["compose.yaml:3:30", "notanip"]),
+        ("a capability that is none", "cap_add: [NET_ADMINN]", &["compose.yaml:3:34", "`NET_ADMIN`"]),
+        ("CPUs that are not there", "cpus: 4000", &["compose.yaml:3:24", "4000.00"]),
+        ("CPUs in the other place", "deploy: {resources: {limits: {cpus: 4000}}}", &["compose.yaml:3:54", "4000.00"]),
+        ("a profile that is not there", "security_opt: ['seccomp=none.json']", &["compose.yaml:3:39", "none.json"]),
+    ] {
+        let project = Project::new(&host, "bad", "");
+        project.rewrite_all(&format!("services:\n  web:\n    {{image: orch/demo, {service}}}\n"));
+        for verb in [&["up", "-d"][..], &["plan"]] {
+            let (done, took) = timed(|| project.orch(verb));
+            assert_eq!(done.code, 1, "{what}, {verb:?}: {done:?}");
+            for word in words {
+                assert!(done.stderr.contains(word), "{what}, {verb:?}: no `{word}` in: {}", done.stderr);
+            }
+            assert!(took < secs(1), "{what}, {verb:?}: {took:?}");
+        }
+    }
+    assert_eq!(made(&host), before);
+}
+
+#[test]
 fn huge_and_hostile_files_are_refused_within_a_second() {
     let host = Host::boot(&[]);
     let mut bomb = "x-a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();

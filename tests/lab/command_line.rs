@@ -1,5 +1,9 @@
 //! The commands as a user types them, on a real engine: what they print and how they end.
 
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
 use crate::host::Host;
 use crate::project::Project;
 use crate::wait::eventually;
@@ -24,7 +28,9 @@ fn a_second_up_changes_nothing_and_a_plan_says_so() {
         "",
         "a plan changes nothing"
     );
-    assert!(plan.contains("again-web-1") || plan.contains("web"), "{plan}");
+    for name in ["again-web-1", "again-web-2", "again-talker-1"] {
+        assert!(plan.contains(&format!("\"{name}\"")), "{name} is to be made: {plan}");
+    }
     project.up();
     let lives = project.lives();
     project.up();
@@ -58,11 +64,11 @@ fn ps_ls_logs_and_exec_tell_of_the_containers() {
     assert_eq!(project.orch(&["ps", "-q"]).ok().lines().count(), 3);
     assert!(host.orch(&["ls"]).ok().contains("tell"));
 
-    eventually(secs(5), "both streams in the logs", || {
-        let done = project.orch(&["logs", "talker"]);
-        let logs = format!("{}{}", done.stdout, done.stderr);
-        if logs.contains("one") && logs.contains("two") { Ok(()) } else { Err(logs) }
+    let streams = eventually(secs(5), "both streams in the logs", || {
+        let done = project.orch(&["logs", "--no-log-prefix", "talker"]);
+        if done.stdout.contains("one") && done.stderr.contains("two") { Ok(done) } else { Err(done) }
     });
+    assert_eq!((streams.stdout.as_str(), streams.stderr.as_str()), ("one\n", "two\n"), "each on its own stream");
     let done = project.orch(&["exec", "-T", "talker", "sh", "-c", "echo out; echo err >&2; exit 7"]);
     assert_eq!((done.code, done.stdout.trim(), done.stderr.trim()), (7, "out", "err"));
     project.orch(&["exec", "-T", "nobody", "true"]).refused(1, &["nobody"]);
@@ -175,4 +181,123 @@ services:
     );
     project.orch(&["up", "-d", "--wait", "--remove-orphans"]).refused(1, &["job", "7"]);
     assert_eq!(project.running("web").len(), 0);
+}
+
+/// What a plan in JSON says that will be done, in the words in which it is told when it is.
+fn planned(project: &Project<'_>, plan: &str) -> BTreeSet<(String, String)> {
+    let plan: Value = serde_json::from_str(plan).expect("a plan");
+    let steps = plan["steps"].as_array().expect("steps");
+    let done = steps.iter().filter_map(|planned| {
+        let step = &planned["step"];
+        let text = |key: &str| step[key].as_str().unwrap_or_default().to_owned();
+        let (id, status) = match step["action"].as_str().expect("an action") {
+            "create_network" => (format!("Network {}_{}", project.name, text("network")), "Created"),
+            "create_container" => (format!("Container {}", text("name")), "Created"),
+            "start_container" => (format!("Container {}", text("name")), "Started"),
+            "stop_container" => (format!("Container {}", text("name")), "Stopped"),
+            "remove_container" => (format!("Container {}", text("name")), "Removed"),
+            "remove_network" => (format!("Network {}", text("name")), "Removed"),
+            // What the load balancer does before a stop is no change of the engine's and not told.
+            "drain" => return None,
+            other => panic!("a step that this test does not expect: {other}"),
+        };
+        Some((id, status.to_owned()))
+    });
+    done.collect()
+}
+
+/// What was told as JSON, an object a line, that was done.
+#[track_caller]
+fn told(done: crate::host::Done) -> BTreeSet<(String, String)> {
+    let lines = done.ok();
+    let events = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("an object a line"));
+    let pair = |event: Value| Some((event["id"].as_str()?.to_owned(), event["status"].as_str()?.to_owned()));
+    let changes = ["Created", "Started", "Stopped", "Removed"];
+    events.filter_map(pair).filter(|(_, status)| changes.contains(&status.as_str())).collect()
+}
+
+#[test]
+fn up_and_down_do_exactly_what_their_plans_print() {
+    let host = Host::boot(&["busybox"]);
+    let project = project(&host, "exact");
+    // The first time the plan is that of the command line alone: there is no agent yet.
+    for yaml in [None, Some("services:\n  web: {<<: *web, environment: {A: b}}\n  other: *client\n")] {
+        if let Some(yaml) = yaml {
+            project.rewrite(yaml);
+        }
+        let plan = project.orch(&["plan", "--remove-orphans", "--format", "json"]).ok();
+        let dry = project.orch(&["up", "--dry-run", "--remove-orphans", "--format", "json"]).ok();
+        assert_eq!(planned(&project, &dry), planned(&project, &plan), "one plan by two names");
+        let wanted = planned(&project, &plan);
+        assert!(wanted.len() > 3, "{wanted:?}");
+        let up = ["up", "-d", "--wait", "--remove-orphans", "--format", "json"];
+        assert_eq!(told(project.orch(&up)), wanted);
+        assert_eq!(told(project.orch(&up)), BTreeSet::new(), "and then nothing");
+        assert_eq!(planned(&project, &project.orch(&["plan", "--format", "json"]).ok()), BTreeSet::new());
+    }
+    project.orch(&["up", "--format", "json"]).refused(1, &["--format json", "-d"]);
+    let wanted = planned(&project, &project.orch(&["down", "--dry-run", "--format", "json"]).ok());
+    assert_eq!(told(project.orch(&["down", "--format", "json"])), wanted);
+}
+
+#[test]
+fn a_newer_agent_is_replaced_only_when_asked_for() {
+    let host = Host::boot(&["busybox"]);
+    let project = project(&host, "newer");
+    let labels = ["orch.role=agent", "orch.agent.version=99.0.0", "orch.agent.build=ffffffffffff"];
+    let labels = labels.iter().flat_map(|label| ["--label", label]).collect::<Vec<_>>();
+    let run = ["run", "-d", "--name", "orch-agent", "--stop-signal", "KILL"];
+    host.docker(&[&run, labels.as_slice(), &["busybox", "sleep", "1000"]].concat());
+    project.orch(&["up", "-d"]).refused(1, &["99.0.0", "`orch up --allow-downgrade`"]);
+    assert_eq!(project.running("").len(), 0);
+    project.orch(&["up", "-d", "--wait", "--allow-downgrade"]).ok();
+    assert_eq!(project.running("web").len(), 2);
+}
+
+#[test]
+fn what_the_client_reads_for_the_engine_and_what_the_engine_is_too_old_for() {
+    let host = Host::boot(&["busybox"]);
+    let yaml = "\
+services:
+  web: {<<: *web, ports: [{target: 53, published: '5353', protocol: udp, mode: host}]}
+  tight:
+    <<: *client
+    security_opt: ['seccomp=./profile.json', 'systempaths=unconfined']
+    healthcheck: {test: [CMD, 'true'], interval: 1s, start_period: 5s, start_interval: 100ms}
+";
+    let profile = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}"#;
+    let project = Project::new(&host, "reads", yaml);
+    host.write("/root/reads/profile.json", profile);
+    let done = project.orch(&["up", "-d", "--wait"]);
+    assert!(done.stderr.contains("compose.yaml:8:"), "an old engine's limits have a place: {}", done.stderr);
+    assert!(done.stderr.contains("`start_interval` of service `tight` has no effect"), "{}", done.stderr);
+    done.ok();
+    let refused = project.within("reads-tight-1", "mkdir /tmp/x");
+    assert!(refused.stderr.contains("Operation not permitted"), "the profile is applied: {refused:?}");
+    assert_eq!(project.inspect("reads-tight-1", "{{len .HostConfig.MaskedPaths}}"), "0");
+    let bound = "{{(index (index .HostConfig.PortBindings \"53/udp\") 0).HostPort}}";
+    assert_eq!(project.inspect("reads-web-1", bound), "5353", "UDP of `mode: host` is the engine's");
+    // Another profile is another container.
+    let before = project.running("tight");
+    host.write("/root/reads/profile.json", "{\"defaultAction\": \"SCMP_ACT_ALLOW\"}");
+    project.up();
+    assert_ne!(project.running("tight"), before);
+    project.within("reads-tight-1", "mkdir /tmp/x").ok();
+}
+
+#[test]
+fn the_agent_shows_its_log_and_how_it_is_and_can_be_stopped() {
+    let host = Host::boot(&["busybox"]);
+    host.orch(&["agent", "status"]).refused(1, &["no agent is installed", "`orch up` starts it"]);
+    let project = project(&host, "looked");
+    project.up();
+    let logs = host.orch(&["agent", "logs"]).ok();
+    assert!(logs.contains("agent ready"), "{logs}");
+    assert_eq!(host.orch(&["agent", "logs", "-n", "1"]).ok().lines().count(), 1);
+    let status: Value = serde_json::from_str(&host.orch(&["agent", "status", "--format", "json"]).ok()).expect("JSON");
+    assert_eq!((&status["host"], &status["problems"]), (&"local".into(), &serde_json::json!([])));
+    assert_eq!(status["engine_id"], host.docker(&["info", "-f", "{{.ID}}"]));
+    host.orch(&["agent", "stop"]).ok();
+    host.orch(&["agent", "status"]).refused(1, &["`orch agent logs` says why"]);
+    assert!(host.orch(&["agent", "logs"]).ok().contains("agent ready"), "its log stays");
 }
