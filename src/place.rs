@@ -71,6 +71,20 @@ pub struct Unplaced {
     pub summary: String,
 }
 
+/// Hosts up to which each is named with its own reason; of more, equal reasons are counted.
+const NAMED_HOSTS: usize = 5;
+
+impl Unplaced {
+    /// Returns why no host can take the pod: host by host, or of many hosts equal reasons counted.
+    pub fn explain(&self) -> String {
+        if self.refusals.is_empty() || self.refusals.len() > NAMED_HOSTS {
+            return self.summary.clone();
+        }
+        let each = self.refusals.iter().map(|(host, why)| format!("`{host}`: {why}"));
+        each.collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// Chooses a host for every pod of `graph`.
 ///
 /// A pod stays where `previous` put it, or where it is observed when nothing is known of it, as long as that host can

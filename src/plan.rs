@@ -22,7 +22,7 @@ pub use crate::observed::{
     self, ContainerState, Health, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume, PodMemory,
 };
 pub use desired::{Addresses, Desired, UpOptions};
-pub use step::{Gate, Plan, PlannedStep, Reason, Step, StepId};
+pub use step::{Failure, FailureKind, Gate, Plan, PlannedStep, Reason, Step, StepId};
 
 pub use view::ProjectView;
 

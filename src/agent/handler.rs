@@ -55,6 +55,8 @@ struct Prepared {
     stored: Option<u64>,
     /// What image references mean on this host now.
     images: BTreeMap<String, String>,
+    /// Containers that the plan leaves as they are.
+    unmoved: Vec<Progress>,
 }
 
 impl AgentHandler {
@@ -97,7 +99,8 @@ impl AgentHandler {
         let memory = memory_for(shared, &record, &observed);
         let plan = plan_for(project, &record, &observed, &memory);
         let unchanged = same && plan.steps.is_empty() && plan.failures.is_empty();
-        Ok(Prepared { record, plan, unchanged, stored, images })
+        let unmoved = record.desired.as_ref().map(|desired| unmoved(desired, &plan, &observed)).unwrap_or_default();
+        Ok(Prepared { record, plan, unchanged, stored, images, unmoved })
     }
 
     /// Writes a record, unless somebody else wrote one since, and tells the project's loop.
@@ -209,7 +212,8 @@ impl Handler for AgentHandler {
             return Err(error(ErrorKind::NotFound, format!("no project `{project}`")));
         }
         let desired = record.as_ref().and_then(|record| record.desired.as_ref());
-        let mut failures = state.plan.as_ref().map(|plan| plan.failures.clone()).unwrap_or_default();
+        let mut failures: Vec<String> =
+            state.plan.iter().flat_map(|plan| &plan.failures).map(ToString::to_string).collect();
         failures.extend(state.errors.iter().map(|(object, message)| format!("{object}: {message}")));
         Ok(ProjectStatus {
             name: project.clone(),
@@ -230,11 +234,13 @@ impl Handler for AgentHandler {
         let shared = &self.shared;
         let guard = shared.admission.lock().await;
         let wait = request.wait;
-        let Prepared { record, plan, unchanged, stored, images } = self.prepare(&project, request).await?;
+        let Prepared { record, plan, unchanged, stored, images, unmoved } = self.prepare(&project, request).await?;
+        if let blocked @ [_, ..] = plan.blocked().as_slice() {
+            return Err(error(ErrorKind::User, blocked.join("\n")));
+        }
         let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
         let desired = record.desired.as_ref();
         let revision = desired.map_or(0, |desired| desired.revision);
-        let running = desired.map(|desired| unmoved(desired, &plan, shared)).unwrap_or_default();
         let following = match shared.follow(&project).filter(|_| unchanged) {
             Some(following) => following,
             None => self.write(&project, record, stored, Some(images)).await?,
@@ -244,7 +250,7 @@ impl Handler for AgentHandler {
         let notes: Vec<Progress> = plan.notes.iter().cloned().map(|message| Progress::Note { message }).collect();
         let accepted = Progress::Accepted { revision, plan };
         shared.spawn(async move {
-            for event in std::iter::once(accepted).chain(notes).chain(running) {
+            for event in std::iter::once(accepted).chain(notes).chain(unmoved) {
                 if sender.send(event).await.is_err() {
                     return;
                 }

@@ -130,7 +130,7 @@ impl Loop {
         }
         let next_error = self.errors.values().map(|failure| failure.not_before).filter(|time| *time > now).min();
         let next = self.failures.next_start(now).into_iter().chain(next_error).min();
-        self.publish(record, plan);
+        self.publish(record, plan, &observed);
         next.map(|time| time.saturating_sub(now))
     }
 
@@ -271,12 +271,13 @@ impl Loop {
         }
     }
 
-    fn publish(&self, record: &Arc<Record>, plan: Plan) {
+    fn publish(&self, record: &Arc<Record>, plan: Plan, observed: &Observed) {
         let errors: BTreeMap<String, String> =
             self.errors.iter().map(|(object, failure)| (object.clone(), failure.message.clone())).collect();
-        let stuck = !plan.steps.is_empty() && plan.steps.iter().all(|planned| self.is_stuck(record, &plan, planned.id));
-        let hopeless = !plan.failures.is_empty();
-        let settled = self.running.is_empty() && (plan.steps.is_empty() || stuck || hopeless);
+        let desired = record.desired.as_ref();
+        let stuck =
+            plan.is_stuck(observed, desired, |planned| errors.contains_key(&execute::object(&planned.step, desired)));
+        let settled = self.running.is_empty() && (plan.steps.is_empty() || stuck || plan.is_hopeless());
         self.handle.state.send_modify(|state| {
             *state = ProjectState {
                 passes: state.passes + 1,
@@ -288,13 +289,6 @@ impl Loop {
                 gone: false,
             };
         });
-    }
-
-    /// Returns whether a step has failed or waits, directly or not, for one that has.
-    fn is_stuck(&self, record: &Record, plan: &Plan, id: StepId) -> bool {
-        let Some(planned) = plan.steps.get(id.0 as usize) else { return false };
-        let object = execute::object(&planned.step, record.desired.as_ref());
-        self.errors.contains_key(&object) || planned.after.iter().any(|before| self.is_stuck(record, plan, *before))
     }
 
     /// Ends the loop of a project that was to go and is gone.

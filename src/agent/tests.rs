@@ -37,6 +37,8 @@ use super::wire;
 /// Longest that any of these tests waits; paused time would stop the real store's threads.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+mod refused;
+
 /// An agent over fakes.
 struct Agent {
     shared: Arc<Shared>,

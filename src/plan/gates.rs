@@ -17,7 +17,7 @@ pub enum GateState {
     Open,
     /// It may still come true: what is missing, for the reader.
     Waiting(String),
-    /// It cannot come true any more: why, in Docker Compose's words.
+    /// It cannot come true as things are: why, in Docker Compose's words.
     Failed(String),
 }
 
@@ -37,7 +37,36 @@ impl Plan {
     }
 }
 
+/// What cannot go on.
+impl Plan {
+    /// Returns whether there are steps and none of them can run as things are: each has `failed`, waits for what cannot
+    /// come true, or comes after such a step.
+    pub fn is_stuck(
+        &self,
+        observed: &Observed,
+        desired: Option<&Desired>,
+        failed: impl Fn(&PlannedStep) -> bool,
+    ) -> bool {
+        let mut stuck: BTreeSet<StepId> = BTreeSet::new();
+        // A step comes after all that it waits for, so that one look at each is enough.
+        for step in &self.steps {
+            let in_vain = || desired.is_some_and(|desired| step.waits_in_vain(desired, observed));
+            if !failed(step) && !step.after.iter().any(|before| stuck.contains(before)) && !in_vain() {
+                return false;
+            }
+            stuck.insert(step.id);
+        }
+        !self.steps.is_empty()
+    }
+}
+
 impl PlannedStep {
+    /// Returns whether a condition holds the step back that cannot come true as things are.
+    fn waits_in_vain(&self, desired: &Desired, observed: &Observed) -> bool {
+        let mut gates = self.gates.iter().filter(|gate| gate.required);
+        gates.any(|gate| matches!(gate_state(gate, desired, observed), GateState::Failed(_)))
+    }
+
     /// Returns the first condition that holds the step back now, for the reader; `None`: it may run once the steps
     /// before it are done.
     pub fn waits_for(&self, desired: &Desired, observed: &Observed) -> Option<String> {
@@ -60,7 +89,7 @@ pub fn gate_state(gate: &Gate, desired: &Desired, observed: &Observed) -> GateSt
     let waiting = |what: String| GateState::Waiting(what);
     let is_meant = |pod: &PodId| &pod.service == name && gate.number.is_none_or(|number| pod.number == number);
     if let Some(unplaced) = desired.assignments.unplaced.iter().find(|unplaced| is_meant(&unplaced.pod)) {
-        return waiting(format!("`{}` has no host", unplaced.pod));
+        return GateState::Failed(format!("`{}` has no host", unplaced.pod));
     }
     let pods: Vec<_> = desired.assignments.pods.iter().filter(|(pod, _)| is_meant(pod)).collect();
     let seen = pods.iter().filter(|(_, host)| observed.hosts.contains_key(*host));

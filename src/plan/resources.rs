@@ -6,8 +6,8 @@ use crate::graph::{Network, NetworkMode, Volume};
 use crate::ids::{HostName, ResourceKey};
 use crate::observed::{ObservedHost, ObservedNetwork, ObservedVolume, SPEC_HASH_LABEL};
 
-use super::Desired;
 use super::survey::Survey;
+use super::{Desired, Failure, FailureKind};
 
 /// What must happen to the networks and volumes of one host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,7 +29,13 @@ impl<'a> Changes<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Messages {
     pub(super) notes: Vec<String>,
-    pub(super) failures: Vec<String>,
+    pub(super) failures: Vec<Failure>,
+}
+
+impl Messages {
+    pub(super) fn fail(&mut self, kind: FailureKind, message: String) {
+        self.failures.push(Failure { kind, message });
+    }
 }
 
 /// Compares the networks and volumes that pods of each host need with those that are there.
@@ -99,7 +105,7 @@ fn compare_network(
     let name = &network.name;
     match seen {
         None if network.external => {
-            messages.failures.push(format!("network {name} declared as external, but could not be found"));
+            messages.fail(FailureKind::Blocked, format!("network {name} declared as external, but could not be found"));
             Verdict::Fine
         }
         None => Verdict::Missing,
@@ -123,7 +129,7 @@ impl Messages {
         let start = format!("network {name} exists but was not created for project \"{}\"", desired.graph.project);
         match difference {
             None => self.notes.push(format!("{start}: set `external: true` to use an existing network")),
-            Some(what) => self.failures.push(format!(
+            Some(what) => self.fail(FailureKind::Blocked, format!(
                 "{start} and {what}: remove it, give this one another `name`, or set `external: true` to use it as it is"
             )),
         }
@@ -166,7 +172,7 @@ fn may_remove(survey: &Survey<'_>, host: &HostName, network: &str, messages: &mu
     if blocking.is_empty() {
         return true;
     }
-    messages.failures.push(format!(
+    messages.fail(FailureKind::Blocked, format!(
         "network {network} must be made anew, but {} on it would be cut off: stop that first, or name its service in \
          `up`, or remove it with --remove-orphans",
         blocking.join(", ")
@@ -184,7 +190,7 @@ fn is_volume_missing(
     let (name, project) = (&volume.name, &desired.graph.project);
     let Some(there) = seen.volumes.get(name) else {
         if volume.external {
-            messages.failures.push(format!("external volume \"{name}\" not found"));
+            messages.fail(FailureKind::Blocked, format!("external volume \"{name}\" not found"));
         }
         return !volume.external;
     };

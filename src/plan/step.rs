@@ -14,11 +14,51 @@ pub struct Plan {
     pub project: ProjectName,
     /// In an order in which they could be run one after the other.
     pub steps: Vec<PlannedStep>,
-    /// Things that are wrong or surprising and change nothing: orphans, a resource not made by orch, a pod without a place.
+    /// Things that are surprising and change nothing: orphans, a resource not made by orch, what is waited for.
     pub notes: Vec<String>,
-    /// What cannot come true any more: a job that a service waits for ended with an error, a dependency is unhealthy.
-    /// `up` ends with these and exit code 1.
-    pub failures: Vec<String>,
+    /// What cannot come true as things are. `up` ends with these and exit code 1.
+    pub failures: Vec<Failure>,
+}
+
+/// Something of what is desired that cannot come true as things are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What it means for the rest.
+    pub kind: FailureKind,
+    /// What is wrong, for the reader.
+    pub message: String,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// What a [`Failure`] means for the rest of the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// Something that orch may not make is missing, or in the way: nothing is changed, and an `up` that finds it is
+    /// refused.
+    Blocked,
+    /// What something waits for has failed: a job ended with an error, a dependency is unhealthy.
+    Dependency,
+    /// No host can take a pod: the rest is made all the same.
+    Unplaced,
+}
+
+impl Plan {
+    /// Returns why nothing may be changed, a text for each thing; empty: nothing speaks against it.
+    pub fn blocked(&self) -> Vec<&str> {
+        let blocked = self.failures.iter().filter(|failure| failure.kind == FailureKind::Blocked);
+        blocked.map(|failure| failure.message.as_str()).collect()
+    }
+
+    /// Returns whether there is no use in waiting for what is still to do.
+    pub fn is_hopeless(&self) -> bool {
+        self.failures.iter().any(|failure| failure.kind != FailureKind::Unplaced)
+    }
 }
 
 /// Position of a step in its plan.

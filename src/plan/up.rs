@@ -15,7 +15,7 @@ use super::order::ranks;
 use super::relate::Relations;
 use super::resources::{Changes, Messages, changes};
 use super::survey::{Survey, survey};
-use super::{Desired, Plan, Reason};
+use super::{Desired, FailureKind, Plan, Reason};
 
 /// Plans the way to `desired`.
 pub(super) fn plan_up(desired: &Desired, observed: &Observed, memory: &BTreeMap<PodId, PodMemory>) -> Plan {
@@ -93,9 +93,7 @@ fn hold_back(decisions: &mut BTreeMap<&PodId, Decision>) {
 impl Messages {
     /// Adds what the survey and the decisions have to say to the user.
     fn about(&mut self, desired: &Desired, found: &Survey<'_>, decisions: &BTreeMap<&PodId, Decision>) {
-        for unplaced in &desired.assignments.unplaced {
-            self.notes.push(format!("no host can take `{}`: {}", unplaced.pod, unplaced.summary));
-        }
+        self.unplaced(desired, decisions);
         for (pod, host) in &found.away {
             self.notes.push(format!("host `{host}` does not answer: `{pod}` is left as it is"));
         }
@@ -119,6 +117,36 @@ impl Messages {
         self.failed_dependencies(desired, found, decisions);
     }
 
+    /// Adds pods that no host can take, once for all of a service with the same reasons, and who waits for them.
+    fn unplaced(&mut self, desired: &Desired, decisions: &BTreeMap<&PodId, Decision>) {
+        let unplaced = desired.assignments.unplaced.iter().filter(|one| desired.enabled.contains(&one.pod.service));
+        let mut groups: BTreeMap<(&ServiceName, String), Vec<&PodId>> = BTreeMap::new();
+        for one in unplaced {
+            groups.entry((&one.pod.service, one.explain())).or_default().push(&one.pod);
+        }
+        let mut homeless: BTreeMap<&ServiceName, &PodId> = BTreeMap::new();
+        for ((service, why), pods) in &groups {
+            self.fail(FailureKind::Unplaced, format!("no host can take {}: {why}", listed(pods)));
+            homeless.extend(pods.first().map(|pod| (*service, *pod)));
+        }
+        if homeless.is_empty() {
+            return;
+        }
+        let mut waiting: BTreeMap<(&ServiceName, &ServiceName), Vec<&PodId>> = BTreeMap::new();
+        for (pod, _) in decisions.iter().filter(|(_, decision)| decision.is_gated()) {
+            let Some(service) = desired.graph.services.get(&pod.service) else { continue };
+            let awaited = service.depends_on.iter().filter(|other| other.required && desired.awaits(other));
+            for dependency in awaited.filter(|other| homeless.contains_key(&other.service)) {
+                waiting.entry((&pod.service, &dependency.service)).or_default().push(pod);
+            }
+        }
+        for ((_, dependency), pods) in &waiting {
+            let wait = if pods.len() == 1 { "waits" } else { "wait" };
+            let missing = homeless.get(dependency).map(|pod| pod.to_string()).unwrap_or_default();
+            self.notes.push(format!("{} {wait} for `{dependency}`: `{missing}` has no host", listed(pods)));
+        }
+    }
+
     /// Adds dependencies that cannot come true, in Docker Compose's words.
     fn failed_dependencies(&mut self, desired: &Desired, found: &Survey<'_>, decisions: &BTreeMap<&PodId, Decision>) {
         let mut said = BTreeSet::new();
@@ -138,13 +166,22 @@ impl Messages {
                 });
                 for problem in problem.filter(|problem| said.insert((problem.clone(), dependency.required))) {
                     if dependency.required {
-                        self.failures.push(problem);
+                        self.fail(FailureKind::Dependency, problem);
                     } else {
                         self.notes.push(format!("optional dependency `{}`: {problem}", dependency.service));
                     }
                 }
             }
         }
+    }
+}
+
+/// The first one's name, and how many more there are.
+fn listed(pods: &[&PodId]) -> String {
+    match pods {
+        [] => String::new(),
+        [one] => format!("`{one}`"),
+        [first, more @ ..] => format!("`{first}` and {} more of `{}`", more.len(), first.service),
     }
 }
 

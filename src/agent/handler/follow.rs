@@ -74,7 +74,7 @@ impl Follow {
         }
         let record = self.following.wanted.as_ref()?;
         let plan = state.plan.as_ref()?;
-        let mut messages = plan.failures.clone();
+        let mut messages: Vec<String> = plan.failures.iter().map(ToString::to_string).collect();
         messages.extend(state.errors.iter().map(|(object, message)| format!("{object}: {message}")));
         if !messages.is_empty() {
             return Some(Progress::Failed { messages });

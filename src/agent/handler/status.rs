@@ -9,25 +9,33 @@ use crate::plan::{ContainerState, Desired, Health, Observed, ObservedContainer, 
 
 use super::super::shared::{ProjectState, Shared};
 
-/// `Running` for every container that the plan leaves alone, as Docker Compose says it; `Created` for those that shall not
-/// be started.
-pub(super) fn unmoved(desired: &Desired, plan: &Plan, shared: &Shared) -> Vec<Progress> {
+/// `Running` for every container that runs and that the plan leaves alone, as Docker Compose says it; `Created` for those
+/// that are there and shall not be started.
+pub(super) fn unmoved(desired: &Desired, plan: &Plan, observed: &Observed) -> Vec<Progress> {
     let moved: std::collections::BTreeSet<String> =
         plan.steps.iter().map(|planned| super::super::execute::object(&planned.step, Some(desired))).collect();
-    let word = |pod: &PodId| if desired.unstarted.contains(pod) { "Created" } else { "Running" };
-    let pods = desired.assignments.pods.iter();
-    let names = pods.map(|(pod, host)| (desired.graph.container_name(pod), host.clone(), word(pod)));
-    names
-        .filter(|(name, host, _)| host == shared.host() && !moved.contains(&format!("Container {name}")))
-        .map(|(name, host, word)| Progress::Object {
+    let containers =
+        observed.hosts.iter().flat_map(|(host, seen)| seen.containers.values().map(move |one| (host, one)));
+    let mut said: BTreeMap<PodId, Progress> = BTreeMap::new();
+    for (host, container) in containers.filter(|(_, one)| !moved.contains(&format!("Container {}", one.name))) {
+        let Some(pod) = container.pod().filter(|pod| desired.assignments.pods.get(pod) == Some(host)) else { continue };
+        let unstarted = desired.unstarted.contains(&pod);
+        let word = match container.state {
+            ContainerState::Running { .. } if !unstarted => "Running",
+            ContainerState::Created if unstarted => "Created",
+            _ => continue,
+        };
+        let event = Progress::Object {
             kind: "Container".into(),
-            name,
-            host,
+            name: container.name.clone(),
+            host: host.clone(),
             status: word.into(),
             state: ObjectState::Done,
             detail: None,
-        })
-        .collect()
+        };
+        said.insert(pod, event);
+    }
+    said.into_values().collect()
 }
 
 pub(super) fn summary_of<'a>(
@@ -98,8 +106,8 @@ fn reason(pod: &PodId, name: &str, seen: Option<&ObservedContainer>, state: &Pro
     let plan = state.plan.as_ref()?;
     let prefix = format!("{pod} ");
     let quoted = format!("`{pod}`");
-    let notes = plan.failures.iter().chain(&plan.notes);
-    if let Some(note) = notes.into_iter().find(|note| note.starts_with(&prefix) || note.contains(&quoted)) {
+    let mut notes = plan.failures.iter().map(|failure| &failure.message).chain(&plan.notes);
+    if let Some(note) = notes.find(|note| note.starts_with(&prefix) || note.contains(&quoted)) {
         return Some(note.clone());
     }
     match seen.map(|container| container.state) {
