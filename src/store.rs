@@ -6,6 +6,7 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 pub mod embedded;
+pub mod sealed;
 
 use std::time::Duration;
 
@@ -128,6 +129,10 @@ pub trait Store: Send + Sync {
     /// Writes all of `writes` if all of `compares` hold, or nothing. Of several writes to one key the last counts.
     /// A call that is dropped or fails may still have written.
     async fn transact(&self, compares: &[Compare], writes: &[Write]) -> Result<Outcome>;
+
+    /// Forgets what was: of the values that keys had before, nothing is left, on the disk neither. A watch from before now
+    /// is refused as [`StoreError::Compacted`]; those that go on go on.
+    async fn compact(&self) -> Result<()>;
 
     /// Sends every change to keys that start with `prefix` made after revision `after`, in order, without gap or repeat.
     /// Changes of one revision are in order of their keys. A receiver that falls more than a thousand changes behind is

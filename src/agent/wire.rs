@@ -32,6 +32,7 @@ use crate::lb::{Balancer, BalancerOptions};
 use crate::net::dns::DnsServer;
 use crate::net::names::NameTable;
 use crate::store::embedded::Embedded;
+use crate::store::sealed::Sealed;
 use crate::store::{Entry, Store};
 use crate::transport::image::Build;
 
@@ -108,7 +109,8 @@ async fn assemble(
     });
     let engine_info = engine.info().await?;
     std::fs::create_dir_all(&options.state_dir).map_err(io("cannot make", &options.state_dir))?;
-    let store: Arc<dyn Store> = Arc::new(Embedded::open(options.state_dir.join("store.db")).await?);
+    let store = Embedded::open(options.state_dir.join("store.db")).await?;
+    let store: Arc<dyn Store> = Arc::new(Sealed::open(Arc::new(store), options.state_dir.join("secrets.key")).await?);
     let informer = Arc::new(Informer::new(engine.clone(), store.clone(), options.host.clone()));
     let names = Arc::new(ArcSwap::from_pointee(NameTable::default()));
     let dns = DnsServer::new(tokio::runtime::Handle::current(), names.clone());

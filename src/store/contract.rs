@@ -73,6 +73,21 @@ pub async fn writes_have_revisions(store: &dyn Store) {
     assert_eq!(get(store, "rev/a").await, entry("rev/a", "3", again, again), "a key made again starts anew");
 }
 
+/// After a compaction what is there is there, and what was before is gone.
+pub async fn compaction_forgets_what_was(store: &dyn Store) {
+    let first = done(store, &[put("past/a", "1"), put("past/b", "1")]).await;
+    done(store, &[put("past/a", "2")]).await;
+    let last = done(store, &[Write::Delete("past/b".to_owned())]).await;
+    let mut going_on = store.watch("past/", last).await.expect("a watch from now");
+    store.compact().await.expect("a compaction");
+    assert_eq!(keys(store, "past/").await, ["past/a"]);
+    assert_eq!(get(store, "past/a").await.map(|entry| (entry.value, entry.created)), Some((b"2".to_vec(), first)));
+    let refused = store.watch("past/", first).await;
+    assert!(matches!(refused, Err(StoreError::Compacted { .. })), "{refused:?}");
+    let after = done(store, &[put("past/c", "3")]).await;
+    assert_eq!(brief(&next(&mut going_on).await), ("past/c".to_owned(), Some("3".to_owned()), after));
+}
+
 /// A transaction that changes nothing leaves the revision as it is.
 pub async fn nothing_written_is_no_revision(store: &dyn Store) {
     let (_, before) = store.list("none/").await.expect("a list");

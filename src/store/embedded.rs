@@ -218,6 +218,10 @@ impl Store for Embedded {
         .await
     }
 
+    async fn compact(&self) -> Result<()> {
+        self.write(|state| Ok(state.db.compact()?)).await
+    }
+
     async fn watch(&self, prefix: &str, after: StoreRevision) -> Result<mpsc::Receiver<Change>> {
         let prefix = prefix.to_owned();
         self.read(move |state| {

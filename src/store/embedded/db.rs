@@ -91,6 +91,8 @@ impl Db {
         // with the power (sqlite.org/pragma.html#pragma_synchronous); a lost claim would let a single pod run twice.
         conn.pragma_update(None, "synchronous", if options.durable { "FULL" } else { "OFF" })?;
         conn.pragma_update(None, "journal_size_limit", 16 << 20)?;
+        // What is deleted is overwritten.
+        conn.pragma_update(None, "secure_delete", "ON")?;
         conn.set_prepared_statement_cache_capacity(32);
         if new {
             let tx = conn.transaction()?;
@@ -198,6 +200,18 @@ impl Db {
         rows.collect()
     }
 
+    /// Forgets all values but those of now, in the file and in its log.
+    pub(super) fn compact(&mut self) -> Result<()> {
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.prepare_cached(FORGET)?.execute([number(self.revision)])?;
+        tx.execute("UPDATE state SET compacted = revision", [])?;
+        tx.commit()?;
+        self.compacted = self.revision;
+        self.history.clear();
+        // A reader that is in the way leaves the rest to the next time.
+        self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    }
+
     /// Runs one transaction: `decide` reads and says what to write (`None`: a conflict), the rest is the same for all.
     fn write(
         &mut self,
@@ -215,11 +229,7 @@ impl Db {
         let excess = if changes.is_empty() { 0 } else { excess(&self.history, weight, self.options) };
         let compacted = excess.checked_sub(1).map_or(self.compacted, |last| self.history[last].revision);
         if compacted > self.compacted {
-            tx.prepare_cached(
-                "DELETE FROM changes WHERE revision <= ?1 AND NOT EXISTS
-                 (SELECT 1 FROM entries e WHERE e.key = changes.key AND e.revision = changes.revision)",
-            )?
-            .execute([number(compacted)])?;
+            tx.prepare_cached(FORGET)?.execute([number(compacted)])?;
         }
         if revision > self.revision {
             let sql = "UPDATE state SET revision = ?1, compacted = ?2";
@@ -234,6 +244,10 @@ impl Db {
         Ok((Outcome::Done(revision), changes))
     }
 }
+
+/// Forgets the values up to a revision that keys do not have any more.
+const FORGET: &str = "DELETE FROM changes WHERE revision <= ?1 AND NOT EXISTS
+    (SELECT 1 FROM entries e WHERE e.key = changes.key AND e.revision = changes.revision)";
 
 /// What a transaction does to each key in the end; `None`: removes it. Only keys that this changes.
 type NetWrites = BTreeMap<String, Option<(Vec<u8>, Option<LeaseId>)>>;

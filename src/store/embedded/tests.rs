@@ -42,6 +42,7 @@ macro_rules! contract {
 
 contract!(
     writes_have_revisions,
+    compaction_forgets_what_was,
     nothing_written_is_no_revision,
     conditions_hold_or_nothing_happens,
     prefixes_are_plain_text,
