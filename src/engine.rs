@@ -416,6 +416,9 @@ pub trait Engine: Send + Sync {
     /// Removes a network; `Ok` when it is not there.
     async fn remove_network(&self, name: &str) -> Result<()>;
 
+    /// Returns the names of the containers that run on a network, whosever they are, sorted; none when it is not there.
+    async fn network_users(&self, name: &str) -> Result<Vec<String>>;
+
     /// Makes the volume unless one of this name is there.
     async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<()>;
 

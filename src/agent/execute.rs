@@ -2,8 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::api::types::{ObjectState, Progress};
+use crate::engine::{Engine, EngineError};
 use crate::graph::{NetworkMode, Service};
 use crate::host::files::Resolv;
 use crate::ids::{PodId, ProjectName};
@@ -13,6 +18,13 @@ use crate::store::Write;
 use super::images;
 use super::shared::{ProjectHandle, Record, Shared, project_key};
 use super::spec::{self, HostParts};
+
+/// How long the engine may take to let go of a network that nobody uses any more.
+const ENDPOINTS_GO: Duration = Duration::from_secs(15);
+/// Pause between two looks at such a network: doubles from this…
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+/// …up to this.
+const LAST_LOOK: Duration = Duration::from_millis(500);
 
 /// How a step ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +70,15 @@ fn words(step: &Step) -> Option<(&'static str, &'static str)> {
 }
 
 /// Runs a step, tells progress, and leaves the picture of the engine as the step made it.
-pub async fn run(shared: &Shared, handle: &ProjectHandle, record: &Record, step: &Step) -> Outcome {
+///
+/// `graces` holds the time that a container has from its stop signal to the kill, also when that is shortened on the way.
+pub async fn run(
+    shared: &Shared,
+    handle: &ProjectHandle,
+    record: &Record,
+    step: &Step,
+    graces: watch::Receiver<Duration>,
+) -> Outcome {
     let object = object(step, record.desired.as_ref());
     let tell = |status: &str, state, detail| {
         let (kind, name) = object.split_once(' ').unwrap_or(("Container", &object));
@@ -77,7 +97,7 @@ pub async fn run(shared: &Shared, handle: &ProjectHandle, record: &Record, step:
     if let Some((working, _)) = words {
         tell(working, ObjectState::Working, None);
     }
-    match act(shared, handle, record, step).await {
+    match act(shared, handle, record, step, graces).await {
         Ok(()) => {
             if let Some((_, done)) = words {
                 tell(done, ObjectState::Done, None);
@@ -91,7 +111,13 @@ pub async fn run(shared: &Shared, handle: &ProjectHandle, record: &Record, step:
     }
 }
 
-async fn act(shared: &Shared, handle: &ProjectHandle, record: &Record, step: &Step) -> Result<(), String> {
+async fn act(
+    shared: &Shared,
+    handle: &ProjectHandle,
+    record: &Record,
+    step: &Step,
+    graces: watch::Receiver<Duration>,
+) -> Result<(), String> {
     let engine = &shared.engine;
     let informer = &shared.informer;
     match step {
@@ -104,7 +130,7 @@ async fn act(shared: &Shared, handle: &ProjectHandle, record: &Record, step: &St
             shared.dataplane.ensure_host(shared).await.map_err(text)
         }
         Step::RemoveNetwork { name } => {
-            engine.remove_network(name).await.map_err(text)?;
+            remove_network(engine.as_ref(), name).await?;
             informer.refresh_resources().await.map_err(text)
         }
         Step::CreateVolume { volume } => {
@@ -131,9 +157,9 @@ async fn act(shared: &Shared, handle: &ProjectHandle, record: &Record, step: &St
             shared.dataplane.drain(shared, &handle.name, id, *deadline).await;
             Ok(())
         }
-        Step::StopContainer { id, grace, .. } => {
+        Step::StopContainer { id, .. } => {
             shared.dataplane.stop_sending(shared, &handle.name, id);
-            engine.stop_container(id, *grace).await.map_err(text)?;
+            stop(engine.as_ref(), id, graces).await.map_err(text)?;
             informer.refresh(id).await.map_err(text)
         }
         Step::RemoveContainer { id, volumes, .. } => {
@@ -146,6 +172,41 @@ async fn act(shared: &Shared, handle: &ProjectHandle, record: &Record, step: &St
             engine.unpause_container(id).await.map_err(text)?;
             informer.refresh(id).await.map_err(text)
         }
+    }
+}
+
+/// Stops a container; a grace that is shortened meanwhile is asked for anew, which the engine takes beside the first.
+async fn stop(engine: &dyn Engine, id: &str, mut graces: watch::Receiver<Duration>) -> Result<(), EngineError> {
+    loop {
+        let grace = *graces.borrow_and_update();
+        tokio::select! {
+            stopped = engine.stop_container(id, grace) => return stopped,
+            Ok(()) = graces.changed() => {}
+        }
+    }
+}
+
+/// Removes a network. Under load the engine takes containers off their networks a while after it says that they are
+/// removed: as long as nobody it knows is on the network, it is tried again.
+async fn remove_network(engine: &dyn Engine, name: &str) -> Result<(), String> {
+    let given_up = Instant::now() + ENDPOINTS_GO;
+    let mut pause = FIRST_LOOK;
+    loop {
+        let error = match engine.remove_network(name).await {
+            Err(error @ EngineError::Conflict { .. }) => error,
+            result => return result.map_err(text),
+        };
+        let users = engine.network_users(name).await.map_err(text)?;
+        if !users.is_empty() {
+            let users: Vec<String> = users.iter().map(|user| format!("`{user}`")).collect();
+            let noun = if users.len() == 1 { "container" } else { "containers" };
+            return Err(format!("network {name} is still used by {noun} {}", users.join(", ")));
+        }
+        if Instant::now() >= given_up {
+            return Err(text(error));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_LOOK);
     }
 }
 
@@ -330,5 +391,9 @@ pub async fn forget_project(shared: &Shared, project: &ProjectName) -> Result<()
     ];
     shared.store.transact(&[], &writes).await.map(drop).map_err(text)?;
     shared.images.remove(project);
+    // What was asked for once, and the secrets with it, is in nobody's way any more and of no use.
+    if let Err(error) = shared.store.compact().await {
+        tracing::warn!(%project, %error, "the history of a project that is gone is still in the store");
+    }
     Ok(())
 }

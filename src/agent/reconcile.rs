@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::types::{ObjectState, Progress};
@@ -42,13 +43,35 @@ struct Failure {
     not_before: Duration,
 }
 
+/// A stop under way, which a shorter one overtakes.
+#[derive(Debug)]
+struct Stopping {
+    /// The container.
+    id: String,
+    /// When the engine kills it at the latest.
+    ends: Duration,
+    /// The time it has from the signal to the kill.
+    grace: watch::Sender<Duration>,
+}
+
+impl Stopping {
+    /// Shortens the stop if `grace` from `now` on is shorter than what is left of it: somebody is in a hurry now.
+    fn hurry(&mut self, id: &str, grace: Duration, now: Duration) {
+        let ends = now.saturating_add(grace);
+        if self.id == id && ends < self.ends && grace < *self.grace.borrow() {
+            self.ends = ends;
+            self.grace.send_replace(grace);
+        }
+    }
+}
+
 /// One project's loop.
 struct Loop {
     shared: Arc<Shared>,
     handle: Arc<ProjectHandle>,
     failures: Failures,
-    /// Objects with a step under way.
-    under_way: BTreeSet<String>,
+    /// Objects with a step under way; with the stop if it is one.
+    under_way: BTreeMap<String, Option<Stopping>>,
     running: FuturesUnordered<BoxFuture<'static, (String, Step, Outcome)>>,
     /// Failed steps by object.
     errors: BTreeMap<String, Failure>,
@@ -73,7 +96,7 @@ pub async fn run(shared: Arc<Shared>, handle: Arc<ProjectHandle>, stop: Cancella
         shared,
         handle,
         failures: Failures::default(),
-        under_way: BTreeSet::new(),
+        under_way: BTreeMap::new(),
         running: FuturesUnordered::new(),
         errors: BTreeMap::new(),
         drained: BTreeSet::new(),
@@ -184,14 +207,28 @@ impl Loop {
 
     fn start(&mut self, record: &Arc<Record>, step: Step, now: Duration) {
         let object = execute::object(&step, record.desired.as_ref());
-        let too_early = self.errors.get(&object).is_some_and(|failure| failure.not_before > now);
-        if too_early || self.under_way.contains(&object) || self.running.len() >= PARALLEL_STEPS {
+        if let Some(under_way) = self.under_way.get_mut(&object) {
+            if let (Some(stopping), Step::StopContainer { id, grace, .. }) = (under_way, &step) {
+                stopping.hurry(id, *grace, now);
+            }
             return;
         }
-        self.under_way.insert(object.clone());
+        let too_early = self.errors.get(&object).is_some_and(|failure| failure.not_before > now);
+        if too_early || self.running.len() >= PARALLEL_STEPS {
+            return;
+        }
+        let (sender, graces) = watch::channel(Duration::ZERO);
+        let stopping = match &step {
+            Step::StopContainer { id, grace, .. } => {
+                sender.send_replace(*grace);
+                Some(Stopping { id: id.clone(), ends: now.saturating_add(*grace), grace: sender })
+            }
+            _ => None,
+        };
+        self.under_way.insert(object.clone(), stopping);
         let (shared, handle, record) = (self.shared.clone(), self.handle.clone(), record.clone());
         self.running.push(Box::pin(async move {
-            let outcome = execute::run(&shared, &handle, &record, &step).await;
+            let outcome = execute::run(&shared, &handle, &record, &step, graces).await;
             (object, step, outcome)
         }));
     }

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::types::{DownRequest, Progress, StopRequest};
 use crate::clock::Clock;
+use crate::controller;
 use crate::engine::{Engine, EngineInfo};
 use crate::host::files::HostFiles;
 use crate::ids::{HostName, ProjectName};
@@ -228,6 +229,17 @@ impl Shared {
 }
 
 impl Record {
+    /// Returns whether the other record is for the same wish of a user, however often it was wished and wherever its pods
+    /// are placed.
+    pub fn is_same_wish(&self, other: &Self) -> bool {
+        let same = match (&self.desired, &other.desired) {
+            (Some(one), Some(other)) => controller::is_same_wish(one, other),
+            (None, None) => true,
+            _ => false,
+        };
+        self.aim == other.aim && same
+    }
+
     /// Returns the desired state while the project shall run.
     pub fn running(&self) -> Option<&Desired> {
         match self.aim {

@@ -25,6 +25,7 @@ use crate::net::dns::DnsServer;
 use crate::net::names::NameTable;
 use crate::plan::{ContainerState, Health, ObservedContainer, Reason, UpOptions};
 use crate::store::embedded::Embedded;
+use crate::store::sealed::Sealed;
 use crate::testing;
 
 use super::AgentOptions;
@@ -38,6 +39,7 @@ use super::wire;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 mod refused;
+mod several;
 
 /// An agent over fakes.
 struct Agent {
@@ -51,6 +53,7 @@ impl Agent {
     /// Starts an agent over this engine and the store in `dir`, as `wire` does.
     async fn start(engine: &Arc<FakeEngine>, dir: &Path) -> Self {
         let store = Arc::new(Embedded::open(dir.join("store.db")).await.expect("a store"));
+        let store = Arc::new(Sealed::open(store, dir.join("secrets.key")).await.expect("a key"));
         let engine: Arc<dyn crate::engine::Engine> = engine.clone();
         let host = HostName::local();
         let informer = Arc::new(Informer::new(engine.clone(), store.clone(), host.clone()));

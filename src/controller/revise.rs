@@ -78,11 +78,16 @@ pub fn revise(
 
 /// Returns whether two desired states ask for the same, whatever their numbers are.
 pub fn same_but_for_counters(one: &Desired, other: &Desired) -> bool {
+    is_same_wish(one, other) && one.assignments == other.assignments
+}
+
+/// Returns whether two desired states are for the same wish, whatever their numbers are and wherever the pods are placed.
+pub fn is_same_wish(one: &Desired, other: &Desired) -> bool {
     let Desired {
         revision: _,
         generation: _,
         graph,
-        assignments,
+        assignments: _,
         addresses,
         enabled,
         no_recreate,
@@ -92,7 +97,6 @@ pub fn same_but_for_counters(one: &Desired, other: &Desired) -> bool {
         stop_timeout,
     } = one;
     *graph == other.graph
-        && *assignments == other.assignments
         && *addresses == other.addresses
         && *enabled == other.enabled
         && *no_recreate == other.no_recreate

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::query_parameters::{
-    KillContainerOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
-    RemoveVolumeOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
+    InspectNetworkOptions, KillContainerOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveImageOptionsBuilder, RemoveVolumeOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use bytes::Bytes;
@@ -176,6 +176,27 @@ impl Engine for DockerEngine {
     async fn remove_network(&self, name: &str) -> Result<()> {
         let tried = Tried::new("remove network", name).what("network");
         ignore_not_found(self.call("network_remove", tried, self.docker.remove_network(name)).await)
+    }
+
+    async fn network_users(&self, name: &str) -> Result<Vec<String>> {
+        let tried = Tried::new("look at network", name).what("network");
+        let request = self.docker.inspect_network(name, None::<InspectNetworkOptions>);
+        let network = match self.call("network_inspect", tried, request).await {
+            Ok(network) => network,
+            Err(EngineError::NotFound { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut users = Vec::new();
+        // Endpoints that are being taken down are listed too, some without a container (moby, `buildContainerAttachments`).
+        for (id, endpoint) in network.containers.unwrap_or_default() {
+            match self.inspect_container(&id).await {
+                Ok(container) if container.state.is_active() => users.push(endpoint.name.unwrap_or(container.name)),
+                Ok(_) | Err(EngineError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        users.sort();
+        Ok(users)
     }
 
     async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<()> {

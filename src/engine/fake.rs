@@ -133,6 +133,16 @@ impl FakeEngine {
         });
     }
 
+    /// Lets a container ignore its stop signal, so that only the kill at the end of its grace ends it.
+    pub fn ignore_stop_signal(&self, name: &str) {
+        self.lock().stubborn.insert(name.to_owned());
+    }
+
+    /// Refuses to remove a network for so many times, as the engine does while it still takes containers off it.
+    pub fn let_endpoints_linger(&self, network: &str, times: usize) {
+        self.lock().lingering.insert(network.to_owned(), times);
+    }
+
     /// Ends every running container, as the engine's own shutdown does, and starts those that it restarts itself.
     pub fn restart_engine(&self) {
         self.change(State::restart);

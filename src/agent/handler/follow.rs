@@ -9,7 +9,7 @@ use crate::graph::Restart;
 use crate::ids::PodId;
 use crate::plan::{ContainerState, Desired, Health};
 
-use super::super::shared::{Aim, Following, ProjectState, Record, Shared};
+use super::super::shared::{Aim, Following, ProjectState, Shared};
 use super::status;
 
 /// One client's view of a project's loop.
@@ -57,19 +57,20 @@ impl Follow {
 
     /// Returns the last event if the loop has come to an end of what the client asked for.
     fn end(&self, state: &ProjectState) -> Option<Progress> {
-        let superseded = self.following.handle.record.borrow().clone();
-        let same = |other: &Option<Arc<Record>>| match (&self.following.wanted, other) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            _ => false,
-        };
+        let now = self.following.handle.record.borrow().clone();
         if state.gone {
             return Some(Progress::Done { revision: 0 });
         }
-        if !same(&superseded) && superseded.is_some() {
+        // Another record for the same wish is no change: somebody asked for the same at the same time.
+        if let (Some(now), Some(wanted)) = (&now, &self.following.wanted)
+            && !Arc::ptr_eq(now, wanted)
+            && !now.is_same_wish(wanted)
+        {
             let message = format!("somebody else changed `{}` meanwhile", self.following.handle.name);
             return Some(Progress::Failed { messages: vec![message] });
         }
-        if !state.settled || !same(&state.record) {
+        let is_of_now = now.zip(state.record.as_ref()).is_some_and(|(now, seen)| Arc::ptr_eq(&now, seen));
+        if !state.settled || !is_of_now {
             return None;
         }
         let record = self.following.wanted.as_ref()?;

@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 
 use super::FakeEngine;
-use super::state::State;
+use super::state::{FakeContainer, State};
 use crate::engine::contract::{Act, script};
 use crate::engine::{
     BoxStream, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, ExecSession, ExecSpec, LogChunk, LogQuery,
@@ -133,6 +133,10 @@ impl Engine for FakeEngine {
         self.call("remove_network", |state| state.remove_network(name))
     }
 
+    async fn network_users(&self, name: &str) -> Result<Vec<String>> {
+        self.call("network_users", |state| Ok(state.network_users(name)))
+    }
+
     async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<()> {
         self.call("ensure_volume", |state| state.create_volume(spec))
     }
@@ -153,13 +157,23 @@ impl Engine for FakeEngine {
         })
     }
 
-    async fn stop_container(&self, id_or_name: &str, _grace: Duration) -> Result<()> {
-        self.call("stop_container", |state| {
-            if let Ok(id) = state.id(id_or_name) {
-                state.stop(&id);
+    async fn stop_container(&self, id_or_name: &str, grace: Duration) -> Result<()> {
+        let stubborn = self.call("stop_container", |state| {
+            let Ok(id) = state.id(id_or_name) else { return Ok(None) };
+            let container = &state.containers[&id];
+            if container.is_up() && state.stubborn.contains(&container.observed.name) {
+                state.tell(&id, "kill", &[("signal", "15".to_owned())]);
+                return Ok(Some(id));
             }
-            Ok(())
-        })
+            state.stop(&id);
+            Ok(None)
+        })?;
+        let Some(id) = stubborn else { return Ok(()) };
+        let ended = self.when(|state| (!state.containers.get(&id).is_some_and(FakeContainer::is_up)).then_some(()));
+        if tokio::time::timeout(grace, ended).await.is_err() {
+            self.change(|state| drop(state.kill(&id, "KILL")));
+        }
+        Ok(())
     }
 
     async fn kill_container(&self, id_or_name: &str, signal: &str) -> Result<()> {

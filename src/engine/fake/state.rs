@@ -31,6 +31,10 @@ pub(super) struct State {
     pub(super) calls: BTreeMap<&'static str, u64>,
     pub(super) faults: BTreeMap<&'static str, (Fault, usize)>,
     pub(super) unreachable: bool,
+    /// Names of containers that do not listen to their stop signal.
+    pub(super) stubborn: BTreeSet<String>,
+    /// Networks that show endpoints of containers that are gone, for so many attempts to remove them.
+    pub(super) lingering: BTreeMap<String, usize>,
     /// Things made and changes so far: source of ids and times.
     counter: u32,
 }
@@ -160,12 +164,21 @@ impl State {
     }
 
     pub(super) fn remove_network(&mut self, name: &str) -> Result<()> {
-        let uses = |container: &FakeContainer| container.is_up() && container.observed.networks.contains_key(name);
-        if self.containers.values().any(uses) {
+        let lingers = self.lingering.get_mut(name).is_some_and(|left| {
+            let lingers = *left > 0;
+            *left = left.saturating_sub(1);
+            lingers
+        });
+        if lingers || !self.network_users(name).is_empty() {
             return Err(conflict("remove network", format!("network {name} has active endpoints")));
         }
         self.networks.remove(name);
         Ok(())
+    }
+
+    pub(super) fn network_users(&self, name: &str) -> Vec<String> {
+        let uses = |container: &&FakeContainer| container.is_up() && container.observed.networks.contains_key(name);
+        self.containers.values().filter(uses).map(|container| container.observed.name.clone()).collect()
     }
 
     pub(super) fn create_volume(&mut self, spec: &VolumeSpec) -> Result<()> {
