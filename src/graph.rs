@@ -147,6 +147,15 @@ impl Service {
 }
 
 impl Graph {
+    /// Returns how many containers are wanted in all; see [`MAX_PODS`] for the limit and how services count.
+    pub fn wanted_pods(&self) -> u64 {
+        let count = |service: &Service| match service.scale {
+            Scale::Replicas(count) => u64::from(count),
+            Scale::Global => 1,
+        };
+        self.services.values().map(count).sum()
+    }
+
     /// Returns the name of a pod's container: `container_name`, or Docker Compose's `<project>-<service>-<number>`.
     ///
     /// Source: observed from Docker Compose 2.40.
@@ -157,7 +166,14 @@ impl Graph {
         }
     }
 
-    /// Returns whether some other service waits for the completion of `name`, which makes it a job.
+    /// Returns the services whose completion some other service waits for, which makes them jobs.
+    pub fn awaited_jobs(&self) -> BTreeSet<&ServiceName> {
+        let dependencies = self.services.values().flat_map(|service| &service.depends_on);
+        let jobs = dependencies.filter(|one| one.condition == Condition::ServiceCompletedSuccessfully);
+        jobs.map(|dependency| &dependency.service).collect()
+    }
+
+    /// Returns whether `name` is one of [`Self::awaited_jobs`].
     pub fn is_awaited_job(&self, name: &ServiceName) -> bool {
         self.services.values().flat_map(|service| &service.depends_on).any(|dependency| {
             &dependency.service == name && dependency.condition == Condition::ServiceCompletedSuccessfully

@@ -137,6 +137,11 @@ impl PodId {
     pub fn new(service: ServiceName, number: u32) -> Self {
         Self { service, number }
     }
+
+    /// Returns the range that holds the ids of all replicas of `service` and no others.
+    pub fn all_of(service: &ServiceName) -> std::ops::RangeInclusive<Self> {
+        Self::new(service.clone(), 0)..=Self::new(service.clone(), u32::MAX)
+    }
 }
 
 impl fmt::Display for PodId {

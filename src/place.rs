@@ -122,6 +122,8 @@ struct Placer<'a> {
     previous: &'a Assignments,
     observed: &'a Observed,
     usage: Usage<'a>,
+    /// The first host that runs each pod, else the first that has a container of it.
+    seen: BTreeMap<PodId, (&'a HostName, bool)>,
     answer: Assignments,
 }
 
@@ -132,8 +134,20 @@ impl<'a> Placer<'a> {
         previous: &'a Assignments,
         observed: &'a Observed,
     ) -> Self {
+        let mut seen: BTreeMap<PodId, (&HostName, bool)> = BTreeMap::new();
+        for (name, host) in observed.hosts.iter().filter(|(name, _)| hosts.contains_key(*name)) {
+            for container in host.containers.values() {
+                let Some(pod) = container.pod() else { continue };
+                let runs = container.is_running();
+                let better = seen.get(&pod).is_none_or(|(_, known)| runs && !known);
+                if better {
+                    seen.insert(pod, (name, runs));
+                }
+            }
+        }
         Self {
-            filters: Filters { graph, hosts },
+            seen,
+            filters: Filters::new(graph, hosts),
             hosts,
             previous,
             observed,
@@ -148,14 +162,7 @@ impl<'a> Placer<'a> {
         if let Some(host) = self.previous.pods.get(root) {
             return self.hosts.contains_key(host).then(|| host.clone());
         }
-        let seen = |running: bool| {
-            self.observed.hosts.iter().find_map(|(name, host)| {
-                let here =
-                    host.containers.values().any(|c| c.pod().as_ref() == Some(root) && (c.is_running() || !running));
-                (here && self.hosts.contains_key(name)).then(|| name.clone())
-            })
-        };
-        seen(true).or_else(|| seen(false))
+        self.seen.get(root).map(|(host, _)| (*host).clone())
     }
 
     fn refusal(&self, unit: &Unit, host: &HostName) -> Option<Refusal> {

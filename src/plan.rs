@@ -27,7 +27,7 @@ pub use step::{Failure, FailureKind, Gate, Plan, PlannedStep, Reason, Step, Step
 pub use view::ProjectView;
 
 pub use diff::{Intent, plan};
-pub use gates::{GateState, gate_state};
+pub use gates::GateState;
 
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::api::server::Handler;
@@ -13,7 +13,8 @@ use crate::api::types::{
     AgentInfo, ApiError, DownRequest, ErrorKind, Progress, ProjectStatus, ProjectSummary, StopRequest, UpRequest,
 };
 use crate::controller::{self, Request};
-use crate::ids::{PodId, ProjectName};
+use crate::graph::{Graph, MAX_PODS};
+use crate::ids::{HostName, PodId, ProjectName};
 use crate::net::addr::explain;
 use crate::place::HostFacts;
 use crate::plan::{Desired, Observed, Plan};
@@ -33,12 +34,18 @@ use status::{addresses, pods, published, summary_of, unmoved};
 /// Progress lines that a slow client may fall behind before the agent waits for it.
 const STREAM_BACKLOG: usize = 256;
 
+/// Plans made at the same time that only shall be shown: those who ask for more wait, and who goes away meanwhile is
+/// forgotten.
+const PLANS_AT_ONCE: usize = 2;
+
 /// The agent's side of the API.
 pub struct AgentHandler {
     shared: Arc<Shared>,
     started: Instant,
     build: String,
     uninstalled: tokio_util::sync::CancellationToken,
+    /// Held while a plan is made that only shall be shown.
+    planning: Semaphore,
 }
 
 fn error(kind: ErrorKind, message: impl Into<String>) -> ApiError {
@@ -59,26 +66,22 @@ struct Prepared {
     unmoved: Vec<Progress>,
 }
 
-impl AgentHandler {
-    /// Answers for `shared`; `build` is the content hash of the binary. `uninstalled` is cancelled when nothing of orch
-    /// may be touched any more.
-    pub fn new(shared: Arc<Shared>, build: String, uninstalled: tokio_util::sync::CancellationToken) -> Self {
-        Self { shared, started: Instant::now(), build, uninstalled }
-    }
+/// What the desired state and the plan are computed from, gathered before.
+struct Work {
+    project: ProjectName,
+    request: UpRequest,
+    record: Option<Record>,
+    stored: Option<u64>,
+    images: BTreeMap<String, String>,
+    observed: Observed,
+    inputs: admission::Inputs,
+    hosts: BTreeMap<HostName, HostFacts>,
+}
 
-    async fn prepare(&self, project: &ProjectName, request: UpRequest) -> Result<Prepared, ApiError> {
-        let shared = &self.shared;
-        let entry = shared.store.get(&project_key(project)).await.map_err(internal)?;
-        let stored = entry.as_ref().map(|entry| entry.modified);
-        let record: Option<Record> =
-            entry.map(|entry| serde_json::from_slice(&entry.value)).transpose().map_err(internal)?;
+impl Work {
+    fn run(self, shared: &Shared) -> Result<Prepared, ApiError> {
+        let Self { project, request, record, stored, images, observed, inputs, hosts } = self;
         let previous = record.as_ref().and_then(|record| record.desired.as_ref());
-        check_revision(&request, previous)?;
-        let images = images::look_up(shared.engine.as_ref(), &request.graph).await.map_err(host_error)?;
-        let mut observed = shared.informer.observed(Some(project));
-        observed.hosts.entry(shared.host().clone()).or_default().images.clone_from(&images);
-        let inputs = admission::inputs(shared, project).await.map_err(host_error)?;
-        let hosts = BTreeMap::from([(shared.host().clone(), facts(shared, project))]);
         let desired = controller::revise(
             Request {
                 graph: request.graph,
@@ -97,10 +100,37 @@ impl AgentHandler {
             && previous.is_some_and(|previous| controller::same_but_for_counters(previous, &desired));
         let record = Record { aim: Aim::Up, desired: Some(desired) };
         let memory = memory_for(shared, &record, &observed);
-        let plan = plan_for(project, &record, &observed, &memory);
+        let plan = plan_for(&project, &record, &observed, &memory);
         let unchanged = same && plan.steps.is_empty() && plan.failures.is_empty();
         let unmoved = record.desired.as_ref().map(|desired| unmoved(desired, &plan, &observed)).unwrap_or_default();
         Ok(Prepared { record, plan, unchanged, stored, images, unmoved })
+    }
+}
+
+impl AgentHandler {
+    /// Answers for `shared`; `build` is the content hash of the binary. `uninstalled` is cancelled when nothing of orch
+    /// may be touched any more.
+    pub fn new(shared: Arc<Shared>, build: String, uninstalled: tokio_util::sync::CancellationToken) -> Self {
+        Self { shared, started: Instant::now(), build, uninstalled, planning: Semaphore::new(PLANS_AT_ONCE) }
+    }
+
+    async fn prepare(&self, project: &ProjectName, request: UpRequest) -> Result<Prepared, ApiError> {
+        let shared = &self.shared;
+        check_size(&request.graph)?;
+        let entry = shared.store.get(&project_key(project)).await.map_err(internal)?;
+        let stored = entry.as_ref().map(|entry| entry.modified);
+        let record: Option<Record> =
+            entry.map(|entry| serde_json::from_slice(&entry.value)).transpose().map_err(internal)?;
+        check_revision(&request, record.as_ref().and_then(|record| record.desired.as_ref()))?;
+        let images = images::look_up(shared.engine.as_ref(), &request.graph).await.map_err(host_error)?;
+        let mut observed = shared.informer.observed(Some(project));
+        observed.hosts.entry(shared.host().clone()).or_default().images.clone_from(&images);
+        let inputs = admission::inputs(shared, project).await.map_err(host_error)?;
+        let hosts = BTreeMap::from([(shared.host().clone(), facts(shared, project))]);
+        let work = Work { project: project.clone(), request, record, stored, images, observed, inputs, hosts };
+        // Other work of this thread must not wait for it.
+        let shared = shared.clone();
+        tokio::task::spawn_blocking(move || work.run(&shared)).await.map_err(internal)?
     }
 
     /// Writes a record, unless somebody else wrote one since, and tells the project's loop.
@@ -226,7 +256,8 @@ impl Handler for AgentHandler {
     }
 
     async fn plan(&self, project: ProjectName, request: UpRequest) -> Result<Plan, ApiError> {
-        let _guard = self.shared.admission.lock().await;
+        // It gives nothing away, so that nobody who changes something has to wait for it.
+        let _turn = self.planning.acquire().await.map_err(internal)?;
         self.prepare(&project, request).await.map(|prepared| prepared.plan)
     }
 
@@ -278,6 +309,16 @@ impl Handler for AgentHandler {
         self.uninstalled.cancel();
         self.shared.dataplane.remove_all().await.map_err(host_error)?;
         self.shared.files.remove_all().await.map_err(host_error)
+    }
+}
+
+/// The loader refuses what is too large, with its place; but anybody may speak to the agent.
+fn check_size(graph: &Graph) -> Result<(), ApiError> {
+    match graph.wanted_pods() {
+        wanted if wanted > u64::from(MAX_PODS) => {
+            Err(error(ErrorKind::User, format!("{wanted} containers are wanted, and a project can have {MAX_PODS}")))
+        }
+        _ => Ok(()),
     }
 }
 

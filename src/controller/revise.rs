@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use crate::graph::Graph;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 use crate::net::addr::{self, AddressError, Allocation, Pool, PortCandidate};
+use crate::observed::ObservedContainer;
 use crate::place::{self, Assignments, HostFacts};
 use crate::plan::desired::PublishedPort;
 use crate::plan::{Addresses, Desired, Intent, Observed, Step, UpOptions, plan};
@@ -155,8 +156,10 @@ fn unstarted(
         .cloned()
         .collect();
     if options.no_start {
-        let containers = || observed.hosts.values().flat_map(|host| host.containers.values());
-        let runs = |pod: &PodId| containers().any(|one| one.state.is_active() && one.pod().as_ref() == Some(pod));
+        let containers = observed.hosts.values().flat_map(|host| host.containers.values());
+        let running: BTreeSet<PodId> =
+            containers.filter(|one| one.state.is_active()).filter_map(ObservedContainer::pod).collect();
+        let runs = |pod: &PodId| running.contains(pod);
         let plan = plan(Intent::Up(desired), observed, &BTreeMap::new());
         let starts = plan.steps.into_iter().filter_map(|planned| match planned.step {
             Step::StartContainer { pod, .. } => Some(pod),

@@ -94,9 +94,21 @@ pub(super) fn summary(refusals: &BTreeMap<HostName, Refusal>) -> String {
 pub(super) struct Filters<'a> {
     pub(super) graph: &'a Graph,
     pub(super) hosts: &'a BTreeMap<HostName, HostFacts>,
+    /// Services with a number of replicas by the volumes that they mount.
+    users: BTreeMap<&'a ResourceKey, Vec<&'a Service>>,
 }
 
 impl<'a> Filters<'a> {
+    pub(super) fn new(graph: &'a Graph, hosts: &'a BTreeMap<HostName, HostFacts>) -> Self {
+        let mut users: BTreeMap<&ResourceKey, Vec<&Service>> = BTreeMap::new();
+        for service in graph.services.values().filter(|service| service.scale != Scale::Global) {
+            for volume in service.volumes() {
+                users.entry(volume).or_default().push(service);
+            }
+        }
+        Self { graph, hosts, users }
+    }
+
     /// Returns why `host` cannot take `unit`, or `None` if it can.
     pub(super) fn refusal(&self, unit: &Unit, host: &HostName, usage: &Usage<'_>) -> Option<Refusal> {
         if self.hosts.get(host).is_some_and(|facts| facts.draining) {
@@ -131,11 +143,8 @@ impl<'a> Filters<'a> {
         })
     }
 
-    fn users(&self, volume: &'a ResourceKey) -> impl Iterator<Item = &'a Service> {
-        self.graph
-            .services
-            .values()
-            .filter(move |user| user.scale != Scale::Global && user.volumes().any(|mounted| mounted == volume))
+    fn users(&self, volume: &ResourceKey) -> impl Iterator<Item = &'a Service> {
+        self.users.get(volume).into_iter().flatten().copied()
     }
 }
 
@@ -155,14 +164,18 @@ fn by_rule(service: &Service, name: &HostName, facts: &HostFacts) -> Option<Refu
 fn by_room<'a>(
     services: impl Iterator<Item = (&'a PodId, &'a Service)>,
     facts: &HostFacts,
-    mut usage: HostUsage,
+    usage: &HostUsage,
 ) -> Option<Refusal> {
+    // What the pods of the unit that were looked at before take.
+    let mut added = HostUsage::default();
     for (pod, service) in services {
-        let free =
-            (facts.nano_cpus - facts.reserved.0 - usage.nano_cpus, facts.memory - facts.reserved.1 - usage.memory);
+        let free = (
+            facts.nano_cpus - facts.reserved.0 - usage.nano_cpus - added.nano_cpus,
+            facts.memory - facts.reserved.1 - usage.memory - added.memory,
+        );
         let resources = &service.container.resources;
         if let Some(most) = service.placement.max_per_host
-            && usage.services.get(&pod.service).is_some_and(|count| *count >= most)
+            && usage.count(&pod.service) + added.count(&pod.service) >= most.max(1)
         {
             return Some(Refusal::MostPerHost(most));
         }
@@ -178,7 +191,7 @@ fn by_room<'a>(
         {
             return Some(Refusal::Memory { needed, free: free.1.max(0) });
         }
-        if let Err(port) = usage.add(service, pod) {
+        if let Err(port) = added.add(service, pod, usage) {
             return Some(Refusal::Port(port));
         }
     }

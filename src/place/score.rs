@@ -39,7 +39,7 @@ pub(super) fn score(
     let here = usage.of(host);
     Score {
         spread: spread.collect(),
-        of_service: here.services.get(service).copied().unwrap_or(0),
+        of_service: here.count(service),
         pods: here.pods,
         images_missing: containers.filter(|service| missing(&service.container.image)).count(),
     }

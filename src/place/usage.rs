@@ -14,6 +14,8 @@ use super::unit::Unit;
 pub(super) struct Usage<'a> {
     graph: &'a Graph,
     hosts: BTreeMap<HostName, HostUsage>,
+    /// What is given out on a host that nothing is given out on.
+    nothing: HostUsage,
     /// Where each local volume is; absent while it is nowhere.
     homes: BTreeMap<&'a ResourceKey, BTreeSet<HostName>>,
 }
@@ -34,9 +36,11 @@ pub(super) struct HostUsage {
 
 impl HostUsage {
     /// Adds a pod, or says which of its host ports is taken.
-    pub(super) fn add(&mut self, service: &Service, pod: &PodId) -> Result<(), String> {
+    ///
+    /// Ports that `others` have are taken too.
+    pub(super) fn add(&mut self, service: &Service, pod: &PodId, others: &Self) -> Result<(), String> {
         for port in service.ports.iter().filter(|port| port.mode == PortMode::Host) {
-            self.take_port(port)?;
+            self.take_port(port, others)?;
         }
         let resources = &service.container.resources;
         self.nano_cpus += resources.reserved_nano_cpus.unwrap_or(0);
@@ -46,11 +50,16 @@ impl HostUsage {
         Ok(())
     }
 
+    /// Returns how many pods of a service there are.
+    pub(super) fn count(&self, service: &ServiceName) -> u32 {
+        self.services.get(service).copied().unwrap_or(0)
+    }
+
     /// Takes the first free port of the range that `port` may have. Ports that the engine chooses never clash.
-    fn take_port(&mut self, port: &Port) -> Result<(), String> {
+    fn take_port(&mut self, port: &Port, others: &Self) -> Result<(), String> {
         let Some((first, last)) = port.published else { return Ok(()) };
         let clash = |number: u16| {
-            self.ports.iter().any(|(ip, taken, protocol)| {
+            self.ports.iter().chain(&others.ports).any(|(ip, taken, protocol)| {
                 *taken == number
                     && *protocol == port.protocol
                     && (ip.is_none() || port.host_ip.is_none() || *ip == port.host_ip)
@@ -67,19 +76,21 @@ impl HostUsage {
 
 impl<'a> Usage<'a> {
     pub(super) fn new(graph: &'a Graph, previous: &Assignments, observed: &Observed) -> Self {
+        let away = |host: &HostName| !observed.hosts.contains_key(host);
+        let away: Vec<(&PodId, &HostName)> = previous.pods.iter().filter(|(_, host)| away(host)).collect();
         let mut homes = BTreeMap::new();
         for (key, volume) in graph.volumes.iter().filter(|(_, volume)| volume.is_local()) {
-            let places = volume_homes(graph, key, volume, previous, observed);
+            let places = volume_homes(graph, key, volume, &away, observed);
             if !places.is_empty() {
                 homes.insert(key, places);
             }
         }
-        Self { graph, hosts: BTreeMap::new(), homes }
+        Self { graph, hosts: BTreeMap::new(), nothing: HostUsage::default(), homes }
     }
 
     /// Returns what is given out on a host.
-    pub(super) fn of(&self, host: &HostName) -> HostUsage {
-        self.hosts.get(host).cloned().unwrap_or_default()
+    pub(super) fn of(&self, host: &HostName) -> &HostUsage {
+        self.hosts.get(host).unwrap_or(&self.nothing)
     }
 
     /// Returns how many pods of `service` are on hosts that `matches` holds for.
@@ -98,7 +109,7 @@ impl<'a> Usage<'a> {
         for pod in &unit.pods {
             let Some(service) = self.graph.services.get(&pod.service) else { continue };
             // A unit is only given what the filters found free.
-            usage.add(service, pod).ok();
+            usage.add(service, pod, &self.nothing).ok();
             for volume in service.volumes() {
                 if self.graph.volumes.get_key_value(volume).is_some_and(|(_, v)| v.is_local()) {
                     self.homes.entry(volume).or_insert_with(|| BTreeSet::from([host.clone()]));
@@ -114,7 +125,7 @@ fn volume_homes(
     graph: &Graph,
     key: &ResourceKey,
     volume: &Volume,
-    previous: &Assignments,
+    away: &[(&PodId, &HostName)],
     observed: &Observed,
 ) -> BTreeSet<HostName> {
     let seen: BTreeSet<HostName> = observed
@@ -132,6 +143,5 @@ fn volume_homes(
             .get(&pod.service)
             .is_some_and(|service| service.scale != Scale::Global && service.volumes().any(|mounted| mounted == key))
     };
-    let away = |host: &HostName| !observed.hosts.contains_key(host);
-    previous.pods.iter().filter(|(pod, host)| mounts(pod) && away(host)).map(|(_, host)| host.clone()).collect()
+    away.iter().filter(|(pod, _)| mounts(pod)).map(|(_, host)| (*host).clone()).collect()
 }

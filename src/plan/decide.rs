@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::{NetworkMode, Restart, Service};
-use crate::ids::{HostName, PodId};
+use crate::ids::{HostName, PodId, ServiceName};
 use crate::observed::{ContainerState, Health, Observed, ObservedContainer, PodMemory};
 
 use super::survey::Found;
@@ -58,6 +58,8 @@ pub(super) struct Case<'a> {
     pub(super) host: &'a HostName,
     pub(super) found: Option<Found<'a>>,
     pub(super) memory: Option<&'a PodMemory>,
+    /// Services whose completion others wait for.
+    pub(super) jobs: &'a BTreeSet<&'a ServiceName>,
     /// Engine names of networks of its host that are about to be made (anew).
     pub(super) lost: Option<&'a BTreeSet<&'a str>>,
 }
@@ -92,7 +94,7 @@ impl Case<'_> {
     }
 
     fn is_awaited(&self) -> bool {
-        self.desired.graph.is_awaited_job(&self.pod.service)
+        self.jobs.contains(&self.pod.service)
     }
 
     /// Returns the generation in which the pod was last started as far as anybody knows.

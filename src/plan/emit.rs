@@ -114,7 +114,8 @@ impl<'a> Emitter<'a> {
     pub(super) fn surplus(&mut self, surplus: &Surplus<'a>) {
         let container = surplus.found.container;
         let service = container.service.as_ref();
-        let remains = service.is_some_and(|name| self.desired.pods().any(|pod| &pod.service == name));
+        let remains =
+            service.is_some_and(|name| self.desired.assignments.pods.range(PodId::all_of(name)).next().is_some());
         let how = Teardown {
             key: (service.map_or(0, |name| self.rank(name)), u32::MAX - container.number.unwrap_or(0)),
             reason: surplus.reason.clone(),

@@ -1,13 +1,13 @@
 //! Conditions that hold back a step, looked at in the observed state. Pure, so that whoever runs a plan and whoever
 //! tests one agree on what may run now.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::{Condition, Restart, Service};
-use crate::ids::PodId;
+use crate::ids::{PodId, ServiceName};
 use crate::observed::{ContainerState, Health, Observed, ObservedContainer};
 
-use super::survey::container_of;
+use super::survey::Containers;
 use super::{Desired, Gate, Plan, PlannedStep, StepId};
 
 /// What a condition amounts to now.
@@ -31,9 +31,10 @@ impl Plan {
         observed: &Observed,
         desired: Option<&Desired>,
     ) -> Vec<&PlannedStep> {
+        let mut gates = desired.map(|desired| Gates::new(desired, observed));
         let steps = self.steps.iter().filter(|step| !done.contains(&step.id));
         let unblocked = steps.filter(|step| step.after.iter().all(|before| done.contains(before)));
-        unblocked.filter(|step| desired.is_none_or(|desired| step.waits_for(desired, observed).is_none())).collect()
+        unblocked.filter(|step| gates.as_mut().is_none_or(|gates| gates.hold_back(step).is_none())).collect()
     }
 }
 
@@ -47,10 +48,11 @@ impl Plan {
         desired: Option<&Desired>,
         failed: impl Fn(&PlannedStep) -> bool,
     ) -> bool {
+        let mut gates = desired.map(|desired| Gates::new(desired, observed));
         let mut stuck: BTreeSet<StepId> = BTreeSet::new();
         // A step comes after all that it waits for, so that one look at each is enough.
         for step in &self.steps {
-            let in_vain = || desired.is_some_and(|desired| step.waits_in_vain(desired, observed));
+            let mut in_vain = || gates.as_mut().is_some_and(|gates| gates.wait_in_vain(step));
             if !failed(step) && !step.after.iter().any(|before| stuck.contains(before)) && !in_vain() {
                 return false;
             }
@@ -61,56 +63,107 @@ impl Plan {
 }
 
 impl PlannedStep {
-    /// Returns whether a condition holds the step back that cannot come true as things are.
-    fn waits_in_vain(&self, desired: &Desired, observed: &Observed) -> bool {
-        let mut gates = self.gates.iter().filter(|gate| gate.required);
-        gates.any(|gate| matches!(gate_state(gate, desired, observed), GateState::Failed(_)))
-    }
-
     /// Returns the first condition that holds the step back now, for the reader; `None`: it may run once the steps
     /// before it are done.
     pub fn waits_for(&self, desired: &Desired, observed: &Observed) -> Option<String> {
-        let gate = self.gates.iter().find_map(|gate| match gate_state(gate, desired, observed) {
-            GateState::Open => None,
-            GateState::Waiting(what) => Some(what),
-            GateState::Failed(why) => gate.required.then_some(why),
-        });
-        gate.or_else(|| self.others_ready.as_ref().and_then(|pod| unready_sibling(pod, desired, observed)))
+        Gates::new(desired, observed).hold_back(self)
     }
 }
 
-/// Returns whether the condition of `gate` holds. Whether the service is required is for the caller to weigh.
-///
-/// Pods on hosts that do not answer are not looked at as long as one that is seen is as it should be: a host that is
-/// cut off must not keep the others from healing themselves.
-pub fn gate_state(gate: &Gate, desired: &Desired, observed: &Observed) -> GateState {
-    let name = &gate.service;
-    let Some(service) = desired.graph.services.get(name) else { return GateState::Open };
-    let waiting = |what: String| GateState::Waiting(what);
-    let is_meant = |pod: &PodId| &pod.service == name && gate.number.is_none_or(|number| pod.number == number);
-    if let Some(unplaced) = desired.assignments.unplaced.iter().find(|unplaced| is_meant(&unplaced.pod)) {
-        return GateState::Failed(format!("`{}` has no host", unplaced.pod));
+/// The gates at one moment. Thousands of pods may wait for the same thing: each is worked out once.
+struct Gates<'a> {
+    desired: &'a Desired,
+    observed: &'a Observed,
+    containers: Containers<'a>,
+    unplaced: BTreeSet<&'a PodId>,
+    known: BTreeMap<(ServiceName, Condition, Option<u32>), GateState>,
+}
+
+impl<'a> Gates<'a> {
+    fn new(desired: &'a Desired, observed: &'a Observed) -> Self {
+        let unplaced = desired.assignments.unplaced.iter().map(|unplaced| &unplaced.pod).collect();
+        Self { desired, observed, containers: Containers::of(desired, observed), unplaced, known: BTreeMap::new() }
     }
-    let pods: Vec<_> = desired.assignments.pods.iter().filter(|(pod, _)| is_meant(pod)).collect();
-    let seen = pods.iter().filter(|(_, host)| observed.hosts.contains_key(*host));
-    let mut answer = GateState::Open;
-    let mut count = 0;
-    for (pod, _) in seen {
-        count += 1;
-        let Some(container) = container_of(desired, observed, pod) else {
-            answer = waiting(format!("`{pod}` does not exist yet"));
-            continue;
-        };
-        match pod_state(gate.condition, name.as_str(), service, container) {
-            GateState::Open => {}
-            GateState::Waiting(what) => answer = GateState::Waiting(what),
-            failed @ GateState::Failed(_) => return failed,
+
+    /// Returns the first condition that holds the step back now.
+    fn hold_back(&mut self, step: &PlannedStep) -> Option<String> {
+        for gate in &step.gates {
+            match self.state(gate) {
+                GateState::Waiting(what) => return Some(what.clone()),
+                GateState::Failed(why) if gate.required => return Some(why.clone()),
+                GateState::Open | GateState::Failed(_) => {}
+            }
         }
+        step.others_ready.as_ref().and_then(|pod| self.unready_sibling(pod))
     }
-    if count == 0 && !pods.is_empty() {
-        return waiting(format!("no host of `{name}` answers"));
+
+    /// Returns whether a condition holds the step back that cannot come true as things are.
+    fn wait_in_vain(&mut self, step: &PlannedStep) -> bool {
+        let mut required = step.gates.iter().filter(|gate| gate.required);
+        required.any(|gate| matches!(self.state(gate), GateState::Failed(_)))
     }
-    answer
+
+    fn state(&mut self, gate: &Gate) -> &GateState {
+        let key = (gate.service.clone(), gate.condition, gate.number);
+        if !self.known.contains_key(&key) {
+            let state = self.look(gate);
+            self.known.insert(key.clone(), state);
+        }
+        &self.known[&key]
+    }
+
+    /// Returns whether the condition of `gate` holds. Whether the service is required is for the caller to weigh.
+    ///
+    /// Pods on hosts that do not answer are not looked at as long as one that is seen is as it should be: a host that is
+    /// cut off must not keep the others from healing themselves.
+    fn look(&self, gate: &Gate) -> GateState {
+        let (name, desired) = (&gate.service, self.desired);
+        let Some(service) = desired.graph.services.get(name) else { return GateState::Open };
+        let meant = match gate.number {
+            Some(number) => PodId::new(name.clone(), number)..=PodId::new(name.clone(), number),
+            None => PodId::all_of(name),
+        };
+        if let Some(unplaced) = self.unplaced.range::<PodId, _>(meant.clone()).next() {
+            return GateState::Failed(format!("`{unplaced}` has no host"));
+        }
+        let (mut answer, mut count, mut seen) = (GateState::Open, 0, 0);
+        for (pod, host) in desired.assignments.pods.range(meant) {
+            count += 1;
+            if !self.observed.hosts.contains_key(host) {
+                continue;
+            }
+            seen += 1;
+            let Some(container) = self.containers.of_pod(pod) else {
+                answer = GateState::Waiting(format!("`{pod}` does not exist yet"));
+                continue;
+            };
+            match pod_state(gate.condition, name.as_str(), service, container) {
+                GateState::Open => {}
+                waiting @ GateState::Waiting(_) => answer = waiting,
+                failed @ GateState::Failed(_) => return failed,
+            }
+        }
+        if seen == 0 && count > 0 {
+            return GateState::Waiting(format!("no host of `{name}` answers"));
+        }
+        answer
+    }
+
+    /// Returns what is wrong with the first other pod of `pod`'s service that is neither ready nor a finished job.
+    fn unready_sibling(&self, pod: &PodId) -> Option<String> {
+        let desired = self.desired;
+        let service = desired.graph.services.get(&pod.service)?;
+        let others = desired.assignments.pods.range(PodId::all_of(&pod.service)).filter(|(other, _)| *other != pod);
+        let others = others.filter(|(other, _)| !desired.unstarted.contains(*other));
+        let mut seen = others.filter(|(_, host)| self.observed.hosts.contains_key(*host));
+        seen.find_map(|(other, _)| {
+            let fine = self.containers.of_pod(other).is_some_and(|container| match container.state {
+                ContainerState::Exited { code, by_itself } => code == 0 && is_final(service, code, by_itself),
+                _ => container.is_ready(),
+            });
+            (!fine).then(|| format!("`{other}` is not ready"))
+        })
+    }
 }
 
 fn pod_state(condition: Condition, name: &str, service: &Service, container: &ObservedContainer) -> GateState {
@@ -153,19 +206,4 @@ fn is_final(service: &Service, code: i32, by_itself: bool) -> bool {
         Restart::Unset | Restart::OnFailure { .. } => by_itself && code == 0,
         Restart::Always | Restart::UnlessStopped => false,
     }
-}
-
-/// Returns what is wrong with the first other pod of `pod`'s service that is neither ready nor a finished job.
-fn unready_sibling(pod: &PodId, desired: &Desired, observed: &Observed) -> Option<String> {
-    let service = desired.graph.services.get(&pod.service)?;
-    let others = desired.assignments.pods.iter().filter(|(other, _)| other.service == pod.service && *other != pod);
-    let others = others.filter(|(other, _)| !desired.unstarted.contains(*other));
-    let mut seen = others.filter(|(_, host)| observed.hosts.contains_key(*host));
-    seen.find_map(|(other, _)| {
-        let fine = container_of(desired, observed, other).is_some_and(|container| match container.state {
-            ContainerState::Exited { code, by_itself } => code == 0 && is_final(service, code, by_itself),
-            _ => container.is_ready(),
-        });
-        (!fine).then(|| format!("`{other}` is not ready"))
-    })
 }

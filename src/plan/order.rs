@@ -39,6 +39,8 @@ struct Drafted {
     after: BTreeSet<Node>,
     gates: Vec<Gate>,
     others_ready: Option<PodId>,
+    /// Whether some other node waits for it.
+    awaited: bool,
 }
 
 /// Steps without an order yet.
@@ -64,6 +66,7 @@ impl Draft {
             after: BTreeSet::new(),
             gates: Vec::new(),
             others_ready: None,
+            awaited: false,
         });
         Node(self.nodes.len() - 1)
     }
@@ -72,6 +75,7 @@ impl Draft {
     pub(super) fn after(&mut self, node: Node, before: Node) {
         if node != before {
             self.nodes[node.0].after.insert(before);
+            self.nodes[before.0].awaited = true;
         }
     }
 
@@ -84,6 +88,9 @@ impl Draft {
 
     /// Returns whether `node` comes after `before` by the edges so far.
     fn waits_for(&self, node: Node, before: Node) -> bool {
+        if !self.nodes[before.0].awaited {
+            return node == before;
+        }
         let (mut open, mut seen) = (vec![node], BTreeSet::new());
         while let Some(next) = open.pop() {
             if next == before {

@@ -1,6 +1,6 @@
 //! What becomes of pods because of others: shared network namespaces, `depends_on` with `restart: true`, jobs awaited.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -96,7 +96,7 @@ impl<'a> Relations<'a> {
     }
 
     fn of_service(&self, service: &ServiceName) -> impl Iterator<Item = (&'a PodId, &Decision)> {
-        self.decisions.iter().filter(move |(pod, _)| &pod.service == service).map(|(pod, decision)| (*pod, decision))
+        self.decisions.range::<PodId, _>(PodId::all_of(service)).map(|(pod, decision)| (*pod, decision))
     }
 
     /// Runs jobs again whose container is gone while somebody still waits for them to end well or to be healthy.
@@ -104,7 +104,7 @@ impl<'a> Relations<'a> {
         let unstarted = &self.desired.unstarted;
         let gated = self.decisions.iter().filter(|(pod, decision)| decision.is_gated() && !unstarted.contains(*pod));
         let dependencies = gated.filter_map(|(pod, _)| self.desired.graph.services.get(&pod.service));
-        let awaited: Vec<ServiceName> = dependencies
+        let awaited: BTreeSet<ServiceName> = dependencies
             .flat_map(|service| &service.depends_on)
             .filter(|dependency| dependency.condition != Condition::ServiceStarted)
             .map(|dependency| dependency.service.clone())

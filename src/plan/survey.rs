@@ -145,13 +145,33 @@ fn merit<'a>(
     )
 }
 
-/// Returns the container that counts as `pod`'s where it is assigned, if it is there.
-pub(super) fn container_of<'a>(
-    desired: &Desired,
-    observed: &'a Observed,
-    pod: &PodId,
-) -> Option<&'a ObservedContainer> {
-    let (host, assigned) = desired.assignments.pods.get(pod).and_then(|name| observed.hosts.get_key_value(name))?;
-    let mine = assigned.containers.values().filter(|container| container.pod().as_ref() == Some(pod));
-    mine.max_by_key(|container| merit(desired, pod, host, Found { host, container }))
+/// The containers that count as their pods' where those are assigned.
+pub(super) struct Containers<'a>(BTreeMap<PodId, Found<'a>>);
+
+impl<'a> Containers<'a> {
+    /// Finds them all at once.
+    pub(super) fn of(desired: &'a Desired, observed: &'a Observed) -> Self {
+        let mut best: BTreeMap<PodId, Found<'a>> = BTreeMap::new();
+        for (host, seen) in &observed.hosts {
+            for container in seen.containers.values() {
+                let Some(pod) = container.pod() else { continue };
+                if desired.assignments.pods.get(&pod) != Some(host) {
+                    continue;
+                }
+                let here = Found { host, container };
+                let better = best
+                    .get(&pod)
+                    .is_none_or(|there| merit(desired, &pod, host, here) >= merit(desired, &pod, host, *there));
+                if better {
+                    best.insert(pod, here);
+                }
+            }
+        }
+        Self(best)
+    }
+
+    /// Returns the container of one pod, if it is there.
+    pub(super) fn of_pod(&self, pod: &PodId) -> Option<&'a ObservedContainer> {
+        self.0.get(pod).map(|found| found.container)
+    }
 }

@@ -47,11 +47,15 @@ pub(super) fn plan_teardown(what: &Teardown<'_>, observed: &Observed) -> Plan {
         }
     }
     let edges = what.edges(&containers);
+    let mut by_service: BTreeMap<&ServiceName, Vec<&Ends>> = BTreeMap::new();
     for (found, ends) in &containers {
-        let Some(service) = &found.container.service else { continue };
-        for (dependent, other) in &containers {
-            let waits = dependent.container.service.as_ref().is_some_and(|name| edges.contains(&(name, service)));
-            if waits {
+        if let Some(service) = &found.container.service {
+            by_service.entry(service).or_default().push(ends);
+        }
+    }
+    for (dependent, dependency) in edges {
+        for ends in by_service.get(dependency).into_iter().flatten() {
+            for other in by_service.get(dependent).into_iter().flatten() {
                 // What depends on it has stopped before it gets its own stop signal.
                 draft.after_if_possible(ends.first, other.stopped);
             }

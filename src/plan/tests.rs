@@ -1,5 +1,6 @@
 //! Tables: what a change of the file, or of the world, makes of a running project.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::ids::ProjectName;
@@ -42,6 +43,7 @@ fn health(health: Health) -> impl FnOnce(&mut ObservedContainer) {
 }
 
 mod changes;
+mod large;
 mod unplaced;
 
 const HEALTHY_DB: &str =

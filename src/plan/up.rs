@@ -57,6 +57,7 @@ fn decide_all<'a>(
     changes: &BTreeMap<&HostName, Changes<'a>>,
 ) -> BTreeMap<&'a PodId, Decision> {
     let lost: BTreeMap<&HostName, BTreeSet<&str>> = changes.iter().map(|(host, here)| (*host, here.lost())).collect();
+    let jobs = desired.graph.awaited_jobs();
     let mut relations = Relations { desired, survey: found, memory, decisions: BTreeMap::new() };
     for (&pod, (host, container)) in &found.pods {
         let Some(service) = desired.graph.services.get(&pod.service) else { continue };
@@ -68,6 +69,7 @@ fn decide_all<'a>(
             host,
             found: *container,
             memory: memory.get(pod),
+            jobs: &jobs,
             lost: lost.get(host),
         };
         relations.decisions.insert(pod, decide(&case));
@@ -142,7 +144,7 @@ impl Messages {
         }
         for ((_, dependency), pods) in &waiting {
             let wait = if pods.len() == 1 { "waits" } else { "wait" };
-            let missing = homeless.get(dependency).map(|pod| pod.to_string()).unwrap_or_default();
+            let missing = homeless.get(dependency).map(ToString::to_string).unwrap_or_default();
             self.notes.push(format!("{} {wait} for `{dependency}`: `{missing}` has no host", listed(pods)));
         }
     }
@@ -152,12 +154,10 @@ impl Messages {
         let mut said = BTreeSet::new();
         let enabled = desired.graph.services.iter().filter(|(name, _)| desired.enabled.contains(*name));
         for (name, service) in enabled {
-            let gated = |pod: &PodId, decision: &Decision| {
-                &pod.service == name && decision.is_gated() && !desired.unstarted.contains(pod)
-            };
-            let pending = decisions.iter().any(|(pod, decision)| gated(pod, decision));
+            let gated = |pod: &PodId, decision: &Decision| decision.is_gated() && !desired.unstarted.contains(pod);
+            let pending = decisions.range::<PodId, _>(PodId::all_of(name)).any(|(pod, decision)| gated(pod, decision));
             for dependency in service.depends_on.iter().filter(|dependency| desired.awaits(dependency)) {
-                let others = decisions.iter().filter(|(pod, _)| pod.service == dependency.service);
+                let others = decisions.range::<PodId, _>(PodId::all_of(&dependency.service));
                 let problem = others.filter_map(|(pod, decision)| match dependency.condition {
                     Condition::ServiceStarted => None,
                     Condition::ServiceHealthy if !pending => None,

@@ -22,7 +22,12 @@ pub(super) fn wire<'a>(
     changes: &BTreeMap<&'a HostName, Changes<'a>>,
     decisions: &BTreeMap<&'a PodId, Decision>,
 ) -> Draft {
-    let mut wiring = Wiring { emitter, survey, changes, decisions };
+    let graph = &emitter.desired.graph;
+    let mut families: BTreeMap<&ServiceName, Vec<&ServiceName>> = BTreeMap::new();
+    for name in graph.services.keys() {
+        families.entry(graph.namespace_root(name)).or_default().push(name);
+    }
+    let mut wiring = Wiring { emitter, survey, changes, decisions, families };
     wiring.resources();
     wiring.names();
     wiring.namespaces();
@@ -36,6 +41,8 @@ struct Wiring<'a, 's> {
     survey: &'s Survey<'a>,
     changes: &'s BTreeMap<&'a HostName, Changes<'a>>,
     decisions: &'s BTreeMap<&'a PodId, Decision>,
+    /// Services by the owner of the namespace that they live in.
+    families: BTreeMap<&'a ServiceName, Vec<&'a ServiceName>>,
 }
 
 impl<'a> Wiring<'a, '_> {
@@ -134,9 +141,8 @@ impl<'a> Wiring<'a, '_> {
     /// Returns whether the pod's container, or one that shares a namespace with it, is on a network that is made anew, so
     /// that it goes with all others on it.
     fn is_cut_off(&self, pod: &PodId) -> bool {
-        let unit = self.survey.pods.keys().filter(|other| other.number == pod.number);
-        let mut family = unit.filter(|other| self.is_family(&other.service, &pod.service));
-        family.any(|other| self.is_on_lost_network(other))
+        let mut unit = self.family(&pod.service).iter().map(|service| PodId::new((*service).clone(), pod.number));
+        unit.any(|other| self.is_on_lost_network(&other))
     }
 
     fn is_on_lost_network(&self, pod: &PodId) -> bool {
@@ -171,9 +177,16 @@ impl<'a> Wiring<'a, '_> {
             // Units of which a part is down already come before those that serve with all their parts.
             rolling.sort_by_key(|unit| !unit.iter().any(|pod| self.repairs(pod)));
             let mut before: Vec<Node> = fresh.iter().flat_map(|unit| self.starts(unit)).collect();
-            for (at, unit) in rolling.iter().enumerate() {
-                let later: Vec<&PodId> = rolling[at + 1..].iter().flatten().copied().collect();
-                self.roll(unit, &before, &later);
+            // How many pods of each service are repaired by this unit or a later one.
+            let mut repairs: BTreeMap<&ServiceName, usize> = BTreeMap::new();
+            for pod in rolling.iter().flatten().filter(|pod| self.repairs(pod)) {
+                *repairs.entry(&pod.service).or_default() += 1;
+            }
+            for unit in &rolling {
+                for pod in unit.iter().filter(|pod| self.repairs(pod)) {
+                    repairs.entry(&pod.service).and_modify(|left| *left -= 1);
+                }
+                self.roll(unit, &before, &repairs);
                 let ends = self.starts(unit);
                 before = if ends.is_empty() { before } else { ends };
             }
@@ -191,13 +204,13 @@ impl<'a> Wiring<'a, '_> {
 
     /// Makes one unit wait for the one before, and each of its pods that serve for the others of its service; but not
     /// for those that this plan repairs only later, with another part of their own unit.
-    fn roll(&mut self, unit: &[&'a PodId], before: &[Node], later: &[&PodId]) {
+    fn roll(&mut self, unit: &[&'a PodId], before: &[Node], later: &BTreeMap<&ServiceName, usize>) {
         for pod in unit {
             let Some(first) = self.nodes(pod).and_then(PodNodes::first) else { continue };
             for node in before {
                 self.emitter.draft.after(first, *node);
             }
-            let waits_in_vain = later.iter().any(|other| other.service == pod.service && self.repairs(other));
+            let waits_in_vain = later.get(&pod.service).is_some_and(|repairs| *repairs > 0);
             if self.interrupts(pod) && !waits_in_vain {
                 self.emitter.draft.others_ready(first, pod);
             }
@@ -225,7 +238,7 @@ impl<'a> Wiring<'a, '_> {
     /// With `restart: true` a dependent is down while its dependency is replaced, as in Docker Compose; one with several
     /// replicas is restarted one by one afterwards instead, so that it goes on serving. Returns whether `pod` is such.
     fn stops_first(&mut self, pod: &PodId, dependencies: &[&Dependency]) -> bool {
-        let single = self.survey.pods.keys().filter(|other| other.service == pod.service).count() == 1;
+        let single = self.survey.pods.range::<PodId, _>(PodId::all_of(&pod.service)).take(2).count() == 1;
         let Some(down) = self.nodes(pod).and_then(|nodes| nodes.teardown.last().copied()).filter(|_| single) else {
             return false;
         };
@@ -243,8 +256,14 @@ impl<'a> Wiring<'a, '_> {
     }
 
     fn disrupted(&self, service: &ServiceName) -> Vec<&'a PodId> {
-        let pods = self.decisions.iter().filter(|(pod, decision)| &pod.service == service && decision.disrupts());
+        let pods = self.decisions.range::<PodId, _>(PodId::all_of(service)).filter(|(_, decision)| decision.disrupts());
         pods.map(|(pod, _)| *pod).collect()
+    }
+
+    /// Returns the services that live in one namespace with `service`, itself among them.
+    fn family(&self, service: &ServiceName) -> &[&'a ServiceName] {
+        let root = self.emitter.desired.graph.namespace_root(service);
+        self.families.get(root).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn is_family(&self, one: &ServiceName, other: &ServiceName) -> bool {
@@ -256,13 +275,7 @@ impl<'a> Wiring<'a, '_> {
     /// serves until its successor can start.
     fn depend(&mut self, pod: &PodId, dependency: &Dependency, early: bool) {
         let Some(nodes) = self.nodes(pod).cloned() else { return };
-        let shares = self
-            .emitter
-            .desired
-            .graph
-            .services
-            .iter()
-            .any(|(name, _)| *name != pod.service && self.is_family(name, &pod.service));
+        let shares = self.family(&pod.service).len() > 1;
         let early = early && !shares && !self.is_cut_off(pod);
         let targets: Vec<Node> =
             nodes.start.into_iter().chain(nodes.teardown.first().copied().filter(|_| early)).collect();
@@ -270,15 +283,15 @@ impl<'a> Wiring<'a, '_> {
         let starts = self
             .emitter
             .pods
-            .iter()
-            .filter(|(other, _)| other.service == dependency.service && (!family || other.number == pod.number));
+            .range::<PodId, _>(PodId::all_of(&dependency.service))
+            .filter(|(other, _)| !family || other.number == pod.number);
         let starts: Vec<Node> = starts.filter_map(|(_, nodes)| nodes.start).collect();
         let Dependency { service, condition, restart: _, required } = dependency;
         // A job that ran for this `up` was started, also when its container is gone.
         let gone = self
             .decisions
-            .iter()
-            .any(|(other, decision)| &other.service == service && *decision == (Decision::Done { code: None }));
+            .range::<PodId, _>(PodId::all_of(service))
+            .any(|(_, decision)| *decision == (Decision::Done { code: None }));
         let gated = !(gone && *condition == Condition::ServiceStarted);
         for target in targets {
             for start in &starts {

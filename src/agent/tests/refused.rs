@@ -91,6 +91,33 @@ async fn an_up_that_lacks_an_external_volume_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn more_pods_than_a_project_can_have_are_refused() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    let mut many = graph(&["web"]);
+    many.services.get_mut("web").expect("it is there").scale = crate::graph::Scale::Replicas(4_000_000_000);
+    let request = |graph| UpRequest { graph, options: UpOptions::default(), expected_revision: None, wait: false };
+    let refused = agent.handler.plan(shop(), request(many.clone())).await.expect_err("refused");
+    assert_eq!(refused.message, "4000000000 containers are wanted, and a project can have 5000");
+    agent.handler.up(shop(), request(many)).await.expect_err("refused");
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_looks_is_not_in_the_way_of_who_changes_something() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    // As long as somebody changes something.
+    let admitted = agent.shared.admission.lock().await;
+    let request =
+        UpRequest { graph: graph(&["web"]), options: UpOptions::default(), expected_revision: None, wait: false };
+    let plan = tokio::time::timeout(DEADLINE, agent.handler.plan(shop(), request)).await.expect("in time");
+    assert_eq!(plan.expect("planned").steps.len(), 3);
+    drop(admitted);
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_what_runs_is_said_to_run() {
     let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
     let agent = Agent::start(&engine, dir.path()).await;
