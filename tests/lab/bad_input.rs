@@ -288,3 +288,45 @@ services:
     assert_eq!(client(project.lives()), client(lives), "and no other container was touched");
     assert_eq!(project.answering("version-client-1", "http://web/", 3), project.running("web"));
 }
+
+#[test]
+fn an_agent_of_another_build_answers_who_looks_and_takes_down() {
+    let host = Host::boot(&["busybox"]);
+    let project = Project::new(&host, "build", "services:\n  web: *web\n  client: *client\n");
+    project.up();
+    let agent = || host.docker(&["inspect", "-f", "{{.Id}} {{.Config.Image}}", "orch-agent"]);
+    let old = agent();
+    let lives = project.lives();
+    host.sh("printf x >>/opt/orch/orch");
+    let shown = project.orch(&["ps"]);
+    assert!(shown.code == 0 && shown.stdout.contains("build-web-1"), "{shown:?}");
+    project.orch(&["plan"]).ok();
+    assert_eq!((agent(), project.lives()), (old, lives), "who only looks changes nothing");
+    project.orch(&["down"]).ok();
+    assert_eq!(host.docker(&["ps", "-aq", "--filter", "label=com.docker.compose.project=build"]), "");
+}
+
+#[test]
+fn what_cannot_be_there_is_said_and_leaves_nothing() {
+    let host = Host::boot(&["busybox"]);
+    let external = "services:\n  web: {<<: *web, volumes: ['vv:/d']}\nvolumes: {vv: {external: true}}\n";
+    let project = Project::new(&host, "extv", external);
+    let done = project.orch(&["up", "-d"]);
+    assert!(!format!("{}{}", done.stdout, done.stderr).contains("Running"), "{done:?}");
+    done.refused(1, &["external volume \"vv\" not found"]);
+    assert!(!host.orch(&["ls", "-a"]).stdout.contains("extv"), "no record is left");
+    host.orch(&["agent", "uninstall"]).ok();
+
+    let nowhere = "\
+services:
+  web: {<<: *web, deploy: {placement: {constraints: ['node.labels.disk == ssd']}}}
+  ok: {<<: *web, depends_on: [web]}
+  other: *web
+";
+    let project = Project::new(&host, "nowhere", nowhere);
+    for up in [&["up", "-d"][..], &["up", "-d", "--wait"]] {
+        project.orch(up).refused(1, &["no host can take `web.1`", "node.labels.disk == ssd", "`ok.1` waits for `web`"]);
+    }
+    assert_eq!((project.running("other").len(), project.running("ok").len()), (1, 0));
+    project.down();
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::host::Host;
 use crate::project::Project;
-use crate::wait::{apart, eventually, secs};
+use crate::wait::{apart, eventually, secs, timed};
 
 /// A script that prints what orch could leave behind on a host, one thing a line.
 const TRACES: &str = "
@@ -38,12 +38,15 @@ volumes: {data: {}}
 configs: {page: {content: hello}}
 secrets: {token: {file: ./token}}
 ";
-    host.write("/root/gone/token", "secret\n");
+    host.write("/root/gone/token", "seldom seen\n");
     let project = Project::new(&host, "gone", yaml);
     project.up();
+    let in_clear = || host.sh("grep -rlF -e 'seldom seen' -e c2VsZG9tIHNlZW4 /var/lib/orch || true");
+    assert_eq!(in_clear(), "", "contents of secrets are in no file, while it is up");
     assert_eq!(project.within("gone-client-1", "wget -q -O /dev/null http://web/").code, 0);
 
     project.orch(&["down"]).ok();
+    assert_eq!(in_clear(), "", "nor after `down`");
     let left = traces(&host);
     assert!(left.contains("volume gone_data"), "`down` keeps volumes");
     assert!(
@@ -156,4 +159,42 @@ services:
     assert_eq!(project.running(""), BTreeSet::new());
     project.up();
     assert_eq!(project.running("").len(), 1);
+}
+
+/// A service that does not listen to its stop signal, with nine seconds to do so.
+const STUBBORN: &str = "\
+services:
+  deaf: {image: busybox, command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done'], stop_grace_period: 9s}
+";
+
+#[test]
+fn a_second_ctrl_c_ends_what_does_not_listen_to_the_first() {
+    let host = Host::boot(&["busybox"]);
+    let project = Project::new(&host, "deaf", STUBBORN);
+    let mut up = host.start_orch(&project.args(&["up"]));
+    eventually(secs(15), "a running container", || {
+        let now = project.running("deaf");
+        if now.len() == 1 { Ok(()) } else { Err(now) }
+    });
+    apart(secs(1));
+    up.send("INT");
+    apart(secs(1));
+    let (done, took) = timed(|| up.signal("INT"));
+    assert_eq!(done.code, 130, "{done:?}");
+    assert!(took < secs(4), "took {took:?}: {done:?}");
+    assert_eq!(project.running(""), BTreeSet::new());
+}
+
+#[test]
+fn a_down_in_a_hurry_overtakes_a_slow_one() {
+    let host = Host::boot(&["busybox"]);
+    let project = Project::new(&host, "hurry", STUBBORN);
+    project.up();
+    let slow = host.start_orch(&project.args(&["down"]));
+    apart(secs(1));
+    let (done, took) = timed(|| project.orch(&["down", "-t", "0"]));
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(took < secs(4), "took {took:?}: {done:?}");
+    slow.finish();
+    assert_eq!(project.running(""), BTreeSet::new());
 }

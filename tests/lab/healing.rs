@@ -77,25 +77,20 @@ services:
 ";
     let project = Project::new(&host, "crash", yaml);
     project.orch(&["up", "-d"]).ok();
-    let starts = || {
-        let since = [
-            "events",
-            "--since",
-            "1h",
-            "--until",
-            "0s",
-            "--filter",
-            "event=start",
-            "--filter",
-            "label=com.docker.compose.project=crash",
-        ];
-        host.docker(&since).lines().count()
+    // When it was started, in milliseconds.
+    let starts = || -> Vec<u64> {
+        let mut args = vec!["events", "--since", "1h", "--until", "0s", "--format", "{{.TimeNano}}"];
+        args.extend(["--filter", "event=start", "--filter", "label=com.docker.compose.project=crash"]);
+        let text = host.docker(&args);
+        text.lines().map(|line| line.trim().parse::<u64>().expect("a time") / 1_000_000).collect()
     };
-    eventually(secs(10), "three starts", || if starts() >= 3 { Ok(()) } else { Err(starts()) });
-    crate::wait::apart(secs(5));
-    let count = starts();
-    // 0, 0.1, 0.2 … 3.2 s: the ninth start would be 6.3 s after the first at the earliest, without the time a run takes.
-    assert!(count <= 9, "{count} starts in a few seconds: no pauses");
+    eventually(secs(30), "seven starts", || if starts().len() >= 7 { Ok(()) } else { Err(starts()) });
+    let times = starts();
+    let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    // None before the first restart, then 0.1 s, 0.2 s … after each end; a run itself takes some time too.
+    for (gap, pause) in gaps.iter().zip([0, 100, 200, 400, 800, 1600]) {
+        assert!(*gap >= pause, "pauses of {gaps:?} ms between starts: one of {gap} where {pause} are due");
+    }
 }
 
 #[test]

@@ -241,6 +241,12 @@ pub(crate) struct Started<'a> {
 impl Started<'_> {
     /// Sends a signal (`KILL`, `INT`) to orch itself, and waits for its end.
     pub(crate) fn signal(mut self, signal: &str) -> Done {
+        self.send(signal);
+        self.finish()
+    }
+
+    /// Sends a signal and does not wait.
+    pub(crate) fn send(&mut self, signal: &str) {
         let pid = eventually(secs(5), "orch to be started", || {
             let pid = self.host.exec(&["cat", "/run/started.pid"]).stdout.trim().to_owned();
             if pid.is_empty() { Err("no pid yet") } else { Ok(pid) }
@@ -248,7 +254,6 @@ impl Started<'_> {
         if self.child.try_wait().expect("its state").is_none() {
             self.host.exec(&["kill", "-s", signal, &pid]);
         }
-        self.finish()
     }
 
     /// Waits for its end.
