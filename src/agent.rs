@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod dataplane;
 pub mod execute;
+pub mod fleet;
 pub mod handler;
 pub mod images;
 pub mod informer;
@@ -59,6 +60,15 @@ pub enum AgentError {
     /// The socket of its API.
     #[error("nobody can talk to this agent")]
     Socket(#[source] crate::api::server::BindError),
+    /// The files by which it proves who it is.
+    #[error("this host cannot prove who it is to the others")]
+    Files(#[from] fleet::identity::FilesError),
+    /// What is in them.
+    #[error("this host cannot prove who it is to the others")]
+    Identity(#[source] crate::mesh::IdentityError),
+    /// They are not there.
+    #[error("this host belongs to a cluster, but its certificate is gone; add it again (`orch host add`)")]
+    NoIdentity,
     /// A file or thread of its own.
     #[error("{what} {path}")]
     Io {

@@ -55,7 +55,7 @@ pub struct Assignments {
     /// keeps its number, one that joins gets the lowest that is free.
     #[serde(with = "crate::place::pods_as_list")]
     pub pods: BTreeMap<PodId, HostName>,
-    /// Pods without a host.
+    /// Pods without a host; those that were on a host that is away are in [`Assignments::pods`] with it all the same.
     pub unplaced: Vec<Unplaced>,
 }
 
@@ -204,6 +204,10 @@ impl<'a> Placer<'a> {
     fn refuse(&mut self, unit: &Unit, refusals: &BTreeMap<HostName, Refusal>) {
         let summary = filter::summary(refusals);
         let texts: BTreeMap<_, _> = refusals.iter().map(|(host, why)| (host.clone(), why.to_string())).collect();
+        // It may still run on a host that is away: when that one is back, it must find its pod wanted.
+        if let Some(away) = self.previous.pods.get(unit.root()).filter(|host| !self.hosts.contains_key(*host)) {
+            self.answer.pods.extend(unit.pods.iter().map(|pod| (pod.clone(), away.clone())));
+        }
         self.answer.unplaced.extend(unit.pods.iter().map(|pod| Unplaced {
             pod: pod.clone(),
             refusals: texts.clone(),

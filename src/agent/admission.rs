@@ -44,7 +44,7 @@ pub async fn inputs(shared: &Shared, project: &ProjectName) -> Result<Inputs, Ho
             published_elsewhere.extend(ports.map(|port| (desired.graph.project.clone(), port)));
         }
     }
-    let observed = shared.informer.observed(None);
+    let observed = shared.observed(None);
     let networks = observed.hosts.values().flat_map(|host| host.networks.values());
     for network in networks {
         let ours = network.labels.get(crate::engine::label::PROJECT).is_some_and(|owner| owner == project.as_str());

@@ -4,13 +4,14 @@
 //! rules and addresses are compared when networks change, and every few seconds because others may touch them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::Ipv4Net;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,7 @@ use crate::host::network::{BridgeSpec, HostNetwork, HostNetworkError, HostNetwor
 use crate::ids::ProjectName;
 use crate::lb::table::{Draining, LbTable, NetworkId, PublishedKey};
 use crate::lb::{Balancer, BindError};
+use crate::mesh::{Incoming, Mesh};
 use crate::net::dns::{DnsListener, DnsServer, Upstreams};
 use crate::net::names::NameTable;
 use crate::plan::{ContainerState, Observed, ProjectView};
@@ -30,6 +32,9 @@ const CHECK: Duration = Duration::from_secs(2);
 
 /// Changes of the picture within this time make one new table: an `up` of many containers brings hundreds.
 const COALESCE: Duration = Duration::from_millis(3);
+
+/// How long the other hosts may take to take a container out of their tables before it is stopped all the same.
+const OTHERS_KNOW: Duration = Duration::from_secs(2);
 
 /// Names, addresses and load balancer of one host.
 pub struct Dataplane {
@@ -132,7 +137,8 @@ impl Dataplane {
         let views = views(&records, &own);
         let version = self.version.fetch_add(1, Ordering::Relaxed);
         self.names.store(Arc::new(NameTable::build(version, &views)));
-        let draining: Draining = self.lock_draining().values().flatten().cloned().collect();
+        let mut draining: Draining = self.draining_here();
+        draining.extend(shared.peers.draining());
         let unbound = self.balancer.set_table(&LbTable::build(version, &views, &draining));
         self.note_unbound(unbound);
         let now = runs_of(&own);
@@ -190,14 +196,23 @@ impl Dataplane {
 
     /// Takes a container out of the tables and waits for its connections to end, at most for `deadline`.
     pub async fn drain(&self, shared: &Shared, project: &ProjectName, container: &str, deadline: Duration) {
-        self.stop_sending(shared, project, container);
+        self.stop_sending(shared, project, container).await;
         self.balancer.drain(container, Instant::now() + deadline).await;
     }
 
-    /// Takes a container out of the tables.
-    pub fn stop_sending(&self, shared: &Shared, project: &ProjectName, container: &str) {
-        self.lock_draining().entry(project.clone()).or_default().insert(container.to_owned());
+    /// Takes a container out of the tables, here and on the other hosts.
+    pub async fn stop_sending(&self, shared: &Shared, project: &ProjectName, container: &str) {
+        let new = self.lock_draining().entry(project.clone()).or_default().insert(container.to_owned());
         self.refresh_tables(shared);
+        if new && !shared.fleet().hosts.is_empty() {
+            let version = shared.refresh_own_picture();
+            shared.peers.wait_for_picture(version, OTHERS_KNOW).await;
+        }
+    }
+
+    /// Returns the containers of this host that get no new connections.
+    pub fn draining_here(&self) -> Draining {
+        self.lock_draining().values().flatten().cloned().collect()
     }
 
     /// Puts containers of a project back that are in nobody's plan to stop any more.
@@ -219,6 +234,19 @@ impl Dataplane {
             Err(error) => problems.push(error.to_string()),
         }
         problems
+    }
+
+    /// Listens for the other hosts, and reaches their containers.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub fn join_mesh(&self, mesh: Mesh, address: SocketAddr, control: mpsc::Sender<Incoming>) -> std::io::Result<()> {
+        self.balancer.join(mesh, address, control).map(drop)
+    }
+
+    /// Undoes [`Dataplane::join_mesh`].
+    pub fn leave_mesh(&self) {
+        self.balancer.leave();
     }
 
     /// Returns why a published port is not listened on, by port.
@@ -280,7 +308,17 @@ impl Dataplane {
                 )),
             }
         }
-        (HostNetworkSpec { bridges, published: open_ports(&records) }, problems)
+        let mut published = open_ports(&records);
+        // The other hosts must get in too, whatever the firewall's policy.
+        let fleet = shared.fleet();
+        published.extend(fleet.hosts.get(&fleet.own).map(|own| OpenPort {
+            host_ip: None,
+            port: own.address.port(),
+            protocol: Protocol::Tcp,
+        }));
+        published.sort_unstable();
+        published.dedup();
+        (HostNetworkSpec { bridges, published }, problems)
     }
 
     fn listener(&self, network: &LiveNetwork, listening: &mut Listening) -> std::io::Result<(u16, u16)> {
@@ -314,10 +352,7 @@ fn host_resolvers() -> Upstreams {
 }
 
 fn own_part(shared: &Shared, record: &Record) -> Observed {
-    record
-        .desired
-        .as_ref()
-        .map_or_else(Observed::default, |desired| shared.informer.observed(Some(&desired.graph.project)))
+    record.desired.as_ref().map_or_else(Observed::default, |desired| shared.observed(Some(&desired.graph.project)))
 }
 
 fn views<'a>(records: &'a [Arc<Record>], own: &'a [Observed]) -> Vec<ProjectView<'a>> {

@@ -90,8 +90,7 @@ pub async fn run(
             state,
             detail,
         };
-        // Nobody listens most of the time.
-        drop(handle.progress.send(event));
+        shared.announce(handle, event);
     };
     let words = words(step);
     if let Some((working, _)) = words {
@@ -123,7 +122,8 @@ async fn act(
     match step {
         Step::CreateNetwork { network } => {
             let desired = desired(record)?;
-            let spec = spec::network(desired, network).ok_or_else(|| format!("network `{network}` is not orch's"))?;
+            let spec = spec::network(desired, network, shared.fleet().index())
+                .ok_or_else(|| format!("network `{network}` is not orch's"))?;
             engine.ensure_network(&spec).await.map_err(text)?;
             informer.refresh_resources().await.map_err(text)?;
             // Rules and addresses first: what starts on the network needs its names at once.
@@ -158,7 +158,8 @@ async fn act(
             Ok(())
         }
         Step::StopContainer { id, .. } => {
-            shared.dataplane.stop_sending(shared, &handle.name, id);
+            shared.dataplane.stop_sending(shared, &handle.name, id).await;
+            informer.expect_end(id);
             stop(engine.as_ref(), id, graces).await.map_err(text)?;
             informer.refresh(id).await.map_err(text)
         }
@@ -244,7 +245,7 @@ async fn create(
         return Err(format!("image `{reference}` is not on host `{host}` any more; `orch up` pulls it again"));
     };
     let resolv_conf = resolv_conf_of(shared, desired, service).await?;
-    let observed = shared.informer.observed(Some(&desired.graph.project));
+    let observed = shared.observed(Some(&desired.graph.project));
     let owner = namespace_owner(&observed.hosts, desired, pod, service);
     let parts = HostParts {
         image: &image,
@@ -335,7 +336,7 @@ fn carried_key(project: &ProjectName, pod: &PodId) -> String {
 /// in between.
 async fn remember_anonymous_volumes(shared: &Shared, record: &Record, id: &str, drop_them: bool) -> Result<(), String> {
     let Some(desired) = record.running() else { return Ok(()) };
-    let observed = shared.informer.observed(Some(&desired.graph.project));
+    let observed = shared.observed(Some(&desired.graph.project));
     let Some(container) = observed.hosts.values().find_map(|host| host.containers.get(id)) else { return Ok(()) };
     let Some(pod) = container.pod().filter(|pod| desired.assignments.pods.contains_key(pod)) else { return Ok(()) };
     let anonymous = anonymous_volumes(desired, container);
@@ -364,7 +365,7 @@ async fn carried_volumes(
     pod: &PodId,
     replaces: Option<&str>,
 ) -> Result<BTreeMap<String, String>, String> {
-    let observed = shared.informer.observed(Some(&desired.graph.project));
+    let observed = shared.observed(Some(&desired.graph.project));
     let old = replaces.and_then(|id| observed.hosts.values().find_map(|host| host.containers.get(id)));
     if let Some(old) = old {
         return Ok(anonymous_volumes(desired, old));

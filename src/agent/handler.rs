@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use crate::api::server::Handler;
 use crate::api::types::{
-    AgentInfo, ApiError, DownRequest, ErrorKind, Progress, ProjectStatus, ProjectSummary, StopRequest, UpRequest,
+    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, FoundRequest, HostChange,
+    KeyAnswer, KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, StopRequest, UpRequest,
 };
 use crate::controller::{self, Request};
 use crate::graph::{Graph, MAX_PODS};
@@ -18,12 +19,13 @@ use crate::ids::{HostName, PodId, ProjectName};
 use crate::net::addr::explain;
 use crate::place::HostFacts;
 use crate::plan::{Desired, Observed, Plan};
-use crate::store::{Compare, Outcome, Write};
 
+mod cluster;
 mod follow;
 mod status;
 
 use super::admission;
+use super::fleet::seat;
 use super::images;
 use super::memory::Failures;
 use super::reconcile::{plan_for, recall};
@@ -92,13 +94,15 @@ impl Work {
                 taken: &inputs.taken,
                 published_elsewhere: &inputs.published_elsewhere,
                 pool: &inputs.pool,
+                last_index: shared.fleet().last_index(),
             },
             &mut admission::port_free,
         )
         .map_err(|errors| error(ErrorKind::User, explain(&errors, &networks_by_subnet(&observed))))?;
         let same = record.as_ref().is_some_and(|record| record.aim == Aim::Up)
             && previous.is_some_and(|previous| controller::same_but_for_counters(previous, &desired));
-        let record = Record { aim: Aim::Up, desired: Some(desired) };
+        let record =
+            Record { aim: Aim::Up, desired: Some(desired), serial: next_serial(record.as_ref()), released: false };
         let memory = memory_for(shared, &record, &observed);
         let plan = plan_for(&project, &record, &observed, &memory);
         let unchanged = same && plan.steps.is_empty() && plan.failures.is_empty();
@@ -116,17 +120,20 @@ impl AgentHandler {
 
     async fn prepare(&self, project: &ProjectName, request: UpRequest) -> Result<Prepared, ApiError> {
         let shared = &self.shared;
+        cluster::only_seat(shared)?;
         check_size(&request.graph)?;
+        // Right after this agent's start the other hosts have not said yet what is there.
+        shared.peers.wait_until_told().await;
         let entry = shared.store.get(&project_key(project)).await.map_err(internal)?;
         let stored = entry.as_ref().map(|entry| entry.modified);
         let record: Option<Record> =
             entry.map(|entry| serde_json::from_slice(&entry.value)).transpose().map_err(internal)?;
         check_revision(&request, record.as_ref().and_then(|record| record.desired.as_ref()))?;
         let images = images::look_up(shared.engine.as_ref(), &request.graph).await.map_err(host_error)?;
-        let mut observed = shared.informer.observed(Some(project));
+        let mut observed = shared.observed(Some(project));
         observed.hosts.entry(shared.host().clone()).or_default().images.clone_from(&images);
         let inputs = admission::inputs(shared, project).await.map_err(host_error)?;
-        let hosts = BTreeMap::from([(shared.host().clone(), facts(shared, project))]);
+        let hosts = seat::hosts(shared, project);
         let work = Work { project: project.clone(), request, record, stored, images, observed, inputs, hosts };
         // Other work of this thread must not wait for it.
         let shared = shared.clone();
@@ -142,41 +149,26 @@ impl AgentHandler {
         stored: Option<u64>,
         images: Option<BTreeMap<String, String>>,
     ) -> Result<Following, ApiError> {
-        let key = project_key(project);
-        let compare = stored.map_or_else(|| Compare::Absent(key.clone()), |at| Compare::Modified(key.clone(), at));
-        let value = serde_json::to_vec(&record).map_err(internal)?;
-        let mut writes = vec![Write::Put { key, value, lease: None }];
-        let meaning = record.desired.as_ref().zip(images);
-        if let Some((desired, ids)) = &meaning {
-            writes.push(images::write(desired, ids).map_err(internal)?);
-        }
-        let outcome = self.shared.store.transact(&[compare], &writes).await.map_err(internal)?;
-        match outcome {
-            Outcome::Done(_) => {
-                if let Some((desired, ids)) = meaning {
-                    self.shared.images.put(desired, ids);
-                }
-                Ok(self.shared.tell(project, record))
-            }
-            Outcome::Conflict => Err(error(
-                ErrorKind::Conflict,
-                format!("somebody else changed `{project}` at the same time; try again"),
-            )),
-        }
+        let written = seat::write(&self.shared, project, record, stored, images).await.map_err(internal)?;
+        written.ok_or_else(|| {
+            error(ErrorKind::Conflict, format!("somebody else changed `{project}` at the same time; try again"))
+        })
     }
 
     /// Changes what is asked for a project without a new desired state, and follows it.
     async fn aim(&self, project: ProjectName, aim: Aim) -> Result<mpsc::Receiver<Progress>, ApiError> {
         let shared = &self.shared;
+        cluster::only_seat(shared)?;
         let guard = shared.admission.lock().await;
         let entry = shared.store.get(&project_key(&project)).await.map_err(internal)?;
         let stored = entry.as_ref().map(|entry| entry.modified);
         let record: Option<Record> =
             entry.map(|entry| serde_json::from_slice(&entry.value)).transpose().map_err(internal)?;
+        let serial = next_serial(record.as_ref());
         let desired = record.and_then(|record| record.desired);
         let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
-        let observed = shared.informer.observed(Some(&project));
-        let record = Record { aim, desired };
+        let observed = shared.observed(Some(&project));
+        let record = Record { aim, desired, serial, released: false };
         if record.desired.is_none() && plan_for(&project, &record, &observed, &BTreeMap::new()).steps.is_empty() {
             let message = format!("no resource found to remove for project \"{project}\"");
             // The channel is empty and has room.
@@ -198,6 +190,7 @@ impl Handler for AgentHandler {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             build: self.build.clone(),
             host: self.shared.host().clone(),
+            cluster: self.shared.fleet().cluster.clone(),
             engine: self.shared.engine_info.version.clone(),
             engine_id: self.shared.engine_info.facts.id.clone(),
             uptime_secs: self.started.elapsed().as_secs(),
@@ -209,7 +202,7 @@ impl Handler for AgentHandler {
     async fn projects(&self) -> Result<Vec<ProjectSummary>, ApiError> {
         // Others' containers come and go too: a list is worth a fresh look.
         self.shared.informer.resync().await.map_err(host_error)?;
-        let observed = self.shared.informer.observed(None);
+        let observed = self.shared.observed(None);
         let mut summaries: BTreeMap<ProjectName, ProjectSummary> = BTreeMap::new();
         for handle in self.shared.projects() {
             let record = handle.record.borrow().clone();
@@ -236,7 +229,7 @@ impl Handler for AgentHandler {
         let handle = shared.project(project);
         let record = handle.as_ref().and_then(|handle| handle.record.borrow().clone());
         let state = handle.map(|handle| handle.state.borrow().clone()).unwrap_or_default();
-        let observed = shared.informer.observed(Some(project));
+        let observed = shared.observed(Some(project));
         let seen = observed.hosts.values().any(|host| !host.containers.is_empty());
         if record.is_none() && !seen {
             return Err(error(ErrorKind::NotFound, format!("no project `{project}`")));
@@ -248,7 +241,7 @@ impl Handler for AgentHandler {
         Ok(ProjectStatus {
             name: project.clone(),
             revision: desired.map_or(0, |desired| desired.revision),
-            pods: pods(desired, &observed, &state, shared.host()),
+            pods: pods(desired, &observed, &state),
             published: desired.map(|desired| published(shared, desired)).unwrap_or_default(),
             addresses: desired.map(addresses).unwrap_or_default(),
             failures,
@@ -299,7 +292,44 @@ impl Handler for AgentHandler {
         self.aim(project, Aim::Stopped(request)).await
     }
 
+    async fn cluster(&self) -> Result<ClusterStatus, ApiError> {
+        Ok(cluster::status(&self.shared))
+    }
+
+    async fn found(&self, request: FoundRequest) -> Result<(), ApiError> {
+        cluster::found(&self.shared, request).await
+    }
+
+    async fn key(&self, request: KeyRequest) -> Result<KeyAnswer, ApiError> {
+        cluster::key(&self.shared, &request)
+    }
+
+    async fn admit(&self, request: AdmitRequest) -> Result<Admission, ApiError> {
+        cluster::admit(&self.shared, request).await
+    }
+
+    async fn join(&self, admission: Admission) -> Result<(), ApiError> {
+        cluster::join(&self.shared, admission).await
+    }
+
+    async fn leave(&self) -> Result<(), ApiError> {
+        cluster::leave(&self.shared).await
+    }
+
+    async fn change_host(&self, host: &HostName, change: HostChange) -> Result<(), ApiError> {
+        cluster::change(&self.shared, host, change).await
+    }
+
+    async fn remove_host(&self, host: &HostName, request: RemoveHost) -> Result<(), ApiError> {
+        cluster::remove(&self.shared, host, &request).await
+    }
+
     async fn uninstall(&self) -> Result<(), ApiError> {
+        let fleet = self.shared.fleet();
+        if fleet.is_seat() && fleet.others().next().is_some() {
+            let message = format!("`{}` is the seat of other hosts: take those out first (`orch host rm`)", fleet.own);
+            return Err(error(ErrorKind::Conflict, message));
+        }
         let projects = self.shared.projects();
         if !projects.is_empty() {
             let names: Vec<String> = projects.iter().map(|handle| format!("`{}`", handle.name)).collect();
@@ -320,6 +350,10 @@ fn check_size(graph: &Graph) -> Result<(), ApiError> {
         }
         _ => Ok(()),
     }
+}
+
+fn next_serial(now: Option<&Record>) -> u64 {
+    now.map_or(0, |record| record.serial) + 1
 }
 
 fn check_revision(request: &UpRequest, previous: Option<&Desired>) -> Result<(), ApiError> {
@@ -343,7 +377,8 @@ fn host_error(cause: impl std::error::Error) -> ApiError {
     error(ErrorKind::Host, chain(&cause))
 }
 
-fn chain(cause: &dyn std::error::Error) -> String {
+/// An error with its causes on one line.
+pub(super) fn chain(cause: &dyn std::error::Error) -> String {
     let mut text = cause.to_string();
     let mut source = cause.source();
     while let Some(next) = source {
@@ -357,21 +392,6 @@ fn chain(cause: &dyn std::error::Error) -> String {
 fn networks_by_subnet(observed: &Observed) -> BTreeMap<Ipv4Net, &str> {
     let networks = observed.hosts.values().flat_map(|host| host.networks.values());
     networks.filter_map(|network| Some((network.subnet?, network.name.as_str()))).collect()
-}
-
-/// This host as the placer sees it for one project.
-fn facts(shared: &Shared, project: &ProjectName) -> HostFacts {
-    let mut facts = shared.engine_info.facts.clone();
-    for record in shared.desired() {
-        let Some(desired) = record.running().filter(|desired| &desired.graph.project != project) else { continue };
-        for pod in desired.pods() {
-            if let Some(service) = desired.graph.services.get(&pod.service) {
-                facts.reserved.0 += service.container.resources.reserved_nano_cpus.unwrap_or_default();
-                facts.reserved.1 += service.container.resources.reserved_memory.unwrap_or_default();
-            }
-        }
-    }
-    facts
 }
 
 /// What a first look remembers: no crashes, and finished jobs of earlier generations.

@@ -97,6 +97,11 @@ impl Informer {
         }
     }
 
+    /// Returns what wakes those who follow the picture, for other things that they must look at.
+    pub fn waker(&self) -> watch::Sender<u64> {
+        self.changed.clone()
+    }
+
     /// Returns a receiver that wakes at each change of the picture.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -190,6 +195,11 @@ impl Informer {
         apply(&mut world, ticket, container.id.clone(), container);
         drop(world);
         self.wake();
+    }
+
+    /// Takes note that an own call is about to end a container: its end needs no event to explain it.
+    pub fn expect_end(&self, id: &str) {
+        self.lock().asked_to_end.insert(id.to_owned());
     }
 
     /// Takes a container out of the picture after an own call removed it.

@@ -16,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::types::{ObjectState, Progress};
 use crate::graph::Condition;
-use crate::ids::{PodId, ProjectName, ServiceName};
-use crate::plan::{Desired, Gate, Intent, Observed, Plan, PodMemory, Step, StepId, plan};
+use crate::ids::{HostName, PodId, ProjectName, ServiceName};
+use crate::lb::table::PublishedKey;
+use crate::plan::{Desired, Gate, Intent, Observed, Plan, PlannedStep, PodMemory, Step, StepId, plan};
 
 use super::execute::{self, Outcome};
+use super::fleet::picture::Report;
 use super::informer::Informer;
 use super::memory::Failures;
 use super::shared::{Aim, ProjectHandle, ProjectState, Record, Shared};
@@ -31,6 +33,9 @@ const PARALLEL_STEPS: usize = 16;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// …up to this.
 const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// How often a step may be done and still be planned before that is an error.
+const REPEATS: u32 = 5;
 
 /// Changes of the picture within this time are planned for at once: an `up` of many containers brings hundreds.
 const COALESCE: Duration = Duration::from_millis(3);
@@ -75,6 +80,8 @@ struct Loop {
     running: FuturesUnordered<BoxFuture<'static, (String, Step, Outcome)>>,
     /// Failed steps by object.
     errors: BTreeMap<String, Failure>,
+    /// Steps that were done and are still planned, with how often.
+    repeated: BTreeMap<String, (Step, u32)>,
     /// Containers whose connections have ended: their drain is done although nothing on the engine shows it.
     drained: BTreeSet<String>,
     /// Gates that somebody was told about.
@@ -99,6 +106,7 @@ pub async fn run(shared: Arc<Shared>, handle: Arc<ProjectHandle>, stop: Cancella
         under_way: BTreeMap::new(),
         running: FuturesUnordered::new(),
         errors: BTreeMap::new(),
+        repeated: BTreeMap::new(),
         drained: BTreeSet::new(),
         waiting: BTreeSet::new(),
         swept: None,
@@ -138,13 +146,19 @@ impl Loop {
         }
         let images = images_of(&self.shared, record).await;
         let now = self.shared.clock.now();
-        let mut observed = self.shared.informer.observed(Some(&self.handle.name));
-        observed.hosts.entry(self.shared.host().clone()).or_default().images = images;
+        let mut observed = self.shared.observed(Some(&self.handle.name));
+        observed.hosts.entry(self.shared.host().clone()).or_default().images.clone_from(&images);
         let memory = self.remember(record, &observed, now);
         let plan = plan_for(&self.handle.name, record, &observed, &memory);
         let done = self.done_drains(&plan);
+        let planned: BTreeSet<String> =
+            plan.steps.iter().map(|planned| execute::object(&planned.step, record.desired.as_ref())).collect();
+        self.repeated.retain(|object, _| planned.contains(object));
         self.announce_gates(record, &plan, &observed);
-        let runnable: Vec<_> = plan.runnable(&done, &observed, record.desired.as_ref()).into_iter().cloned().collect();
+        // Every host plans for all of them, from the same values, and does its own part.
+        let own = self.shared.host();
+        let runnable = plan.runnable(&done, &observed, record.desired.as_ref()).into_iter();
+        let runnable: Vec<_> = runnable.filter(|planned| &planned.host == own).cloned().collect();
         for planned in runnable {
             self.start(record, planned.step, now);
         }
@@ -153,7 +167,7 @@ impl Loop {
         }
         let next_error = self.errors.values().map(|failure| failure.not_before).filter(|time| *time > now).min();
         let next = self.failures.next_start(now).into_iter().chain(next_error).min();
-        self.publish(record, plan, &observed);
+        self.publish(record, plan, memory, images, &observed);
         next.map(|time| time.saturating_sub(now))
     }
 
@@ -179,7 +193,13 @@ impl Loop {
                 self.failures.observe(&desired.graph, &pod, container, now);
             }
         }
-        recall(&self.shared.informer, desired, observed, &self.failures, now)
+        let mut memory = recall(&self.shared.informer, desired, observed, &self.failures, now);
+        // Of pods elsewhere their own agents know better.
+        for (host, told) in self.shared.peers.memory(&self.handle.name) {
+            let there = |pod: &PodId| desired.assignments.pods.get(pod) == Some(&host);
+            memory.extend(told.into_iter().filter(|(pod, _)| there(pod)));
+        }
+        memory
     }
 
     /// Drains leave no trace on the engine: those done count as done while the plan still has them.
@@ -238,6 +258,7 @@ impl Loop {
         match outcome {
             Outcome::Done => {
                 self.errors.remove(object);
+                self.pace(object, step);
                 match step {
                     Step::Drain { id, .. } => drop(self.drained.insert(id.clone())),
                     Step::StartContainer { pod, .. } => {
@@ -255,6 +276,22 @@ impl Loop {
                 tracing::warn!(project = %self.handle.name, object, message, ?pause, "a step failed");
                 self.errors.insert(object.to_owned(), Failure { message, attempts, not_before });
             }
+        }
+    }
+
+    /// A step that is done again and again and stays planned does not do what it should: it is slowed down, not
+    /// repeated as fast as the engine can.
+    fn pace(&mut self, object: &str, step: &Step) {
+        let (last, times) = self.repeated.entry(object.to_owned()).or_insert_with(|| (step.clone(), 0));
+        if last != step {
+            (*last, *times) = (step.clone(), 0);
+        }
+        *times += 1;
+        if *times > REPEATS {
+            let message = format!("done {times} times, and still to do");
+            let not_before = self.shared.clock.now() + FIRST_RETRY;
+            tracing::warn!(project = %self.handle.name, object, message, "a step has no effect");
+            self.errors.insert(object.to_owned(), Failure { message, attempts: 1, not_before });
         }
     }
 
@@ -303,29 +340,69 @@ impl Loop {
                 state,
                 detail: None,
             };
-            // Nobody listens most of the time.
-            drop(self.handle.progress.send(event));
+            self.shared.announce(&self.handle, event);
         }
     }
 
-    fn publish(&self, record: &Arc<Record>, plan: Plan, observed: &Observed) {
-        let errors: BTreeMap<String, String> =
-            self.errors.iter().map(|(object, failure)| (object.clone(), failure.message.clone())).collect();
+    fn publish(
+        &self,
+        record: &Arc<Record>,
+        plan: Plan,
+        memory: BTreeMap<PodId, PodMemory>,
+        images: BTreeMap<String, String>,
+        observed: &Observed,
+    ) {
+        let own = self.shared.host();
+        let own_errors = self.errors.iter().map(|(object, failure)| (object.clone(), failure.message.clone()));
+        let here = |pod: &PodId| record.desired.as_ref().is_some_and(|d| d.assignments.pods.get(pod) == Some(own));
+        let mut report = Report {
+            serial: record.serial,
+            memory: memory.into_iter().filter(|(pod, _)| here(pod)).collect(),
+            images,
+            under_way: self.running.len(),
+            errors: own_errors.collect(),
+        };
+        if !self.shared.fleet().is_seat() {
+            // The seat looks at its own ports before it accepts them; those of other hosts show only there.
+            report.errors.extend(self.unpublished(record));
+        }
+        let others = self.shared.peers.reports(&self.handle.name);
+        let mut by_host: BTreeMap<&HostName, &BTreeMap<String, String>> =
+            others.iter().map(|(host, report)| (host, &report.errors)).collect();
+        by_host.insert(own, &report.errors);
+        let mut errors = BTreeMap::new();
+        for (host, object, message) in by_host
+            .iter()
+            .flat_map(|(host, errors)| errors.iter().map(move |(object, message)| (*host, object, message)))
+        {
+            let told = if host == own { message.clone() } else { format!("on `{host}`: {message}") };
+            let entry: &mut String = errors.entry(object.clone()).or_default();
+            *entry = if entry.is_empty() { told } else { format!("{entry}; {told}") };
+        }
+        let idle = self.running.is_empty() && others.values().all(|report| report.under_way == 0);
+        // Who has not heard of the record yet may have something to do for it.
+        let all_know = !self.shared.fleet().is_seat() || self.shared.peers.all_know(&self.handle.name, record.serial);
         let desired = record.desired.as_ref();
-        let stuck =
-            plan.is_stuck(observed, desired, |planned| errors.contains_key(&execute::object(&planned.step, desired)));
-        let settled = self.running.is_empty() && (plan.steps.is_empty() || stuck || plan.is_hopeless());
+        let failed = |planned: &PlannedStep| {
+            let object = execute::object(&planned.step, desired);
+            by_host.get(&planned.host).is_some_and(|errors| errors.contains_key(&object))
+        };
+        let stuck = plan.is_stuck(observed, desired, failed);
+        let settled = idle && all_know && (plan.steps.is_empty() || stuck || plan.is_hopeless());
         self.handle.state.send_modify(|state| {
             *state = ProjectState {
                 passes: state.passes + 1,
                 record: Some(record.clone()),
                 plan: Some(plan),
-                under_way: self.running.len(),
                 errors,
+                report,
                 settled,
                 gone: false,
             };
         });
+        if !self.shared.fleet().hosts.is_empty() {
+            self.shared.refresh_own_picture();
+        }
     }
 
     /// Ends the loop of a project that was to go and is gone.
@@ -333,7 +410,16 @@ impl Loop {
         if !matches!(record.aim, Aim::Down(_)) || !self.running.is_empty() {
             return false;
         }
-        let empty = self.handle.state.borrow().plan.as_ref().is_some_and(|plan| plan.steps.is_empty());
+        // The seat forgets a project when it is gone everywhere; the others when the seat has.
+        let (seat, own) = (self.shared.fleet().is_seat(), self.shared.host());
+        if !seat && !record.released {
+            return false;
+        }
+        let empty = {
+            let state = self.handle.state.borrow();
+            let mut steps = state.plan.iter().flat_map(|plan| &plan.steps);
+            state.plan.is_some() && !steps.any(|planned| seat || &planned.host == own)
+        };
         if !empty {
             return false;
         }
@@ -351,6 +437,20 @@ impl Loop {
         }
         self.handle.state.send_modify(|state| state.gone = true);
         true
+    }
+}
+
+impl Loop {
+    /// Returns the project's published ports that somebody else has on this host.
+    fn unpublished(&self, record: &Record) -> BTreeMap<String, String> {
+        let Some(desired) = record.running() else { return BTreeMap::new() };
+        let problems = self.shared.dataplane.published_problems();
+        let ports = desired.addresses.ports.iter().filter_map(|port| {
+            let key = PublishedKey { host_ip: port.host_ip, port: port.published, protocol: port.protocol };
+            let problem = problems.get(&key)?;
+            Some((format!("Port {}/{}", port.published, port.protocol), format!("cannot be published: {problem}")))
+        });
+        ports.collect()
     }
 }
 

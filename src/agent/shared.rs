@@ -1,10 +1,13 @@
 //! What the parts of an agent share: the edges, and one handle for each project.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arc_swap::ArcSwap;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::types::{DownRequest, Progress, StopRequest};
@@ -13,11 +16,16 @@ use crate::controller;
 use crate::engine::{Engine, EngineInfo};
 use crate::host::files::HostFiles;
 use crate::ids::{HostName, ProjectName};
-use crate::plan::{Desired, Plan};
-use crate::store::Store;
+use crate::mesh::Mesh;
+use crate::plan::{Desired, Observed, Plan};
+use crate::store::{Store, StoreError, Write};
 
 use super::AgentOptions;
 use super::dataplane::Dataplane;
+use super::fleet::identity::IdentityFiles;
+use super::fleet::members::{Fleet, HostRecord, host_key};
+use super::fleet::peers::Peers;
+use super::fleet::picture::{Machine, Picture, Report};
 use super::images::Images;
 use super::informer::Informer;
 
@@ -50,6 +58,22 @@ pub struct Shared {
     pub writing_files: tokio::sync::Mutex<()>,
     /// Tasks of clients that follow a project.
     pub clients: TaskTracker,
+    /// The files by which this host proves who it is.
+    pub identity: IdentityFiles,
+    /// The connections to the other hosts, where there is a cluster.
+    pub mesh: OnceLock<Mesh>,
+    /// Cancelled when this agent is to start anew: it became another host, or one of a cluster.
+    pub restart: CancellationToken,
+    /// The other hosts of the cluster.
+    pub peers: Arc<Peers>,
+    fleet: ArcSwap<Fleet>,
+    /// What this host shows to the others, with its number.
+    own: watch::Sender<(u64, Arc<Picture>)>,
+    machine: Mutex<Machine>,
+    /// Grows with every change of what shall be.
+    records: watch::Sender<u64>,
+    /// Progress of all projects, for the other hosts.
+    progress: broadcast::Sender<(ProjectName, Progress)>,
     projects: Mutex<BTreeMap<ProjectName, Arc<ProjectHandle>>>,
     new_projects: mpsc::UnboundedSender<Arc<ProjectHandle>>,
 }
@@ -61,6 +85,12 @@ pub struct Record {
     pub aim: Aim,
     /// The last desired state; `None` for a project that orch did not start and only takes down.
     pub desired: Option<Desired>,
+    /// Grows with every record of the project that the seat writes.
+    #[serde(default)]
+    pub serial: u64,
+    /// Set on other hosts than the seat once the seat has forgotten the project: what is left of it here goes.
+    #[serde(default)]
+    pub released: bool,
 }
 
 /// What is asked for a project.
@@ -84,10 +114,10 @@ pub struct ProjectState {
     pub record: Option<Arc<Record>>,
     /// What is still to do, as of the last pass.
     pub plan: Option<Plan>,
-    /// Steps under way.
-    pub under_way: usize,
-    /// Steps that failed and will be tried again, with the reason: object to message.
+    /// Steps that failed and will be tried again, on whichever host: object to message.
     pub errors: BTreeMap<String, String>,
+    /// What the others must know of this host's part.
+    pub report: Report,
     /// Whether nothing is left to do or wait for, other than errors and what the plan says cannot come true.
     pub settled: bool,
     /// Whether the project is gone, with its rules and files.
@@ -141,8 +171,16 @@ pub struct Edges {
 
 impl Shared {
     /// Puts the parts together; each new project is announced on `new_projects`.
-    pub fn new(options: AgentOptions, edges: Edges, new_projects: mpsc::UnboundedSender<Arc<ProjectHandle>>) -> Self {
+    pub fn new(
+        options: AgentOptions,
+        fleet: Fleet,
+        edges: Edges,
+        new_projects: mpsc::UnboundedSender<Arc<ProjectHandle>>,
+    ) -> Self {
         let Edges { engine, engine_info, store, clock, informer, dataplane, files } = edges;
+        let peers = Arc::new(Peers::new(informer.waker()));
+        let identity = IdentityFiles::below(&options.state_dir);
+        peers.set(&fleet.others().map(|(name, _)| name.clone()).collect());
         Self {
             options,
             engine,
@@ -156,6 +194,15 @@ impl Shared {
             admission: tokio::sync::Mutex::default(),
             writing_files: tokio::sync::Mutex::default(),
             clients: TaskTracker::new(),
+            identity,
+            mesh: OnceLock::new(),
+            restart: CancellationToken::new(),
+            peers,
+            fleet: ArcSwap::from_pointee(fleet),
+            own: watch::Sender::new((0, Arc::default())),
+            machine: Mutex::default(),
+            records: watch::Sender::new(0),
+            progress: broadcast::Sender::new(PROGRESS_BACKLOG),
             projects: Mutex::default(),
             new_projects,
         }
@@ -183,6 +230,7 @@ impl Shared {
         if let Some(handle) = projects.get(name) {
             let events = handle.progress.subscribe();
             handle.record.send_replace(wanted.clone());
+            self.records.send_modify(|revision| *revision += 1);
             return Following { handle: handle.clone(), wanted, events };
         }
         let handle = Arc::new(ProjectHandle {
@@ -193,6 +241,7 @@ impl Shared {
         });
         let events = handle.progress.subscribe();
         projects.insert(name.clone(), handle.clone());
+        self.records.send_modify(|revision| *revision += 1);
         // Nobody receives only while the agent stops.
         drop(self.new_projects.send(handle.clone()));
         Following { handle, wanted, events }
@@ -218,6 +267,7 @@ impl Shared {
         if unchanged {
             projects.remove(&handle.name);
             handle.record.send_replace(None);
+            self.records.send_modify(|revision| *revision += 1);
         }
         unchanged
     }
@@ -247,4 +297,158 @@ impl Record {
             Aim::Stopped(_) | Aim::Down(_) => None,
         }
     }
+}
+
+/// Several hosts.
+impl Shared {
+    /// Returns the cluster as this agent knows it.
+    pub fn fleet(&self) -> Arc<Fleet> {
+        self.fleet.load_full()
+    }
+
+    /// Makes this the cluster that this agent knows.
+    pub fn set_fleet(&self, fleet: Fleet) {
+        let others: BTreeSet<HostName> = fleet.others().map(|(name, _)| name.clone()).collect();
+        self.fleet.store(Arc::new(fleet));
+        self.peers.set(&others);
+        self.records.send_modify(|revision| *revision += 1);
+    }
+
+    /// Returns what is there of one project (`None`: of all), on every host that answers.
+    pub fn observed(&self, project: Option<&ProjectName>) -> Observed {
+        let mut observed = self.informer.observed(project);
+        observed.hosts.extend(self.peers.observed(project).hosts);
+        observed
+    }
+
+    /// Returns a receiver of this host's pictures, for the other hosts.
+    pub fn own_pictures(&self) -> watch::Receiver<(u64, Arc<Picture>)> {
+        self.own.subscribe()
+    }
+
+    /// Makes the picture for the other hosts anew. Returns its number.
+    pub fn refresh_own_picture(&self) -> u64 {
+        let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let reports = self.projects().into_iter().map(|handle| {
+            let state = handle.state.borrow();
+            (handle.name.clone(), state.report.clone())
+        });
+        let picture = Picture {
+            observed: self.informer.observed(None).hosts.remove(self.host()).unwrap_or_default(),
+            draining: self.dataplane.draining_here(),
+            reports: reports.collect(),
+            machine,
+        };
+        self.own.send_if_modified(|(version, now)| {
+            let changed = **now != picture;
+            if changed {
+                (*version, *now) = (*version + 1, Arc::new(picture));
+            }
+            changed
+        });
+        self.own.borrow().0
+    }
+
+    /// Takes note of how the machine is.
+    pub fn set_machine(&self, machine: Machine) {
+        *self.machine.lock().unwrap_or_else(PoisonError::into_inner) = machine;
+    }
+
+    /// Returns how the machine is.
+    pub fn machine(&self) -> Machine {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns what wakes when what shall be changes.
+    pub fn records_changed(&self) -> watch::Receiver<u64> {
+        self.records.subscribe()
+    }
+
+    /// Returns what shall be, with its number.
+    pub fn records(&self) -> (u64, BTreeMap<ProjectName, Arc<Record>>) {
+        let revision = *self.records.borrow();
+        let handles = self.projects();
+        let records = handles.iter().filter_map(|handle| Some((handle.name.clone(), handle.record.borrow().clone()?)));
+        (revision, records.collect())
+    }
+
+    /// Returns a receiver of the progress of all projects on this host.
+    pub fn progress_of_all(&self) -> broadcast::Receiver<(ProjectName, Progress)> {
+        self.progress.subscribe()
+    }
+
+    /// Tells who follows the project, here and on the other hosts, what happens.
+    pub fn announce(&self, handle: &ProjectHandle, event: Progress) {
+        // Nobody listens most of the time.
+        if self.progress.receiver_count() > 0 {
+            drop(self.progress.send((handle.name.clone(), event.clone())));
+        }
+        drop(handle.progress.send(event));
+    }
+
+    /// Takes over what the seat says shall be: written down first, so that it is known after a restart without the seat.
+    ///
+    /// Projects that the seat no longer has go from this host too.
+    ///
+    /// # Errors
+    /// What the store says; nothing is taken over then.
+    pub async fn obey(
+        &self,
+        projects: Vec<(ProjectName, Record)>,
+        gone: &[ProjectName],
+        whole: bool,
+        hosts: Option<BTreeMap<HostName, HostRecord>>,
+    ) -> Result<(), StoreError> {
+        let named: BTreeSet<&ProjectName> = projects.iter().map(|(name, _)| name).collect();
+        let mut news: Vec<(ProjectName, Record)> = Vec::new();
+        for handle in self.projects() {
+            let Some(now) = handle.record.borrow().clone() else { continue };
+            if !now.released && (gone.contains(&handle.name) || whole && !named.contains(&handle.name)) {
+                let aim = match &now.aim {
+                    Aim::Down(request) => Aim::Down(request.clone()),
+                    Aim::Up | Aim::Stopped(_) => Aim::Down(DownRequest::default()),
+                };
+                let record = Record { aim, released: true, ..Record::clone(&now) };
+                news.push((handle.name.clone(), record));
+            }
+        }
+        for (name, record) in projects {
+            let now = self.project(&name).and_then(|handle| handle.record.borrow().clone());
+            if now.as_deref() != Some(&record) {
+                news.push((name, record));
+            }
+        }
+        let mut writes = Vec::new();
+        for (name, record) in &news {
+            let value = encode(record)?;
+            writes.push(Write::Put { key: project_key(name), value, lease: None });
+        }
+        for (name, record) in hosts.iter().flatten() {
+            writes.push(Write::Put { key: host_key(name), value: encode(record)?, lease: None });
+        }
+        let fleet = self.fleet();
+        if let Some(hosts) = &hosts {
+            let stale = fleet.hosts.keys().filter(|name| !hosts.contains_key(*name));
+            writes.extend(stale.map(|name| Write::Delete(host_key(name))));
+        }
+        if !writes.is_empty() {
+            self.store.transact(&[], &writes).await?;
+        }
+        if let Some(hosts) = hosts.filter(|hosts| *hosts != fleet.hosts) {
+            if !hosts.contains_key(&fleet.own) {
+                tracing::warn!("this host was taken out of the cluster");
+                super::fleet::members::leave(self.store.as_ref()).await?;
+                self.restart.cancel();
+            }
+            self.set_fleet(Fleet { hosts, ..Fleet::clone(&fleet) });
+        }
+        for (name, record) in news {
+            drop(self.tell(&name, record));
+        }
+        Ok(())
+    }
+}
+
+fn encode(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(|error| StoreError::Failed { message: error.to_string() })
 }

@@ -6,8 +6,10 @@ use std::path::Path;
 use crate::engine::{ContainerSpec, HostPort, NetworkSpec, SpecAttachment, SpecNetwork, VolumeSpec, label};
 use crate::graph::{Attachment, Condition, NetworkMode, PortMode, Service};
 use crate::ids::{PodId, ResourceKey};
+use crate::net::addr::container_slice;
 use crate::observed::spec_parts_label;
 use crate::plan::Desired;
+use crate::plan::desired::NetworkAddresses;
 
 /// What a container spec needs that the desired state does not hold.
 #[derive(Debug, Clone, Default)]
@@ -24,10 +26,13 @@ pub struct HostParts<'a> {
     pub namespace_owner: Option<&'a str>,
 }
 
-/// Returns what to ask the engine for to make a network of the project; `None` for one that orch does not make.
-pub fn network(desired: &Desired, key: &ResourceKey) -> Option<NetworkSpec> {
+/// Returns what to ask the engine for to make a network of the project on the host with this slice of it; `None` for one
+/// that orch does not make, or that has no slice for so many hosts.
+pub fn network(desired: &Desired, key: &ResourceKey, host_index: u32) -> Option<NetworkSpec> {
     let network = desired.graph.networks.get(key)?;
     let addresses = desired.addresses.networks.get(key)?;
+    let NetworkAddresses { subnet, gateway, vips, ip_range, .. } = *addresses;
+    let ip_range = container_slice(subnet, vips, ip_range, host_index)?;
     let mut labels = network.labels.clone();
     labels.insert(label::PROJECT.into(), desired.graph.project.to_string());
     labels.insert(label::NETWORK.into(), key.to_string());
@@ -40,9 +45,9 @@ pub fn network(desired: &Desired, key: &ResourceKey) -> Option<NetworkSpec> {
         driver_opts: network.driver_opts.clone(),
         internal: network.internal,
         attachable: network.attachable,
-        subnet: addresses.subnet,
-        gateway: addresses.gateway,
-        ip_range: addresses.containers,
+        subnet,
+        gateway,
+        ip_range,
         labels,
     })
 }

@@ -30,6 +30,7 @@ use crate::testing;
 
 use super::AgentOptions;
 use super::dataplane::Dataplane;
+use super::fleet::members::Fleet;
 use super::handler::AgentHandler;
 use super::informer::Informer;
 use super::shared::{Edges, ProjectState, Shared};
@@ -38,6 +39,7 @@ use super::wire;
 /// Longest that any of these tests waits; paused time would stop the real store's threads.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+mod fleet;
 mod refused;
 mod several;
 
@@ -52,14 +54,20 @@ struct Agent {
 impl Agent {
     /// Starts an agent over this engine and the store in `dir`, as `wire` does.
     async fn start(engine: &Arc<FakeEngine>, dir: &Path) -> Self {
+        Self::start_in(engine, dir, Fleet::alone(HostName::local())).await
+    }
+
+    /// Starts an agent of this fleet.
+    async fn start_in(engine: &Arc<FakeEngine>, dir: &Path, fleet: Fleet) -> Self {
+        let host = fleet.own.clone();
         let store = Arc::new(Embedded::open(dir.join("store.db")).await.expect("a store"));
         let store = Arc::new(Sealed::open(store, dir.join("secrets.key")).await.expect("a key"));
         let engine: Arc<dyn crate::engine::Engine> = engine.clone();
-        let host = HostName::local();
         let informer = Arc::new(Informer::new(engine.clone(), store.clone(), host.clone()));
         let names = Arc::new(ArcSwap::from_pointee(NameTable::default()));
         let dns = DnsServer::new(tokio::runtime::Handle::current(), names.clone());
-        let balancer = Balancer::start(BalancerOptions { threads: 1, ..BalancerOptions::default() }).expect("threads");
+        let options = BalancerOptions { threads: 1, own_host: host.clone(), ..BalancerOptions::default() };
+        let balancer = Balancer::start(options).expect("threads");
         let dataplane = Arc::new(Dataplane::new(names, dns, balancer, Arc::new(FakeHostNetwork::default())));
         let files = Arc::new(HostFiles::new(dir.join("state"), dir.join("run"), HostTools::here()));
         let engine_info = engine.info().await.expect("it answers");
@@ -74,7 +82,7 @@ impl Agent {
             lb_threads: 1,
         };
         let (announce, announced) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(options, edges, announce));
+        let shared = Arc::new(Shared::new(options, fleet, edges, announce));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         wire::start(&shared, announced, &stop, &tasks).await.expect("it starts");
         let handler = AgentHandler::new(shared.clone(), "build".into(), stop.child_token());
@@ -109,7 +117,7 @@ impl Agent {
         let passes = states.borrow().passes;
         let quiet = |state: &ProjectState| {
             let idle = state.plan.as_ref().is_some_and(|plan| plan.steps.is_empty());
-            state.passes > passes && state.under_way == 0 && idle
+            state.passes > passes && state.report.under_way == 0 && idle
         };
         let in_time = tokio::time::timeout(DEADLINE, states.wait_for(quiet)).await;
         assert!(in_time.is_ok(), "never quiet: {:#?}", handle.state.borrow().plan);

@@ -4,6 +4,10 @@
 //! |---|---|---|---|
 //! | informer | the engine's events | the picture, records of exits | with the agent |
 //! | dataplane | picture, records | tables, listeners, rules, addresses | with the agent |
+//! | machine | the host | what is told of it | with the agent |
+//! | show | the picture | what the other hosts are told | with the agent |
+//! | seat | all hosts' pictures | records | with the agent |
+//! | link | the cluster's hosts | streams to and from them | with the agent |
 //! | one loop a project | its record, picture | the engine, progress | when the project is gone |
 //! | API server | its socket | records | with the agent |
 //! | clients | progress, states | their streams | with their client |
@@ -29,6 +33,7 @@ use crate::host::network::LinuxHostNetwork;
 use crate::host::tools::HostTools;
 use crate::ids::ProjectName;
 use crate::lb::{Balancer, BalancerOptions};
+use crate::mesh::{Mesh, MeshOptions};
 use crate::net::dns::DnsServer;
 use crate::net::names::NameTable;
 use crate::store::embedded::Embedded;
@@ -37,6 +42,7 @@ use crate::store::{Entry, Store};
 use crate::transport::image::Build;
 
 use super::dataplane::Dataplane;
+use super::fleet::{link, members};
 use super::handler::AgentHandler;
 use super::informer::Informer;
 use super::shared::{Edges, ProjectHandle, Record, Shared};
@@ -61,17 +67,34 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
     let (announce, announced) = mpsc::unbounded_channel();
     let shared = Arc::new(assemble(options, announce).await?);
     let uninstalled = start(&shared, announced, &stop, &tasks).await?;
+    start_mesh(&shared, &stop, &tasks)?;
     let listener = bind(&shared)?;
     let build = Build::own().map_err(io("cannot read", Path::new("/proc/self/exe")))?.hash;
     let handler = Arc::new(AgentHandler::new(shared.clone(), build, uninstalled));
     tasks.spawn(crate::api::server::serve(listener, handler, stop.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), host = %shared.host(), "agent ready");
-    until_asked_to_stop().await?;
+    tokio::select! {
+        asked = until_asked_to_stop() => asked?,
+        // The engine starts it again at once, as what it has become.
+        () = shared.restart.cancelled() => tracing::info!("starting anew as another host of a cluster"),
+    }
     stop.cancel();
     shared.clients.close();
     // Streams that are still open end with the process.
     let _ = tokio::time::timeout(CLIENT_DRAIN, shared.clients.wait()).await;
     tracing::info!("agent stops; containers go on");
+    Ok(())
+}
+
+/// Connects this host with the others of its cluster, if it has one.
+fn start_mesh(shared: &Arc<Shared>, stop: &CancellationToken, tasks: &TaskTracker) -> Result<(), AgentError> {
+    if shared.fleet().cluster.is_none() {
+        return Ok(());
+    }
+    let identity = shared.identity.identity()?.ok_or(AgentError::NoIdentity)?;
+    let mesh = Mesh::new(identity, shared.clock.clone(), MeshOptions::default()).map_err(AgentError::Identity)?;
+    drop(shared.mesh.set(mesh.clone()));
+    tasks.spawn(link::run(shared.clone(), mesh, stop.clone()));
     Ok(())
 }
 
@@ -95,12 +118,15 @@ pub(super) async fn start(
     let uninstalled = stop.child_token();
     tasks.spawn(shared.informer.clone().run(stop.clone()));
     tasks.spawn(shared.dataplane.clone().run(shared.clone(), uninstalled.clone()));
+    tasks.spawn(super::fleet::seat::run(shared.clone(), stop.clone()));
+    tasks.spawn(super::fleet::machine::run(shared.clone(), stop.clone()));
+    tasks.spawn(super::fleet::show(shared.clone(), stop.clone()));
     tasks.spawn(start_loops(shared.clone(), announced, stop.clone(), tasks.clone()));
     Ok(uninstalled)
 }
 
 async fn assemble(
-    options: AgentOptions,
+    mut options: AgentOptions,
     announce: mpsc::UnboundedSender<Arc<ProjectHandle>>,
 ) -> Result<Shared, AgentError> {
     let engine = Arc::new(match &options.engine {
@@ -111,6 +137,8 @@ async fn assemble(
     std::fs::create_dir_all(&options.state_dir).map_err(io("cannot make", &options.state_dir))?;
     let store = Embedded::open(options.state_dir.join("store.db")).await?;
     let store: Arc<dyn Store> = Arc::new(Sealed::open(Arc::new(store), options.state_dir.join("secrets.key")).await?);
+    let fleet = members::load(store.as_ref(), &options.host).await?;
+    options.host.clone_from(&fleet.own);
     let informer = Arc::new(Informer::new(engine.clone(), store.clone(), options.host.clone()));
     let names = Arc::new(ArcSwap::from_pointee(NameTable::default()));
     let dns = DnsServer::new(tokio::runtime::Handle::current(), names.clone());
@@ -127,7 +155,7 @@ async fn assemble(
     let dataplane = Arc::new(Dataplane::new(names, dns, balancer, Arc::new(host_network)));
     let clock = Arc::new(SystemClock);
     let edges = Edges { engine, engine_info, store, clock, informer, dataplane, files };
-    Ok(Shared::new(options, edges, announce))
+    Ok(Shared::new(options, fleet, edges, announce))
 }
 
 /// Connects to the engine of this host by a path that leads to the next engine's socket, too.

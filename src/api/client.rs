@@ -21,8 +21,11 @@ use tokio::net::UnixStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::server::{MAX_BODY, too_large};
-use super::types::{AgentInfo, ApiError, DownRequest, Progress, ProjectStatus, ProjectSummary, StopRequest, UpRequest};
-use crate::ids::ProjectName;
+use super::types::{
+    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, FoundRequest, HostChange, KeyAnswer,
+    KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, StopRequest, UpRequest,
+};
+use crate::ids::{HostName, ProjectName};
 use crate::plan::Plan;
 
 /// Time for an answer that needs only the agent's memory and one look at the engine.
@@ -123,9 +126,54 @@ impl Client {
         self.stream(self.post(&format!("/v1/projects/{project}/down"), request)?).await
     }
 
+    /// Shows the cluster as the agent sees it.
+    pub async fn cluster(&self) -> Result<ClusterStatus, ClientError> {
+        self.get("/v1/cluster").await
+    }
+
+    /// Makes the agent's host the first one of a new cluster. The agent restarts.
+    pub async fn found(&self, request: &FoundRequest) -> Result<(), ClientError> {
+        self.order("/v1/cluster/found", request).await
+    }
+
+    /// Asks a host that is to be added for what the seat needs.
+    pub async fn key(&self, request: &KeyRequest) -> Result<KeyAnswer, ClientError> {
+        self.value(self.post("/v1/cluster/key", request)?, QUICK).await
+    }
+
+    /// Has the seat admit a host.
+    pub async fn admit(&self, request: &AdmitRequest) -> Result<Admission, ClientError> {
+        self.value(self.post("/v1/cluster/admit", request)?, QUICK).await
+    }
+
+    /// Makes the agent's host one of the cluster. The agent restarts.
+    pub async fn join(&self, admission: &Admission) -> Result<(), ClientError> {
+        self.order("/v1/cluster/join", admission).await
+    }
+
+    /// Makes the agent's host take down what runs on it and be alone again. The agent restarts.
+    pub async fn leave(&self) -> Result<(), ClientError> {
+        self.order("/v1/cluster/leave", &()).await
+    }
+
+    /// Has the seat change a host.
+    pub async fn change_host(&self, host: &HostName, change: &HostChange) -> Result<(), ClientError> {
+        self.order(&format!("/v1/hosts/{host}/change"), change).await
+    }
+
+    /// Has the seat take a host out of the cluster.
+    pub async fn remove_host(&self, host: &HostName, request: &RemoveHost) -> Result<(), ClientError> {
+        self.order(&format!("/v1/hosts/{host}/remove"), request).await
+    }
+
     /// Makes the agent remove all that it made on its host below the engine.
     pub async fn uninstall(&self) -> Result<(), ClientError> {
-        let _: serde::de::IgnoredAny = self.value(self.post("/v1/uninstall", &())?, WORKING).await?;
+        self.order("/v1/uninstall", &()).await
+    }
+
+    /// Sends a request whose answer says nothing.
+    async fn order(&self, path: &str, body: &impl Serialize) -> Result<(), ClientError> {
+        let _: serde::de::IgnoredAny = self.value(self.post(path, body)?, WORKING).await?;
         Ok(())
     }
 

@@ -31,9 +31,10 @@ use tokio_util::task::TaskTracker;
 use self::route::Route;
 pub use self::socket::{BindError, bind_socket};
 use super::types::{
-    AgentInfo, ApiError, DownRequest, ErrorKind, Progress, ProjectStatus, ProjectSummary, StopRequest, UpRequest,
+    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, FoundRequest, HostChange,
+    KeyAnswer, KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, StopRequest, UpRequest,
 };
-use crate::ids::ProjectName;
+use crate::ids::{HostName, ProjectName};
 use crate::plan::Plan;
 
 /// Largest body of a request. A graph carries the contents of configs and secrets, which Docker limits to 500 KiB each.
@@ -69,6 +70,22 @@ pub trait Handler: Send + Sync + 'static {
     async fn down(&self, project: ProjectName, request: DownRequest) -> Result<mpsc::Receiver<Progress>, ApiError>;
     /// Stops a project's containers and keeps them.
     async fn stop(&self, project: ProjectName, request: StopRequest) -> Result<mpsc::Receiver<Progress>, ApiError>;
+    /// Shows the cluster.
+    async fn cluster(&self) -> Result<ClusterStatus, ApiError>;
+    /// Makes this host the first one of a new cluster.
+    async fn found(&self, request: FoundRequest) -> Result<(), ApiError>;
+    /// Says what the seat needs to admit this host.
+    async fn key(&self, request: KeyRequest) -> Result<KeyAnswer, ApiError>;
+    /// Admits a host to the cluster.
+    async fn admit(&self, request: AdmitRequest) -> Result<Admission, ApiError>;
+    /// Makes this host one of a cluster.
+    async fn join(&self, admission: Admission) -> Result<(), ApiError>;
+    /// Takes down what runs on this host and makes it alone again.
+    async fn leave(&self) -> Result<(), ApiError>;
+    /// Changes a host's labels or whether it takes pods.
+    async fn change_host(&self, host: &HostName, change: HostChange) -> Result<(), ApiError>;
+    /// Takes a host out of the cluster.
+    async fn remove_host(&self, host: &HostName, request: RemoveHost) -> Result<(), ApiError>;
     /// Removes all that the agent made on its host below the engine.
     async fn uninstall(&self) -> Result<(), ApiError>;
 }
@@ -190,11 +207,24 @@ async fn dispatch(handler: &dyn Handler, request: Request<Incoming>) -> Result<R
             let down = read(request).await?;
             Ok(progress(handler.down(project, down).await?))
         }
+        Route::Cluster => json(&handler.cluster().await?),
+        Route::Found => nothing(handler.found(read(request).await?).await),
+        Route::Key => json(&handler.key(read(request).await?).await?),
+        Route::Admit => json(&handler.admit(read(request).await?).await?),
+        Route::Join => nothing(handler.join(read(request).await?).await),
+        Route::Leave => nothing(handler.leave().await),
+        Route::ChangeHost(host) => nothing(handler.change_host(&host, read(request).await?).await),
+        Route::RemoveHost(host) => nothing(handler.remove_host(&host, read(request).await?).await),
         Route::Uninstall => {
             handler.uninstall().await?;
             json(&serde_json::Map::new())
         }
     }
+}
+
+fn nothing(done: Result<(), ApiError>) -> Result<Response<Body>, Refusal> {
+    done?;
+    json(&serde_json::Map::new())
 }
 
 /// Reads the body of `up` and `plan`; its graph must be of the project that the path names.

@@ -9,6 +9,14 @@
 //! | `POST /v1/projects/NAME/up` | [`UpRequest`] | stream of [`Progress`], one JSON object a line |
 //! | `POST /v1/projects/NAME/down` | [`DownRequest`] | stream of [`Progress`] |
 //! | `POST /v1/projects/NAME/stop` | [`StopRequest`] | stream of [`Progress`] |
+//! | `GET /v1/cluster` | | [`ClusterStatus`] |
+//! | `POST /v1/cluster/found` | [`FoundRequest`] | `{}`; the agent restarts as the seat of a new cluster |
+//! | `POST /v1/cluster/key` | [`KeyRequest`] | [`KeyAnswer`] of a host that is to be added |
+//! | `POST /v1/cluster/admit` | [`AdmitRequest`] | [`Admission`], from the seat |
+//! | `POST /v1/cluster/join` | [`Admission`] | `{}`; the agent restarts as a host of the cluster |
+//! | `POST /v1/cluster/leave` | | `{}`; what runs on the host is stopped, and the agent restarts alone |
+//! | `POST /v1/hosts/NAME/change` | [`HostChange`] | `{}`, from the seat |
+//! | `POST /v1/hosts/NAME/remove` | [`RemoveHost`] | `{}`, from the seat |
 //! | `POST /v1/uninstall` | | `{}` once rules, addresses, mounts and files are gone |
 //!
 //! Errors have a status of 400 and above and an [`ApiError`] as body. Beside the statuses of [`ErrorKind`] there are 405
@@ -16,11 +24,13 @@
 //! path's. A stream that ends without `Done` or `Failed` was cut: what was accepted goes on.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Protocol};
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
+use crate::place::HostFacts;
 use crate::plan::{ContainerState, Plan, UpOptions};
 
 /// What an agent says of itself.
@@ -32,6 +42,9 @@ pub struct AgentInfo {
     pub build: String,
     /// Its host.
     pub host: HostName,
+    /// Id of its cluster; `None`: it is alone.
+    #[serde(default)]
+    pub cluster: Option<String>,
     /// Version of its engine.
     pub engine: String,
     /// What its engine calls itself, so that a command for another engine can be told apart; empty: an agent from before.
@@ -43,6 +56,158 @@ pub struct AgentInfo {
     pub memory: u64,
     /// What is wrong on this host and not any project's fault, for the reader.
     pub problems: Vec<String>,
+}
+
+/// The cluster as its seat, or any other of its agents, sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// Id of the cluster; `None`: this host is alone.
+    pub cluster: Option<String>,
+    /// Name of the host that answers.
+    pub host: HostName,
+    /// Name of the host that decides; requests that change something go there.
+    pub seat: HostName,
+    /// The hosts, in order of their names.
+    pub hosts: Vec<HostStatus>,
+}
+
+/// A host of the cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// Its name.
+    pub name: HostName,
+    /// How command lines reach it; empty: the local engine.
+    pub ssh: String,
+    /// Where its agent listens for the others.
+    pub address: Option<SocketAddr>,
+    /// Labels that the user gave it.
+    pub labels: BTreeMap<String, String>,
+    /// Takes no new pods.
+    pub draining: bool,
+    /// How it is, seen from the host that answers.
+    pub state: HostState,
+    /// Why it is not ready, or what is wrong there; for the reader.
+    pub problems: Vec<String>,
+    /// Version of its engine; empty while nothing was heard of it.
+    pub engine: String,
+    /// Its own name, platform and size.
+    pub facts: HostFacts,
+    /// Load average of the last minute, in hundredths.
+    pub load: u32,
+    /// How far its clock is ahead of the answering host's, in milliseconds.
+    pub skew_ms: i64,
+    /// Pods placed there.
+    pub pods: usize,
+}
+
+/// How a host is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostState {
+    /// It answers.
+    Ready,
+    /// Nothing was heard of it since the answering agent started.
+    Unknown,
+    /// It does not answer; its pods may be placed elsewhere.
+    Down,
+}
+
+/// Body of `cluster/found`: make this host the first one of a new cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundRequest {
+    /// Its name.
+    pub name: HostName,
+    /// How command lines reach it; empty: the local engine.
+    pub ssh: String,
+    /// Where its agent is to listen for the others.
+    pub address: SocketAddr,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Body of `cluster/key`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRequest {
+    /// Name that the host shall have.
+    pub name: HostName,
+}
+
+/// What a host answers that is to be added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyAnswer {
+    /// Request for a certificate, PEM. The key never leaves the host.
+    pub request: String,
+    /// The cluster that it belongs to already.
+    pub cluster: Option<String>,
+}
+
+/// Body of `cluster/admit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdmitRequest {
+    /// Name of the host.
+    pub name: HostName,
+    /// How command lines reach it; empty: the local engine.
+    pub ssh: String,
+    /// Where its agent is to listen for the others.
+    pub address: SocketAddr,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// See [`KeyAnswer::request`].
+    pub request: String,
+}
+
+/// What makes a host one of the cluster; body of `cluster/join`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// Id of the cluster.
+    pub cluster: String,
+    /// Name of the host.
+    pub name: HostName,
+    /// The host that decides.
+    pub seat: HostName,
+    /// Certificate of the cluster's authority, PEM.
+    pub authority: String,
+    /// Certificate of the host, PEM.
+    pub certificate: String,
+    /// The hosts of the cluster, this one too.
+    pub hosts: BTreeMap<HostName, HostRecord>,
+}
+
+/// A host of the cluster, as the seat has it written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRecord {
+    /// How command lines reach it (`ssh://user@host:port`); empty: by the local engine.
+    pub ssh: String,
+    /// Where its agent listens for the others.
+    pub address: SocketAddr,
+    /// Labels that the user gave it.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Which slice of each network its containers get: the lowest that was free when it was added.
+    pub index: u32,
+    /// Takes no new pods.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// Body of `hosts/NAME/change`: what is `None` stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostChange {
+    /// Labels to set.
+    pub set_labels: BTreeMap<String, String>,
+    /// Labels to take away.
+    pub remove_labels: Vec<String>,
+    /// Whether it takes no new pods.
+    pub draining: Option<bool>,
+}
+
+/// Body of `hosts/NAME/remove`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RemoveHost {
+    /// Also when pods run there, or it does not answer.
+    pub force: bool,
 }
 
 /// Body of `up` and `plan`.

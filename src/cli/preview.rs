@@ -40,6 +40,7 @@ pub(crate) async fn plan(engine: &dyn Engine, request: UpRequest) -> Result<Plan
             taken: &taken,
             published_elsewhere: &[],
             pool: &Pool::default(),
+            last_index: 0,
         },
         &mut |_| true,
     );

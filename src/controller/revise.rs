@@ -31,6 +31,8 @@ pub struct Request<'a> {
     pub published_elsewhere: &'a [(ProjectName, PublishedPort)],
     /// Where new subnets come from.
     pub pool: &'a Pool,
+    /// The highest slice of a network that a host has.
+    pub last_index: u32,
 }
 
 /// Computes the desired state. The number of the revision grows only when something changes that is kept with it.
@@ -41,7 +43,7 @@ pub fn revise(
     request: Request<'_>,
     port_free: &mut dyn FnMut(&PortCandidate) -> bool,
 ) -> Result<Desired, Vec<AddressError>> {
-    let Request { graph, options, previous, observed, hosts, taken, published_elsewhere, pool } = request;
+    let Request { graph, options, previous, observed, hosts, taken, published_elsewhere, pool, last_index } = request;
     let no_addresses = Addresses::default();
     let addresses = addr::allocate(
         &Allocation {
@@ -50,7 +52,7 @@ pub fn revise(
             taken,
             published_elsewhere,
             pool,
-            host_index: 0,
+            host_index: last_index,
         },
         port_free,
     )?;
@@ -75,6 +77,15 @@ pub fn revise(
         desired.revision += 1;
     }
     Ok(desired)
+}
+
+/// Places the pods anew after hosts came, went or changed. Returns the next desired state; `None`: all stay.
+pub fn replace(now: &Desired, hosts: &BTreeMap<HostName, HostFacts>, observed: &Observed) -> Option<Desired> {
+    let assignments = place::place(&now.graph, hosts, &now.assignments, observed);
+    if assignments == now.assignments {
+        return None;
+    }
+    Some(Desired { revision: now.revision + 1, assignments, ..now.clone() })
 }
 
 /// Returns whether two desired states ask for the same, whatever their numbers are.

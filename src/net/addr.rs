@@ -62,7 +62,7 @@ pub struct Allocation<'a> {
     pub published_elsewhere: &'a [(ProjectName, PublishedPort)],
     /// Where new subnets come from.
     pub pool: &'a Pool,
-    /// Which host's container slices are wanted, from 0.
+    /// The highest slice of a network that a host has, from 0: every network must have as many.
     pub host_index: u32,
 }
 
@@ -224,10 +224,10 @@ fn cut(allocation: &Allocation<'_>, key: &ResourceKey, subnet: Ipv4Net) -> Resul
     };
     let vips = choose_vip_slice(key, &wishes, previous, &fixed).map_err(|error| vec![error])?;
     let host_index = allocation.host_index;
-    let containers = container_slice(subnet, vips, ip_range, host_index)
+    container_slice(subnet, vips, ip_range, host_index)
         .ok_or_else(|| vec![AddressError::NoSliceForHost { network: key.clone(), subnet, host_index, ip_range }])?;
     let (services, last_vip) = give_vips(subnet, vips, &services, previous);
-    Ok(NetworkAddresses { subnet, gateway, containers, vips, services, last_vip })
+    Ok(NetworkAddresses { subnet, gateway, ip_range, vips, services, last_vip })
 }
 
 /// Keeps the block of the virtual addresses where it is, unless the network has to be made anew anyway because its

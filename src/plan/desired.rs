@@ -58,9 +58,11 @@ pub struct NetworkAddresses {
     pub subnet: Ipv4Net,
     /// Address of the bridge.
     pub gateway: Ipv4Addr,
-    /// Where this host's containers get their addresses.
-    pub containers: Ipv4Net,
-    /// Where virtual addresses come from; disjoint from every host's `containers`.
+    /// Where the file wants the containers' addresses to come from, if it says so. Which slice of the network is which
+    /// host's follows from it (`net::addr::container_slice`).
+    #[serde(default)]
+    pub ip_range: Option<Ipv4Net>,
+    /// Where virtual addresses come from; disjoint from every host's slice.
     pub vips: Ipv4Net,
     /// Virtual address of each service that is a member.
     pub services: BTreeMap<ServiceName, Ipv4Addr>,

@@ -169,7 +169,7 @@ pub(crate) fn addresses(graph: &Graph) -> BTreeMap<crate::ids::ResourceKey, Netw
         let addresses = NetworkAddresses {
             subnet,
             gateway,
-            containers: subnet,
+            ip_range: None,
             vips: subnet,
             services: BTreeMap::new(),
             last_vip: None,

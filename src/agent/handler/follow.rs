@@ -92,8 +92,8 @@ impl Follow {
         if !self.wait {
             return Some(done);
         }
-        let observed = self.shared.informer.observed(Some(&desired.graph.project));
-        let pods = status::pods(Some(desired), &observed, state, self.shared.host());
+        let observed = self.shared.observed(Some(&desired.graph.project));
+        let pods = status::pods(Some(desired), &observed, state);
         let mut messages = Vec::new();
         let awaited = |pod: &PodId| desired.enabled.contains(&pod.service) && !desired.unstarted.contains(pod);
         for pod in pods.iter().filter(|pod| pod.wanted && awaited(&pod.pod)) {

@@ -50,12 +50,7 @@ pub(super) fn summary_of<'a>(
     })
 }
 
-pub(super) fn pods(
-    desired: Option<&Desired>,
-    observed: &Observed,
-    state: &ProjectState,
-    host: &HostName,
-) -> Vec<PodStatus> {
+pub(super) fn pods(desired: Option<&Desired>, observed: &Observed, state: &ProjectState) -> Vec<PodStatus> {
     let mut found: BTreeMap<PodId, (&HostName, &ObservedContainer)> = BTreeMap::new();
     for (host, seen) in &observed.hosts {
         for container in seen.containers.values() {
@@ -71,6 +66,7 @@ pub(super) fn pods(
     let ids: std::collections::BTreeSet<PodId> = wanted.keys().chain(found.keys()).cloned().collect();
     ids.into_iter()
         .map(|pod| {
+            let host = found.get(&pod).map(|(host, _)| (*host).clone());
             let seen = found.get(&pod).map(|(_, container)| *container);
             let name = seen.map_or_else(
                 || desired.map(|d| d.graph.container_name(&pod)).unwrap_or_default(),
@@ -80,7 +76,7 @@ pub(super) fn pods(
                 .and_then(|d| d.graph.services.get(&pod.service))
                 .map_or_else(|| seen.map(|c| c.image_id.clone()).unwrap_or_default(), |s| s.container.image.clone());
             PodStatus {
-                host: seen.map(|_| host.clone()).or_else(|| wanted.get(&pod).cloned()),
+                host: host.or_else(|| wanted.get(&pod).cloned()),
                 container: seen.map(|container| container.id.clone()),
                 image,
                 state: seen.map(|container| container.state),

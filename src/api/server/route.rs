@@ -4,7 +4,7 @@ use hyper::{Method, StatusCode};
 
 use super::Refusal;
 use crate::api::types::{ApiError, ErrorKind};
-use crate::ids::ProjectName;
+use crate::ids::{HostName, ProjectName};
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,6 +16,14 @@ pub(super) enum Route {
     Up(ProjectName),
     Down(ProjectName),
     Stop(ProjectName),
+    Cluster,
+    Found,
+    Key,
+    Admit,
+    Join,
+    Leave,
+    ChangeHost(HostName),
+    RemoveHost(HostName),
     Uninstall,
 }
 
@@ -30,6 +38,14 @@ pub(super) fn parse(method: &Method, path: &str) -> Result<Route, Refusal> {
         ["v1", "projects", name, "up"] => (Method::POST, Route::Up(project(name)?)),
         ["v1", "projects", name, "stop"] => (Method::POST, Route::Stop(project(name)?)),
         ["v1", "projects", name, "down"] => (Method::POST, Route::Down(project(name)?)),
+        ["v1", "cluster"] => (Method::GET, Route::Cluster),
+        ["v1", "cluster", "found"] => (Method::POST, Route::Found),
+        ["v1", "cluster", "key"] => (Method::POST, Route::Key),
+        ["v1", "cluster", "admit"] => (Method::POST, Route::Admit),
+        ["v1", "cluster", "join"] => (Method::POST, Route::Join),
+        ["v1", "cluster", "leave"] => (Method::POST, Route::Leave),
+        ["v1", "hosts", name, "change"] => (Method::POST, Route::ChangeHost(host(name)?)),
+        ["v1", "hosts", name, "remove"] => (Method::POST, Route::RemoveHost(host(name)?)),
         ["v1", "uninstall"] => (Method::POST, Route::Uninstall),
         _ => {
             let message = format!("the agent has no `{path}`; is it of another version of orch?");
@@ -44,6 +60,10 @@ pub(super) fn parse(method: &Method, path: &str) -> Result<Route, Refusal> {
 
 fn project(name: &str) -> Result<ProjectName, Refusal> {
     ProjectName::new(name).map_err(|error| Refusal::user(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+fn host(name: &str) -> Result<HostName, Refusal> {
+    HostName::new(name).map_err(|error| Refusal::user(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::api::client::{Client, ClientError};
 use crate::graph::Graph;
-use crate::ids::HostName;
 use crate::plan::UpOptions;
 
 /// Answers from what it holds; progress comes from a channel that the test feeds.
@@ -53,6 +52,30 @@ impl Handler for FakeHandler {
     async fn stop(&self, _: ProjectName, _: StopRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
         self.stream().await
     }
+    async fn cluster(&self) -> Result<ClusterStatus, ApiError> {
+        Ok(ClusterStatus { cluster: None, host: HostName::local(), seat: HostName::local(), hosts: Vec::new() })
+    }
+    async fn found(&self, _: FoundRequest) -> Result<(), ApiError> {
+        Ok(())
+    }
+    async fn key(&self, _: KeyRequest) -> Result<KeyAnswer, ApiError> {
+        Ok(KeyAnswer { request: "PEM".to_owned(), cluster: None })
+    }
+    async fn admit(&self, request: AdmitRequest) -> Result<Admission, ApiError> {
+        Err(ApiError { message: format!("no room for `{}`", request.name), kind: ErrorKind::Conflict })
+    }
+    async fn join(&self, _: Admission) -> Result<(), ApiError> {
+        Ok(())
+    }
+    async fn leave(&self) -> Result<(), ApiError> {
+        Ok(())
+    }
+    async fn change_host(&self, host: &HostName, _: HostChange) -> Result<(), ApiError> {
+        Err(ApiError { message: format!("no host `{host}`"), kind: ErrorKind::NotFound })
+    }
+    async fn remove_host(&self, _: &HostName, _: RemoveHost) -> Result<(), ApiError> {
+        Ok(())
+    }
     async fn uninstall(&self) -> Result<(), ApiError> {
         Ok(())
     }
@@ -67,6 +90,7 @@ fn info() -> AgentInfo {
         version: "0.1.0".to_owned(),
         build: "abc".to_owned(),
         host: HostName::local(),
+        cluster: None,
         engine: "20.10.24".to_owned(),
         engine_id: "ABCD:EFGH".to_owned(),
         uptime_secs: 5,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use jiff::Timestamp;
 
@@ -37,7 +38,12 @@ pub(super) struct State {
     pub(super) lingering: BTreeMap<String, usize>,
     /// Things made and changes so far: source of ids and times.
     counter: u32,
+    /// Which engine of this process it is, once an id was given.
+    engine: Option<u32>,
 }
+
+/// Engines that gave an id so far.
+static ENGINES: AtomicU32 = AtomicU32::new(1);
 
 #[derive(Debug, Clone)]
 pub(super) struct FakeContainer {
@@ -74,7 +80,9 @@ impl State {
     }
 
     fn new_id(&mut self) -> String {
-        format!("{:064x}", u128::from(self.next()) << 96 | 0xfa_4e)
+        // Engines never give the same id, also not two of them.
+        let engine = *self.engine.get_or_insert_with(|| ENGINES.fetch_add(1, Ordering::Relaxed));
+        format!("{:064x}", u128::from(self.next()) << 96 | u128::from(engine) << 16 | 0xfa_4e)
     }
 
     pub(super) fn now(&self) -> Timestamp {

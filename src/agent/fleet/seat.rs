@@ -1,0 +1,147 @@
+//! What only the seat does: it knows all hosts as the placer sees them, and places pods anew when hosts come, go or
+//! change.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::controller;
+use crate::ids::{HostName, ProjectName};
+use crate::place::HostFacts;
+use crate::store::{Compare, Outcome, StoreError, Write};
+
+use super::super::images;
+use super::super::shared::{Following, Record, Shared, project_key};
+
+/// Changes within this time are one: a host that boots changes its picture many times.
+const COALESCE: Duration = Duration::from_millis(100);
+
+/// Returns the hosts that count, as the placer sees them for one project.
+pub fn hosts(shared: &Shared, project: &ProjectName) -> BTreeMap<HostName, HostFacts> {
+    let fleet = shared.fleet();
+    let mut hosts: BTreeMap<HostName, HostFacts> =
+        shared.peers.machines().into_iter().map(|(name, machine)| (name, machine.facts)).collect();
+    hosts.insert(shared.host().clone(), shared.engine_info.facts.clone());
+    for (name, facts) in &mut hosts {
+        if let Some(record) = fleet.hosts.get(name) {
+            facts.labels.clone_from(&record.labels);
+            facts.draining = record.draining;
+        }
+    }
+    for record in shared.desired() {
+        let Some(desired) = record.running().filter(|desired| &desired.graph.project != project) else { continue };
+        for (pod, host) in &desired.assignments.pods {
+            let service = desired.graph.services.get(&pod.service);
+            if let (Some(service), Some(facts)) = (service, hosts.get_mut(host)) {
+                facts.reserved.0 += service.container.resources.reserved_nano_cpus.unwrap_or_default();
+                facts.reserved.1 += service.container.resources.reserved_memory.unwrap_or_default();
+            }
+        }
+    }
+    hosts
+}
+
+/// Writes a project's record unless somebody else wrote one since `stored`, and tells the project's loop. `None`:
+/// somebody else did. With `images`, the meaning of image references on this host that goes with the desired state.
+///
+/// # Errors
+/// What the store says.
+pub async fn write(
+    shared: &Shared,
+    project: &ProjectName,
+    record: Record,
+    stored: Option<u64>,
+    images: Option<BTreeMap<String, String>>,
+) -> Result<Option<Following>, StoreError> {
+    let failed = |error: serde_json::Error| StoreError::Failed { message: error.to_string() };
+    let key = project_key(project);
+    let compare = stored.map_or_else(|| Compare::Absent(key.clone()), |at| Compare::Modified(key.clone(), at));
+    let value = serde_json::to_vec(&record).map_err(failed)?;
+    let mut writes = vec![Write::Put { key, value, lease: None }];
+    let meaning = record.desired.as_ref().zip(images);
+    if let Some((desired, ids)) = &meaning {
+        writes.push(images::write(desired, ids).map_err(failed)?);
+    }
+    match shared.store.transact(&[compare], &writes).await? {
+        Outcome::Done(_) => {
+            if let Some((desired, ids)) = meaning {
+                shared.images.put(desired, ids);
+            }
+            Ok(Some(shared.tell(project, record)))
+        }
+        Outcome::Conflict => Ok(None),
+    }
+}
+
+/// Places pods anew whenever the hosts change, while this agent is the seat. Started by `wire` only.
+///
+/// Reads the pictures of all hosts and the records; writes records.
+pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut pictures = shared.informer.subscribe();
+    let mut records = shared.records_changed();
+    // The hosts that each project was last placed on.
+    let mut placed: BTreeMap<ProjectName, (u64, BTreeMap<HostName, HostFacts>)> = BTreeMap::new();
+    loop {
+        pictures.mark_unchanged();
+        records.mark_unchanged();
+        if shared.fleet().is_seat() && shared.peers.have_all_told() {
+            pass(&shared, &mut placed).await;
+        }
+        let loss = async {
+            match shared.peers.next_loss() {
+                Some(time) => tokio::time::sleep_until(time).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = pictures.changed() => tokio::time::sleep(COALESCE).await,
+            _ = records.changed() => tokio::time::sleep(COALESCE).await,
+            // A host that falls silent changes no picture: tables and plans must be told.
+            () = loss => shared.peers.wake(),
+        }
+    }
+}
+
+async fn pass(shared: &Shared, placed: &mut BTreeMap<ProjectName, (u64, BTreeMap<HostName, HostFacts>)>) {
+    for handle in shared.projects() {
+        let Some(record) = handle.record.borrow().clone() else { continue };
+        if record.running().is_none() {
+            continue;
+        }
+        let hosts = hosts(shared, &handle.name);
+        if placed.get(&handle.name) == Some(&(record.serial, hosts.clone())) {
+            continue;
+        }
+        match place_anew(shared, &handle.name, &hosts).await {
+            Ok(serial) => drop(placed.insert(handle.name.clone(), (serial.unwrap_or(record.serial), hosts))),
+            Err(error) => tracing::warn!(project = %handle.name, %error, "pods cannot be placed anew"),
+        }
+    }
+    placed.retain(|name, _| shared.project(name).is_some());
+}
+
+/// Returns the serial number of the record that was written, if one was.
+async fn place_anew(
+    shared: &Shared,
+    project: &ProjectName,
+    hosts: &BTreeMap<HostName, HostFacts>,
+) -> Result<Option<u64>, StoreError> {
+    let _guard = shared.admission.lock().await;
+    let Some(entry) = shared.store.get(&project_key(project)).await? else { return Ok(None) };
+    let unreadable = |error: serde_json::Error| StoreError::Failed { message: error.to_string() };
+    let record: Record = serde_json::from_slice(&entry.value).map_err(unreadable)?;
+    let Some(desired) = record.running() else { return Ok(None) };
+    let mut observed = shared.observed(Some(project));
+    // Without its images this host would be the worse choice.
+    let images = shared.images.in_force(shared.engine.as_ref(), shared.store.as_ref(), desired).await;
+    observed.hosts.entry(shared.host().clone()).or_default().images = images.unwrap_or_default();
+    let Some(desired) = controller::replace(desired, hosts, &observed) else { return Ok(None) };
+    tracing::info!(%project, hosts = hosts.len(), "pods are placed anew");
+    let serial = record.serial + 1;
+    let record = Record { desired: Some(desired), serial, ..record };
+    let written = write(shared, project, record, Some(entry.modified), None).await?;
+    Ok(written.map(|_| serial))
+}

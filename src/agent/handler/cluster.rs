@@ -1,0 +1,287 @@
+//! The requests about the cluster: founding it, admitting, changing and removing hosts, showing them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::api::types::{
+    Admission, AdmitRequest, ApiError, ClusterStatus, ErrorKind, FoundRequest, HostChange, HostState, HostStatus,
+    KeyAnswer, KeyRequest, RemoveHost,
+};
+use crate::ids::HostName;
+use crate::mesh::{Authority, identity};
+
+use super::super::fleet::members::{self, Fleet, HostRecord};
+use super::super::fleet::renew;
+use super::super::shared::Shared;
+use super::{chain, error, internal};
+
+/// Longest that a host may take to stop what runs on it when it leaves.
+const LEAVE: Duration = Duration::from_secs(100);
+
+/// Refuses where this agent does not decide.
+pub(super) fn only_seat(shared: &Shared) -> Result<(), ApiError> {
+    let fleet = shared.fleet();
+    if fleet.is_seat() {
+        return Ok(());
+    }
+    let message = format!("host `{}` decides, not `{}`: ask there", fleet.seat, fleet.own);
+    Err(error(ErrorKind::Conflict, message))
+}
+
+/// Shows the cluster as this agent sees it.
+pub(super) fn status(shared: &Shared) -> ClusterStatus {
+    let fleet = shared.fleet();
+    let (states, machines) = (shared.peers.states(), shared.peers.all_machines());
+    let records = shared.desired();
+    let pods = |name: &HostName| -> usize {
+        let desired = records.iter().filter_map(|record| record.running());
+        desired.flat_map(|desired| desired.assignments.pods.values()).filter(|host| *host == name).count()
+    };
+    let own = shared.machine();
+    let hosts = fleet.hosts.iter().map(|(name, record)| {
+        let peer = states.get(name);
+        let machine = if *name == fleet.own { Some(&own) } else { machines.get(name) };
+        let state = match peer {
+            _ if *name == fleet.own => HostState::Ready,
+            Some(peer) if peer.alive => HostState::Ready,
+            Some(_) if machine.is_none() => HostState::Unknown,
+            _ => HostState::Down,
+        };
+        let mut problems = machine.map(|machine| machine.problems.clone()).unwrap_or_default();
+        if let Some(peer) = peer.filter(|_| state != HostState::Ready) {
+            let silent = format!("silent for {} s", peer.silent.as_secs());
+            problems.insert(0, peer.problem.clone().map_or(silent.clone(), |problem| format!("{silent}: {problem}")));
+        }
+        HostStatus {
+            name: name.clone(),
+            ssh: record.ssh.clone(),
+            address: Some(record.address),
+            labels: record.labels.clone(),
+            draining: record.draining,
+            state,
+            problems,
+            engine: machine.map(|machine| machine.engine.clone()).unwrap_or_default(),
+            facts: machine.map(|machine| machine.facts.clone()).unwrap_or_default(),
+            load: machine.map_or(0, |machine| machine.load),
+            skew_ms: peer.map_or(0, |peer| i64::try_from(peer.skew.as_millis()).unwrap_or(i64::MAX)),
+            pods: pods(name),
+        }
+    });
+    let mut hosts: Vec<HostStatus> = hosts.collect();
+    if hosts.is_empty() {
+        hosts.push(alone(shared, own, pods(&fleet.own)));
+    }
+    ClusterStatus { cluster: fleet.cluster.clone(), host: fleet.own.clone(), seat: fleet.seat.clone(), hosts }
+}
+
+fn alone(shared: &Shared, machine: super::super::fleet::picture::Machine, pods: usize) -> HostStatus {
+    HostStatus {
+        name: shared.host().clone(),
+        ssh: String::new(),
+        address: None,
+        labels: BTreeMap::new(),
+        draining: false,
+        state: HostState::Ready,
+        problems: machine.problems,
+        engine: shared.engine_info.version.clone(),
+        facts: shared.engine_info.facts.clone(),
+        load: machine.load,
+        skew_ms: 0,
+        pods,
+    }
+}
+
+/// Makes this host the first one of a new cluster; nothing when it is that already.
+pub(super) async fn found(shared: &Shared, request: FoundRequest) -> Result<(), ApiError> {
+    let _guard = shared.admission.lock().await;
+    let fleet = shared.fleet();
+    if let Some(cluster) = &fleet.cluster {
+        if fleet.own == request.name && fleet.is_seat() {
+            return Ok(());
+        }
+        return Err(member_already(&fleet, cluster));
+    }
+    let FoundRequest { name, ssh, address, labels } = request;
+    let now = shared.clock.now();
+    let authority = Authority::create(now).map_err(internal)?;
+    let key = shared.identity.key().map_err(internal)?;
+    let signing = key.request().map_err(internal)?;
+    let signed = authority.sign(&signing, &name, now, identity::VALIDITY).map_err(user)?;
+    shared.identity.keep_authority(&authority).map_err(internal)?;
+    shared.identity.keep(authority.certificate(), &signed.certificate).map_err(internal)?;
+    let record = HostRecord { ssh, address, labels, index: 0, draining: false };
+    let founded = Fleet {
+        own: name.clone(),
+        seat: name.clone(),
+        cluster: Some(authority.cluster().to_string()),
+        hosts: BTreeMap::from([(name, record)]),
+    };
+    members::save(shared.store.as_ref(), &fleet.own, &founded).await.map_err(internal)?;
+    shared.restart.cancel();
+    Ok(())
+}
+
+/// Says what the seat needs to admit this host.
+pub(super) fn key(shared: &Shared, _request: &KeyRequest) -> Result<KeyAnswer, ApiError> {
+    let request = shared.identity.key().map_err(internal)?.request().map_err(internal)?;
+    Ok(KeyAnswer { request, cluster: shared.fleet().cluster.clone() })
+}
+
+/// Admits a host, or gives one that was admitted before what it needs once more.
+pub(super) async fn admit(shared: &Shared, request: AdmitRequest) -> Result<Admission, ApiError> {
+    only_seat(shared)?;
+    let _guard = shared.admission.lock().await;
+    let fleet = shared.fleet();
+    let Some(cluster) = fleet.cluster.clone() else {
+        return Err(error(ErrorKind::Conflict, "this host is alone: it founds a cluster first"));
+    };
+    let AdmitRequest { name, ssh, address, labels, request } = request;
+    if name == fleet.own {
+        return Err(error(ErrorKind::User, format!("`{name}` is the seat itself")));
+    }
+    let taken = fleet.hosts.iter().find(|(other, record)| **other != name && record.address == address);
+    if let Some((other, _)) = taken {
+        return Err(error(ErrorKind::User, format!("{address} is host `{other}` already: is it the same machine?")));
+    }
+    let earlier = fleet.hosts.get(&name);
+    if let Some(earlier) = earlier.filter(|earlier| earlier.address != address) {
+        let message = format!(
+            "there is a host `{name}` at {} already: choose another name, or take it out first (`orch host rm {name}`)",
+            earlier.address
+        );
+        return Err(error(ErrorKind::Conflict, message));
+    }
+    let index = earlier.map_or_else(|| fleet.free_index(), |earlier| earlier.index);
+    let draining = earlier.is_some_and(|earlier| earlier.draining);
+    let certificate = renew::sign(shared, &name, &request)
+        .ok_or_else(|| error(ErrorKind::User, format!("no certificate can be made for `{name}`")))?;
+    let authority = shared.identity.authority().map_err(internal)?;
+    let authority = authority.map(|authority| authority.certificate().to_owned()).unwrap_or_default();
+    let mut next = Fleet::clone(&fleet);
+    next.hosts.insert(name.clone(), HostRecord { ssh, address, labels, index, draining });
+    members::save(shared.store.as_ref(), &fleet.own, &next).await.map_err(internal)?;
+    shared.set_fleet(next.clone());
+    Ok(Admission { cluster, name, seat: fleet.seat.clone(), authority, certificate, hosts: next.hosts })
+}
+
+/// Makes this host one of a cluster; nothing when it is that already.
+pub(super) async fn join(shared: &Shared, admission: Admission) -> Result<(), ApiError> {
+    let _guard = shared.admission.lock().await;
+    let fleet = shared.fleet();
+    let Admission { cluster, name, seat, authority, certificate, hosts } = admission;
+    match &fleet.cluster {
+        Some(own) if *own == cluster && fleet.own == name => {}
+        Some(own) => return Err(member_already(&fleet, own)),
+        None if !shared.projects().is_empty() => {
+            let projects = shared.projects();
+            let names: Vec<_> = projects.iter().map(|handle| format!("`{}`", handle.name)).collect();
+            let message = format!(
+                "{} run here on their own: take them down first (`orch down` on that host), or found the cluster with \
+                 this host",
+                names.join(", ")
+            );
+            return Err(error(ErrorKind::Conflict, message));
+        }
+        None => {}
+    }
+    shared.identity.keep(&authority, &certificate).map_err(internal)?;
+    // Now, not at the next start: what was given must fit the key.
+    shared.identity.identity().map_err(internal)?;
+    let joined = Fleet { own: name, seat, cluster: Some(cluster), hosts };
+    members::save(shared.store.as_ref(), &fleet.own, &joined).await.map_err(internal)?;
+    shared.restart.cancel();
+    Ok(())
+}
+
+/// Takes down what runs here for the cluster, but for volumes, and makes this host alone again.
+pub(super) async fn leave(shared: &Shared) -> Result<(), ApiError> {
+    let fleet = shared.fleet();
+    if fleet.cluster.is_none() {
+        return Ok(());
+    }
+    if fleet.is_seat() && fleet.others().next().is_some() {
+        let message = format!("`{}` is the seat of other hosts: take those out first (`orch host rm`)", fleet.own);
+        return Err(error(ErrorKind::Conflict, message));
+    }
+    // As if the seat had forgotten all of them; the seat itself is asked to take them down instead.
+    if fleet.is_seat() && !shared.projects().is_empty() {
+        return Err(error(ErrorKind::Conflict, "projects are still up: take them down first (`orch -p NAME down`)"));
+    }
+    let followed: Vec<_> = shared.projects().iter().map(|handle| handle.state.subscribe()).collect();
+    shared.obey(Vec::new(), &[], true, None).await.map_err(internal)?;
+    for mut state in followed {
+        let gone = tokio::time::timeout(LEAVE, state.wait_for(|state| state.gone)).await;
+        if !gone.is_ok_and(|gone| gone.is_ok()) {
+            let message = format!("what runs here could not be taken down within {} s", LEAVE.as_secs());
+            return Err(error(ErrorKind::Host, message));
+        }
+    }
+    members::leave(shared.store.as_ref()).await.map_err(internal)?;
+    shared.identity.remove().map_err(internal)?;
+    shared.restart.cancel();
+    Ok(())
+}
+
+/// Changes a host's labels, or whether it takes pods.
+pub(super) async fn change(shared: &Shared, host: &HostName, change: HostChange) -> Result<(), ApiError> {
+    only_seat(shared)?;
+    let _guard = shared.admission.lock().await;
+    let fleet = shared.fleet();
+    let mut next = Fleet::clone(&fleet);
+    let record = next.hosts.get_mut(host).ok_or_else(|| no_such_host(&fleet, host))?;
+    record.labels.retain(|key, _| !change.remove_labels.contains(key));
+    record.labels.extend(change.set_labels);
+    record.draining = change.draining.unwrap_or(record.draining);
+    members::save(shared.store.as_ref(), &fleet.own, &next).await.map_err(internal)?;
+    shared.set_fleet(next);
+    Ok(())
+}
+
+/// Takes a host out of the cluster; nothing when it is not in it.
+pub(super) async fn remove(shared: &Shared, host: &HostName, request: &RemoveHost) -> Result<(), ApiError> {
+    only_seat(shared)?;
+    let _guard = shared.admission.lock().await;
+    let fleet = shared.fleet();
+    if !fleet.hosts.contains_key(host) {
+        return Err(no_such_host(&fleet, host));
+    }
+    if *host == fleet.own {
+        let message = format!("`{host}` is the seat: what shall run is written down there");
+        return Err(error(ErrorKind::Conflict, message));
+    }
+    let placed = shared
+        .desired()
+        .iter()
+        .filter_map(|record| record.running())
+        .any(|desired| desired.assignments.pods.values().any(|placed| placed == host));
+    if placed && !request.force {
+        let message = format!(
+            "pods are placed on `{host}`: move them first (`orch host drain {host}`), or take it out all the same \
+             with --force"
+        );
+        return Err(error(ErrorKind::Conflict, message));
+    }
+    let mut next = Fleet::clone(&fleet);
+    next.hosts.remove(host);
+    members::save(shared.store.as_ref(), &fleet.own, &next).await.map_err(internal)?;
+    shared.set_fleet(next);
+    Ok(())
+}
+
+fn member_already(fleet: &Fleet, cluster: &str) -> ApiError {
+    let message = format!(
+        "this host is `{}` of cluster {cluster} already: take it out there first (`orch host rm {}`)",
+        fleet.own, fleet.own
+    );
+    error(ErrorKind::Conflict, message)
+}
+
+fn no_such_host(fleet: &Fleet, host: &HostName) -> ApiError {
+    let names: Vec<_> = fleet.hosts.keys().map(|name| format!("`{name}`")).collect();
+    let known = if names.is_empty() { "there is no cluster here".to_owned() } else { names.join(", ") };
+    error(ErrorKind::NotFound, format!("no host `{host}`; there are: {known}"))
+}
+
+fn user(cause: impl std::error::Error) -> ApiError {
+    error(ErrorKind::User, chain(&cause))
+}

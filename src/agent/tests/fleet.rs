@@ -1,0 +1,293 @@
+//! Several agents over fakes, joined by pipes that the tests cut.
+
+use std::net::SocketAddr;
+
+use tokio::task::JoinHandle;
+
+use super::super::fleet::members::HostRecord;
+use super::super::fleet::sync;
+use super::*;
+use crate::graph::Scale;
+
+/// A host with its engine and its agent.
+struct Node {
+    name: HostName,
+    engine: Arc<FakeEngine>,
+    dir: tempfile::TempDir,
+    agent: Option<Agent>,
+}
+
+/// Hosts that know each other.
+struct Cluster {
+    nodes: Vec<Node>,
+    /// Streams, with the hosts at their ends.
+    lines: Vec<([usize; 2], JoinHandle<()>)>,
+}
+
+fn host(name: &str) -> HostName {
+    HostName::new(name).expect("valid")
+}
+
+impl Cluster {
+    /// Starts hosts `a`, `b`, …; the first is the seat.
+    async fn start(count: usize) -> Self {
+        let names = ["a", "b", "c", "d"];
+        let mut cluster = Self { nodes: Vec::new(), lines: Vec::new() };
+        for name in &names[..count] {
+            let dir = tempfile::tempdir().expect("a directory");
+            cluster.nodes.push(Node { name: host(name), engine: engine(), dir, agent: None });
+        }
+        for at in 0..count {
+            cluster.boot(at).await;
+        }
+        cluster
+    }
+
+    fn fleet(&self, own: usize) -> Fleet {
+        let record = |index: usize| HostRecord {
+            ssh: String::new(),
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            labels: BTreeMap::new(),
+            index: u32::try_from(index).expect("few"),
+            draining: false,
+        };
+        let hosts = self.nodes.iter().enumerate().map(|(index, node)| (node.name.clone(), record(index)));
+        Fleet {
+            own: self.nodes[own].name.clone(),
+            seat: host("a"),
+            cluster: Some("test".to_owned()),
+            hosts: hosts.collect(),
+        }
+    }
+
+    /// Starts the agent of a host and joins it with those that run.
+    async fn boot(&mut self, at: usize) {
+        let node = &self.nodes[at];
+        let agent = Agent::start_in(&node.engine, node.dir.path(), self.fleet(at)).await;
+        self.nodes[at].agent = Some(agent);
+        for other in 0..self.nodes.len() {
+            if other != at && self.nodes[other].agent.is_some() {
+                self.join(at, other);
+                self.join(other, at);
+            }
+        }
+    }
+
+    /// A stream by which `from` tells `to`.
+    fn join(&mut self, from: usize, to: usize) {
+        let (teller, hearer) = (self.agent(from).shared.clone(), self.agent(to).shared.clone());
+        let (from_name, to_name) = (self.nodes[from].name.clone(), self.nodes[to].name.clone());
+        let line = tokio::spawn(async move {
+            let (one, other) = tokio::io::duplex(1 << 16);
+            // They always end with why.
+            tokio::select! {
+                end = sync::tell(&teller, &to_name, one) => drop(end),
+                end = sync::hear(&hearer, &from_name, other) => drop(end),
+            }
+        });
+        self.lines.push(([from, to], line));
+    }
+
+    /// Cuts all lines of a host.
+    fn cut(&mut self, at: usize) {
+        self.lines.retain(|(ends, line)| {
+            let cut = ends.contains(&at);
+            if cut {
+                line.abort();
+            }
+            !cut
+        });
+    }
+
+    /// Mends what [`Cluster::cut`] cut.
+    fn heal(&mut self, at: usize) {
+        for other in (0..self.nodes.len()).filter(|other| *other != at) {
+            self.join(at, other);
+            self.join(other, at);
+        }
+    }
+
+    fn agent(&self, at: usize) -> &Agent {
+        self.nodes[at].agent.as_ref().expect("it runs")
+    }
+
+    /// The names of the containers that run on a host.
+    async fn running(&self, at: usize) -> Vec<String> {
+        let observed = self.nodes[at].engine.observe(None).await.expect("it answers");
+        let mut names: Vec<_> =
+            observed.containers.into_values().filter(ObservedContainer::is_running).map(|one| one.name).collect();
+        names.sort();
+        names
+    }
+
+    /// Waits until so many containers run on each host.
+    async fn becomes(&self, what: &str, counts: &[usize]) {
+        let begun = tokio::time::Instant::now();
+        loop {
+            let mut now = Vec::new();
+            for at in 0..self.nodes.len() {
+                now.push(self.running(at).await);
+            }
+            if now.iter().map(Vec::len).eq(counts.iter().copied()) {
+                return;
+            }
+            assert!(begun.elapsed() < DEADLINE, "not in time: {what}: {now:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn end(self) {
+        for (_, line) in self.lines {
+            line.abort();
+        }
+        for node in self.nodes {
+            if let Some(agent) = node.agent {
+                agent.kill().await;
+            }
+        }
+    }
+}
+
+fn replicas(graph: &mut Graph, service: &str, count: u32) {
+    graph.services.get_mut(service).expect("it is there").scale = Scale::Replicas(count);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_is_spread_and_goes_from_every_host() {
+    let cluster = Cluster::start(3).await;
+    let mut graph = graph(&["web"]);
+    replicas(&mut graph, "web", 6);
+    let events = cluster.agent(0).up(&graph).await;
+    assert!(is_done(&events), "{events:#?}");
+    cluster.becomes("two on each", &[2, 2, 2]).await;
+    let hosts: std::collections::BTreeSet<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            Progress::Object { host, status, .. } if status == "Started" => Some(host.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(hosts.len(), 3, "progress of all hosts is told: {events:#?}");
+    let slices: std::collections::BTreeSet<_> = {
+        let mut slices = Vec::new();
+        for node in &cluster.nodes {
+            let observed = node.engine.observe(None).await.expect("it answers");
+            slices.extend(observed.containers.into_values().flat_map(|one| one.networks.into_values().flatten()));
+        }
+        slices.into_iter().collect()
+    };
+    assert_eq!(slices.len(), 6, "addresses are unique over hosts");
+
+    let events = cluster.agent(0).up(&graph).await;
+    assert!(is_done(&events), "{events:#?}");
+    let events = cluster.agent(0).down().await;
+    assert!(is_done(&events), "{events:#?}");
+    cluster.becomes("gone", &[0, 0, 0]).await;
+    for node in &cluster.nodes {
+        let shared = &node.agent.as_ref().expect("it runs").shared;
+        let begun = tokio::time::Instant::now();
+        while shared.project(&shop()).is_some() || !shared.store.list("projects/").await.expect("a list").0.is_empty() {
+            assert!(begun.elapsed() < DEADLINE, "{} still knows the project", node.name);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_a_lost_host_run_elsewhere_and_are_not_doubled_when_it_returns() {
+    let mut cluster = Cluster::start(3).await;
+    let mut graph = graph(&["web"]);
+    replicas(&mut graph, "web", 3);
+    cluster.agent(0).up(&graph).await;
+    cluster.becomes("one on each", &[1, 1, 1]).await;
+    cluster.cut(2);
+    cluster.becomes("the third one runs elsewhere, and there too", &[2, 1, 1]).await;
+    let endpoints = cluster.agent(1).shared.observed(Some(&shop())).hosts.len();
+    assert_eq!(endpoints, 2, "the lost host is in no table");
+    cluster.heal(2);
+    cluster.becomes("the one that came back gives way", &[2, 1, 0]).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_goes_on_without_the_seat_and_obeys_it_again_later() {
+    let mut cluster = Cluster::start(2).await;
+    let mut graph = graph(&["web"]);
+    replicas(&mut graph, "web", 2);
+    cluster.agent(0).up(&graph).await;
+    cluster.becomes("one on each", &[1, 1]).await;
+    cluster.cut(1);
+    // Also over a restart of its agent, it heals what it has.
+    let agent = cluster.nodes[1].agent.take().expect("it runs");
+    agent.kill().await;
+    let name = cluster.running(1).await.remove(0);
+    cluster.nodes[1].engine.crash(&name, 1);
+    let node = &cluster.nodes[1];
+    let agent = Agent::start_in(&node.engine, node.dir.path(), cluster.fleet(1)).await;
+    cluster.nodes[1].agent = Some(agent);
+    cluster.becomes("healed without the seat", &[2, 1]).await;
+    let events = cluster.agent(0).down().await;
+    assert!(is_done(&events), "a host that is away does not block: {events:#?}");
+    cluster.becomes("gone where the seat reaches", &[0, 1]).await;
+    cluster.heal(1);
+    cluster.becomes("gone there too", &[0, 0]).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_stays_with_its_volume_while_that_host_is_away() {
+    let mut cluster = Cluster::start(2).await;
+    let mut graph = graph(&["app", "db"]);
+    let key = ResourceKey::new("data").expect("valid");
+    let volume = crate::graph::Volume {
+        name: "shop_data".into(),
+        external: false,
+        driver: None,
+        driver_opts: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        spec_hash: String::new(),
+    };
+    graph.volumes.insert(key.clone(), volume);
+    let db = graph.services.get_mut("db").expect("it is there");
+    let source = crate::graph::MountSource::Volume { volume: key, no_copy: false, subpath: None };
+    db.container.mounts.push(crate::graph::Mount { target: "/data".into(), read_only: false, source });
+    let events = cluster.agent(0).up(&graph).await;
+    assert!(is_done(&events), "{events:#?}");
+    let home = if cluster.running(0).await.contains(&"shop-db-1".to_owned()) { 0 } else { 1 };
+    assert_eq!(home, 1, "the second host is the emptier one for the second service: {events:#?}");
+    cluster.cut(1);
+    let begun = tokio::time::Instant::now();
+    let shared = cluster.agent(0).shared.clone();
+    let unplaced = || {
+        let record = shared.project(&shop()).and_then(|handle| handle.record.borrow().clone()).expect("it is up");
+        record.desired.as_ref().map(|desired| desired.assignments.unplaced.clone()).unwrap_or_default()
+    };
+    while unplaced().is_empty() {
+        assert!(begun.elapsed() < DEADLINE, "the service is not said to be blocked");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(unplaced()[0].summary.contains('b'), "{:?}", unplaced());
+    assert!(!cluster.running(0).await.contains(&"shop-db-1".to_owned()), "never with an empty new volume");
+    cluster.heal(1);
+    while !unplaced().is_empty() {
+        assert!(begun.elapsed() < DEADLINE * 2, "it is not placed again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(cluster.running(1).await.contains(&"shop-db-1".to_owned()));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_done_on_another_host_is_said_and_ends_the_up() {
+    let cluster = Cluster::start(2).await;
+    let mut graph = graph(&["web"]);
+    replicas(&mut graph, "web", 2);
+    cluster.nodes[1].engine.fail("create_container", Fault::Before, 1000);
+    let events = cluster.agent(0).up(&graph).await;
+    let failed = matches!(events.last(), Some(Progress::Failed { messages }) if messages.iter().any(|m| m.contains("shop-web-")));
+    assert!(failed, "{events:#?}");
+    cluster.nodes[1].engine.fail("create_container", Fault::Before, 0);
+    cluster.becomes("it is tried again", &[1, 1]).await;
+    cluster.end().await;
+}
