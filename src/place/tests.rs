@@ -193,7 +193,7 @@ fn local_volumes_pin_their_services() {
 fn a_volume_on_a_lost_host_is_waited_for() {
     let project = format!("{DATA}{{{}, web: {{}}}}", mounts("db", ""));
     let fleet = Fleet::of(&["a"]).before(&[("db.1", "lost"), ("web.1", "lost")]);
-    fleet.check(&project, "web.1 a; db.1: volume `data` not on `a`");
+    fleet.check(&project, "db.1 lost, web.1 a; db.1: volume `data` not on `a`");
 }
 
 #[test]

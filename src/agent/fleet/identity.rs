@@ -157,13 +157,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let files = IdentityFiles::below(folder.path());
         assert!(files.identity().expect("nothing yet").is_none() && files.authority().expect("nothing yet").is_none());
-        let now = Duration::from_secs(1_800_000_000);
+        let now = Duration::from_hours(500_000);
         let authority = Authority::create(now).expect("an authority");
         files.keep_authority(&authority).expect("kept");
         let request = files.key().expect("a key").request().expect("a request");
         assert_eq!(files.key().expect("the same key").to_pem(), files.key().expect("again").to_pem());
         let host = HostName::new("a").expect("a name");
-        let signed = authority.sign(&request, &host, now, Duration::from_secs(60)).expect("signed");
+        let signed = authority.sign(&request, &host, now, Duration::from_mins(1)).expect("signed");
         files.keep(authority.certificate(), &signed.certificate).expect("kept");
         let identity = files.identity().expect("it is good").expect("it is there");
         assert_eq!(identity.statement().host, host);

@@ -64,7 +64,7 @@ impl Fleet {
     /// Returns the slice that a new host gets.
     pub fn free_index(&self) -> u32 {
         let taken = |index: u32| self.hosts.values().any(|record| record.index == index);
-        (0..).find(|index| !taken(*index)).unwrap_or_default()
+        (0..=u32::MAX).find(|index| !taken(*index)).unwrap_or_default()
     }
 
     /// Returns the other hosts.

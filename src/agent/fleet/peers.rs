@@ -52,7 +52,7 @@ pub struct PeerState {
 
 /// The other hosts of the cluster.
 pub struct Peers {
-    peers: Mutex<BTreeMap<HostName, Peer>>,
+    hosts: Mutex<BTreeMap<HostName, Peer>>,
     /// Wakes whoever plans or makes tables; shared with the picture of the own engine.
     changed: watch::Sender<u64>,
     /// Wakes who waits for acknowledgements.
@@ -62,7 +62,7 @@ pub struct Peers {
 impl Peers {
     /// Returns no peers; `changed` is woken when what they show changes.
     pub fn new(changed: watch::Sender<u64>) -> Self {
-        Self { peers: Mutex::default(), changed, heard: watch::channel(0).0 }
+        Self { hosts: Mutex::default(), changed, heard: watch::channel(0).0 }
     }
 
     /// Makes these the other hosts of the cluster.
@@ -245,7 +245,7 @@ impl Peers {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<HostName, Peer>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

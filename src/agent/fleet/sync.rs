@@ -156,6 +156,12 @@ where
     send(&mut frames, &hello).await?;
     loop {
         let own = pictures.borrow_and_update().clone();
+        // First what led to it: who follows an `up` is told of its end once the picture shows it.
+        while let Ok((project, event)) = progress.try_recv() {
+            if *peer == shared.fleet().seat {
+                send(&mut frames, &Message::Progress { project, event }).await?;
+            }
+        }
         if let Some(message) = told.picture(own) {
             send(&mut frames, &message).await?;
         }
