@@ -246,9 +246,9 @@ mod tests {
         check("web1", "", "web2 h -", Err("no host `web1` is known"));
         check("a=h1 a=h2", "", "", Err("`--host` names `a` twice"));
         check("a=h1 b=h1", "", "", Err("`a` and `b` are both ssh://h1"));
-        let user = entries("build h -");
-        let unknown = inventory(&Sources { flags: &flags("biuld"), file: &[], user: &user }).expect_err("unknown");
-        assert_eq!(unknown.help(), "did you mean `build`?");
+        let user = entries("web-1 h -");
+        let unknown = inventory(&Sources { flags: &flags("web1"), file: &[], user: &user }).expect_err("unknown");
+        assert_eq!(unknown.help(), "did you mean `web-1`?");
     }
 
     #[test]

@@ -138,7 +138,7 @@ pub enum MountSource {
         /// Relabelling under `SELinux`: `z` or `Z`.
         selinux: Option<String>,
     },
-    /// A named volume of [`Graph::volumes`].
+    /// A named volume of [`volumes`](super::Graph::volumes).
     Volume {
         /// Its key.
         volume: ResourceKey,
@@ -165,7 +165,7 @@ pub enum MountSource {
 pub struct FileMount {
     /// Absolute path in the container.
     pub target: String,
-    /// Key of [`Graph::files`].
+    /// Key of [`files`](super::Graph::files).
     pub hash: String,
     /// Whether the content is secret (kept in memory only).
     pub secret: bool,

@@ -27,7 +27,7 @@ pub enum NetworkMode {
 /// A service's membership in a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// Key of [`Graph::networks`].
+    /// Key of [`networks`](super::Graph::networks).
     pub network: ResourceKey,
     /// More names for the service, in this network only.
     pub aliases: Vec<String>,
