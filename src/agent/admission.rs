@@ -25,7 +25,7 @@ pub struct Inputs {
     pub pool: Pool,
 }
 
-/// Reads what others than `project` have on this host.
+/// Reads what others than `project` have, on this host and as far as is known on the others.
 ///
 /// # Errors
 /// What the kernel says.
@@ -55,6 +55,8 @@ pub async fn inputs(shared: &Shared, project: &ProjectName) -> Result<Inputs, Ho
         }
     }
     taken.extend(shared.dataplane.routes().await?);
+    // A network has one subnet on all hosts.
+    taken.extend(shared.peers.machines().into_values().flat_map(|machine| machine.routes));
     taken.retain(|subnet| !own.iter().any(|one| one.contains(subnet)));
     let pool = Pool { range: shared.options.subnet_pool, network_prefix: POOL_PREFIX };
     Ok(Inputs { taken, published_elsewhere, pool })
