@@ -15,13 +15,17 @@ const EVERY: Duration = Duration::from_secs(5);
 pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut looked = false;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = every.tick() => shared.set_machine(look(&shared).await),
+            _ = every.tick() => {}
         }
-        if !shared.fleet().hosts.is_empty() {
+        // A host that is alone has nobody to tell.
+        if !looked || !shared.fleet().hosts.is_empty() {
+            shared.set_machine(look(&shared).await);
             shared.refresh_own_picture();
+            looked = true;
         }
     }
 }
