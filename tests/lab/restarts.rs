@@ -54,12 +54,13 @@ fn an_agent_killed_refuses_for_at_most_one_second_and_cuts_no_direct_connection(
     let host = Host::boot(&["busybox"]);
     let project = project(&host, "sigkill");
     project.up();
-    let (rate, kills) = (50, 4);
-    let seconds = 6 * (kills + 1);
+    let (rate, kills) = (50, 3);
+    let seconds = 14 * kills + 4;
     let published = Probe::from_machine(rate, seconds, &[&format!("http://{}:8080/", host.address())]);
     let inside = Probe::beside(&project, "sigkill-client-1", rate, seconds, &["http://web/"]);
     for _ in 0..kills {
-        apart(secs(4)); // a good while before
+        // The engine waits longer before it restarts what ran for less than ten seconds.
+        apart(secs(11));
         kill_agent(&host);
         agent_answers(&host);
     }

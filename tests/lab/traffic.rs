@@ -37,13 +37,10 @@ fn a_container_killed_twenty_times_loses_only_what_was_in_flight_on_it() {
         });
         apart(Duration::from_millis(400));
     }
-    // A request takes about a millisecond: at 50 a second hardly one is in flight on the container at a kill. Kept
-    // connections: those that were on it, and each of the eight may be in use when it breaks.
-    for (what, report, most) in
-        [("new", new.finish(), KILLS), ("kept", kept.finish(), KILLS * 3), ("inside", inside.finish(), KILLS)]
-    {
+    // A request takes about a millisecond: at 50 a second hardly one is in flight on the container at a kill.
+    for (what, report) in [("new", new.finish()), ("kept", kept.finish()), ("inside", inside.finish())] {
         assert!(report.requests > 1900, "{what}: {report:?}");
-        assert!(report.failed <= most, "{what}: more than what was in flight: {report:?}");
+        assert!(report.failed <= KILLS, "{what}: more than what was in flight: {report:?}");
         assert!(report.answered_by >= 3, "{what}: all replicas take part: {report:?}");
     }
 }
