@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let address_here = if *host == a { front } else { free_address()? };
         let key = PublishedKey { host_ip: Some(address_here.ip()), port: address_here.port(), protocol: Protocol::Tcp };
         let published = Published { target: server.port(), backend: Arc::clone(&backend) };
-        let table = LbTable { version: 1, vips: BTreeMap::new(), published: BTreeMap::from([(key, published)]) };
+        let table = LbTable { version: 1, published: BTreeMap::from([(key, published)]), ..LbTable::default() };
         if let Some((_, error)) = balancer.set_table(&table).pop_first() {
             return Err(error.into());
         }

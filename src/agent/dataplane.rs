@@ -1,4 +1,4 @@
-//! Names, virtual addresses and the load balancer of this host, kept in agreement with all projects.
+//! Names, addresses and the load balancer of this host, kept in agreement with all projects.
 //!
 //! Two speeds: tables of names and endpoints are made anew and swapped at every change of the picture; listeners,
 //! rules and addresses are compared when networks change, and every few seconds because others may touch them.
@@ -47,6 +47,8 @@ pub struct Dataplane {
     /// Runs that the last table was made for. Also the lock under which tables are made: an older picture never makes a
     /// newer table.
     runs: Mutex<Runs>,
+    /// Addresses of containers on other hosts that the last table leads to.
+    elsewhere: Mutex<BTreeMap<NetworkId, Vec<Ipv4Addr>>>,
     /// Also the lock under which listeners and rules change.
     listening: tokio::sync::Mutex<Listening>,
     problems: Mutex<Vec<String>>,
@@ -74,6 +76,7 @@ struct LiveNetwork {
     id: NetworkId,
     bridge: String,
     gateway: Ipv4Addr,
+    subnet: Ipv4Net,
     vips: Ipv4Net,
     addresses: Vec<Ipv4Addr>,
 }
@@ -94,6 +97,7 @@ impl Dataplane {
             version: AtomicU64::new(1),
             draining: Mutex::default(),
             runs: Mutex::default(),
+            elsewhere: Mutex::default(),
             listening: tokio::sync::Mutex::default(),
             problems: Mutex::default(),
             unbound: Mutex::default(),
@@ -139,8 +143,9 @@ impl Dataplane {
         self.names.store(Arc::new(NameTable::build(version, &views)));
         let mut draining: Draining = self.draining_here();
         draining.extend(shared.peers.draining());
-        let unbound = self.balancer.set_table(&LbTable::build(version, &views, &draining));
-        self.note_unbound(unbound);
+        let table = LbTable::build(version, shared.host(), &views, &draining);
+        self.note_unbound(self.balancer.set_table(&table));
+        *self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = table.elsewhere(shared.host());
         let now = runs_of(&own);
         for container in over(&runs, &now) {
             self.balancer.close_connections(container);
@@ -280,7 +285,10 @@ impl Dataplane {
     fn listen(&self, shared: &Shared, listening: &mut Listening) -> (HostNetworkSpec, Vec<String>) {
         let records = shared.desired();
         let observed = shared.informer.everything();
-        let live = live_networks(&records, &observed);
+        let live = {
+            let elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+            live_networks(&records, &observed, &elsewhere)
+        };
         let mut problems = Vec::new();
         let wanted: BTreeMap<&NetworkId, Ipv4Addr> =
             live.iter().map(|network| (&network.id, network.gateway)).collect();
@@ -297,6 +305,7 @@ impl Dataplane {
                 Ok((lb_port, dns_port)) => bridges.push(BridgeSpec {
                     bridge: network.bridge,
                     gateway: network.gateway,
+                    subnet: network.subnet,
                     vips: network.vips,
                     addresses: network.addresses,
                     lb_port,
@@ -375,20 +384,28 @@ fn over<'a>(before: &'a Runs, now: &Runs) -> impl Iterator<Item = &'a str> {
     before.iter().filter(|(id, started_at)| now.get(*id) != Some(*started_at)).map(|(id, _)| id.as_str())
 }
 
-/// The projects' networks that exist on this host as orch made them.
-fn live_networks(records: &[Arc<Record>], observed: &Observed) -> Vec<LiveNetwork> {
+/// The projects' networks that exist on this host as orch made them, with the addresses that it answers for in each.
+fn live_networks(
+    records: &[Arc<Record>],
+    observed: &Observed,
+    elsewhere: &BTreeMap<NetworkId, Vec<Ipv4Addr>>,
+) -> Vec<LiveNetwork> {
     let mut live = Vec::new();
     for desired in records.iter().filter_map(|record| record.desired.as_ref()) {
         for (key, addresses) in &desired.addresses.networks {
             let Some(name) = desired.graph.networks.get(key).map(|network| &network.name) else { continue };
             let seen = observed.hosts.values().find_map(|host| host.networks.get(name));
             let Some(seen) = seen.filter(|seen| seen.subnet == Some(addresses.subnet)) else { continue };
+            let id = NetworkId { project: desired.graph.project.clone(), network: key.clone() };
+            let elsewhere = elsewhere.get(&id).into_iter().flatten();
+            let all = addresses.services.values().chain(elsewhere).copied().collect();
             live.push(LiveNetwork {
-                id: NetworkId { project: desired.graph.project.clone(), network: key.clone() },
+                id,
                 bridge: seen.bridge.clone(),
                 gateway: addresses.gateway,
+                subnet: addresses.subnet,
                 vips: addresses.vips,
-                addresses: addresses.services.values().copied().collect(),
+                addresses: all,
             });
         }
     }

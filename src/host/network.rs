@@ -1,4 +1,4 @@
-//! Redirect rules, firewall openings and virtual addresses of one host: observed, compared, set.
+//! Redirect rules, firewall openings and addresses of bridges of one host: observed, compared, set.
 
 mod addresses;
 #[cfg(any(test, feature = "testing"))]
@@ -45,11 +45,13 @@ pub struct BridgeSpec {
     pub bridge: String,
     /// Its own address.
     pub gateway: Ipv4Addr,
+    /// All addresses of the network, those of containers on other hosts too.
+    pub subnet: Ipv4Net,
     /// Where virtual addresses come from.
     pub vips: Ipv4Net,
-    /// Virtual addresses in use: secondary addresses of the bridge.
+    /// Virtual addresses in use and those of containers on other hosts: secondary addresses of the bridge.
     pub addresses: Vec<Ipv4Addr>,
-    /// Port at the gateway that takes TCP for the virtual addresses.
+    /// Port at the gateway that takes TCP for these.
     pub lb_port: u16,
     /// Port at the gateway that answers DNS over UDP and TCP.
     pub dns_port: u16,
@@ -103,6 +105,6 @@ pub trait HostNetwork: Send + Sync {
     /// Returns the ports that the rules of each bridge name now, so that an agent that starts again can take the same.
     async fn ports(&self) -> Result<BTreeMap<String, ListenerPorts>>;
 
-    /// Returns what else on this host keeps containers from their virtual addresses, each with the remedy.
+    /// Returns what else on this host keeps containers from what is redirected for them, each with the remedy.
     async fn problems(&self) -> Result<Vec<String>>;
 }

@@ -116,7 +116,8 @@ impl Balancer {
         self.sync(wanted.into_iter())
     }
 
-    /// Listens at a network's gateway for connections that the packet filter redirects from its virtual addresses.
+    /// Listens at a network's gateway for connections that the packet filter redirects from its virtual addresses
+    /// and from those of its pods on other hosts.
     ///
     /// Takes `port_hint` if it is free, else any port, and returns the one taken. Called again for the same network and
     /// gateway it changes nothing. The gateway's address need not exist yet.

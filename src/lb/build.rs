@@ -1,9 +1,9 @@
-//! From desired and observed state to a table: which ready pods stand behind which address. Pure.
+//! From desired and observed state to a table: which pods stand behind which address. Pure.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use super::table::{Backend, Draining, Endpoint, LbTable, NetworkId, Published, PublishedKey, Vip};
+use super::table::{Backend, Draining, Endpoint, LbTable, NetworkId, PodAddress, Published, PublishedKey, Vip};
 use crate::graph::{NetworkMode, Protocol};
 use crate::ids::{HostName, PodId, ServiceName};
 use crate::plan::{ObservedContainer, ObservedHost, ProjectView};
@@ -13,17 +13,22 @@ use crate::plan::{ObservedContainer, ObservedHost, ProjectView};
 const MAX_SHARING: usize = 8;
 
 impl LbTable {
-    /// Returns the table of all `projects`, numbered `version`, with no endpoint in a container that is `draining`.
+    /// Returns the table of the host `own` with all `projects`, numbered `version`, with no endpoint in a container that
+    /// is `draining`.
     ///
     /// Every service with a virtual address is in it, also with no endpoint: its connections are held for a moment.
     /// Containers that no replica number names, or that are not ready, are nobody's endpoints; a container whose
     /// specification is no longer the desired one is, as long as it is ready and not draining. Ports of services that
     /// were never asked to run (`Desired::enabled`) are not published. Only TCP is balanced.
-    pub fn build(version: u64, projects: &[ProjectView<'_>], draining: &Draining) -> Self {
+    ///
+    /// At its own address every container is reached as long as it runs: whoever asks for that one means it. Where two
+    /// have one address (a fixed one, while its pod moves), the container of `own` wins, then the one that is ready.
+    pub fn build(version: u64, own: &HostName, projects: &[ProjectView<'_>], draining: &Draining) -> Self {
         let mut table = Self { version, ..Self::default() };
         for view in projects {
             let project = Project { view, draining };
             project.add_vips(&mut table);
+            project.add_pods(own, &mut table);
             project.add_published(&mut table);
         }
         table
@@ -50,6 +55,34 @@ impl Project<'_> {
                 }
                 let backend = self.backend(name, |_, container| address_in(container, &network.name));
                 table.vips.insert(*vip, Vip { network: id.clone(), backend: Arc::new(backend) });
+            }
+        }
+    }
+
+    fn add_pods(self, own: &HostName, table: &mut LbTable) {
+        let graph = &self.view.desired.graph;
+        let hosts = self.view.observed.hosts.iter();
+        let mut containers: Vec<(&HostName, &ObservedContainer)> =
+            hosts.flat_map(|(host, seen)| seen.containers.values().map(move |one| (host, one))).collect();
+        containers.retain(|(_, container)| container.state.is_active());
+        // The last one of an address stays.
+        let is_ready = |container: &ObservedContainer| container.is_ready() && !self.draining.contains(&container.id);
+        containers.sort_by_key(|(host, container)| (*host == own, is_ready(container)));
+        for (key, addresses) in &self.view.desired.addresses.networks {
+            let Some(network) = graph.networks.get(key) else { continue };
+            let id = NetworkId { project: graph.project.clone(), network: key.clone() };
+            for (host, container) in &containers {
+                let (Some(service), Some(address)) = (&container.service, address_in(container, &network.name)) else {
+                    continue;
+                };
+                // A network that was made otherwise, by somebody else or for an earlier file, has other addresses.
+                let of_containers = addresses.subnet.contains(&address) && !addresses.vips.contains(&address);
+                if !of_containers || address == addresses.gateway {
+                    continue;
+                }
+                let pod = PodId::new(service.clone(), container.number.unwrap_or_default());
+                let endpoint = Endpoint { pod, container: container.id.clone(), host: (*host).clone(), address };
+                table.pods.insert(address, PodAddress { network: id.clone(), endpoint });
             }
         }
     }

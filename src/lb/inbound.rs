@@ -1,8 +1,9 @@
 //! From other hosts: a peer's request for a container of this host is checked by this host's own table, then relayed.
 //!
 //! The caller's word counts only as far as the table here agrees: the container must be a ready endpoint of this host,
-//! of a service that the caller's service shares the named network with, or that publishes the port. A granted
-//! connection counts towards its endpoint like any other, so that a drain waits for it.
+//! of a service that the caller's service shares the named network with, or that publishes the port. Asked for by its own
+//! address, it need not be ready. A granted connection counts towards its endpoint like any other, so that a drain waits
+//! for it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

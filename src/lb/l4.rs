@@ -18,7 +18,7 @@ use super::endpoint::{EndpointState, Lease};
 use super::listeners::Serve;
 use super::pick::{Candidate, PortHistory, mix, pick};
 use super::relay::relay;
-use super::routing::{Door, RemoteHost, Routing, Shared};
+use super::routing::{Door, Pool, RemoteHost, Routing, Shared};
 use super::table::{NetworkId, PublishedKey};
 use crate::host::sockets;
 use crate::mesh::{DialError, Kind, MeshStream, Refusal, Target, TargetDoor};
@@ -44,7 +44,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// What a listener's connections are for.
 #[derive(Debug, Clone)]
 pub(super) enum Inlet {
-    /// Redirected from the virtual addresses of a network.
+    /// Redirected from the virtual addresses of a network, or those of its pods on other hosts.
     Vip(NetworkId),
     /// Made to a published port.
     Published(PublishedKey),
@@ -236,7 +236,7 @@ impl<'a> Linking<'a> {
                         service: pool.service.clone(),
                         container: target.state.container.clone(),
                         port,
-                        door: self.target_door(&routing),
+                        door: self.target_door(&routing, pool),
                     },
                 });
                 return Ok(Next { address: SocketAddr::new(IpAddr::V4(target.address), port), lease, remote });
@@ -245,17 +245,14 @@ impl<'a> Linking<'a> {
     }
 
     /// By what right the client may reach the service, as the other host's agent is told.
-    fn target_door(&self, routing: &Routing) -> TargetDoor {
-        match (self.door, self.client) {
-            (Door::Vip { network, .. }, IpAddr::V4(client)) => {
-                let source = routing.service_at(network, client);
-                TargetDoor::Network { network: network.network.clone(), source }
-            }
-            (Door::Vip { network, .. }, IpAddr::V6(_)) => {
-                TargetDoor::Network { network: network.network.clone(), source: None }
-            }
-            (Door::Published(_), _) => TargetDoor::Published,
-        }
+    fn target_door(&self, routing: &Routing, pool: &Pool) -> TargetDoor {
+        let Door::Vip { network: id, .. } = self.door else { return TargetDoor::Published };
+        let source = match self.client {
+            IpAddr::V4(client) => routing.service_at(id, client),
+            IpAddr::V6(_) => None,
+        };
+        let network = id.network.clone();
+        if pool.is_single { TargetDoor::Pod { network, source } } else { TargetDoor::Network { network, source } }
     }
 
     fn setback(&self, port: u16, now: Duration) -> Setback {

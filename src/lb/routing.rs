@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::endpoint::EndpointState;
 use super::pick::Failures;
-use super::table::{Backend, LbTable, NetworkId, PublishedKey};
-use crate::ids::{HostName, PodId, ProjectName, ServiceName};
+use super::table::{Backend, Endpoint, LbTable, NetworkId, PodAddress, PublishedKey};
+use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
 use crate::mesh::{Mesh, Refusal, TargetDoor};
 
 /// What all connections share: the current table and the endpoints' states.
@@ -35,6 +35,10 @@ pub(super) struct Shared {
 pub(super) struct Routing {
     pub(super) version: u64,
     vips: BTreeMap<Ipv4Addr, (NetworkId, Arc<Pool>)>,
+    /// Pods of other hosts at their own addresses.
+    elsewhere: BTreeMap<Ipv4Addr, (NetworkId, Arc<Pool>)>,
+    /// Pods of this host by container, for other hosts that ask for them by their own addresses.
+    here: BTreeMap<NetworkId, BTreeMap<String, Target>>,
     published: BTreeMap<PublishedKey, (u16, Arc<Pool>)>,
     /// The services of each network: who may call whom.
     members: BTreeMap<NetworkId, BTreeMap<ServiceName, Arc<Pool>>>,
@@ -45,6 +49,8 @@ pub(super) struct Routing {
 pub(super) struct Pool {
     pub(super) project: ProjectName,
     pub(super) service: ServiceName,
+    /// Whether it is one pod at its own address, which need not be ready.
+    pub(super) is_single: bool,
     pub(super) targets: Vec<Target>,
 }
 
@@ -98,6 +104,9 @@ impl RemoteHost {
 struct Registry {
     /// Those of the current table, by container.
     current: BTreeMap<String, Arc<EndpointState>>,
+    /// Those of the current table at their own addresses. States of their own: a pod that is drained leaves its service,
+    /// and connections that are just being made go elsewhere, while its own address goes on.
+    single: BTreeMap<String, Arc<EndpointState>>,
     /// Those that left it and still had connections then.
     leaving: Vec<Arc<EndpointState>>,
     /// Other hosts that have endpoints in the current table.
@@ -107,7 +116,7 @@ struct Registry {
 /// Through which door a connection came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Door {
-    /// To a virtual address, with the port that the client asked for.
+    /// To a virtual address or that of a pod on another host, with the port that the client asked for.
     Vip { network: NetworkId, address: Ipv4Addr, port: u16 },
     /// To a published port.
     Published(PublishedKey),
@@ -156,7 +165,7 @@ impl Shared {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let routing = registry.compile(table, &self.own_host, self.now());
         self.routing.store(Arc::new(routing));
-        registry.retire_all_but(&containers(table));
+        registry.retire_all_but(table);
         drop(registry);
         self.changes.send_replace(());
     }
@@ -168,6 +177,7 @@ impl Shared {
             .current
             .get(container)
             .into_iter()
+            .chain(registry.single.get(container))
             .chain(registry.leaving.iter().filter(|state| state.container == container))
             .cloned()
             .collect()
@@ -176,7 +186,7 @@ impl Shared {
 
 impl Registry {
     fn compile(&mut self, table: &LbTable, own_host: &HostName, now: Duration) -> Routing {
-        let LbTable { version, vips, published } = table;
+        let LbTable { version, vips, published, pods } = table;
         let mut routing = Routing { version: *version, ..Routing::default() };
         for (address, vip) in vips {
             let pool = Arc::new(self.pool(&vip.backend, own_host, now));
@@ -188,40 +198,65 @@ impl Registry {
             let pool = self.pool(&port.backend, own_host, now);
             routing.published.insert(*key, (port.target, Arc::new(pool)));
         }
+        for (address, PodAddress { network, endpoint }) in pods {
+            let target = self.target(endpoint, Way::Single, own_host, now);
+            let network = network.clone();
+            if target.remote.is_none() {
+                routing.here.entry(network).or_default().insert(endpoint.container.clone(), target);
+                continue;
+            }
+            let (project, service) = (network.project.clone(), endpoint.pod.service.clone());
+            let pool = Pool { project, service, is_single: true, targets: vec![target] };
+            routing.elsewhere.insert(*address, (network, Arc::new(pool)));
+        }
         self.hosts.retain(|_, host| Arc::strong_count(host) > 1);
         routing
     }
 
     fn pool(&mut self, backend: &Backend, own_host: &HostName, now: Duration) -> Pool {
         let Backend { project, service, endpoints } = backend;
-        let mut target = |endpoint: &super::table::Endpoint| Target {
-            pod: endpoint.pod.clone(),
-            address: endpoint.address,
-            remote: (&endpoint.host != own_host).then(|| {
-                let new = || RemoteHost::new(endpoint.host.clone());
-                Arc::clone(self.hosts.entry(endpoint.host.clone()).or_insert_with(new))
-            }),
-            state: Arc::clone(
-                self.current
-                    .entry(endpoint.container.clone())
-                    .or_insert_with(|| EndpointState::new(endpoint.container.clone(), now)),
-            ),
-        };
-        let targets = endpoints.iter().map(&mut target).collect();
-        Pool { project: project.clone(), service: service.clone(), targets }
+        let targets = endpoints.iter().map(|endpoint| self.target(endpoint, Way::Balanced, own_host, now)).collect();
+        Pool { project: project.clone(), service: service.clone(), is_single: false, targets }
     }
 
-    fn retire_all_but(&mut self, keep: &BTreeSet<&str>) {
-        let gone: Vec<String> = self.current.keys().filter(|id| !keep.contains(id.as_str())).cloned().collect();
-        for state in gone.iter().filter_map(|id| self.current.remove(id)) {
-            state.retire();
-            self.leaving.push(state);
+    fn target(&mut self, endpoint: &Endpoint, way: Way, own_host: &HostName, now: Duration) -> Target {
+        let states = match way {
+            Way::Balanced => &mut self.current,
+            Way::Single => &mut self.single,
+        };
+        let new = || EndpointState::new(endpoint.container.clone(), now);
+        let state = Arc::clone(states.entry(endpoint.container.clone()).or_insert_with(new));
+        let remote = (&endpoint.host != own_host).then(|| {
+            let new = || RemoteHost::new(endpoint.host.clone());
+            Arc::clone(self.hosts.entry(endpoint.host.clone()).or_insert_with(new))
+        });
+        Target { pod: endpoint.pod.clone(), address: endpoint.address, remote, state }
+    }
+
+    fn retire_all_but(&mut self, table: &LbTable) {
+        let (balanced, single) = (balanced(table), single(table));
+        for (states, keep) in [(&mut self.current, balanced), (&mut self.single, single)] {
+            for (_, state) in states.extract_if(.., |id, _| !keep.contains(id.as_str())) {
+                state.retire();
+                self.leaving.push(state);
+            }
         }
         self.leaving.retain(|state| state.open() > 0);
     }
 }
 
-fn containers(table: &LbTable) -> BTreeSet<&str> {
+/// How an endpoint is come by.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Balanced,
+    Single,
+}
+
+fn single(table: &LbTable) -> BTreeSet<&str> {
+    table.pods.values().map(|pod| pod.endpoint.container.as_str()).collect()
+}
+
+fn balanced(table: &LbTable) -> BTreeSet<&str> {
     let vips = table.vips.values().map(|vip| &vip.backend);
     let published = table.published.values().map(|port| &port.backend);
     vips.chain(published).flat_map(|backend| &backend.endpoints).map(|endpoint| endpoint.container.as_str()).collect()
@@ -230,11 +265,11 @@ fn containers(table: &LbTable) -> BTreeSet<&str> {
 impl Routing {
     /// Returns what stands behind a door and the port to connect to there; `None` if nothing does any more.
     ///
-    /// A virtual address is given only to connections that came in through its own network's listener.
+    /// An address is given only to connections that came in through its own network's listener.
     pub(super) fn behind(&self, door: &Door) -> Option<(&Arc<Pool>, u16)> {
         match door {
             Door::Vip { network, address, port } => {
-                let (owner, pool) = self.vips.get(address)?;
+                let (owner, pool) = self.vips.get(address).or_else(|| self.elsewhere.get(address))?;
                 (owner == network).then_some((pool, *port))
             }
             Door::Published(key) => self.published.get(key).map(|(target, pool)| (pool, *target)),
@@ -246,7 +281,7 @@ impl Routing {
         self.published.keys().copied()
     }
 
-    /// Returns every pool.
+    /// Returns every pool that is balanced.
     pub(super) fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         self.vips.values().map(|(_, pool)| pool).chain(self.published.values().map(|(_, pool)| pool))
     }
@@ -265,13 +300,25 @@ impl Routing {
     pub(super) fn grant(&self, wanted: &crate::mesh::Target) -> Result<&Target, Refusal> {
         let crate::mesh::Target { project, service, container, port, door } = wanted;
         let denied = |reason: String| Refusal::NotAllowed { service: service.clone(), reason };
-        let pool = match door {
-            TargetDoor::Network { network, source } => {
-                let id = NetworkId { project: project.clone(), network: network.clone() };
-                let members = self.members.get(&id).ok_or_else(|| denied(format!("no network `{network}` here")))?;
-                if let Some(source) = source.as_ref().filter(|source| !members.contains_key(*source)) {
-                    return Err(denied(format!("`{source}` is not in network `{network}`")));
+        let unknown = || Refusal::UnknownEndpoint { container: container.clone() };
+        let members = |network: &ResourceKey, source: &Option<ServiceName>| {
+            let id = NetworkId { project: project.clone(), network: network.clone() };
+            let members = self.members.get(&id).ok_or_else(|| denied(format!("no network `{network}` here")))?;
+            match source {
+                Some(source) if !members.contains_key(source) => {
+                    Err(denied(format!("`{source}` is not in network `{network}`")))
                 }
+                _ => Ok((id, members)),
+            }
+        };
+        let pool = match door {
+            TargetDoor::Pod { network, source } => {
+                let (id, _) = members(network, source)?;
+                let found = self.here.get(&id).and_then(|pods| pods.get(container));
+                return found.filter(|found| found.pod.service == *service).ok_or_else(unknown);
+            }
+            TargetDoor::Network { network, source } => {
+                let (_, members) = members(network, source)?;
                 members.get(service).ok_or_else(|| denied(format!("it is not in network `{network}`")))?
             }
             TargetDoor::Published => {
@@ -283,7 +330,6 @@ impl Routing {
             }
         };
         let is_meant = |target: &&Target| target.remote.is_none() && target.state.container == *container;
-        let unknown = || Refusal::UnknownEndpoint { container: container.clone() };
         pool.targets.iter().find(is_meant).ok_or_else(unknown)
     }
 }

@@ -18,6 +18,28 @@ pub struct LbTable {
     pub vips: BTreeMap<Ipv4Addr, Vip>,
     /// Published ports.
     pub published: BTreeMap<PublishedKey, Published>,
+    /// Containers at their own addresses, ready or not. Those of this host are reached so by other hosts only.
+    pub pods: BTreeMap<Ipv4Addr, PodAddress>,
+}
+
+/// A container at its own address: a connection to it is for it alone, and is not balanced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodAddress {
+    /// The network that the address is in: only connections that came in there may use it.
+    pub network: NetworkId,
+    /// The container.
+    pub endpoint: Endpoint,
+}
+
+impl LbTable {
+    /// Returns the addresses of containers that are not on the host `own`, by network.
+    pub fn elsewhere(&self, own: &HostName) -> BTreeMap<NetworkId, Vec<Ipv4Addr>> {
+        let mut elsewhere: BTreeMap<NetworkId, Vec<Ipv4Addr>> = BTreeMap::new();
+        for (address, pod) in self.pods.iter().filter(|(_, pod)| pod.endpoint.host != *own) {
+            elsewhere.entry(pod.network.clone()).or_default().push(*address);
+        }
+        elsewhere
+    }
 }
 
 /// A virtual address.
@@ -69,10 +91,10 @@ pub struct Backend {
     pub endpoints: Vec<Endpoint>,
 }
 
-/// A ready pod.
+/// A pod that connections are made to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The pod.
+    /// The pod. Of a one-off container, which is none: its service and the number that it was made with.
     pub pod: PodId,
     /// Engine id of its container: a pod that was made anew is another endpoint.
     pub container: String,

@@ -93,6 +93,13 @@ pub enum TargetDoor {
         /// The service that calls, if the caller knows.
         source: Option<ServiceName>,
     },
+    /// To the pod's own address, from a container in the same network.
+    Pod {
+        /// The network that both are in.
+        network: ResourceKey,
+        /// The service that calls, if the caller knows.
+        source: Option<ServiceName>,
+    },
     /// To a port that the service publishes.
     Published,
 }
@@ -110,7 +117,7 @@ pub enum Refusal {
     /// The asking host is not in the table of members.
     #[error("it does not know this host as a member of the cluster")]
     NotMember,
-    /// The container is not, or no more, a ready endpoint there.
+    /// The container is not, or no more, an endpoint there.
     #[error("container {container} is no endpoint there")]
     UnknownEndpoint {
         /// The container.

@@ -15,6 +15,9 @@
 //! | `_http._tcp.web`, `_80._tcp.web`, `_tcp.web` | SRV: ports by their name, their number, all that the file tells of |
 //! | addresses under `in-addr.arpa` | PTR: `web.<project>.orch.internal`, `2.web.<project>.orch.internal` |
 //!
+//! A pod's address is its own, on whatever host it runs: this host's bridges answer for the pods of other hosts, and the
+//! load balancer takes TCP there (`lb::table::LbTable::pods`). Both follow the same observed state as this table does.
+//!
 //! Where names meet, the upper row wins; services that share an alias answer together. A container on several networks
 //! gets the address of the first one, in the order of its attachments, that has the name. Other types of a known name
 //! (AAAA above all) are an empty answer. What is unknown goes to the host's resolvers, except below `orch.internal` and

@@ -8,7 +8,7 @@ use crate::wait::{becomes, eventually, secs};
 
 /// Asks the resolver of a container as `dig` does, from the container's own address; `+short` form, sorted.
 #[track_caller]
-fn dig(project: &Project, container: &str, question: &str) -> BTreeSet<String> {
+pub(crate) fn dig(project: &Project, container: &str, question: &str) -> BTreeSet<String> {
     let resolver = project.within(container, "awk '/^nameserver/ {print $2; exit}' /etc/resolv.conf").ok();
     let server = format!("@{resolver}");
     let words = ["dig", "+short", "+tries=1", "+time=3", &server];

@@ -1,4 +1,4 @@
-//! Virtual addresses and routes, through rtnetlink in the caller's own network namespace.
+//! Addresses of bridges and routes, through rtnetlink in the caller's own network namespace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{BridgeSpec, HostNetworkError, Result};
 
 /// `IFA_PROTO` of our addresses, so that they are known even when rules are gone. The kernel and the `ip` tool use 0 to
-/// 3 (`linux/if_addr.h`); kernels before 5.18 do not keep it, there the slice of the network tells.
+/// 3 (`linux/if_addr.h`); kernels before 5.18 do not keep it, there the network tells.
 const OURS: AddressProtocol = AddressProtocol::Other(b'o');
 /// The kernel's table of the host's own addresses (`RT_TABLE_LOCAL` of `linux/rtnetlink.h`).
 const LOCAL_TABLE: u8 = 255;
@@ -48,7 +48,7 @@ impl Netlink {
         Ok(Self { handle, _connection: AbortOnDropHandle::new(tokio::spawn(connection)) })
     }
 
-    /// Gives each bridge exactly its virtual addresses, and those in `gone`, as far as they exist, none; returns what was
+    /// Gives each bridge exactly its secondary addresses, and those in `gone`, as far as they exist, none; returns what was
     /// changed.
     pub(super) async fn ensure(&self, bridges: &[BridgeSpec], gone: &[BridgeSpec]) -> Result<Vec<String>> {
         let links = self.links().await?;
@@ -58,21 +58,21 @@ impl Netlink {
         if missing.is_empty() {
             return Ok(mended);
         }
-        Err(kernel(&format!("cannot set virtual addresses of {}", missing.join(", ")), &"no such interface"))
+        Err(kernel(&format!("cannot set addresses of {}", missing.join(", ")), &"no such interface"))
     }
 
     async fn apply(&self, changes: &Changes, links: &BTreeMap<String, u32>) -> Result<Vec<String>> {
         let name = |index: u32| links.iter().find(|(_, i)| **i == index).map_or("?", |(name, _)| name.as_str());
         let mut mended = Vec::new();
         for &(index, address) in &changes.remove {
-            let text = format!("virtual address {address} of {}", name(index));
+            let text = format!("address {address} of {}", name(index));
             // Gone already, with or without its interface: as wanted.
             tolerate(&[libc::EADDRNOTAVAIL, libc::ENODEV], self.remove(index, address).await)
                 .map_err(|error| kernel(&format!("cannot remove {text}"), &error))?;
             mended.push(format!("removed {text}"));
         }
         for &(index, address) in &changes.add {
-            let text = format!("virtual address {address} to {}", name(index));
+            let text = format!("address {address} to {}", name(index));
             tolerate(&[libc::EEXIST], self.add(index, address).await)
                 .map_err(|error| kernel(&format!("cannot add {text}"), &error))?;
             mended.push(format!("added {text}"));
@@ -132,20 +132,20 @@ impl Netlink {
     }
 }
 
-/// Compares. What is not ours and outside the slices is not touched, nor is a bridge's own address.
+/// Compares. What is not ours and outside the networks is not touched, nor is a bridge's own address.
 fn changes(bridges: &[BridgeSpec], links: &BTreeMap<String, u32>, held: &[Held]) -> Changes {
     let known: Vec<(u32, &BridgeSpec)> =
         bridges.iter().filter_map(|spec| links.get(&spec.bridge).map(|index| (*index, spec))).collect();
     let wanted: BTreeSet<(u32, Ipv4Addr)> =
         known.iter().flat_map(|(index, spec)| spec.addresses.iter().map(|address| (*index, *address))).collect();
-    let in_slice = |held: &Held| {
+    let in_network = |held: &Held| {
         known.iter().any(|(index, spec)| {
-            *index == held.index && spec.vips.contains(&held.address) && held.address != spec.gateway
+            *index == held.index && spec.subnet.contains(&held.address) && held.address != spec.gateway
         })
     };
     let single: Vec<&Held> = held.iter().filter(|held| held.prefix == 32).collect();
     let there: BTreeSet<(u32, Ipv4Addr)> = single.iter().map(|held| (held.index, held.address)).collect();
-    let removable = single.into_iter().filter(|held| held.ours || in_slice(held));
+    let removable = single.into_iter().filter(|held| held.ours || in_network(held));
     let remove = removable.map(|held| (held.index, held.address)).filter(|pair| !wanted.contains(pair)).collect();
     Changes { add: wanted.difference(&there).copied().collect(), remove }
 }
@@ -197,11 +197,13 @@ mod tests {
     #[test]
     fn only_what_is_ours_is_removed() {
         let ip = |last| Ipv4Addr::new(10, 0, 15, last);
+        let elsewhere = |last| Ipv4Addr::new(10, 0, 1, last);
         let spec = BridgeSpec {
             bridge: "br-a".to_owned(),
             gateway: ip(254),
+            subnet: "10.0.0.0/20".parse().expect("a net"),
             vips: "10.0.15.0/24".parse().expect("a net"),
-            addresses: vec![ip(1), ip(2)],
+            addresses: vec![ip(1), ip(2), elsewhere(7)],
             lb_port: 1,
             dns_port: 2,
         };
@@ -209,15 +211,18 @@ mod tests {
         let held = |index, address, prefix, ours| Held { index, address, prefix, ours };
         let before = [
             held(5, ip(2), 32, true),                       // wanted
-            held(5, ip(3), 32, false),                      // in the slice, of an old kernel
+            held(5, ip(3), 32, false),                      // in the network, of an old kernel
+            held(5, elsewhere(7), 32, true),                // of a pod on another host
+            held(5, elsewhere(8), 32, false),               // of one that is gone, of an old kernel
+            held(5, elsewhere(9), 32, true),                // of one that is gone
             held(2, ip(4), 32, true),                       // marked, on another interface
             held(2, ip(5), 32, false),                      // somebody else's
             held(5, ip(6), 24, false),                      // a network, not a virtual address
             held(5, ip(254), 32, false),                    // the gateway
-            held(5, Ipv4Addr::new(10, 0, 0, 1), 32, false), // outside the slice
+            held(5, Ipv4Addr::new(10, 1, 0, 1), 32, false), // outside the network
         ];
         let found = changes(&[spec], &links, &before);
         assert_eq!(found.add, BTreeSet::from([(5, ip(1))]));
-        assert_eq!(found.remove, BTreeSet::from([(5, ip(3)), (2, ip(4))]));
+        assert_eq!(found.remove, BTreeSet::from([(5, ip(3)), (2, ip(4)), (5, elsewhere(8)), (5, elsewhere(9))]));
     }
 }

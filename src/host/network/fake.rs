@@ -40,10 +40,10 @@ impl HostNetwork for FakeHostNetwork {
         names.dedup();
         assert_eq!(names.len(), spec.bridges.len(), "each bridge is named once");
         for bridge in &spec.bridges {
-            let inside = bridge.addresses.iter().all(|address| bridge.vips.contains(address));
+            let inside = bridge.addresses.iter().all(|address| bridge.subnet.contains(address));
             assert!(
-                inside && !bridge.addresses.contains(&bridge.gateway),
-                "virtual addresses are of the slice: {bridge:?}"
+                inside && !bridge.addresses.contains(&bridge.gateway) && bridge.subnet.contains(&bridge.vips),
+                "addresses are of the network: {bridge:?}"
             );
         }
         let mut known = self.spec.lock().unwrap_or_else(PoisonError::into_inner);

@@ -73,7 +73,7 @@ impl LinuxHostNetwork {
         Ok(mend.mended)
     }
 
-    /// Redirects and virtual addresses. Each part is tried, so that what is wrong with one leaves the other working.
+    /// Redirects and addresses. Each part is tried, so that what is wrong with one leaves the other working.
     async fn ensure_v4(&self, spec: &HostNetworkSpec) -> Result<Vec<String>> {
         let save = self.save(&V4).await?;
         let gone = rules::bridges(&save).into_iter();

@@ -44,7 +44,7 @@ pub(super) fn wanted(spec: &HostNetworkSpec, family: Family) -> Rules {
     let bridges: BTreeSet<&BridgeSpec> = if family == Family::V4 { bridges.iter().collect() } else { BTreeSet::new() };
     let (mut pre, mut input) = (Vec::new(), Vec::new());
     for bridge in bridges {
-        let BridgeSpec { bridge, gateway, vips, addresses: _, lb_port, dns_port } = bridge;
+        let BridgeSpec { bridge, gateway, subnet, vips, addresses: _, lb_port, dns_port } = bridge;
         pre.push(format!("-d {vips} -i {bridge} -p tcp -j REDIRECT --to-ports {lb_port}"));
         // By name alone a connection that was not redirected would match; by state only redirected ones do.
         let open = |protocol: &str, port: &u16| {
@@ -57,7 +57,16 @@ pub(super) fn wanted(spec: &HostNetworkSpec, family: Family) -> Rules {
             pre.push(format!("-d {gateway}/32 -i {bridge} {matches} -j REDIRECT --to-ports {dns_port}"));
             input.push(open(protocol, dns_port));
         }
-        input.push(format!("-d {vips} -i {bridge} -p icmp -m icmp --icmp-type 8 -j ACCEPT"));
+        // Containers of other hosts: what is the bridge's own address but for the gateway, never a slice of the network.
+        // A container here may have a fixed address out of any slice, and with `bridge-nf-call-iptables` connections
+        // between containers of one bridge come by here too; those stay direct.
+        pre.push(format!("-d {gateway}/32 -i {bridge} -p tcp -j RETURN"));
+        pre.push(format!(
+            "-d {subnet} -i {bridge} -p tcp -m addrtype --dst-type LOCAL -j REDIRECT --to-ports {lb_port}"
+        ));
+        let echo = "-p icmp -m icmp --icmp-type 8";
+        input.push(format!("-d {gateway}/32 -i {bridge} {echo} -j RETURN"));
+        input.push(format!("-d {subnet} -i {bridge} {echo} -j ACCEPT"));
     }
     for open in published.iter().collect::<BTreeSet<_>>() {
         let to = match (open.host_ip, family) {
@@ -202,11 +211,14 @@ pub(super) fn bridges(save: &str) -> Vec<BridgeSpec> {
 
 /// Understands what [`wanted`] wrote; somebody else's idea of our rules gives nothing.
 fn read_bridge(bridge: String, rules: &[String]) -> Option<BridgeSpec> {
-    let dns = rules.iter().find(|rule| value(rule, "--dport").is_some())?;
-    let lb = rules.iter().find(|rule| value(rule, "--dport").is_none())?;
+    let redirects = || rules.iter().filter(|rule| value(rule, "-j") == Some("REDIRECT"));
+    let dns = redirects().find(|rule| value(rule, "--dport").is_some())?;
+    let elsewhere = redirects().find(|rule| value(rule, "--dst-type").is_some())?;
+    let lb = redirects().find(|rule| value(rule, "--dport").or(value(rule, "--dst-type")).is_none())?;
     Some(BridgeSpec {
         bridge,
         gateway: value(dns, "-d")?.split('/').next()?.parse().ok()?,
+        subnet: value(elsewhere, "-d")?.parse().ok()?,
         vips: value(lb, "-d")?.parse().ok()?,
         addresses: Vec::new(),
         lb_port: value(lb, "--to-ports")?.parse().ok()?,
@@ -230,6 +242,7 @@ mod tests {
         let bridge = BridgeSpec {
             bridge: "br-a".to_owned(),
             gateway: Ipv4Addr::new(10, 192, 0, 1),
+            subnet: "10.192.0.0/20".parse().expect("a net"),
             vips: "10.192.15.0/24".parse().expect("a net"),
             addresses: vec![],
             lb_port: 4000,
@@ -260,12 +273,15 @@ mod tests {
         ORCH-INPUT -i br-a -p tcp -m tcp --dport 4000 -m conntrack --ctstate DNAT -j ACCEPT
         ORCH-INPUT -i br-a -p udp -m udp --dport 5353 -m conntrack --ctstate DNAT -j ACCEPT
         ORCH-INPUT -i br-a -p tcp -m tcp --dport 5353 -m conntrack --ctstate DNAT -j ACCEPT
-        ORCH-INPUT -d 10.192.15.0/24 -i br-a -p icmp -m icmp --icmp-type 8 -j ACCEPT
+        ORCH-INPUT -d 10.192.0.1/32 -i br-a -p icmp -m icmp --icmp-type 8 -j RETURN
+        ORCH-INPUT -d 10.192.0.0/20 -i br-a -p icmp -m icmp --icmp-type 8 -j ACCEPT
         ORCH-INPUT -p tcp -m tcp --dport 8080 -j ACCEPT
         ORCH-INPUT -d 127.0.0.1/32 -p udp -m udp --dport 53 -j ACCEPT
         ORCH-PRE -d 10.192.15.0/24 -i br-a -p tcp -j REDIRECT --to-ports 4000
         ORCH-PRE -d 10.192.0.1/32 -i br-a -p udp -m udp --dport 53 -j REDIRECT --to-ports 5353
         ORCH-PRE -d 10.192.0.1/32 -i br-a -p tcp -m tcp --dport 53 -j REDIRECT --to-ports 5353
+        ORCH-PRE -d 10.192.0.1/32 -i br-a -p tcp -j RETURN
+        ORCH-PRE -d 10.192.0.0/20 -i br-a -p tcp -m addrtype --dst-type LOCAL -j REDIRECT --to-ports 4000
         ");
         insta::assert_snapshot!(text(Family::V6), @r"
         ORCH-INPUT -p tcp -m tcp --dport 8080 -j ACCEPT
@@ -316,13 +332,13 @@ mod tests {
         check(twice, &[jump], "*nat\n-D PREROUTING -j ORCH-PRE\n-D PREROUTING -i x -g ORCH-PRE\n-I");
         check(
             |s| s.replace("-A ORCH-PRE -d 10.192.15.0/24", "-A ORCH-PRE -d 10.192.14.0/24"),
-            &["wrote the 3 rules of chain ORCH-PRE (had 3)"],
+            &["wrote the 5 rules of chain ORCH-PRE (had 5)"],
             "*nat\n:ORCH-PRE - [0:0]\n-A ORCH-PRE -d 10.192.15.0/24",
         );
         let flushed = |s: &str| s.lines().filter(|l| !l.contains("ORCH-INPUT")).collect::<Vec<_>>().join("\n");
         check(
             flushed,
-            &["wrote the 6 rules of chain ORCH-INPUT (was not there), put the jump to ORCH-INPUT first in INPUT of \
+            &["wrote the 7 rules of chain ORCH-INPUT (was not there), put the jump to ORCH-INPUT first in INPUT of \
                table filter"],
             "*filter\n:ORCH-INPUT - [0:0]\n",
         );

@@ -26,7 +26,7 @@ fn text(table: &LbTable) -> String {
 
 fn build(project: &Project, draining: &[&str]) -> LbTable {
     let draining: Draining = draining.iter().map(|pod| id(project, pod)).collect();
-    LbTable::build(7, &[project.view()], &draining)
+    LbTable::build(7, &HostName::local(), &[project.view()], &draining)
 }
 
 /// The engine's id of a pod's container.
@@ -128,11 +128,7 @@ fn only_tcp_of_services_asked_to_run_is_published() {
 #[test]
 fn pods_of_other_hosts_carry_their_host() {
     let mut project = Project::new(demo("web back +x2"), "web.1 back=10.0.0.1\nweb.2 back=10.0.0.2", &[]);
-    let id = id(&project, "web.2");
-    let here = project.observed.hosts.values_mut().next().expect("one host");
-    let moved = here.containers.remove(&id).expect("web.2");
-    let there = crate::plan::ObservedHost { containers: [(moved.id.clone(), moved)].into(), ..Default::default() };
-    project.observed.hosts.insert(HostName::new("b").expect("valid"), there);
+    move_to("b", &mut project, "web.2");
     let table = build(&project, &[]);
     let hosts: Vec<String> = table
         .vips
@@ -147,15 +143,79 @@ fn pods_of_other_hosts_carry_their_host() {
     assert_eq!(hosts, ["web.1 on local", "web.2 on b"]);
 }
 
+/// Moves a pod's container to another host.
+fn move_to(host: &str, project: &mut Project, pod: &str) {
+    let id = id(project, pod);
+    let here = project.observed.hosts.get_mut(&HostName::local()).expect("one host");
+    let moved = here.containers.remove(&id).expect("it is there");
+    let there = project.observed.hosts.entry(HostName::new(host).expect("valid")).or_default();
+    there.containers.insert(moved.id.clone(), moved);
+}
+
+#[test]
+fn containers_that_run_are_reached_at_their_own_addresses() {
+    let containers = "web.1 back=10.192.0.5 front=10.192.16.5\nweb.2 back=10.192.1.5 starting\n\
+                      web.3 back=10.192.1.6\nweb.4 back=10.192.1.7 stopped\nweb.5 back=10.192.1.8 oneoff\n\
+                      web.6 back=10.7.0.9\nweb.7 back=10.192.0.1\nweb.8 back=10.192.15.1";
+    let mut project = Project::new(demo("web front back +x8"), containers, &[]);
+    for number in 2..=8 {
+        if number == 5 {
+            continue;
+        }
+        move_to("b", &mut project, &format!("web.{number}"));
+    }
+    let table = build(&project, &["web.3"]);
+    let pods: Vec<String> = table
+        .pods
+        .iter()
+        .map(|(address, pod)| {
+            format!("{} {address} {} on {}", pod.network.network, pod.endpoint.pod, pod.endpoint.host)
+        })
+        .collect();
+    // Not web.4, which does not run, nor addresses that no container of the network can have.
+    assert_eq!(
+        pods,
+        [
+            "back 10.192.0.5 web.1 on local",
+            "back 10.192.1.5 web.2 on b",
+            "back 10.192.1.6 web.3 on b",
+            "back 10.192.1.8 web.5 on local",
+            "front 10.192.16.5 web.1 on local",
+        ]
+    );
+    let elsewhere = |host| {
+        let found = table.elsewhere(&HostName::new(host).expect("valid"));
+        found.into_iter().map(|(id, addresses)| format!("{} {addresses:?}", id.network)).collect::<Vec<_>>()
+    };
+    assert_eq!(elsewhere("local"), ["back [10.192.1.5, 10.192.1.6]"]);
+    assert_eq!(elsewhere("b"), ["back [10.192.0.5, 10.192.1.8]", "front [10.192.16.5]"]);
+}
+
+#[test]
+fn of_two_with_one_address_the_own_one_counts_then_the_ready_one() {
+    let containers = "web.1 back=10.192.0.5\nweb.2 back=10.192.0.5\nweb.3 back=10.192.0.5";
+    let mut project = Project::new(demo("web back +x3"), containers, &[]);
+    let at = |project: &Project, draining: &[&str]| {
+        let table = build(project, draining);
+        table.pods.values().map(|pod| pod.endpoint.pod.to_string()).collect::<Vec<_>>()
+    };
+    move_to("c", &mut project, "web.3");
+    move_to("b", &mut project, "web.2");
+    assert_eq!(at(&project, &["web.1"]), ["web.1"]);
+    move_to("a", &mut project, "web.1");
+    assert_eq!(at(&project, &["web.1", "web.3"]), ["web.2"]);
+}
+
 #[test]
 fn projects_share_a_table_and_nothing_else() {
     let one = Project::new(demo("web back"), "web.1 back=10.0.0.1", &[]);
     let taken: Vec<ipnet::Ipv4Net> = one.desired.addresses.networks.values().map(|network| network.subnet).collect();
     let mut other = Project::new(demo("web back"), "web.1 back=10.2.0.1", &taken);
     other.desired.graph.project = ProjectName::new("other").expect("valid");
-    let table = LbTable::build(1, &[one.view(), other.view()], &Draining::new());
+    let own = HostName::local();
+    let table = LbTable::build(1, &own, &[one.view(), other.view()], &Draining::new());
     assert_eq!(text(&table), "demo/back web: web.1=10.0.0.1\nother/back web: web.1=10.2.0.1");
-    let mut reversed = LbTable::build(1, &[other.view(), one.view()], &Draining::new());
+    let mut reversed = LbTable::build(1, &own, &[other.view(), one.view()], &Draining::new());
     reversed.version = table.version;
     assert_eq!(reversed, table, "the order of projects does not matter");
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::site::{DEADLINE, Pod, Site, ask, container, in_time, rest, until};
 use crate::host::sockets::reset_on_close;
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
-use crate::lb::table::{Backend, Endpoint, LbTable, NetworkId, Published, Vip};
+use crate::lb::table::{Backend, Endpoint, LbTable, NetworkId, PodAddress, Published, Vip};
 use crate::lb::{BalancerOptions, EndpointStats};
 use crate::mesh::tests::site::{ANY, Cluster, chain, host};
 use crate::mesh::{Incoming, Kind, Mesh, PeerAddr, Target, TargetDoor};
@@ -65,21 +65,24 @@ impl Hosts {
         self.members[0].site.echo(number).await
     }
 
-    /// Gives every member the same pods, `a1 b2`: pod 1 on host a, pod 2 on host b.
+    /// Gives every member the same pods, `a1 b2`: pod 1 on host a, pod 2 on host b. With `~b3` pod 3 runs, but is not
+    /// ready.
     #[track_caller]
     fn set(&self, pods: &str) {
         let service = ServiceName::new("web").expect("valid");
         let endpoint = |word: &str| {
-            let (on, number) = word.split_at(1);
+            let (on, number) = word.trim_start_matches('~').split_at(1);
             let number: u8 = number.parse().expect("a number");
             let IpAddr::V4(address) = self.members[0].site.pod_address(number).ip() else { unreachable!("IPv4") };
             let pod = PodId::new(service.clone(), u32::from(number));
             Endpoint { pod, container: container(number), host: host(on), address }
         };
         let project = ProjectName::new("demo").expect("valid");
-        let endpoints = pods.split_whitespace().map(endpoint).collect();
+        let (ready, all) = (pods.split_whitespace().filter(|word| !word.starts_with('~')), pods.split_whitespace());
+        let endpoints = ready.map(endpoint).collect();
         let backend = Arc::new(Backend { project: project.clone(), service: service.clone(), endpoints });
         let network = NetworkId { project, network: ResourceKey::new("back").expect("valid") };
+        let pod = |endpoint: Endpoint| (endpoint.address, PodAddress { network: network.clone(), endpoint });
         let vip = |backend: &Arc<Backend>| Vip { network: network.clone(), backend: Arc::clone(backend) };
         let caller =
             Backend { service: ServiceName::new("shop").expect("valid"), endpoints: vec![], ..(*backend).clone() };
@@ -92,6 +95,7 @@ impl Hosts {
                     (Ipv4Addr::new(10, 0, 0, 2), vip(&Arc::new(caller.clone()))),
                 ]),
                 published: BTreeMap::from([(member.site.key(), published)]),
+                pods: all.clone().map(endpoint).map(pod).collect(),
             };
             let errors = member.site.balancer.set_table(&table);
             assert!(errors.is_empty(), "{errors:?}");
@@ -323,6 +327,49 @@ async fn only_what_the_own_table_allows_is_granted() {
     let stranger = hosts.cluster.mesh("d");
     let error = call(stranger, published).await.expect_err("denied");
     assert!(error.contains("does not know this host as a member"), "{error}");
+}
+
+#[tokio::test]
+async fn by_its_own_address_a_pod_need_not_be_ready() {
+    let hosts = Hosts::start(&["a", "b"]).await;
+    let _pods = [hosts.echo(1).await, hosts.echo(2).await];
+    hosts.set("a1 ~b2");
+    let call = |number, network: &str, source: Option<&str>| {
+        let door = TargetDoor::Pod {
+            network: ResourceKey::new(network).expect("valid"),
+            source: source.map(|source| ServiceName::new(source).expect("valid")),
+        };
+        let target = Target {
+            project: ProjectName::new("demo").expect("valid"),
+            service: ServiceName::new("web").expect("valid"),
+            container: container(number),
+            port: hosts.port(),
+            door,
+        };
+        let (mesh, peer) = (hosts.at("a").mesh.clone(), hosts.at("b").addr.clone());
+        async move { in_time(mesh.dial(&peer, &Kind::Tcp(target))).await.map_err(|error| chain(&error)) }
+    };
+    let mut stream = call(2, "back", Some("shop")).await.expect("granted");
+    in_time(stream.write_all(b"hello")).await.expect("open");
+    in_time(stream.flush()).await.expect("open");
+    let mut answer = [0; 5];
+    in_time(stream.read_exact(&mut answer)).await.expect("echo");
+    let balancer = &hosts.at("b").site.balancer;
+    assert_eq!(balancer.open_connections(&container(2)), 1, "a drain waits for it");
+    for (number, network, source, reason) in [
+        (2, "back", Some("spy"), "`spy` is not in network `back`"),
+        (2, "front", None, "no network `front` here"),
+        (1, "back", None, "container container-1 is no endpoint there"),
+        (9, "back", None, "container container-9 is no endpoint there"),
+    ] {
+        let error = call(number, network, source).await.map(drop).expect_err("denied");
+        assert!(error.contains(reason), "{error}");
+    }
+    // It has ended, without a word.
+    hosts.set("a1");
+    balancer.close_connections(&container(2));
+    assert_eq!(in_time(stream.read_u8()).await.expect_err("reset").kind(), ErrorKind::ConnectionReset);
+    call(2, "back", None).await.map(drop).expect_err("gone");
 }
 
 #[tokio::test]

@@ -61,6 +61,7 @@ impl Site {
             version: self.version.fetch_add(1, Ordering::Relaxed) + 1,
             vips: BTreeMap::new(),
             published: BTreeMap::from([(self.key(), published)]),
+            pods: BTreeMap::new(),
         }
     }
 

@@ -29,12 +29,14 @@ async fn addresses() -> Vec<String> {
     lines.lines().map(|line| line.split_whitespace().skip(1).take(3).collect::<Vec<_>>().join(" ")).collect()
 }
 
-fn bridge(name: &str, third: u8, vips: &[u8]) -> BridgeSpec {
+/// A bridge of a network whose virtual addresses are the upper half.
+fn bridge(name: &str, third: u8, addresses: &[u8]) -> BridgeSpec {
     BridgeSpec {
         bridge: name.to_owned(),
         gateway: Ipv4Addr::new(10, 192, third, 1),
+        subnet: Ipv4Net::new(Ipv4Addr::new(10, 192, third, 0), 24).expect("a net"),
         vips: Ipv4Net::new(Ipv4Addr::new(10, 192, third, 128), 25).expect("a net"),
-        addresses: vips.iter().map(|last| Ipv4Addr::new(10, 192, third, *last)).collect(),
+        addresses: addresses.iter().map(|last| Ipv4Addr::new(10, 192, third, *last)).collect(),
         lb_port: 4000 + u16::from(third),
         dns_port: 5000 + u16::from(third),
     }
@@ -217,7 +219,7 @@ fn a_missing_bridge_is_said_and_the_rest_is_set() {
         let network = host().await;
         run("ip link del br-b").await;
         let error = network.ensure(&spec()).await.expect_err("br-b is not there").to_string();
-        assert_eq!(error, "cannot set virtual addresses of br-b: no such interface");
+        assert_eq!(error, "cannot set addresses of br-b: no such interface");
         assert!(addresses().await.contains(&"br-a inet 10.192.1.130/32".to_owned()));
         assert!(rules().await.contains("-i br-a -p tcp -j REDIRECT"));
         let mut bad = spec();
@@ -280,6 +282,45 @@ fn redirected_traffic_arrives_with_its_address_and_nothing_else_does() {
     });
 }
 
+#[test]
+fn pods_of_other_hosts_are_answered_for_and_those_of_this_one_stay_direct() {
+    in_new_host(async || {
+        let network = host().await;
+        let client = Pod::start("br-a", "10.192.1.5/24", "10.192.1.1").await;
+        // A fixed address, out of the slice of another host, in which there is a pod of that host too.
+        let server = Pod::start("br-a", "10.192.1.70/24", "10.192.1.1").await;
+        let serving = server.within(|| std::net::TcpListener::bind("10.192.1.70:777").expect("free"));
+        serving.set_nonblocking(true).expect("set");
+        let elsewhere = Ipv4Addr::new(10, 192, 1, 71);
+        ensure(&network, &HostNetworkSpec { bridges: vec![bridge("br-a", 1, &[129, 71])], published: vec![] }).await;
+        let at_gateway = tokio::net::TcpListener::bind("10.192.1.1:80").await.expect("free");
+        run("iptables -P INPUT ACCEPT").await;
+
+        let listener = tokio::net::TcpListener::bind("10.192.1.1:4001").await.expect("free");
+        let accept = async || {
+            let (stream, peer) = listener.accept().await.expect("a connection");
+            let original = socket2::SockRef::from(&stream).original_dst_v4().expect("redirected");
+            (peer.ip().to_string(), original.as_socket().expect("an address").to_string())
+        };
+        let expected = ("10.192.1.5".to_owned(), "10.192.1.71:777".to_owned());
+        assert_eq!(tokio::join!(accept(), client.connect("10.192.1.71:777")), (expected, true));
+        assert!(client.ping(elsewhere));
+        // With the kernel's switch the packets of one bridge pass the rules as well.
+        for filtered in ["0", "1"] {
+            std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", filtered).expect("br_netfilter is loaded");
+            assert!(client.connect("10.192.1.70:777").await, "filtered: {filtered}");
+            let (_, peer) = serving.accept().expect("straight from the client");
+            assert_eq!(peer.ip().to_string(), "10.192.1.5", "filtered: {filtered}");
+        }
+        assert!(client.connect("10.192.1.1:80").await, "what the host has at the gateway is left alone");
+        drop(at_gateway);
+
+        // The pod is gone: nobody answers there.
+        ensure(&network, &HostNetworkSpec { bridges: vec![bridge("br-a", 1, &[129])], published: vec![] }).await;
+        assert!(!client.ping(elsewhere));
+    });
+}
+
 /// A process in a network of its own behind a bridge, as a container is; it ends with this value.
 struct Pod {
     process: std::process::Child,
@@ -287,9 +328,10 @@ struct Pod {
 
 impl Pod {
     async fn start(bridge: &str, address: &str, gateway: &str) -> Self {
-        run("ip link add pod type veth peer name inner").await;
-        run(&format!("ip link set pod master {bridge} up")).await;
         let pod = Self { process: sleeper() };
+        let outer = format!("pod{}", pod.process.id());
+        run(&format!("ip link add {outer} type veth peer name inner")).await;
+        run(&format!("ip link set {outer} master {bridge} up")).await;
         let own = std::fs::read_link("/proc/thread-self/ns/net").expect("a link");
         while std::fs::read_link(pod.network()).expect("a link") == own {
             tokio::task::yield_now().await;
@@ -318,9 +360,7 @@ impl Pod {
 
     /// Says whether an address answers an echo request within half a second.
     fn ping(&self, to: Ipv4Addr) -> bool {
-        let network = std::fs::File::open(self.network()).expect("it lives");
-        let ping = std::thread::spawn(move || {
-            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&network), None).expect("root may");
+        self.within(move || {
             let socket =
                 socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(socket2::Protocol::ICMPV4));
             let socket = socket.expect("root may");
@@ -329,8 +369,17 @@ impl Pod {
             // Type 8, code 0, its checksum, and no more than zeros.
             socket.send(&[8, 0, 0xf7, 0xff, 0, 0, 0, 0]).expect("sent");
             std::io::Read::read(&mut &socket, &mut [0; 64]).is_ok()
+        })
+    }
+
+    /// Does something in its network; sockets made there stay in it.
+    fn within<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> T {
+        let network = std::fs::File::open(self.network()).expect("it lives");
+        let inside = std::thread::spawn(move || {
+            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&network), None).expect("root may");
+            act()
         });
-        ping.join().expect("no panic")
+        inside.join().expect("no panic")
     }
 }
 
