@@ -14,8 +14,10 @@ pub mod ui;
 mod attach;
 mod board;
 mod context;
+mod fleet;
 mod foreground;
 mod images;
+mod join;
 mod logline;
 mod preview;
 mod progress;
@@ -62,10 +64,7 @@ fn block_on(future: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit
 }
 
 async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, CliError> {
-    use commands::{agent, config, down, exec, logs, ls, plan, ps, up};
-    if !context.global.hosts.is_empty() {
-        return Err(CliError::Flag { flag: "--host", command: "the local engine" });
-    }
+    use commands::{agent, config, down, exec, host, logs, ls, plan, ps, status, up};
     match command {
         Command::Up(args) => return up::run(context, &args).await,
         Command::Logs(args) => return logs::run(context, args).await,
@@ -75,6 +74,8 @@ async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, C
         Command::Plan(args) => plan::run(context, &args).await?,
         Command::Ps(args) => ps::run(context, &args).await?,
         Command::Config(args) => config::run(context, &args)?,
+        Command::Host(args) => host::run(context, args.verb).await?,
+        Command::Status(args) => status::run(context, &args).await?,
         Command::Ls(args) => ls::run(context, &args).await?,
         Command::Version(_) | Command::Demo(_) | Command::Agent(AgentArgs { verb: None, run: _ }) => {
             unreachable!("run before there is a runtime")

@@ -41,6 +41,7 @@ use node::{Map, Node, Value};
 use report::Report;
 use values::Variables;
 
+pub use discover::NO_FILE;
 pub use hosts::{edit_hosts, parse_hosts};
 pub use source::{Files, MAX_FILE, MemoryFiles, OsFiles};
 pub use views::{render_json, render_yaml};

@@ -15,9 +15,11 @@ use crate::ids::ServiceName;
 use super::exit::Exit;
 
 mod agent;
+mod host;
 mod look;
 
 pub use agent::*;
+pub use host::*;
 pub use look::*;
 
 /// Colours of help and usage errors, as cargo has them.
@@ -179,6 +181,10 @@ pub enum Command {
     Config(ConfigArgs),
     /// List running projects
     Ls(LsArgs),
+    /// Add, list, change and remove hosts
+    Host(HostArgs),
+    /// Show the cluster: hosts, seat, versions, projects
+    Status(StatusArgs),
     /// Look after the agent of this host
     Agent(AgentArgs),
     /// Run a workload of the examples and tests

@@ -1,7 +1,9 @@
 //! What commands work with: output, flags, the project, the engine and the agent. Nothing is opened before it is asked
 //! for, and nothing is asked of the agent that needs it not.
 
+use std::cell::OnceCell;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -12,7 +14,8 @@ use crate::diag::Diagnostics;
 use crate::engine::Engine;
 use crate::engine::docker::DockerEngine;
 use crate::engine::translate::{is_demanding, misfits};
-use crate::ids::{ProjectName, ServiceName};
+use crate::hosts::HostEntry;
+use crate::ids::{HostName, ProjectName, ServiceName};
 use crate::load::{LoadOptions, Loaded};
 use crate::transport::bootstrap::{self, AgentOptions, Done};
 use crate::transport::image::Build;
@@ -20,6 +23,8 @@ use crate::transport::local;
 
 use super::args::{Global, Selection};
 use super::error::CliError;
+use super::fleet::Fleet;
+use super::hosts::{self, UserHosts};
 use super::project::{self, Project};
 use super::ui::Ui;
 
@@ -34,12 +39,16 @@ pub(crate) struct Context<'u> {
     pub global: Global,
     /// Services of the file, where one was loaded for the project's name.
     services: Vec<ServiceName>,
+    /// Hosts of the file, where one was loaded.
+    file_hosts: Vec<HostEntry>,
+    /// The hosts, opened once for the command's life.
+    fleet: OnceCell<Option<Arc<Fleet>>>,
 }
 
 impl<'u> Context<'u> {
     /// Returns the context of one run.
     pub(crate) fn new(global: Global, ui: &'u mut Ui) -> Self {
-        Self { ui, global, services: Vec::new() }
+        Self { ui, global, services: Vec::new(), file_hosts: Vec::new(), fleet: OnceCell::new() }
     }
 
     /// Returns the project's name. A file is read only when neither `-p` nor the environment says it.
@@ -47,12 +56,46 @@ impl<'u> Context<'u> {
         if let Some(name) = project::given_name(&self.global)? {
             return Ok(name);
         }
-        // Commands on what runs must work although a config's file is gone or a service is broken.
-        let options =
-            LoadOptions { contents: false, resolve_environment: false, consistency: false, ..LoadOptions::default() };
-        let Loaded { model, disabled, .. } = project::load(&self.global, &[], &options)?;
+        let Loaded { model, disabled, .. } = project::load(&self.global, &[], &lenient())?;
+        self.file_hosts = model.hosts;
         self.services = model.services.into_keys().chain(disabled.into_keys()).collect();
         Ok(model.name)
+    }
+
+    /// Returns the hosts that the command works with; `None`: the local engine alone.
+    ///
+    /// A file that was not loaded for the project is read for its `x-hosts` where there is one: else `orch -p NAME ps`
+    /// and `orch ps` in one directory would look at different hosts.
+    ///
+    /// # Errors
+    /// What is wrong with a file, or with what the flags say.
+    pub(crate) fn fleet(&mut self) -> Result<Option<Arc<Fleet>>, CliError> {
+        if let Some(fleet) = self.fleet.get() {
+            return Ok(fleet.clone());
+        }
+        let entries = self.inventory()?;
+        let fleet = (!entries.is_empty()).then(|| Arc::new(Fleet::new(entries)));
+        Ok(self.fleet.get_or_init(|| fleet).clone())
+    }
+
+    /// Returns the hosts that were named; see [`Context::fleet`].
+    ///
+    /// # Errors
+    /// As [`Context::fleet`].
+    pub(crate) fn inventory(&mut self) -> Result<Vec<HostEntry>, CliError> {
+        let known = !self.services.is_empty() || !self.file_hosts.is_empty();
+        if self.global.hosts.is_empty() && !known {
+            self.file_hosts = project::hosts(&self.global, &lenient())?;
+        }
+        // An engine or agent that the environment names is meant, rather than what a file of the user's own lists.
+        let local = named_engine().is_some() || std::env::var_os(AGENT_SOCKET_VARIABLE).is_some();
+        let user = user_hosts().filter(|_| !local || !self.global.hosts.is_empty());
+        hosts::inventory(&self.global.hosts, &self.file_hosts, user.as_ref())
+    }
+
+    /// Returns whether a host is named by the compose file.
+    pub(crate) fn is_in_file(&self, name: &HostName) -> bool {
+        self.file_hosts.iter().any(|entry| entry.name == *name)
     }
 
     /// Loads the files and tells what is doubtful about them.
@@ -65,6 +108,8 @@ impl<'u> Context<'u> {
     /// Loads the files down to the graph and tells what is doubtful about them.
     pub(crate) fn load_graph(&mut self, selection: &Selection) -> Result<Project, CliError> {
         let loaded = project::load(&self.global, &selection.services, &LoadOptions::default())?;
+        self.file_hosts.clone_from(&loaded.model.hosts);
+        self.services = loaded.model.services.keys().cloned().collect();
         let project = project::expand(loaded, selection)?;
         project.warnings.iter().for_each(|warnings: &Diagnostics| self.ui.diagnostics(warnings));
         Ok(project)
@@ -146,6 +191,16 @@ impl<'u> Context<'u> {
         }
         Ok(client)
     }
+}
+
+/// What is read of a file by commands on what runs: they must work although a config's file is gone or a service is broken.
+fn lenient() -> LoadOptions {
+    LoadOptions { contents: false, resolve_environment: false, consistency: false, ..LoadOptions::default() }
+}
+
+/// Returns the user's own hosts file.
+pub(crate) fn user_hosts() -> Option<UserHosts> {
+    UserHosts::of_user(&|name| std::env::var_os(name))
 }
 
 /// Returns the address of the engine that the environment names.

@@ -1,6 +1,7 @@
 //! What can go wrong on the command line, whose fault it is, and what to do about it.
 
 use std::io;
+use std::net::SocketAddr;
 
 use crate::agent::AgentError;
 use crate::api::client::ClientError;
@@ -8,7 +9,7 @@ use crate::api::types::ErrorKind;
 use crate::diag::Diagnostics;
 use crate::engine::EngineError;
 use crate::hosts::InventoryError;
-use crate::ids::{InvalidName, ServiceName};
+use crate::ids::{HostName, InvalidName, ServiceName};
 use crate::transport::bootstrap::BootstrapError;
 use crate::transport::local::engine_help;
 use crate::transport::ssh::SshError;
@@ -46,6 +47,88 @@ pub enum CliError {
     /// A host cannot be reached, or not be used.
     #[error(transparent)]
     Ssh(#[from] SshError),
+    /// Something on one host.
+    #[error("host `{host}`: {error}")]
+    OnHost {
+        /// The host.
+        host: HostName,
+        /// What went wrong there.
+        error: Box<CliError>,
+    },
+    /// A host did not answer while others did.
+    #[error("host `{host}` does not answer")]
+    HostSilent {
+        /// The host.
+        host: HostName,
+    },
+    /// No host at all answers.
+    #[error("no host answers: {}", texts(.0))]
+    NoHostAnswers(Vec<CliError>),
+    /// The host that decides cannot be asked.
+    #[error("host `{seat}`, which decides for the cluster, cannot be reached: {cause}")]
+    NoSeat {
+        /// The host.
+        seat: HostName,
+        /// Why.
+        cause: Box<CliError>,
+    },
+    /// No host is named anywhere.
+    #[error("no hosts are named")]
+    NoHosts,
+    /// None of the hosts was added.
+    #[error("none of the hosts belongs to a cluster yet")]
+    NoCluster,
+    /// A host that the cluster does not have.
+    #[error("no host `{name}` is known")]
+    NoSuchHost {
+        /// The name.
+        name: HostName,
+        /// A known one that is almost the same.
+        similar: Option<String>,
+    },
+    /// A host belongs to another cluster, or to this one by another name.
+    #[error("host `{host}` is `{name}` of cluster {cluster} already, which is not {wanted}")]
+    OtherCluster {
+        /// The host.
+        host: HostName,
+        /// Its name there.
+        name: HostName,
+        /// The cluster that it belongs to.
+        cluster: String,
+        /// What it should be.
+        wanted: String,
+    },
+    /// A host was added, and the others cannot reach its agent.
+    #[error("host `{host}` was added, but `{seat}` does not reach its agent at {address}: {problem}")]
+    NotReady {
+        /// The host.
+        host: HostName,
+        /// Who cannot reach it.
+        seat: HostName,
+        /// Where it should be reached.
+        address: SocketAddr,
+        /// What the seat says.
+        problem: String,
+    },
+    /// Where other hosts reach this one cannot be told.
+    #[error("host `{host}`: {reason}")]
+    NoTunnelAddress {
+        /// The host.
+        host: HostName,
+        /// Why.
+        reason: String,
+    },
+    /// Some hosts failed; each was told already.
+    #[error("{what} failed on {}", names(.hosts))]
+    SomeHosts {
+        /// What was tried.
+        what: &'static str,
+        /// The hosts.
+        hosts: Vec<HostName>,
+    },
+    /// The seat is not the last host.
+    #[error("`{0}` decides for the cluster: what shall run is written down there")]
+    SeatStays(HostName),
     /// The directory that the command runs in is gone.
     #[error("the current directory cannot be read")]
     Directory(#[source] io::Error),
@@ -139,9 +222,38 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// Says of an error which host it is of, unless it says so itself.
+    pub(crate) fn on_host(host: &HostName, error: impl Into<Self>) -> Self {
+        match error.into() {
+            named @ (Self::OnHost { .. }
+            | Self::OtherCluster { .. }
+            | Self::NotReady { .. }
+            | Self::NoTunnelAddress { .. }
+            | Self::HostSilent { .. }) => named,
+            error => Self::OnHost { host: host.clone(), error: Box::new(error) },
+        }
+    }
+
+    /// Returns whether a host was reached that has no agent, or none that answers.
+    pub(crate) fn is_agent_missing(&self) -> bool {
+        match self {
+            Self::OnHost { error, .. } => error.is_agent_missing(),
+            Self::Agent(ClientError::NotInstalled { .. } | ClientError::NotAnswering { .. }) => true,
+            _ => false,
+        }
+    }
+
     /// Returns whose fault it is.
     pub fn kind(&self) -> Kind {
         match self {
+            Self::OnHost { error, .. } => error.kind(),
+            Self::NoHosts | Self::NoCluster | Self::NoSuchHost { .. } | Self::NoTunnelAddress { .. } => Kind::User,
+            Self::OtherCluster { .. } | Self::SeatStays(_) => Kind::Conflict,
+            Self::HostSilent { .. }
+            | Self::NoHostAnswers(_)
+            | Self::NoSeat { .. }
+            | Self::NotReady { .. }
+            | Self::SomeHosts { .. } => Kind::Host,
             Self::NoSuchService { .. }
             | Self::NoService
             | Self::NotRunning { .. }
@@ -187,6 +299,25 @@ impl CliError {
             | Self::Bootstrap(BootstrapError::Engine(error))
             | Self::RunAgent(AgentError::Engine(error)) => engine_help(error),
             Self::Inventory(error) => Some(error.help()),
+            Self::OnHost { error, .. } => error.help(),
+            Self::NoSeat { cause, .. } => cause.help(),
+            Self::NoHostAnswers(errors) => errors.first().and_then(Self::help),
+            Self::HostSilent { .. } => Some("`orch host ls` shows how it is".to_owned()),
+            Self::NoHosts => Some("add one: `orch host add NAME ssh://user@address`".to_owned()),
+            Self::NoCluster => Some("`orch up` adds the hosts that are named, or add them: `orch host add`".to_owned()),
+            Self::NoSuchHost { similar: Some(similar), .. } => Some(format!("did you mean `{similar}`?")),
+            Self::NoSuchHost { similar: None, .. } => Some("`orch host ls` shows those that there are".to_owned()),
+            Self::OtherCluster { name, .. } => Some(format!(
+                "a host belongs to one cluster: take it out there first (`orch host rm {name}`), or leave it out here"
+            )),
+            Self::NotReady { address, .. } => Some(format!(
+                "let TCP port {} of that host through from the other hosts, or say where they reach it (`--address`), \
+                 and run the same command again",
+                address.port()
+            )),
+            Self::NoTunnelAddress { .. } => Some("say where the other hosts reach it: `--address IP`".to_owned()),
+            Self::SomeHosts { .. } => Some("what was done stays; run the same command again to finish".to_owned()),
+            Self::SeatStays(_) => Some("take the other hosts out first; the last one dissolves the cluster".to_owned()),
             Self::Ssh(error) => Some(error.help()),
             Self::AgentNeeded(projects) => Some(format!(
                 "take them down first (`orch -p {} down`), or use `--force`: their containers stay, without names and \
@@ -223,6 +354,14 @@ impl CliError {
             _ => None,
         }
     }
+}
+
+fn texts(errors: &[CliError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn names(hosts: &[HostName]) -> String {
+    hosts.iter().map(|host| format!("`{host}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn agent_kind(error: &ClientError) -> Kind {

@@ -1,5 +1,7 @@
 //! Progress as it is shown: in place on a terminal, a line for each change elsewhere, or JSON.
 
+use std::cell::RefCell;
+
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -110,6 +112,22 @@ fn json(event: &Event) -> String {
         value["error"] = true.into();
     }
     format!("{value}\n")
+}
+
+/// Does work that shows changes through the function it gets, while the time of what is shown goes on.
+pub(crate) async fn while_shown<T>(ui: &mut Ui, title: &'static str, work: impl AsyncFnOnce(&dyn Fn(Event)) -> T) -> T {
+    let live = RefCell::new(Live::new(ui, title));
+    let show = |event: Event| live.borrow_mut().event(event);
+    let mut work = std::pin::pin!(work(&show));
+    let mut frames = interval_at(Instant::now() + FRAME, FRAME);
+    frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            _ = frames.tick() => live.borrow_mut().tick(),
+        }
+    }
 }
 
 /// How a stream of progress ended.

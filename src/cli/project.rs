@@ -7,6 +7,7 @@ use crate::diag::{Diagnostic, Diagnostics};
 use crate::engine::translate::Misfit;
 use crate::expand::{self, ExpandError, Expanded};
 use crate::graph::Graph;
+use crate::hosts::HostEntry;
 use crate::ids::{ProjectName, ServiceName};
 use crate::load::{self, LoadOptions, LoadRequest, Loaded, OsFiles};
 
@@ -66,6 +67,18 @@ pub(crate) fn load(global: &Global, services: &[ServiceName], options: &LoadOpti
         options: LoadOptions { all_resources: global.all_resources, ..options.clone() },
     };
     load::load(&OsFiles, &request).map_err(CliError::Files)
+}
+
+/// Returns the hosts of the files; none where nobody named a file and none is found.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn hosts(global: &Global, options: &LoadOptions) -> Result<Vec<HostEntry>, CliError> {
+    match load(global, &[], options) {
+        Ok(loaded) => Ok(loaded.model.hosts),
+        Err(CliError::Files(problems)) if problems.to_string().contains(load::NO_FILE) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The process environment; what is not text cannot be a value in a file.

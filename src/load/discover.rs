@@ -14,6 +14,9 @@ use super::dotenv;
 use super::report::Report;
 use super::source::{Files, absolute};
 
+/// Message where nobody named a file and none is found. Source: Docker Compose.
+pub const NO_FILE: &str = "no configuration file provided: not found";
+
 const BASE: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 const OVERRIDE: [&str; 4] =
     ["compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"];
@@ -127,7 +130,7 @@ impl Finder<'_> {
                 return std::iter::once(base).chain(self.first_of(directory, &OVERRIDE)).collect();
             }
         }
-        let problem = Diagnostic::error("no configuration file provided: not found");
+        let problem = Diagnostic::error(NO_FILE);
         let help =
             format!("looked for {} in `{}` and above; name one with -f", BASE.join(", "), self.request.cwd.display());
         self.report.push(problem.help(help).spec("03-compose-file.md"));

@@ -1,0 +1,328 @@
+//! `orch host`: the hosts of the cluster.
+
+pub(crate) mod list;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::api::client::ClientError;
+use crate::api::types::{ErrorKind, HostChange, RemoveHost};
+use crate::cli::args::{HostAddArgs, HostLabelArgs, HostNameArgs, HostRmArgs, HostVerb, LabelChange};
+use crate::cli::context::{Context, user_hosts};
+use crate::cli::error::CliError;
+use crate::cli::fleet::{Fleet, Host};
+use crate::cli::join::{self, Newcomer};
+use crate::cli::signals::Interrupts;
+use crate::hosts::{HostEntry, PeerAddress, SshAddress, host_name};
+use crate::ids::HostName;
+use crate::mesh::DEFAULT_PORT;
+use crate::transport::bootstrap::{self, AgentOptions, BootstrapError};
+use crate::transport::image::Build;
+
+/// Adds, lists, changes or removes hosts.
+///
+/// # Errors
+/// When a host or the seat cannot be reached, or refuses.
+pub(crate) async fn run(context: &mut Context<'_>, verb: HostVerb) -> Result<(), CliError> {
+    if context.global.dry_run && !matches!(verb, HostVerb::Ls(_) | HostVerb::Inspect(_)) {
+        return Err(CliError::Flag { flag: "--dry-run", command: "host" });
+    }
+    match verb {
+        HostVerb::Add(args) => add(context, &args).await,
+        HostVerb::Ls(args) => list::list(context, &args).await,
+        HostVerb::Inspect(args) => list::inspect(context, &args.name).await,
+        HostVerb::Label(args) => label(context, args).await,
+        HostVerb::Rm(args) => remove(context, &args).await,
+        HostVerb::Drain(args) => drain(context, &args, true).await,
+        HostVerb::Uncordon(args) => drain(context, &args, false).await,
+    }
+}
+
+async fn add(context: &mut Context<'_>, args: &HostAddArgs) -> Result<(), CliError> {
+    let known = context.inventory()?;
+    let named = named(&args.hosts, &known)?;
+    if args.address.is_some() && named.len() > 1 {
+        return Err(CliError::Flag { flag: "--address", command: "host add` of several hosts" });
+    }
+    let (address, port) = match args.address.as_deref().map(tunnel_address).transpose()? {
+        Some((address, port)) => (Some(address), port),
+        None => (None, DEFAULT_PORT),
+    };
+    let labels: BTreeMap<String, String> = args.labels.iter().cloned().collect();
+    let entries = named.into_iter().map(|entry| HostEntry {
+        address: address.clone().or(entry.address),
+        labels: entry.labels.into_iter().chain(labels.clone()).collect(),
+        ..entry
+    });
+    let entries: Vec<HostEntry> = entries.collect();
+    let fleet = context.fleet()?.unwrap_or_else(|| Arc::new(Fleet::new(Vec::new())));
+    let newcomers = entries.iter().map(|entry| Newcomer { host: fleet.host(entry.clone()), port }).collect();
+    let mut interrupts = Interrupts::listen()?;
+    let adding = join::add(context.ui, &fleet, newcomers, args.allow_downgrade);
+    let joined = interrupts.unless(async { Ok(adding.await) }).await?;
+    let added: Vec<&HostEntry> = entries.iter().filter(|entry| joined.added.contains(&entry.name)).collect();
+    remember(context, &added)?;
+    joined.result(context.ui, "adding")
+}
+
+/// Writes hosts into the user's hosts file, but for those that the compose file names.
+fn remember(context: &Context<'_>, entries: &[&HostEntry]) -> Result<(), CliError> {
+    let entries: Vec<_> = entries.iter().filter(|entry| !context.is_in_file(&entry.name)).collect();
+    let Some(file) = user_hosts().filter(|_| !entries.is_empty()) else { return Ok(()) };
+    file.change(|hosts| {
+        for entry in entries {
+            match hosts.iter_mut().find(|known| known.name == entry.name) {
+                Some(known) => known.clone_from(entry),
+                None => hosts.push((*entry).clone()),
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The hosts of `NAME ssh://…` pairs, `NAME=ssh://…`, and names that `known` has.
+fn named(words: &[String], known: &[HostEntry]) -> Result<Vec<HostEntry>, CliError> {
+    let mut hosts: Vec<HostEntry> = Vec::new();
+    let mut words = words.iter().peekable();
+    while let Some(word) = words.next() {
+        let (name, reach) = match word.split_once('=') {
+            Some((name, reach)) => (name, Some(reach.to_owned())),
+            None => (word.as_str(), words.next_if(|next| next.contains("://") || next.contains('@')).cloned()),
+        };
+        let name = host_name(name)?;
+        let earlier = known.iter().find(|entry| entry.name == name);
+        let reach = reach.map(|reach| reach.parse::<SshAddress>()).transpose();
+        let reach = reach.map_err(|error| CliError::Value {
+            what: "address of a host",
+            value: error.text,
+            expected: "an address like `ssh://user@host:port`, where user and port may be left out",
+        })?;
+        let entry = match (reach, earlier) {
+            (Some(reach), Some(earlier)) if earlier.reach == reach => earlier.clone(),
+            (Some(reach), _) => HostEntry::new(name, reach),
+            (None, Some(earlier)) => earlier.clone(),
+            (None, None) => {
+                let expected = "a name with an address: `orch host add NAME ssh://user@host`";
+                return Err(CliError::Value { what: "host to add", value: word.clone(), expected });
+            }
+        };
+        if hosts.iter().any(|other| other.name == entry.name || other.reach == entry.reach) {
+            let expected = "each host once, with a name and an address of its own";
+            return Err(CliError::Value { what: "list of hosts", value: entry.name.to_string(), expected });
+        }
+        hosts.push(entry);
+    }
+    Ok(hosts)
+}
+
+/// `10.0.0.1`, `10.0.0.1:7653`, `[fd00::1]:7653`, `name`, `name:7653`.
+fn tunnel_address(text: &str) -> Result<(PeerAddress, u16), CliError> {
+    let wrong = || CliError::Value {
+        what: "address for other hosts",
+        value: text.to_owned(),
+        expected: "ADDRESS or ADDRESS:PORT, such as `10.0.0.5`",
+    };
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok((PeerAddress::Ip(ip), DEFAULT_PORT));
+    }
+    if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
+        return Ok((PeerAddress::Ip(socket.ip()), socket.port()));
+    }
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) => (name, port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?),
+        None => (text, DEFAULT_PORT),
+    };
+    Ok((name.parse().map_err(|_| wrong())?, port))
+}
+
+/// Returns the hosts that were named; there must be some.
+fn some_fleet(context: &mut Context<'_>) -> Result<Arc<Fleet>, CliError> {
+    context.fleet()?.ok_or(CliError::NoHosts)
+}
+
+async fn label(context: &mut Context<'_>, args: HostLabelArgs) -> Result<(), CliError> {
+    let mut change = HostChange::default();
+    for one in args.changes {
+        match one {
+            LabelChange::Set(key, value) => drop(change.set_labels.insert(key, value)),
+            LabelChange::Remove(key) => change.remove_labels.push(key),
+        }
+    }
+    change_host(context, &args.name, &change).await?;
+    let mut labels = change.set_labels;
+    if let Some(file) = user_hosts() {
+        // A label that is only in the cluster would be lost when the host is added anew.
+        file.change(|hosts| {
+            if let Some(entry) = hosts.iter_mut().find(|entry| entry.name == args.name) {
+                entry.labels.append(&mut labels);
+                entry.labels.retain(|key, _| !change.remove_labels.contains(key));
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+async fn drain(context: &mut Context<'_>, args: &HostNameArgs, draining: bool) -> Result<(), CliError> {
+    let change = HostChange { draining: Some(draining), ..HostChange::default() };
+    change_host(context, &args.name, &change).await?;
+    context.ui.say(&if draining {
+        format!("host {} takes no new pods; those that can run elsewhere move", args.name)
+    } else {
+        format!("host {} takes pods", args.name)
+    });
+    Ok(())
+}
+
+async fn change_host(context: &mut Context<'_>, name: &HostName, change: &HostChange) -> Result<(), CliError> {
+    let fleet = some_fleet(context)?;
+    let seat = fleet.seat().await?;
+    check_known(&fleet, &seat.status, name)?;
+    Ok(seat.client.change_host(name, change).await?)
+}
+
+/// Refuses a name that the cluster does not have.
+fn check_known(fleet: &Fleet, status: &crate::api::types::ClusterStatus, name: &HostName) -> Result<(), CliError> {
+    if status.hosts.iter().any(|host| host.name == *name) {
+        return Ok(());
+    }
+    let known = status.hosts.iter().map(|host| host.name.as_str());
+    let similar = crate::diag::did_you_mean(name.as_str(), known).map(str::to_owned);
+    if similar.is_none() && fleet.hosts().iter().any(|host| host.name() == name) {
+        return Err(CliError::on_host(name, CliError::NoCluster));
+    }
+    Err(CliError::NoSuchHost { name: name.clone(), similar })
+}
+
+async fn remove(context: &mut Context<'_>, args: &HostRmArgs) -> Result<(), CliError> {
+    let fleet = some_fleet(context)?;
+    let mut failed = Vec::new();
+    for name in &args.names {
+        match remove_one(context, &fleet, name, args.force).await {
+            Ok(()) => {
+                forget(name)?;
+                context.ui.say(&format!("host {name} is removed"));
+            }
+            Err(error) if args.names.len() == 1 => return Err(error),
+            Err(error) => {
+                context.ui.error(&CliError::on_host(name, error));
+                failed.push(name.clone());
+            }
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(CliError::SomeHosts { what: "removing", hosts: failed }) }
+}
+
+/// Takes a host out of the cluster first, then what orch made off the host: killed in between, the next run finishes.
+async fn remove_one(context: &mut Context<'_>, fleet: &Fleet, name: &HostName, force: bool) -> Result<(), CliError> {
+    let seat = match fleet.seat().await {
+        Ok(seat) => seat,
+        // The last host of a cluster whose agent is gone already, or one that was never added.
+        Err(CliError::NoCluster) if fleet.hosts().iter().any(|host| host.name() == name) => {
+            let host = fleet.hosts().iter().find(|host| host.name() == name).cloned();
+            return match host {
+                Some(host) => clean_up(&host).await,
+                None => Ok(()),
+            };
+        }
+        Err(CliError::NoHostAnswers(errors)) if force => {
+            errors.iter().for_each(|error| context.ui.warn(&error.to_string()));
+            context.ui.warn("no cluster could be asked: the host is only taken off your list");
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let host = fleet.member(&seat.status, name)?;
+    let is_member = seat.status.hosts.iter().any(|member| member.name == *name);
+    if seat.status.seat == *name {
+        if seat.status.hosts.len() > 1 {
+            return Err(CliError::SeatStays(name.clone()));
+        }
+    } else if is_member {
+        match seat.client.remove_host(name, &RemoveHost { force }).await {
+            Err(ClientError::Api(error)) if error.kind == ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+    }
+    let cleaned = tokio::time::timeout(AgentOptions::default().deadline, clean_up(&host)).await;
+    let cleaned = cleaned.unwrap_or_else(|_| Err(CliError::HostSilent { host: name.clone() }));
+    host.close().await;
+    match cleaned {
+        Err(error) if force => {
+            context.ui.warn(&format!(
+                "{error}; the cluster has forgotten it; should it come back, `orch agent uninstall` on it removes what \
+                 orch left there"
+            ));
+            Ok(())
+        }
+        cleaned => cleaned,
+    }
+}
+
+async fn clean_up(host: &Host) -> Result<(), CliError> {
+    let (engine, client) = (host.engine().await?, host.agent().await?);
+    let build = Build::own().map_err(BootstrapError::Binary)?;
+    let done = bootstrap::uninstall_agent(&engine, &client, &build, &AgentOptions::default()).await;
+    done.map(drop).map_err(|error| host.failed(error))
+}
+
+fn forget(name: &HostName) -> Result<(), CliError> {
+    let Some(file) = user_hosts() else { return Ok(()) };
+    file.change(|hosts| {
+        hosts.retain(|entry| entry.name != *name);
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(words: &str, expected: Result<&str, &str>) {
+        let known = [HostEntry::new(host_name("k").expect("a name"), "u@known".parse().expect("an address"))];
+        let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        let shown = named(&words, &known).map(|hosts| {
+            let hosts = hosts.iter().map(|host| format!("{} {}", host.name, host.reach));
+            hosts.collect::<Vec<_>>().join(", ")
+        });
+        match expected {
+            Ok(expected) => assert_eq!(shown.expect("hosts"), expected),
+            Err(part) => {
+                let message = shown.expect_err("refused").to_string();
+                assert!(message.contains(part), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn hosts_are_named_in_pairs_or_alone_where_they_are_known() {
+        check("a ssh://h1 b u@h2:2222", Ok("a ssh://h1, b ssh://u@h2:2222"));
+        check("a=h1 k", Ok("a ssh://h1, k ssh://u@known"));
+        check("k ssh://other", Ok("k ssh://other"));
+        check("a", Err("`a` is not a valid host to add"));
+        check("a ssh://h1 a ssh://h2", Err("list of hosts"));
+        check("a ssh://h1 b ssh://h1", Err("list of hosts"));
+        check("local ssh://h1", Err("local"));
+        check("a tcp://h1", Err("`tcp://h1` is not a valid address of a host"));
+    }
+
+    #[test]
+    fn the_address_for_other_hosts_may_have_a_port() {
+        for (text, expected) in [
+            ("10.0.0.1", "10.0.0.1 7653"),
+            ("10.0.0.1:99", "10.0.0.1 99"),
+            ("fd00::1", "fd00::1 7653"),
+            ("[fd00::1]:99", "fd00::1 99"),
+            ("web.example", "web.example 7653"),
+            ("web.example:99", "web.example 99"),
+        ] {
+            let (address, port) = tunnel_address(text).expect(text);
+            assert_eq!(format!("{address} {port}"), expected);
+        }
+        for wrong in ["", "a:0", "a:b", "a b"] {
+            assert!(tunnel_address(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! Hosts become part of the cluster: agent up, then the first one founds it and the others are admitted by the seat.
+//!
+//! What is to be done next is looked up each time: a run that was killed at any point is finished by the next one, and
+//! a host that is in already is left alone.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use crate::api::client::Client;
+use crate::api::types::{AdmitRequest, ClusterStatus, FoundRequest, HostState, KeyRequest, ObjectState};
+use crate::engine::Engine as _;
+use crate::hosts::PeerAddress;
+use crate::ids::HostName;
+use crate::transport::bootstrap::{self, AgentOptions, BootstrapError};
+use crate::transport::image::Build;
+
+use super::board::Event;
+use super::error::CliError;
+use super::fleet::{Fleet, Host, Seen};
+use super::progress::while_shown;
+use super::ui::Ui;
+
+/// Time between two looks at something that changes within moments.
+const PAUSE: Duration = Duration::from_millis(30);
+/// An agent that was told to restart answers again within this time.
+const RESTARTS_WITHIN: Duration = Duration::from_secs(30);
+/// The seat reaches a new host within this time, or never: agents try each other again every second or so.
+const READY_WITHIN: Duration = Duration::from_secs(15);
+
+/// A host that shall be part of the cluster.
+pub(crate) struct Newcomer {
+    /// The host.
+    pub host: Arc<Host>,
+    /// Port of its agent for the others.
+    pub port: u16,
+}
+
+/// How it went.
+#[derive(Debug, Default)]
+pub(crate) struct Joined {
+    /// Hosts that are part of the cluster.
+    pub added: Vec<HostName>,
+    /// What went wrong on the others.
+    pub errors: Vec<(HostName, CliError)>,
+}
+
+impl Joined {
+    /// Tells the errors.
+    ///
+    /// # Errors
+    /// The error of the only host that has one, else which hosts failed.
+    pub(crate) fn result(mut self, ui: &mut Ui, what: &'static str) -> Result<(), CliError> {
+        match self.errors.len() {
+            0 => Ok(()),
+            1 => self.errors.pop().map_or(Ok(()), |(_, error)| Err(error)),
+            _ => {
+                self.errors.iter().for_each(|(_, error)| ui.error(error));
+                Err(CliError::SomeHosts { what, hosts: self.errors.into_iter().map(|(host, _)| host).collect() })
+            }
+        }
+    }
+
+    fn take<T>(&mut self, name: &HostName, result: Result<T, CliError>) -> Option<T> {
+        result.map_err(|error| self.errors.push((name.clone(), CliError::on_host(name, error)))).ok()
+    }
+}
+
+/// A host whose agent answers.
+struct Ready {
+    host: Arc<Host>,
+    client: Client,
+    /// What its agent says of the cluster.
+    status: ClusterStatus,
+    address: SocketAddr,
+    /// Whether projects run there on their own.
+    busy: bool,
+}
+
+/// Makes hosts part of the cluster of the hosts that are known; where there is none, of a new one.
+pub(crate) async fn add(ui: &mut Ui, known: &Fleet, newcomers: Vec<Newcomer>, allow_downgrade: bool) -> Joined {
+    while_shown(ui, "Adding", async |show| {
+        let adding = Adding { show, allow_downgrade };
+        let mut joined = Joined::default();
+        // Both take as long as a connection does.
+        let (seen, ready) = tokio::join!(known.seat(), adding.ready_all(&newcomers, &mut joined));
+        if let Err(error) = adding.join(known, seen, ready, &mut joined).await {
+            joined.errors.push((newcomers.first().map_or_else(HostName::local, |one| one.host.name().clone()), error));
+        }
+        for (name, error) in &joined.errors {
+            adding.event(name, "Error", ObjectState::Error, Some(error.to_string()));
+        }
+        joined
+    })
+    .await
+}
+
+struct Adding<'s> {
+    show: &'s dyn Fn(Event),
+    allow_downgrade: bool,
+}
+
+impl Adding<'_> {
+    fn event(&self, host: &HostName, status: &str, state: ObjectState, detail: Option<String>) {
+        (self.show)(Event { id: format!("Host {host}"), status: status.to_owned(), state, detail });
+    }
+
+    fn working(&self, host: &HostName, status: &str) {
+        self.event(host, status, ObjectState::Working, None);
+    }
+
+    async fn ready_all(&self, newcomers: &[Newcomer], joined: &mut Joined) -> Vec<Ready> {
+        let all = join_all(newcomers.iter().map(|newcomer| self.ready(newcomer))).await;
+        let named = newcomers.iter().zip(all);
+        named.filter_map(|(newcomer, ready)| joined.take(newcomer.host.name(), ready)).collect()
+    }
+
+    /// Connects, and makes sure of the agent.
+    async fn ready(&self, newcomer: &Newcomer) -> Result<Ready, CliError> {
+        let host = &newcomer.host;
+        self.working(host.name(), "Connecting");
+        let engine = host.engine().await?;
+        let address = self.address(newcomer).await?;
+        let client = host.agent().await?;
+        self.working(host.name(), "Starting agent");
+        let build = Build::own().map_err(BootstrapError::Binary)?;
+        let options = AgentOptions { allow_downgrade: self.allow_downgrade, ..AgentOptions::default() };
+        bootstrap::ensure_agent(&engine, &client, &build, &options).await?;
+        let status = client.cluster().await?;
+        let busy =
+            status.cluster.is_none() && client.projects().await?.iter().any(|project| project.revision.is_some());
+        Ok(Ready { host: Arc::clone(host), client, status, address, busy })
+    }
+
+    /// Where the other hosts reach it: what the user says, else where SSH came in.
+    async fn address(&self, newcomer: &Newcomer) -> Result<SocketAddr, CliError> {
+        let (host, port) = (&newcomer.host, newcomer.port);
+        let unknown = |reason: String| CliError::NoTunnelAddress { host: host.name().clone(), reason };
+        match &host.entry.address {
+            Some(PeerAddress::Ip(ip)) => Ok(SocketAddr::new(*ip, port)),
+            Some(PeerAddress::Name(name)) => {
+                let found = tokio::net::lookup_host((name.as_str(), port)).await;
+                let mut found = found.map_err(|error| unknown(format!("`{name}` could not be looked up: {error}")))?;
+                found.next().ok_or_else(|| unknown(format!("`{name}` has no address")))
+            }
+            None => {
+                let server = host.look().await?.server;
+                let server = server.ok_or_else(|| unknown("its sshd does not say where it was reached".to_owned()))?;
+                if server.is_loopback() {
+                    return Err(unknown(format!("it was reached at {server}, where no other host can reach it")));
+                }
+                Ok(SocketAddr::new(server, port))
+            }
+        }
+    }
+
+    async fn join(
+        &self,
+        known: &Fleet,
+        seen: Result<Seen, CliError>,
+        ready: Vec<Ready>,
+        joined: &mut Joined,
+    ) -> Result<(), CliError> {
+        let (seat, status, ready) = match seen {
+            Ok(seen) => (seen.client, seen.status, ready),
+            Err(error @ CliError::NoSeat { .. }) => return Err(error),
+            Err(error) => match self.seat_among(known, error, ready, joined).await? {
+                Some(found) => found,
+                None => return Ok(()),
+            },
+        };
+        let all = join_all(ready.iter().map(|one| self.join_one(&seat, &status, one))).await;
+        for (one, result) in ready.iter().zip(all) {
+            let name = one.host.name();
+            if joined.take(name, result).is_some() {
+                joined.added.push(name.clone());
+                self.event(name, "Added", ObjectState::Done, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where none of the known hosts belongs to a cluster: one of the newcomers does, or founds one.
+    async fn seat_among(
+        &self,
+        known: &Fleet,
+        error: CliError,
+        mut ready: Vec<Ready>,
+        joined: &mut Joined,
+    ) -> Result<Option<(Client, ClusterStatus, Vec<Ready>)>, CliError> {
+        if let Some(member) = ready.iter().find(|one| one.status.cluster.is_some()) {
+            let status = &member.status;
+            if status.seat == status.host {
+                return Ok(Some((member.client.clone(), status.clone(), ready)));
+            }
+            if let Some(seat) =
+                ready.iter().find(|one| one.status.host == status.seat && one.status.cluster == status.cluster)
+            {
+                return Ok(Some((seat.client.clone(), seat.status.clone(), ready)));
+            }
+            let seat = known.member(status, &status.seat)?.agent().await?;
+            let status = seat.cluster().await?;
+            return Ok(Some((seat, status, ready)));
+        }
+        // A host that does not answer may belong to a cluster: founding another one would part what belongs together.
+        let reached = |host: &&Arc<Host>| ready.iter().any(|one| one.host.name() == host.name());
+        if !matches!(error, CliError::NoCluster) && !known.hosts().iter().all(|host| reached(&host)) {
+            return if joined.errors.is_empty() { Err(error) } else { Ok(None) };
+        }
+        for host in known.hosts().iter().filter(|host| !reached(host)) {
+            if host.engine().await?.inspect_container(&AgentOptions::default().name).await.is_ok()
+                && host.agent().await?.cluster().await.is_err()
+            {
+                return Err(CliError::HostSilent { host: host.name().clone() });
+            }
+        }
+        // What runs already can only be taken over by the host that founds.
+        if !joined.errors.is_empty() {
+            for one in &ready {
+                let why = "no cluster is founded while a host cannot be asked whether it belongs to one".to_owned();
+                self.event(one.host.name(), "Not added", ObjectState::Warning, Some(why));
+            }
+            return Ok(None);
+        }
+        let Some(at) = ready.iter().position(|one| one.busy).or((!ready.is_empty()).then_some(0)) else {
+            return Ok(None);
+        };
+        let founder = ready.swap_remove(at);
+        let name = founder.host.name().clone();
+        let Some(status) = joined.take(&name, self.found(&founder).await) else { return Ok(None) };
+        joined.added.push(name.clone());
+        self.event(&name, "Added", ObjectState::Done, Some("founded the cluster".to_owned()));
+        Ok(Some((founder.client, status, ready)))
+    }
+
+    async fn found(&self, founder: &Ready) -> Result<ClusterStatus, CliError> {
+        let entry = &founder.host.entry;
+        self.working(&entry.name, "Founding");
+        let request = FoundRequest {
+            name: entry.name.clone(),
+            ssh: entry.reach.to_string(),
+            address: founder.address,
+            labels: entry.labels.clone(),
+        };
+        founder.client.found(&request).await?;
+        restarted(&founder.client, &entry.name, None).await
+    }
+
+    async fn join_one(&self, seat: &Client, cluster: &ClusterStatus, one: &Ready) -> Result<(), CliError> {
+        let entry = &one.host.entry;
+        let id = cluster.cluster.clone().unwrap_or_default();
+        if let Some(theirs) = &one.status.cluster
+            && (*theirs != id || one.status.host != entry.name)
+        {
+            let wanted = if *theirs == id { format!("`{}`", entry.name) } else { format!("cluster {id}") };
+            return Err(CliError::OtherCluster {
+                host: entry.name.clone(),
+                name: one.status.host.clone(),
+                cluster: theirs.clone(),
+                wanted,
+            });
+        }
+        let is_member = one.status.cluster.is_some() && cluster.hosts.iter().any(|host| host.name == entry.name);
+        if !is_member {
+            self.working(&entry.name, "Joining");
+            let key = one.client.key(&KeyRequest { name: entry.name.clone() }).await?;
+            let request = AdmitRequest {
+                name: entry.name.clone(),
+                ssh: entry.reach.to_string(),
+                address: one.address,
+                labels: entry.labels.clone(),
+                request: key.request,
+            };
+            let admission = seat.admit(&request).await?;
+            one.client.join(&admission).await?;
+            restarted(&one.client, &entry.name, Some(&id)).await?;
+        }
+        self.working(&entry.name, "Waiting for the other hosts");
+        seen_ready(seat, one).await
+    }
+}
+
+/// Waits until an agent that was told to restart answers as `name` of the cluster; `None`: of whichever.
+async fn restarted(client: &Client, name: &HostName, cluster: Option<&str>) -> Result<ClusterStatus, CliError> {
+    let begun = Instant::now();
+    loop {
+        let answer = client.cluster().await;
+        match answer {
+            Ok(status)
+                if status.host == *name
+                    && status.cluster.as_deref().is_some_and(|id| cluster.is_none_or(|wanted| id == wanted)) =>
+            {
+                return Ok(status);
+            }
+            Err(error) if begun.elapsed() > RESTARTS_WITHIN => return Err(error.into()),
+            Ok(_) if begun.elapsed() > RESTARTS_WITHIN => return Err(CliError::Cut),
+            Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Waits until the seat reaches the host's agent.
+async fn seen_ready(seat: &Client, one: &Ready) -> Result<(), CliError> {
+    let name = one.host.name();
+    let begun = Instant::now();
+    loop {
+        let status = seat.cluster().await?;
+        let host = status.hosts.iter().find(|host| host.name == *name);
+        if host.is_some_and(|host| host.state == HostState::Ready) {
+            return Ok(());
+        }
+        if begun.elapsed() > READY_WITHIN {
+            let problem = host.and_then(|host| host.problems.first().cloned());
+            return Err(CliError::NotReady {
+                host: name.clone(),
+                seat: status.seat,
+                address: one.address,
+                problem: problem.unwrap_or_else(|| "nothing was heard of it".to_owned()),
+            });
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
