@@ -23,6 +23,8 @@ mod preview;
 mod progress;
 mod project;
 mod signals;
+mod source;
+mod spread;
 mod table;
 mod tail;
 mod terminal;

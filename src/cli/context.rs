@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::api::client::{Client, ClientError};
-use crate::api::types::ErrorKind;
+use crate::api::types::{ClusterStatus, ErrorKind, HostState};
 use crate::clock::{Clock as _, SystemClock};
 use crate::diag::Diagnostics;
 use crate::engine::Engine;
@@ -23,9 +23,10 @@ use crate::transport::local;
 
 use super::args::{Global, Selection};
 use super::error::CliError;
-use super::fleet::Fleet;
+use super::fleet::{Fleet, Host};
 use super::hosts::{self, UserHosts};
 use super::project::{self, Project};
+use super::source::Source;
 use super::ui::Ui;
 
 /// Variable that names another place than the usual one for the agent's socket.
@@ -91,6 +92,37 @@ impl<'u> Context<'u> {
         let local = named_engine().is_some() || std::env::var_os(AGENT_SOCKET_VARIABLE).is_some();
         let user = user_hosts().filter(|_| !local || !self.global.hosts.is_empty());
         hosts::inventory(&self.global.hosts, &self.file_hosts, user.as_ref())
+    }
+
+    /// Returns the engines to read containers from: the local one, or those of all hosts of the cluster. What cannot be
+    /// reached is told.
+    ///
+    /// # Errors
+    /// When none can be reached.
+    pub(crate) async fn sources(&mut self) -> Result<Vec<Source>, CliError> {
+        let Some(fleet) = self.fleet()? else { return Ok(vec![Source::local(Arc::new(self.engine().await?))]) };
+        let seen = fleet.look().await?;
+        let members = self.present(&fleet, &seen.status);
+        let mut sources = Vec::new();
+        for (host, engine) in fleet.ask_all(&members, |host| async move { host.engine().await }).await {
+            match engine {
+                Ok(engine) => sources.push(Source::over(host, Arc::new(engine))),
+                Err(error) => self.ui.warn(&error.to_string()),
+            }
+        }
+        if sources.is_empty() { Err(CliError::NoHostAnswers(seen.silent)) } else { Ok(sources) }
+    }
+
+    /// Returns the hosts of the cluster but those that its agents do not hear, which are told: waiting for them would
+    /// hold up what the others have to say.
+    pub(crate) fn present(&mut self, fleet: &Fleet, status: &ClusterStatus) -> Vec<Arc<Host>> {
+        let down =
+            |name: &HostName| status.hosts.iter().any(|host| host.name == *name && host.state == HostState::Down);
+        let (down, present): (Vec<_>, Vec<_>) = fleet.members(status).into_iter().partition(|host| down(host.name()));
+        for host in down {
+            self.ui.warn(&format!("host `{}` is down: what is there cannot be shown", host.name()));
+        }
+        present
     }
 
     /// Returns whether a host is named by the compose file.

@@ -1,13 +1,11 @@
 //! `up` in the foreground: output until the containers end, one ends that counts, or the user presses Ctrl-C.
 
-use std::sync::Arc;
-
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 
 use crate::api::client::{Client, ProgressStream};
 use crate::api::types::StopRequest;
-use crate::engine::{Engine, LogQuery};
+use crate::engine::LogQuery;
 use crate::graph::Restart;
 use crate::ids::{PodId, ServiceName};
 use crate::observed::ContainerState;
@@ -18,6 +16,7 @@ use super::exit::Exit;
 use super::progress::{self, Step};
 use super::project::Project;
 use super::signals::Interrupts;
+use super::source;
 use super::tail::Choice;
 use super::ui::Ui;
 
@@ -50,7 +49,6 @@ impl Until {
 pub(crate) struct Foreground<'a> {
     pub client: &'a Client,
     pub project: &'a Project,
-    pub engine: Arc<dyn Engine>,
     pub attachment: Attachment,
     pub choice: Choice,
     pub interrupts: &'a mut Interrupts,
@@ -81,16 +79,22 @@ impl Foreground<'_> {
 
     async fn attach(&mut self, ui: &mut Ui, begun: Timestamp) -> Result<(), CliError> {
         let query = LogQuery { since: Some(begun.as_second()), ..LogQuery::default() };
-        let containers = self.choice.observe(self.engine.as_ref()).await?;
-        let names: Vec<_> = containers.iter().filter_map(|container| self.attachment.add(container, &query)).collect();
+        let (containers, errors) = source::containers(self.attachment.sources(), &self.choice).await?;
+        errors.iter().for_each(|error| ui.warn(&error.to_string()));
+        let add = |(at, container): &(usize, _)| self.attachment.add(*at, container, &query);
+        let names: Vec<_> = containers.iter().filter_map(add).collect();
         ui.say(&format!("Attaching to {}", names.join(", ")));
         Ok(())
     }
 
     /// Returns whether nothing of the project runs and the agent will start nothing again.
     async fn is_over(&self) -> Result<bool, CliError> {
-        let observed = self.engine.observe(Some(self.project.name())).await?;
-        let mut pods = observed.containers.values().filter(|container| container.pod().is_some());
+        let found = source::observe(self.attachment.sources(), &self.choice).await;
+        if found.errors.iter().any(|error| matches!(error, CliError::OnHost { .. })) {
+            return Ok(false); // What runs there is not known: the agents go on.
+        }
+        let (hosts, _) = found.some()?;
+        let mut pods = hosts.iter().flat_map(|(_, host)| host.containers.values()).filter(|one| one.pod().is_some());
         Ok(pods.all(|container| {
             let service = container.service.as_ref();
             let restart = service.and_then(|name| self.project.graph.services.get(name)).map(|service| service.restart);

@@ -1,20 +1,24 @@
 //! Images are made present before anything is changed: a missing image is an error that leaves all as it was.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+mod send;
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use tokio::time::interval;
 
 use crate::api::types::ObjectState;
+use crate::engine::docker::DockerEngine;
 use crate::engine::{Engine, EngineError, PullProgress};
 use crate::graph::{Graph, PullPolicy};
-use crate::ids::ServiceName;
+use crate::ids::{HostName, ServiceName};
 use crate::transport::image::DEMO_IMAGE;
 
 use super::board::{Event, FRAME};
 use super::error::CliError;
-use super::progress::Live;
+use super::progress::{Live, while_shown};
 use super::ui::Ui;
 
 /// An image that must be there.
@@ -62,6 +66,97 @@ pub(crate) async fn ensure(
         failures = pull_all(ui, engine, pulls, options).await;
     }
     if failures.is_empty() { Ok(()) } else { Err(CliError::Images(failures.iter().map(Missing::message).collect())) }
+}
+
+/// A host that needs images.
+pub(crate) struct Place<'e> {
+    /// Its name.
+    pub name: HostName,
+    /// Its engine.
+    pub engine: &'e DockerEngine,
+    /// The services that run there.
+    pub services: BTreeSet<ServiceName>,
+}
+
+/// Brings each host the images of the services that run there, all at once: what is there stays, the rest is pulled by
+/// the host, and what cannot be pulled is sent from the local engine where that has it.
+///
+/// # Errors
+/// [`CliError::Images`] with all that are missing and cannot be had, by host.
+pub(crate) async fn ensure_on(
+    ui: &mut Ui,
+    places: Vec<Place<'_>>,
+    local: Option<&DockerEngine>,
+    graph: &Graph,
+    options: PullOptions,
+) -> Result<(), CliError> {
+    let failures = while_shown(ui, "Images", async |show| {
+        let hidden = |_: Event| ();
+        let show: &dyn Fn(Event) = if options.quiet { &hidden } else { show };
+        let all = places.iter().map(|place| ensure_at(place, local, graph, options, show));
+        join_all(all).await.into_iter().flatten().collect::<Vec<String>>()
+    });
+    let failures = failures.await;
+    if failures.is_empty() { Ok(()) } else { Err(CliError::Images(failures)) }
+}
+
+/// Returns what is missing at one place.
+async fn ensure_at(
+    place: &Place<'_>,
+    local: Option<&DockerEngine>,
+    graph: &Graph,
+    options: PullOptions,
+    show: &dyn Fn(Event),
+) -> Vec<String> {
+    let Place { name, engine, services } = place;
+    let show = |event: Event| show(Event { id: format!("{} on {name}", event.id), ..event });
+    let wanted = wanted(graph, options.policy).into_iter().filter(|wanted| services.contains(&wanted.service));
+    let at_once = usize::try_from(options.parallel).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX >> 1);
+    let all =
+        stream::iter(wanted).map(|wanted| ensure_one(*engine, local, wanted, &show)).buffer_unordered(at_once.min(64));
+    let failures = all.filter_map(|failure| async { failure });
+    failures.map(|failure| format!("host `{name}`: {}", failure.message())).collect().await
+}
+
+async fn ensure_one(
+    engine: &DockerEngine,
+    local: Option<&DockerEngine>,
+    wanted: Wanted,
+    show: &impl Fn(Event),
+) -> Option<Missing> {
+    match engine.image_id(&wanted.reference).await {
+        Ok(Some(_)) if wanted.policy != PullPolicy::Always => return None,
+        Ok(_) => {}
+        Err(error) => return Some(Missing { wanted, cause: Some(error) }),
+    }
+    let has = match local {
+        Some(local) => local.image_id(&wanted.reference).await.ok().flatten().is_some(),
+        None => false,
+    };
+    let missing = if wanted.policy == PullPolicy::Never {
+        Missing { wanted, cause: None }
+    } else {
+        match pull(engine, wanted, show).await {
+            Ok(()) => return None,
+            Err(missing) => missing,
+        }
+    };
+    let Some(local) = local.filter(|_| has) else { return Some(missing) };
+    let event = |status: &str, state| {
+        let id = format!("Image {}", missing.wanted.reference);
+        show(Event { id, status: status.to_owned(), state, detail: None });
+    };
+    event("Sending", ObjectState::Working);
+    match send::send(local, engine, &missing.wanted.reference).await {
+        Ok(()) => {
+            event("Sent", ObjectState::Done);
+            None
+        }
+        Err(error) => {
+            event("Error", ObjectState::Error);
+            Some(Missing { wanted: missing.wanted, cause: Some(error) })
+        }
+    }
 }
 
 /// The images of all services that run at all, once each; orch's own is made by the caller.

@@ -8,6 +8,7 @@ use crate::engine::{Engine, label};
 use crate::ids::HostName;
 use crate::net::addr::Pool;
 use crate::observed::{Observed, ObservedHost};
+use crate::place::HostFacts;
 use crate::plan::{Intent, Plan, plan as diff};
 
 use super::error::CliError;
@@ -18,29 +19,35 @@ use super::error::CliError;
 ///
 /// # Errors
 /// When the engine does not answer, or an address that the file asks for cannot be given.
-pub(crate) async fn plan(engine: &dyn Engine, request: UpRequest) -> Result<Plan, CliError> {
+pub(crate) async fn plan(
+    engines: &BTreeMap<HostName, (&dyn Engine, BTreeMap<String, String>)>,
+    request: UpRequest,
+) -> Result<Plan, CliError> {
     let project = request.graph.project.clone();
-    let mut host = engine.observe(Some(&project)).await?;
-    for service in request.graph.services.values() {
-        let reference = &service.container.image;
-        if let Some(id) = engine.image_id(reference).await? {
-            host.images.insert(reference.clone(), id);
+    let (mut observed, mut facts, mut taken) = (Observed::default(), BTreeMap::new(), Vec::new());
+    for (name, (engine, labels)) in engines {
+        let mut host = engine.observe(Some(&project)).await?;
+        for service in request.graph.services.values() {
+            let reference = &service.container.image;
+            if let Some(id) = engine.image_id(reference).await? {
+                host.images.insert(reference.clone(), id);
+            }
         }
+        taken.extend(taken_by_others(&host, project.as_str()));
+        facts.insert(name.clone(), HostFacts { labels: labels.clone(), ..engine.info().await?.facts });
+        observed.hosts.insert(name.clone(), host);
     }
-    let facts = engine.info().await?.facts;
-    let taken = taken(&host, project.as_str());
-    let observed = Observed { hosts: BTreeMap::from([(HostName::local(), host)]) };
     let desired = revise(
         Request {
             graph: request.graph,
             options: &request.options,
             previous: None,
             observed: &observed,
-            hosts: &BTreeMap::from([(HostName::local(), facts)]),
+            hosts: &facts,
             taken: &taken,
             published_elsewhere: &[],
             pool: &Pool::default(),
-            last_index: 0,
+            last_index: u32::try_from(engines.len().saturating_sub(1)).unwrap_or(u32::MAX),
         },
         &mut |_| true,
     );
@@ -49,7 +56,7 @@ pub(crate) async fn plan(engine: &dyn Engine, request: UpRequest) -> Result<Plan
 }
 
 /// Subnets of networks that are not the project's own.
-fn taken(host: &ObservedHost, project: &str) -> Vec<ipnet::Ipv4Net> {
+fn taken_by_others(host: &ObservedHost, project: &str) -> Vec<ipnet::Ipv4Net> {
     let others =
         host.networks.values().filter(|network| network.labels.get(label::PROJECT).is_none_or(|of| of != project));
     others.filter_map(|network| network.subnet).collect()

@@ -1,6 +1,7 @@
 //! Files to Model to Graph, as the flags say. All that the process knows by itself goes in here as values.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::diag::{Diagnostic, Diagnostics};
@@ -10,6 +11,7 @@ use crate::graph::Graph;
 use crate::hosts::HostEntry;
 use crate::ids::{ProjectName, ServiceName};
 use crate::load::{self, LoadOptions, LoadRequest, Loaded, OsFiles};
+use crate::model::MountType;
 
 use super::args::{Global, Selection};
 use super::error::CliError;
@@ -47,6 +49,46 @@ impl Project {
         let sources = Arc::new(self.loaded.warnings.sources().clone());
         let problems = Diagnostics::new(misfits.iter().map(problem).collect(), sources);
         if misfits.iter().any(|misfit| misfit.fatal) { Err(CliError::Files(problems)) } else { Ok(problems) }
+    }
+}
+
+impl Project {
+    /// Refuses mounts of what is beside the compose file: on another host an empty directory would stand in for it. A
+    /// path elsewhere (`/var/run`, `/etc/localtime`) is one of the host that the pod runs on.
+    ///
+    /// # Errors
+    /// All of them, each at its place.
+    pub(crate) fn check_remote_paths(&self) -> Result<(), CliError> {
+        let mut problems = Vec::new();
+        for name in self.graph.services.keys() {
+            let volumes = self.loaded.model.services.get(name).map(|service| service.volumes.as_slice());
+            for (at, volume) in volumes.unwrap_or_default().iter().enumerate() {
+                let list = format!("services.{name}.volumes[{at}]");
+                let Some(path) = volume.source.as_ref().filter(|_| volume.kind == MountType::Bind) else { continue };
+                if self.is_beside(&list, path) {
+                    let text = format!("`{path}` is a path of this machine, and the pods run on other hosts");
+                    let help = "copy it to the hosts and name it by a path outside of the project's directory, make it \
+                                part of the image, or use a config, which travels";
+                    problems.push(place(&self.loaded, &list, Diagnostic::error(text).help(help)));
+                }
+            }
+        }
+        let sources = Arc::new(self.loaded.warnings.sources().clone());
+        let problems = Diagnostics::new(problems, sources);
+        if problems.is_empty() { Ok(()) } else { Err(CliError::Files(problems)) }
+    }
+
+    /// Returns whether a path belongs to the project, or was written relative to it or to the user's home.
+    fn is_beside(&self, mount: &str, path: &str) -> bool {
+        let written = |path: &str| {
+            let steps = steps(path, self.loaded.model.services.keys().map(ServiceName::as_str));
+            let span = self.loaded.place(&steps.iter().map(String::as_str).collect::<Vec<_>>())?;
+            let text = self.loaded.warnings.sources().slice(span);
+            Some(text.trim_start_matches(['"', '\'']).starts_with(['.', '~']))
+        };
+        Path::new(path).starts_with(&self.graph.working_dir)
+            || written(mount).unwrap_or(false)
+            || written(&format!("{mount}.source")).unwrap_or(false)
     }
 }
 

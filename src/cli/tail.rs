@@ -3,17 +3,16 @@
 //! The engine's own times are always asked for, also where they are not shown: lines of several containers are put in
 //! order by them, and lines that were shown before are told apart when a container starts again.
 
-use std::sync::Arc;
-
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::engine::{Engine, EngineError, LogQuery};
+use crate::engine::{EngineError, LogQuery};
 use crate::ids::{PodId, ProjectName, ServiceName};
 use crate::observed::ObservedContainer;
 
 use super::logline::Lines;
+use super::source::Source;
 
 /// Lines that a container may be ahead of the terminal before its task waits.
 const AHEAD: usize = 256;
@@ -36,6 +35,8 @@ pub(crate) enum Said {
     Line(Line),
     /// Its output cannot be read.
     Failed(EngineError),
+    /// The connection to its host ended; reading goes on once there is another.
+    Interrupted(EngineError),
     /// It has ended, or what was asked for is all there.
     Ended,
 }
@@ -65,14 +66,6 @@ impl Choice {
             && !self.but.contains(&pod.service)
             && self.index.is_none_or(|index| index == pod.number)
     }
-
-    /// Lists the containers of the choice that are there, in order of their names.
-    pub(crate) async fn observe(&self, engine: &dyn Engine) -> Result<Vec<ObservedContainer>, EngineError> {
-        let observed = engine.observe(Some(&self.project)).await?;
-        let mut containers: Vec<_> = observed.containers.into_values().filter(|one| self.takes(one)).collect();
-        containers.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(containers)
-    }
 }
 
 /// The name before lines: the container's without the project's, as Docker Compose has it.
@@ -82,20 +75,15 @@ pub(crate) fn short_name<'c>(project: &ProjectName, container: &'c str) -> &'c s
 }
 
 /// Tasks that read.
+#[derive(Default)]
 pub(crate) struct Readers {
-    engine: Arc<dyn Engine>,
     tasks: JoinSet<()>,
 }
 
 impl Readers {
-    /// Begins without any.
-    pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine, tasks: JoinSet::new() }
-    }
-
     /// Reads a container's output; what it says carries the container's id.
-    pub(crate) fn read(&mut self, id: &str, query: &LogQuery, to: ToReader) {
-        let reading = Reading { engine: Arc::clone(&self.engine), id: id.to_owned(), to };
+    pub(crate) fn read(&mut self, source: &Source, id: &str, query: &LogQuery, to: ToReader) {
+        let reading = Reading { source: source.clone(), id: id.to_owned(), to };
         let query = LogQuery { timestamps: true, ..query.clone() };
         self.tasks.spawn(async move { reading.run(query).await });
     }
@@ -113,36 +101,84 @@ pub(crate) fn channel() -> (ToReader, FromReader) {
 
 /// One container's output on its way.
 struct Reading {
-    engine: Arc<dyn Engine>,
+    source: Source,
     id: String,
     to: ToReader,
 }
 
+/// How one stream of a container's output ended.
+enum Stopped {
+    /// It is all there.
+    Done,
+    /// The engine failed.
+    Failed(EngineError),
+    /// Nobody listens any more.
+    Unheard,
+}
+
 impl Reading {
-    /// Reads until the end, or until nobody listens any more.
-    async fn run(&self, query: LogQuery) {
-        let mut chunks = self.engine.logs(&self.id, &query);
+    /// Reads until the end, or until nobody listens any more. A connection to another host that ends is made anew, and
+    /// reading goes on where it was.
+    async fn run(&self, mut query: LogQuery) {
+        let mut last = String::new();
+        loop {
+            match self.stream(&query, &mut last).await {
+                Stopped::Unheard => return,
+                Stopped::Done => break,
+                Stopped::Failed(error) => {
+                    let again = self.source.is_remote() && error.is_transient() && query.follow;
+                    if !self.say(if again { Said::Interrupted(error) } else { Said::Failed(error) }).await {
+                        return;
+                    }
+                    if !again {
+                        break;
+                    }
+                    self.source.reached().await;
+                    if let Ok(seen) = last.parse::<jiff::Timestamp>() {
+                        query = LogQuery { since: Some(seen.as_second()), tail: None, ..query };
+                    }
+                }
+            }
+        }
+        self.say(Said::Ended).await;
+    }
+
+    /// Reads one stream; lines up to `last` were read before.
+    async fn stream(&self, query: &LogQuery, last: &mut String) -> Stopped {
+        let mut chunks = self.source.engine.logs(&self.id, query);
         let mut unfinished = [Lines::default(), Lines::default()];
+        let before = last.clone();
+        let mut failed = None;
         while let Some(chunk) = chunks.next().await {
             let chunk = match chunk {
                 Ok(chunk) => chunk,
                 Err(error) => {
-                    self.say(Said::Failed(error)).await;
+                    failed = Some(error);
                     break;
                 }
             };
             for text in unfinished[usize::from(chunk.stderr)].push(&chunk.bytes) {
-                if !self.say(Said::Line(split_time(text, chunk.stderr))).await {
-                    return;
+                let line = split_time(text, chunk.stderr);
+                if !line.time.is_empty() && line.time <= before {
+                    continue;
+                }
+                if !line.time.is_empty() {
+                    last.clone_from(&line.time);
+                }
+                if !self.say(Said::Line(line)).await {
+                    return Stopped::Unheard;
                 }
             }
+        }
+        if let Some(error) = failed {
+            return Stopped::Failed(error);
         }
         for (stderr, lines) in [false, true].into_iter().zip(&mut unfinished) {
             if let Some(text) = lines.rest() {
                 self.say(Said::Line(split_time(text, stderr))).await;
             }
         }
-        self.say(Said::Ended).await;
+        Stopped::Done
     }
 
     /// Returns whether somebody listens.
@@ -168,10 +204,10 @@ fn is_time(word: &str) -> bool {
 
 /// Puts the lines of several finished readings in the order of their times.
 pub(crate) struct Merged<K> {
-    sources: Vec<Source<K>>,
+    sources: Vec<Finished<K>>,
 }
 
-struct Source<K> {
+struct Finished<K> {
     key: K,
     from: FromReader,
     next: Option<Line>,
@@ -181,7 +217,7 @@ struct Source<K> {
 impl<K: Clone> Merged<K> {
     /// Takes the readings, each with a key of the caller's.
     pub(crate) fn new(sources: impl IntoIterator<Item = (K, FromReader)>) -> Self {
-        let sources = sources.into_iter().map(|(key, from)| Source { key, from, next: None, open: true });
+        let sources = sources.into_iter().map(|(key, from)| Finished { key, from, next: None, open: true });
         Self { sources: sources.collect() }
     }
 
@@ -196,7 +232,7 @@ impl<K: Clone> Merged<K> {
     }
 }
 
-impl<K> Source<K> {
+impl<K> Finished<K> {
     fn time(&self) -> &str {
         self.next.as_ref().map_or("", |line| &line.time)
     }
@@ -205,7 +241,7 @@ impl<K> Source<K> {
         if self.open && self.next.is_none() {
             match self.from.recv().await {
                 Some((_, Said::Line(line))) => self.next = Some(line),
-                Some((_, Said::Failed(error))) => return Err(error),
+                Some((_, Said::Failed(error) | Said::Interrupted(error))) => return Err(error),
                 Some((_, Said::Ended)) | None => self.open = false,
             }
         }

@@ -8,6 +8,7 @@ mod create;
 mod error;
 mod observe;
 mod streams;
+mod transfer;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;

@@ -15,7 +15,7 @@ use crate::lab::Lab;
 use crate::wait::{eventually, secs};
 
 /// Where the host finds orch.
-const ORCH: &str = "/opt/orch/orch";
+pub(crate) const ORCH: &str = "/opt/orch/orch";
 
 /// A booted host with an engine and orch's program on it.
 pub(crate) struct Host {

@@ -16,6 +16,7 @@ mod elsewhere;
 mod ending;
 mod examples;
 mod firewall;
+mod fleet;
 mod healing;
 mod lab_itself;
 mod names;

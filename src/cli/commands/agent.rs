@@ -13,6 +13,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::logline::Names;
 use crate::cli::signals::Interrupts;
+use crate::cli::source::Source;
 use crate::cli::tail::{Line, Readers, Said, channel};
 use crate::cli::words;
 use crate::engine::{Engine, LogQuery};
@@ -39,9 +40,9 @@ async fn logs(context: &mut Context<'_>, args: &AgentLogsArgs) -> Result<Exit, C
     let engine: Arc<dyn Engine> = Arc::new(engine);
     let mut interrupts = Interrupts::listen()?;
     let query = LogQuery { follow: args.follow, tail: args.tail.lines(), ..LogQuery::default() };
-    let mut readers = Readers::new(engine);
+    let mut readers = Readers::default();
     let (to, mut lines) = channel();
-    readers.read(&container, &query, to);
+    readers.read(&Source::local(engine), &container, &query, to);
     let names = Names::default();
     let ui = &mut *context.ui;
     let copied = async {
@@ -49,7 +50,7 @@ async fn logs(context: &mut Context<'_>, args: &AgentLogsArgs) -> Result<Exit, C
             match said {
                 // The agent writes its own times, and all of it to standard error; here it is the data asked for.
                 Said::Line(line) => write_line(ui, &names, "", &Line { stderr: false, ..line }, false)?,
-                Said::Failed(error) => return Err(error.into()),
+                Said::Failed(error) | Said::Interrupted(error) => return Err(error.into()),
                 Said::Ended => break,
             }
         }

@@ -8,8 +8,10 @@ use crate::cli::context::{Context, if_there};
 use crate::cli::error::CliError;
 use crate::cli::progress::follow;
 use crate::cli::signals::Interrupts;
+use crate::cli::source;
+use crate::cli::tail::Choice;
 use crate::engine::{Engine, label};
-use crate::ids::{HostName, ProjectName};
+use crate::ids::ProjectName;
 use crate::observed::{Observed, ObservedHost};
 use crate::plan::{Intent, Plan, plan, render};
 
@@ -20,8 +22,12 @@ use crate::plan::{Intent, Plan, plan, render};
 pub(crate) async fn run(context: &mut Context<'_>, args: &DownArgs) -> Result<(), CliError> {
     let project = context.project_name()?;
     if args.dry_run || context.global.dry_run {
-        let observed = context.engine().await?.observe(Some(&project)).await?;
-        let plan = dry_run(&project, args, observed);
+        let choice = Choice { project: project.clone(), services: Vec::new(), but: Vec::new(), index: None };
+        let sources = context.sources().await?;
+        let (hosts, errors) = source::observe(&sources, &choice).await.some()?;
+        errors.iter().for_each(|error| context.ui.warn(&error.to_string()));
+        let named = hosts.into_iter().map(|(at, host)| (sources[at].name.clone(), host));
+        let plan = dry_run(&project, args, Observed { hosts: named.collect() });
         return match args.format {
             TextFormat::Json => context.ui.json(&plan),
             TextFormat::Text => context.ui.data(render::render(&plan).as_bytes()),
@@ -31,9 +37,16 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &DownArgs) -> Result<()
         context.ui.tell_as_data();
     }
     let request = DownRequest { volumes: args.volumes, timeout_secs: args.timeout };
-    let client = context.client().await?;
+    let fleet = context.fleet()?;
+    let client = match &fleet {
+        Some(fleet) => fleet.seat().await?.client,
+        None => context.client().await?,
+    };
     let stream = if let Some(stream) = if_there(client.down(&project, &request).await)? {
         stream
+    } else if fleet.is_some() {
+        warn_nothing(context, &project);
+        return Ok(());
     } else {
         let engine = context.engine().await?;
         if is_empty(&engine.observe(Some(&project)).await?, &project) {
@@ -66,8 +79,7 @@ fn is_empty(observed: &ObservedHost, project: &ProjectName) -> bool {
 }
 
 /// What `down` would do, as far as the engine alone tells: order and grace periods are the agent's.
-fn dry_run(project: &ProjectName, args: &DownArgs, observed: ObservedHost) -> Plan {
-    let observed = Observed { hosts: BTreeMap::from([(HostName::local(), observed)]) };
+fn dry_run(project: &ProjectName, args: &DownArgs, observed: Observed) -> Plan {
     let timeout = seconds(args.timeout);
     plan(Intent::Down { project, last: None, volumes: args.volumes, timeout }, &observed, &BTreeMap::new())
 }

@@ -9,6 +9,7 @@ use crate::cli::args::ExecArgs;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::source;
 use crate::cli::tail::Choice;
 use crate::cli::terminal::{self, RawTerminal};
 use crate::cli::ui::Ui;
@@ -27,21 +28,26 @@ pub(crate) async fn run(context: &mut Context<'_>, args: ExecArgs) -> Result<Exi
         return Err(CliError::Flag { flag: "--dry-run", command: "exec" });
     }
     let project = context.project_name()?;
-    let engine = context.engine().await?;
+    let sources = context.sources().await?;
     let index = (args.index > 0).then_some(args.index);
     let choice = Choice { project, services: vec![args.service.clone()], but: Vec::new(), index };
-    let running = choice.observe(&engine).await?;
-    let target = target(&running).ok_or(CliError::NotRunning { name: args.service.clone(), index: args.index })?;
+    let (containers, errors) = source::containers(&sources, &choice).await?;
+    let Some((at, target)) = target(&containers) else {
+        errors.iter().for_each(|error| context.ui.warn(&error.to_string()));
+        return Err(CliError::NotRunning { name: args.service.clone(), index: args.index });
+    };
+    let engine = sources[at].engine.as_ref();
     let session = engine.exec(&target.id, &spec(&args, has_terminal())).await?;
     if args.detach {
         return Ok(Exit::Success);
     }
-    attach(context.ui, &engine, session, !args.no_tty && has_terminal()).await
+    attach(context.ui, engine, session, !args.no_tty && has_terminal()).await
 }
 
 /// Of the containers that run, the one with the lowest number.
-fn target(containers: &[ObservedContainer]) -> Option<&ObservedContainer> {
-    containers.iter().filter(|container| container.is_running()).min_by_key(|container| container.number)
+fn target(containers: &[(usize, ObservedContainer)]) -> Option<(usize, &ObservedContainer)> {
+    let running = containers.iter().filter(|(_, container)| container.is_running());
+    running.min_by_key(|(_, container)| container.number).map(|(at, container)| (*at, container))
 }
 
 fn has_terminal() -> bool {

@@ -1,7 +1,5 @@
 //! `orch logs`: what containers wrote, in the order of its time; with `-f` also what they write.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 
 use crate::cli::args::LogsArgs;
@@ -11,9 +9,10 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::logline::Names;
 use crate::cli::signals::Interrupts;
+use crate::cli::source::{self, Source};
 use crate::cli::tail::{Choice, Merged, Readers, channel, short_name};
 use crate::cli::ui::Ui;
-use crate::engine::{Engine, LogQuery};
+use crate::engine::LogQuery;
 use crate::observed::{ContainerState, ObservedContainer};
 
 /// Shows the output of the project's containers.
@@ -22,7 +21,7 @@ use crate::observed::{ContainerState, ObservedContainer};
 /// When there is no project, an unknown service is named, a time makes no sense, or the engine does not answer.
 pub(crate) async fn run(context: &mut Context<'_>, args: LogsArgs) -> Result<Exit, CliError> {
     let project = context.project_name()?;
-    let engine: Arc<dyn Engine> = Arc::new(context.engine().await?);
+    let sources = context.sources().await?;
     let query = LogQuery {
         follow: args.follow,
         tail: args.tail.lines(),
@@ -38,39 +37,41 @@ pub(crate) async fn run(context: &mut Context<'_>, args: LogsArgs) -> Result<Exi
         exits: false,
     };
     if !args.follow {
-        let containers = choice.observe(engine.as_ref()).await?;
+        let (containers, errors) = source::containers(&sources, &choice).await?;
         context.check_services(&args.services, |name| has_service(&containers, name))?;
-        return print(context.ui, engine, &choice, &containers, &query, show).await.map(|()| Exit::Success);
+        errors.iter().for_each(|error| context.ui.warn(&error.to_string()));
+        return print(context.ui, &sources, &choice, &containers, &query, show).await.map(|()| Exit::Success);
     }
     let mut interrupts = Interrupts::listen()?;
     // Before looking at what is there, so that nothing that starts in between is missed.
-    let attachment = Attachment::listen(Arc::clone(&engine), choice.clone(), show);
-    let containers = choice.observe(engine.as_ref()).await?;
+    let attachment = Attachment::listen(sources.clone(), choice.clone(), show);
+    let (containers, errors) = source::containers(&sources, &choice).await?;
     context.check_services(&args.services, |name| has_service(&containers, name))?;
-    let followed = follow(context.ui, engine.as_ref(), &choice, attachment, &containers, &query);
+    errors.iter().for_each(|error| context.ui.warn(&error.to_string()));
+    let followed = follow(context.ui, &choice, attachment, &containers, &query);
     interrupts.unless(followed).await.map(|()| Exit::Success)
 }
 
-fn has_service(containers: &[ObservedContainer], name: &crate::ids::ServiceName) -> bool {
-    containers.iter().any(|container| container.service.as_ref() == Some(name))
+fn has_service(containers: &[(usize, ObservedContainer)], name: &crate::ids::ServiceName) -> bool {
+    containers.iter().any(|(_, container)| container.service.as_ref() == Some(name))
 }
 
 /// Prints what is there, lines of all containers in the order of their times.
 async fn print(
     ui: &mut Ui,
-    engine: Arc<dyn Engine>,
+    engines: &[Source],
     choice: &Choice,
-    containers: &[ObservedContainer],
+    containers: &[(usize, ObservedContainer)],
     query: &LogQuery,
     show: Show,
 ) -> Result<(), CliError> {
-    let mut readers = Readers::new(engine);
+    let mut readers = Readers::default();
     let mut names = Names::new(show.prefix, show.colour);
-    let sources = containers.iter().map(|container| {
+    let sources = containers.iter().map(|(at, container)| {
         let name = short_name(&choice.project, &container.name);
         names.add(name);
         let (to, from) = channel();
-        readers.read(&container.id, query, to);
+        readers.read(&engines[*at], &container.id, query, to);
         (name, from)
     });
     let mut merged = Merged::new(sources.collect::<Vec<_>>());
@@ -83,19 +84,22 @@ async fn print(
 /// Shows what comes until none of the containers runs and none will by itself.
 async fn follow(
     ui: &mut Ui,
-    engine: &dyn Engine,
     choice: &Choice,
     mut attachment: Attachment,
-    containers: &[ObservedContainer],
+    containers: &[(usize, ObservedContainer)],
     query: &LogQuery,
 ) -> Result<(), CliError> {
-    for container in containers {
-        attachment.add(container, query);
+    for (at, container) in containers {
+        attachment.add(*at, container, query);
     }
     let mut quiet = containers.is_empty();
     loop {
-        if quiet && choice.observe(engine).await?.iter().all(is_over) {
-            return Ok(());
+        if quiet {
+            // A host that cannot be asked may have some that run.
+            let (containers, errors) = source::containers(attachment.sources(), choice).await?;
+            if errors.is_empty() && containers.iter().all(|(_, container)| is_over(container)) {
+                return Ok(());
+            }
         }
         quiet = attachment.next(ui).await? == Happening::Quiet;
     }

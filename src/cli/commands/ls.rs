@@ -19,9 +19,12 @@ use crate::observed::ObservedHost;
 /// # Errors
 /// When neither agent nor engine answers.
 pub(crate) async fn run(context: &mut Context<'_>, args: &LsArgs) -> Result<(), CliError> {
-    let projects = match if_there(context.client().await?.projects().await)? {
-        Some(projects) => projects,
-        None => seen(context.engine().await?.observe(None).await?),
+    let projects = match context.fleet()? {
+        Some(fleet) => fleet.look().await?.client.projects().await?,
+        None => match if_there(context.client().await?.projects().await)? {
+            Some(projects) => projects,
+            None => seen(context.engine().await?.observe(None).await?),
+        },
     };
     print(context.ui, projects, args)
 }

@@ -1,13 +1,18 @@
 //! `orch plan`: what `up` would do, and why.
 
+use std::collections::BTreeMap;
+
 use crate::api::types::UpRequest;
 use crate::cli::args::{PlanArgs, Selection, TextFormat};
 use crate::cli::context::{Context, if_there};
 use crate::cli::error::CliError;
+use crate::cli::fleet::Fleet;
 use crate::cli::preview;
 use crate::cli::project::Project;
+use crate::engine::Engine;
 use crate::engine::translate::is_demanding;
-use crate::plan::{UpOptions, render};
+use crate::ids::HostName;
+use crate::plan::{Plan, UpOptions, render};
 
 /// Prints the plan.
 ///
@@ -25,20 +30,60 @@ pub(super) async fn show(
     selection: &Selection,
     format: TextFormat,
 ) -> Result<(), CliError> {
-    if is_demanding(&project.graph) {
-        let engine = context.engine().await?;
-        context.check_fit(project, &engine).await?;
-    }
     let request =
         UpRequest { graph: project.graph.clone(), options: options(selection), expected_revision: None, wait: false };
-    let plan = match if_there(context.client().await?.plan(project.name(), &request).await)? {
-        Some(plan) => plan,
-        None => preview::plan(&context.engine().await?, request).await?,
+    let plan = match context.fleet()? {
+        Some(fleet) => over_hosts(context, &fleet, project, request).await?,
+        None => here(context, project, request).await?,
     };
     match format {
         TextFormat::Json => context.ui.json(&plan),
         TextFormat::Text => context.ui.data(render::render(&plan).as_bytes()),
     }
+}
+
+async fn here(context: &mut Context<'_>, project: &Project, request: UpRequest) -> Result<Plan, CliError> {
+    if is_demanding(&project.graph) {
+        let engine = context.engine().await?;
+        context.check_fit(project, &engine).await?;
+    }
+    match if_there(context.client().await?.plan(project.name(), &request).await)? {
+        Some(plan) => Ok(plan),
+        None => {
+            let engine = context.engine().await?;
+            let alone = BTreeMap::from([(HostName::local(), (&engine as &dyn Engine, BTreeMap::new()))]);
+            preview::plan(&alone, request).await
+        }
+    }
+}
+
+/// The seat's plan; where no host was added yet, what would be planned for those that are named.
+async fn over_hosts(
+    context: &mut Context<'_>,
+    fleet: &Fleet,
+    project: &Project,
+    request: UpRequest,
+) -> Result<Plan, CliError> {
+    project.check_remote_paths()?;
+    let seat = match fleet.seat().await {
+        Ok(seat) => seat,
+        Err(CliError::NoCluster) => {
+            let mut engines = Vec::new();
+            for (host, engine) in fleet.ask_all(fleet.hosts(), |host| async move { host.engine().await }).await {
+                engines.push((host, engine?));
+            }
+            let named = engines
+                .iter()
+                .map(|(host, engine)| (host.name().clone(), (engine as &dyn Engine, host.entry.labels.clone())));
+            context.ui.say("none of the hosts is added yet: `orch up` does it first");
+            return preview::plan(&named.collect(), request).await;
+        }
+        Err(error) => return Err(error),
+    };
+    for host in fleet.hosts().iter().filter(|host| seat.status.hosts.iter().all(|one| one.name != *host.name())) {
+        context.ui.say(&format!("host {} is not added yet, and not counted: `orch up` adds it", host.name()));
+    }
+    Ok(seat.client.plan(project.name(), &request).await?)
 }
 
 /// The flags that the agent gets.

@@ -26,9 +26,17 @@ pub(super) const SHORT_ID: usize = 12;
 /// When there is no project, an unknown service is named, or neither agent nor engine answers.
 pub(crate) async fn run(context: &mut Context<'_>, args: &PsArgs) -> Result<(), CliError> {
     let project = context.project_name()?;
-    let (pods, published) = match if_there(context.client().await?.project(&project).await)? {
-        Some(status) => (status.pods, status.published),
-        None => (seen(context.engine().await?.observe(Some(&project)).await?), Vec::new()),
+    let (pods, published) = match context.fleet()? {
+        Some(fleet) => {
+            let seen = fleet.look().await?;
+            context.present(&fleet, &seen.status);
+            let status = if_there(seen.client.project(&project).await)?;
+            status.map(|status| (status.pods, status.published)).unwrap_or_default()
+        }
+        None => match if_there(context.client().await?.project(&project).await)? {
+            Some(status) => (status.pods, status.published),
+            None => (seen(context.engine().await?.observe(Some(&project)).await?), Vec::new()),
+        },
     };
     let known = |name: &ServiceName| pods.iter().any(|pod: &PodStatus| pod.pod.service == *name);
     context.check_services(&args.names, known)?;

@@ -15,8 +15,9 @@ use crate::cli::images::{self, PullOptions};
 use crate::cli::progress::follow;
 use crate::cli::project::Project;
 use crate::cli::signals::Interrupts;
+use crate::cli::source::Source;
+use crate::cli::spread::{self, Ground};
 use crate::cli::tail::Choice;
-use crate::engine::Engine;
 use crate::engine::docker::DockerEngine;
 use crate::graph::PullPolicy;
 use crate::ids::ServiceName;
@@ -41,32 +42,47 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
         }
         context.ui.tell_as_data();
     }
-    let engine = Arc::new(context.engine().await?);
-    context.client_for(&engine).await?; // before images are pulled to an engine whose agent is not there
-    context.check_fit(&project, engine.as_ref()).await?;
-    let client = interrupts.unless(ready(context, &project, &engine, args)).await?;
+    let ground = match context.fleet()? {
+        Some(fleet) => {
+            let request = request(&project, args);
+            let options = pull_options(context, args);
+            project.check_remote_paths()?;
+            let ready = spread::ready(context, &fleet, &project, &request, options, args.allow_downgrade);
+            interrupts.unless(ready).await?
+        }
+        None => {
+            let engine = context.engine().await?;
+            context.client_for(&engine).await?; // before images are pulled to an engine whose agent is not there
+            context.check_fit(&project, &engine).await?;
+            interrupts.unless(ready(context, &project, engine, args)).await?
+        }
+    };
     if attached {
-        in_foreground(context, &project, &client, engine, &mut interrupts, args).await
+        in_foreground(context, &project, ground, &mut interrupts, args).await
     } else {
-        detached(context, &project, &client, &mut interrupts, args).await
+        detached(context, &project, &ground.seat, &mut interrupts, args).await
     }
 }
 
-/// Everything that must be there before the project changes: images and the agent.
+fn pull_options(context: &Context<'_>, args: &UpArgs) -> PullOptions {
+    PullOptions { policy: args.pull.and_then(policy), quiet: args.quiet_pull, parallel: context.global.parallel }
+}
+
+/// Everything that must be there on the local engine before the project changes: images and the agent.
 async fn ready(
     context: &mut Context<'_>,
     project: &Project,
-    engine: &DockerEngine,
+    engine: DockerEngine,
     args: &UpArgs,
-) -> Result<Client, CliError> {
-    let options =
-        PullOptions { policy: args.pull.and_then(policy), quiet: args.quiet_pull, parallel: context.global.parallel };
-    images::ensure(context.ui, engine, &project.graph, options).await?;
+) -> Result<Ground, CliError> {
+    let options = pull_options(context, args);
+    images::ensure(context.ui, &engine, &project.graph, options).await?;
     if images::needs_demo(&project.graph) {
-        ensure_demo_image(engine).await?;
+        ensure_demo_image(&engine).await?;
     }
-    let agent = AgentOptions { allow_downgrade: args.allow_downgrade, ..agent_options(engine) };
-    context.agent_with(engine, agent).await
+    let agent = AgentOptions { allow_downgrade: args.allow_downgrade, ..agent_options(&engine) };
+    let seat = context.agent_with(&engine, agent).await?;
+    Ok(Ground { seat, sources: vec![Source::local(Arc::new(engine))] })
 }
 
 fn policy(flag: Pull) -> Option<PullPolicy> {
@@ -113,8 +129,7 @@ async fn detached(
 async fn in_foreground(
     context: &mut Context<'_>,
     project: &Project,
-    client: &Client,
-    engine: Arc<dyn Engine>,
+    ground: Ground,
     interrupts: &mut Interrupts,
     args: &UpArgs,
 ) -> Result<Exit, CliError> {
@@ -127,10 +142,12 @@ async fn in_foreground(
         exits: true,
     };
     // Before anything starts: a job may have ended before the last container is up.
-    let attachment = Attachment::listen(Arc::clone(&engine), choice.clone(), show);
+    let Ground { seat: client, sources } = ground;
+    let client = &client;
+    let attachment = Attachment::listen(sources, choice.clone(), show);
     let stream = client.up(project.name(), &request(project, args)).await?;
     let mut foreground =
-        Foreground { client, project, engine, attachment, choice, interrupts, timeout: args.selection.timeout };
+        Foreground { client, project, attachment, choice, interrupts, timeout: args.selection.timeout };
     match foreground.interrupts.unless(follow(context.ui, "Running", stream)).await {
         Err(CliError::Cancelled) => return foreground.cancel(context.ui).await,
         ended => ended?,

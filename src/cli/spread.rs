@@ -1,0 +1,184 @@
+//! What must be there on hosts before a project changes: they belong to the cluster, have an agent of this build, and
+//! the images of the pods that are to run there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use crate::api::client::Client;
+use crate::api::types::{ClusterStatus, UpRequest};
+use crate::engine::Engine;
+use crate::engine::docker::DockerEngine;
+use crate::engine::translate::{is_demanding, misfits};
+use crate::graph::Graph;
+use crate::ids::{HostName, ServiceName};
+use crate::mesh::DEFAULT_PORT;
+use crate::plan::Step;
+use crate::transport::bootstrap::{self, AgentOptions, BootstrapError, Done};
+use crate::transport::image::Build;
+
+use super::context::{Context, if_there};
+use super::error::CliError;
+use super::fleet::{Fleet, Host};
+use super::images::{self, Place, PullOptions};
+use super::join::{self, Newcomer};
+use super::project::Project;
+use super::source::Source;
+
+/// The hosts, ready for a project.
+pub(crate) struct Ground {
+    /// The agent of the seat.
+    pub seat: Client,
+    /// The engines, to read containers from.
+    pub sources: Vec<Source>,
+}
+
+/// Readies the hosts for `request`: adds those that are named and not in the cluster, and brings agents and images.
+///
+/// # Errors
+/// What cannot be had; the project is as it was.
+pub(crate) async fn ready(
+    context: &mut Context<'_>,
+    fleet: &Fleet,
+    project: &Project,
+    request: &UpRequest,
+    options: PullOptions,
+    allow_downgrade: bool,
+) -> Result<Ground, CliError> {
+    add_named(context, fleet, allow_downgrade).await?;
+    let seen = fleet.seat().await?;
+    let engines = engines(context, fleet, &seen.status).await?;
+    check_fit(context, project, &engines).await?;
+    let outdated = renew_agents(context, &engines, allow_downgrade).await?;
+    let seat = if outdated { fleet.seat().await?.client } else { seen.client };
+    let services = services_by_host(&seat, project, request).await?;
+    let local = DockerEngine::connect(None).await.ok();
+    let places = engines.iter().filter_map(|(host, engine)| {
+        let services = services.get(host.name())?;
+        Some(Place { name: host.name().clone(), engine, services: services.clone() })
+    });
+    images::ensure_on(context.ui, places.collect(), local.as_ref(), &project.graph, options).await?;
+    let sources = engines.into_iter().map(|(host, engine)| Source::over(host, Arc::new(engine)));
+    Ok(Ground { seat, sources: sources.collect() })
+}
+
+/// Adds the hosts that are named and do not belong to the cluster.
+async fn add_named(context: &mut Context<'_>, fleet: &Fleet, allow_downgrade: bool) -> Result<(), CliError> {
+    let members: BTreeSet<HostName> = match fleet.look().await {
+        Ok(seen) => seen.status.hosts.into_iter().map(|host| host.name).collect(),
+        Err(CliError::NoCluster) => BTreeSet::new(),
+        Err(error) => return Err(error),
+    };
+    let new = fleet.hosts().iter().filter(|host| !members.contains(host.name()));
+    let new: Vec<_> = new.map(|host| Newcomer { host: Arc::clone(host), port: DEFAULT_PORT }).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    join::add(context.ui, fleet, new, allow_downgrade).await.result(context.ui, "adding")
+}
+
+/// Returns the hosts of the cluster that can be reached, with their engines; the others are told.
+async fn engines(
+    context: &mut Context<'_>,
+    fleet: &Fleet,
+    status: &ClusterStatus,
+) -> Result<Vec<(Arc<Host>, DockerEngine)>, CliError> {
+    let members = context.present(fleet, status);
+    let mut engines = Vec::new();
+    let mut errors = Vec::new();
+    for (host, engine) in fleet.ask_all(&members, |host| async move { host.engine().await }).await {
+        match engine {
+            Ok(engine) => engines.push((host, engine)),
+            Err(error) => errors.push(error),
+        }
+    }
+    if engines.is_empty() {
+        return Err(CliError::NoHostAnswers(errors));
+    }
+    errors.iter().for_each(|error| context.ui.warn(&error.to_string()));
+    Ok(engines)
+}
+
+/// Tells what no host will apply of the project, and refuses what none can make: one host that can is enough.
+async fn check_fit(
+    context: &mut Context<'_>,
+    project: &Project,
+    engines: &[(Arc<Host>, DockerEngine)],
+) -> Result<(), CliError> {
+    if !is_demanding(&project.graph) {
+        return Ok(());
+    }
+    let infos = join_all(engines.iter().map(|(_, engine)| engine.info())).await;
+    let fits = infos.into_iter().flatten().map(|info| misfits(&project.graph, &info));
+    let best = fits.min_by_key(|misfits| (misfits.iter().filter(|misfit| misfit.fatal).count(), misfits.len()));
+    if let Some(misfits) = best {
+        context.ui.diagnostics(&project.judge(&misfits)?);
+    }
+    Ok(())
+}
+
+/// Replaces agents of other builds. Returns whether there were any.
+async fn renew_agents(
+    context: &mut Context<'_>,
+    engines: &[(Arc<Host>, DockerEngine)],
+    allow_downgrade: bool,
+) -> Result<bool, CliError> {
+    let build = Build::own().map_err(BootstrapError::Binary)?;
+    let renewed = join_all(engines.iter().map(|(host, engine)| renew_agent(host, engine, &build, allow_downgrade)));
+    let mut any = false;
+    for ((host, _), done) in engines.iter().zip(renewed.await) {
+        for done in done? {
+            any = true;
+            match done {
+                Done::Removed { version } => {
+                    context.ui.say(&format!("the agent of version {version} on {} was replaced", host.name()));
+                }
+                Done::Started => context.ui.say(&format!("the agent on {} was started", host.name())),
+                Done::Loaded | Done::Created => {}
+            }
+        }
+    }
+    Ok(any)
+}
+
+async fn renew_agent(
+    host: &Host,
+    engine: &DockerEngine,
+    build: &Build,
+    allow_downgrade: bool,
+) -> Result<Vec<Done>, CliError> {
+    let client = host.agent().await?;
+    if client.info().await.is_ok_and(|info| info.build == build.hash) {
+        return Ok(Vec::new());
+    }
+    let options = AgentOptions { allow_downgrade, ..AgentOptions::default() };
+    let status = bootstrap::ensure_agent(engine, &client, build, &options).await;
+    status.map(|status| status.done).map_err(|error| host.failed(error))
+}
+
+/// Which services run on each host once the project is as asked for: those that the seat plans, and those that stay.
+async fn services_by_host(
+    seat: &Client,
+    project: &Project,
+    request: &UpRequest,
+) -> Result<BTreeMap<HostName, BTreeSet<ServiceName>>, CliError> {
+    let (plan, status) = tokio::join!(seat.plan(project.name(), request), seat.project(project.name()));
+    let mut services: BTreeMap<HostName, BTreeSet<ServiceName>> = BTreeMap::new();
+    for planned in plan?.steps {
+        if let Step::CreateContainer { pod, .. } = planned.step {
+            services.entry(planned.host).or_default().insert(pod.service);
+        }
+    }
+    for pod in if_there(status)?.map(|status| status.pods).unwrap_or_default() {
+        if let Some(host) = pod.host.filter(|_| pod.wanted) {
+            services.entry(host).or_default().insert(pod.pod.service);
+        }
+    }
+    services.values_mut().for_each(|services| services.retain(|name| has(&project.graph, name)));
+    Ok(services)
+}
+
+fn has(graph: &Graph, name: &ServiceName) -> bool {
+    graph.services.contains_key(name)
+}
