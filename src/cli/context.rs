@@ -120,7 +120,7 @@ impl<'u> Context<'u> {
             |name: &HostName| status.hosts.iter().any(|host| host.name == *name && host.state == HostState::Down);
         let (down, present): (Vec<_>, Vec<_>) = fleet.members(status).into_iter().partition(|host| down(host.name()));
         for host in down {
-            self.ui.warn(&format!("host `{}` is down: what is there cannot be shown", host.name()));
+            self.ui.warn(&format!("host `{}` is down: it is left out", host.name()));
         }
         present
     }

@@ -43,11 +43,11 @@ fn three_bare_hosts_are_a_cluster_within_ten_seconds_and_adding_is_idempotent() 
     let (done, took) = timed(|| add(&cluster, &[1, 2, 3]));
     let said = done.stderr.clone();
     done.ok();
-    std::println!("three hosts added in {took:?}\n{said}");
+    println!("three hosts added in {took:?}\n{said}");
     assert!(took < secs(10), "three hosts took {took:?}");
     assert_eq!(states(desk), "a Ready, b Ready, c Ready");
-    std::println!("{}", desk.orch(&["host", "ls"]).ok());
-    std::println!("{}", desk.orch(&["status"]).ok());
+    println!("{}", desk.orch(&["host", "ls"]).ok());
+    println!("{}", desk.orch(&["status"]).ok());
     let agents = |cluster: &Cluster| -> Vec<String> {
         let id = |host: &Host| host.docker(&["inspect", "-f", "{{.Id}} {{.State.StartedAt}}", "orch-agent"]);
         cluster.nodes().iter().map(id).collect()
@@ -55,7 +55,7 @@ fn three_bare_hosts_are_a_cluster_within_ten_seconds_and_adding_is_idempotent() 
     let before = agents(&cluster);
     let (done, took) = timed(|| add(&cluster, &[1, 2, 3]));
     done.ok();
-    std::println!("and again in {took:?}");
+    println!("and again in {took:?}");
     assert_eq!(agents(&cluster), before, "nothing was restarted");
 
     desk.orch(&["host", "label", "b", "disk=ssd", "rack=2"]).ok();
@@ -65,7 +65,7 @@ fn three_bare_hosts_are_a_cluster_within_ten_seconds_and_adding_is_idempotent() 
     assert_eq!(states(desk), "a Ready, b Draining, c Ready");
     desk.orch(&["host", "uncordon", "b"]).ok();
     assert_eq!(states(desk), "a Ready, b Ready, c Ready");
-    desk.orch(&["host", "drain", "bb"]).refused(1, &["no host `bb` is known", "did you mean `b`?"]);
+    desk.orch(&["host", "drain", "x"]).refused(1, &["no host `x` is known", "orch host ls"]);
     let inspected = desk.orch(&["host", "inspect", "b"]).ok();
     assert!(inspected.contains("\"disk\": \"ssd\""), "{inspected}");
 
@@ -100,4 +100,194 @@ fn a_host_of_another_cluster_is_refused_and_named() {
     other.ok();
     add(&cluster, &[2, 3]).refused(1, &["host `b` is `x` of cluster", "orch host rm x"]);
     assert_eq!(states(desk), "a Ready, c Ready", "the others are added all the same");
+}
+
+/// How many pods of a project each host has, by `ps` from the desk.
+fn spread(project: &Project, service: &str) -> Vec<(String, usize)> {
+    let lines = project.orch(&["ps", "--format", "json", service]).ok();
+    let mut counts = std::collections::BTreeMap::new();
+    for line in lines.lines() {
+        let pod: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(pod["State"], "running", "{line}");
+        *counts.entry(pod["Host"].as_str().expect("a host").to_owned()).or_insert(0) += 1;
+    }
+    counts.into_iter().collect()
+}
+
+/// The lines of `count` pods, each on its host.
+fn even(count: usize) -> Vec<(String, usize)> {
+    ["a", "b", "c"].map(|name| (name.to_owned(), count)).to_vec()
+}
+
+#[test]
+fn a_project_is_spread_over_hosts_and_all_commands_see_all_of_it() {
+    let cluster = Cluster::boot(3, &["busybox"]);
+    let desk = &cluster.desk;
+    let yaml = "\
+services:
+  web: {<<: *web, deploy: {replicas: 6}, ports: ['8080:80']}
+  say:
+    image: busybox
+    deploy: {replicas: 3}
+    stop_signal: SIGKILL
+    command: [sh, -c, 'i=0; while :; do i=$$((i+1)); echo $$HOSTNAME $$i; sleep 0.2; done']
+";
+    let hosts = [1, 2, 3].map(|number| format!("  {}: ssh://root@{}\n", name(number), cluster[number].address()));
+    let project = Project::new(desk, "spread", &format!("x-hosts:\n{}{yaml}", hosts.concat()));
+    let plan = project.orch(&["plan"]).ok();
+    assert!(plan.contains("on c") || plan.contains("c:"), "{plan}");
+    // Adds the hosts, which the file names.
+    let (done, took) = timed(|| project.orch(&["up", "-d", "--wait"]));
+    println!("up with three bare hosts took {took:?}");
+    println!("{}", done.stderr);
+    done.ok();
+    desk.orch(&["host", "ls"]).refused(1, &["no hosts are named"]); // only the file names them
+    assert!(project.orch(&["host", "ls", "-q"]).ok() == "a\nb\nc");
+    assert_eq!(spread(&project, "web"), even(2));
+    assert_eq!(spread(&project, "say"), even(1));
+    println!("{}", project.orch(&["ps"]).ok());
+    let (done, took) = timed(|| project.orch(&["up", "-d", "--wait"]));
+    println!("and again in {took:?}\n{}", done.stderr);
+    done.ok();
+
+    // Each says its own name, on whichever host it is.
+    for number in 1..=3 {
+        let name = project.orch(&["exec", "-T", "--index", &number.to_string(), "say", "hostname"]).ok();
+        let logs = project.orch(&["logs", "--no-log-prefix", "--index", &number.to_string(), "say"]).ok();
+        assert!(logs.lines().all(|line| line.starts_with(&name)), "{name}: {logs}");
+    }
+    let logs = eventually(secs(20), "20 lines of each", || {
+        let logs = project.orch(&["logs", "-t", "-n", "20", "--no-log-prefix", "say"]).ok();
+        if logs.lines().count() == 60 { Ok(logs) } else { Err(logs) }
+    });
+    let times: Vec<&str> = logs.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(times.is_sorted(), "lines of three hosts in the order of their times: {logs}");
+    assert!(project.orch(&["ls"]).ok().contains("spread"));
+
+    // Reading goes on when a connection is made anew.
+    let arguments = project.args(&["logs", "-f", "-n", "0", "--no-log-prefix", "say"]);
+    let reading = desk.start_orch(&arguments);
+    crate::wait::apart(secs(2));
+    desk.sh("cd /tmp/orch-0; for s in *; do case $s in *[.-]*) ;; *) ssh -O exit -S $PWD/$s x 2>&1;; esac; done");
+    crate::wait::apart(secs(4));
+    let said = reading.signal("INT");
+    let mut last = std::collections::BTreeMap::new();
+    for line in said.stdout.lines() {
+        let (name, count) = line.split_once(' ').expect("a name and a count");
+        let count: u32 = count.parse().expect("a count");
+        if let Some(before) = last.insert(name.to_owned(), count) {
+            assert_eq!(count, before + 1, "{name} lost or doubled a line: {}\n{}", said.stdout, said.stderr);
+        }
+    }
+    assert_eq!(last.len(), 3, "{}", said.stdout);
+    println!("reading over new connections: {}", said.stderr);
+
+    project.orch(&["down", "-v"]).ok();
+    for node in cluster.nodes() {
+        assert_eq!(node.docker(&["ps", "-a", "--format", "{{.Names}}"]), "orch-agent", "{}", node.name());
+        assert_eq!(node.docker(&["network", "ls", "-q", "--filter", "label=com.docker.compose.project"]), "");
+    }
+    project.orch(&["down"]).ok();
+}
+
+#[test]
+fn a_host_that_is_off_is_down_is_forgotten_and_the_rest_is_shown() {
+    let cluster = Cluster::boot(3, &[]);
+    let desk = &cluster.desk;
+    add(&cluster, &[1, 2, 3]).ok();
+    let project = Project::new(desk, "off", "services: {web: {<<: *web, deploy: {replicas: 6}}}\n");
+    project.up();
+    assert_eq!(spread(&project, "web"), even(2));
+    desk.orch(&["host", "drain", "b"]).ok();
+    eventually(secs(20), "no pods on a host that is drained", || {
+        let pods = hosts(desk, "Pods");
+        if pods[1].1 == "0" { Ok(()) } else { Err(pods) }
+    });
+    desk.orch(&["host", "uncordon", "b"]).ok();
+    cluster[3].power_off();
+    eventually(secs(20), "c is down", || {
+        let seen = states(desk);
+        if seen == "a Ready, b Ready, c Down" { Ok(()) } else { Err(seen) }
+    });
+    let (done, took) = timed(|| desk.orch(&["host", "ls"]));
+    println!("ls with a host that is off took {took:?}\n{}{}", done.stdout, done.stderr);
+    let (done, took) = timed(|| project.orch(&["ps"]));
+    println!("ps took {took:?}\n{}{}", done.stdout, done.stderr);
+    assert!(done.stderr.contains("host `c` is down"), "{}", done.stderr);
+    assert!(project.orch(&["logs", "web"]).code == 0);
+    desk.orch(&["host", "rm", "c", "--force"]).ok();
+    assert_eq!(states(desk), "a Ready, b Ready");
+    project.up();
+    assert_eq!(spread(&project, "web").iter().map(|(_, count)| count).sum::<usize>(), 6);
+    project.down();
+}
+
+#[test]
+fn what_only_the_desk_has_is_refused_with_its_place() {
+    let cluster = Cluster::boot(1, &[]);
+    let desk = &cluster.desk;
+    add(&cluster, &[1]).ok();
+    let project = Project::new(
+        desk,
+        "files",
+        "services:\n  web:\n    <<: *web\n    volumes: ['./data:/data', '../x:/x', '/etc/hosts:/h:ro']\n",
+    );
+    let refused = project.orch(&["up", "-d"]);
+    assert_eq!(refused.stderr.matches("is a path of this machine").count(), 2, "{}", refused.stderr);
+    refused.refused(1, &["/root/files/data` is a path of this machine", "compose.yaml:6:", "a config, which travels"]);
+    assert_eq!(cluster[1].docker(&["ps", "-aq"]).lines().count(), 1, "only the agent");
+}
+
+/// Bytes that a host received so far.
+fn received(host: &Host) -> u64 {
+    host.sh("cat /sys/class/net/eth0/statistics/rx_bytes").parse().expect("a number")
+}
+
+#[test]
+fn an_image_that_no_registry_has_is_sent_and_its_next_version_without_the_layers_that_are_there() {
+    let cluster = Cluster::boot(3, &[]);
+    // From a machine with an engine of its own.
+    let (here, key) = (&cluster[1], cluster.desk.sh("cat /root/.ssh/id_*[!b]"));
+    let known = cluster.desk.sh("cat /root/.ssh/known_hosts");
+    here.write("/root/.ssh/known_hosts", &format!("{known}\n"));
+    here.write("/root/.ssh/id_ed25519", &format!("{key}\n"));
+    here.sh("chmod 600 /root/.ssh/id_ed25519");
+    here.load(&["busybox"]);
+    let commit = |from: &str, script: &str, to: &str| {
+        here.docker(&["run", "--name", "make", "--network", "none", from, "sh", "-c", script]);
+        here.docker(&["commit", "make", to]);
+        here.docker(&["rm", "make"]);
+    };
+    commit("busybox", "dd if=/dev/urandom of=/big bs=1M count=20", "app:1");
+    commit("app:1", "echo changed >/small", "app:2");
+    let hosts = [2, 3].map(|number| format!("  {}: ssh://root@{}\n", name(number), cluster[number].address()));
+    let yaml = |version: u32| {
+        format!(
+            "x-hosts:\n{}services: {{web: {{image: 'app:{version}', deploy: {{replicas: 2}}, command: [sleep, '1000'], stop_signal: SIGKILL}}}}\n",
+            hosts.concat()
+        )
+    };
+    let project = Project::new(here, "send", &yaml(1));
+    project.orch(&["host", "add", "b", "c"]).ok();
+    let mut before = received(&cluster[2]);
+    let mut sent = || {
+        let now = received(&cluster[2]);
+        std::mem::replace(&mut before, now).abs_diff(now)
+    };
+    project.orch(&["up", "-d", "--wait"]).ok();
+    let whole = sent();
+    assert!(whole > 20 << 20, "{whole} bytes");
+    project.rewrite(&yaml(2));
+    let done = project.orch(&["up", "-d", "--wait"]);
+    println!("{}", done.stderr);
+    done.ok();
+    let changed = sent();
+    println!("the whole image: {whole} bytes, a changed layer: {changed} bytes");
+    assert!(changed < 2 << 20, "{changed} bytes for a changed layer of a few");
+    for node in [2, 3] {
+        let id = |host: &Host| host.docker(&["image", "inspect", "-f", "{{.Id}}", "app:2"]);
+        assert_eq!(id(&cluster[node]), id(here));
+    }
+    assert_eq!(project.orch(&["exec", "-T", "web", "cat", "/small"]).ok(), "changed");
+    project.down();
 }

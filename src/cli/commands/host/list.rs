@@ -1,6 +1,7 @@
 //! What the cluster says of its hosts, as a table or JSON.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -14,6 +15,8 @@ use crate::ids::HostName;
 
 /// Clocks that are less apart than this are shown as the same: so long an answer may take.
 const SAME_TIME_MS: u64 = 50;
+/// Time for the agent of a host that the others hold for down.
+const DOWN_WITHIN: Duration = Duration::from_secs(1);
 
 /// Lists the hosts of the cluster, and those that were named and do not belong to it.
 pub(super) async fn list(context: &mut Context<'_>, args: &HostLsArgs) -> Result<(), CliError> {
@@ -67,7 +70,21 @@ pub(crate) async fn rows(fleet: &Fleet) -> Result<(Vec<Row>, Vec<CliError>), Cli
     hosts.extend(others);
     let mut errors = Vec::new();
     let mut rows = Vec::new();
-    for (host, answer) in fleet.ask_all(&hosts, info).await {
+    let is_down = |name: &HostName| {
+        seen.as_ref().and_then(|seen| member(seen, name)).is_some_and(|status| status.state == HostState::Down)
+    };
+    let ask = |host: Arc<Host>| {
+        let down = is_down(host.name());
+        async move {
+            if !down {
+                return info(host).await;
+            }
+            // The other hosts do not hear it; from here it may be reached all the same.
+            let silent = CliError::HostSilent { host: host.name().clone() };
+            tokio::time::timeout(DOWN_WITHIN, info(host)).await.unwrap_or(Err(silent))
+        }
+    };
+    for (host, answer) in fleet.ask_all(&hosts, ask).await {
         let status = seen.as_ref().and_then(|seen| member(seen, host.name()));
         let agent = match answer {
             Ok(agent) => Some(agent),
