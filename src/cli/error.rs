@@ -247,14 +247,11 @@ impl CliError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::OnHost { error, .. } => error.kind(),
-            Self::NoHosts | Self::NoCluster | Self::NoSuchHost { .. } | Self::NoTunnelAddress { .. } => Kind::User,
-            Self::OtherCluster { .. } | Self::SeatStays(_) => Kind::Conflict,
-            Self::HostSilent { .. }
-            | Self::NoHostAnswers(_)
-            | Self::NoSeat { .. }
-            | Self::NotReady { .. }
-            | Self::SomeHosts { .. } => Kind::Host,
-            Self::NoSuchService { .. }
+            Self::NoHosts
+            | Self::NoCluster
+            | Self::NoSuchHost { .. }
+            | Self::NoTunnelAddress { .. }
+            | Self::NoSuchService { .. }
             | Self::NoService
             | Self::NotRunning { .. }
             | Self::Value { .. }
@@ -266,9 +263,17 @@ impl CliError {
             | Self::Inventory(_)
             | Self::Read { .. }
             | Self::Write { .. } => Kind::User,
-            Self::Engine(EngineError::Conflict { .. }) | Self::Bootstrap(BootstrapError::Refused(_)) => Kind::Conflict,
+            Self::Engine(EngineError::Conflict { .. })
+            | Self::Bootstrap(BootstrapError::Refused(_))
+            | Self::OtherCluster { .. }
+            | Self::SeatStays(_) => Kind::Conflict,
             Self::Agent(error) => agent_kind(error),
-            Self::Bootstrap(_)
+            Self::HostSilent { .. }
+            | Self::NoHostAnswers(_)
+            | Self::NoSeat { .. }
+            | Self::NotReady { .. }
+            | Self::SomeHosts { .. }
+            | Self::Bootstrap(_)
             | Self::RunAgent(_)
             | Self::Directory(_)
             | Self::Ssh(_)
@@ -299,25 +304,6 @@ impl CliError {
             | Self::Bootstrap(BootstrapError::Engine(error))
             | Self::RunAgent(AgentError::Engine(error)) => engine_help(error),
             Self::Inventory(error) => Some(error.help()),
-            Self::OnHost { error, .. } => error.help(),
-            Self::NoSeat { cause, .. } => cause.help(),
-            Self::NoHostAnswers(errors) => errors.first().and_then(Self::help),
-            Self::HostSilent { .. } => Some("`orch host ls` shows how it is".to_owned()),
-            Self::NoHosts => Some("add one: `orch host add NAME ssh://user@address`".to_owned()),
-            Self::NoCluster => Some("`orch up` adds the hosts that are named, or add them: `orch host add`".to_owned()),
-            Self::NoSuchHost { similar: Some(similar), .. } => Some(format!("did you mean `{similar}`?")),
-            Self::NoSuchHost { similar: None, .. } => Some("`orch host ls` shows those that there are".to_owned()),
-            Self::OtherCluster { name, .. } => Some(format!(
-                "a host belongs to one cluster: take it out there first (`orch host rm {name}`), or leave it out here"
-            )),
-            Self::NotReady { address, .. } => Some(format!(
-                "let TCP port {} of that host through from the other hosts, or say where they reach it (`--address`), \
-                 and run the same command again",
-                address.port()
-            )),
-            Self::NoTunnelAddress { .. } => Some("say where the other hosts reach it: `--address IP`".to_owned()),
-            Self::SomeHosts { .. } => Some("what was done stays; run the same command again to finish".to_owned()),
-            Self::SeatStays(_) => Some("take the other hosts out first; the last one dissolves the cluster".to_owned()),
             Self::Ssh(error) => Some(error.help()),
             Self::AgentNeeded(projects) => Some(format!(
                 "take them down first (`orch -p {} down`), or use `--force`: their containers stay, without names and \
@@ -339,7 +325,7 @@ impl CliError {
                  `docker load -i FILE` brings one from elsewhere"
                     .to_owned(),
             ),
-            Self::NoSuchService { similar: Some(similar), .. } => Some(format!("did you mean `{similar}`?")),
+            Self::NoSuchService { similar: Some(similar), .. } | Self::NoSuchHost { similar: Some(similar), .. } => Some(format!("did you mean `{similar}`?")),
             Self::NoService => Some(
                 "the file defines no service that is enabled: add one, or name its profile with `--profile`".to_owned(),
             ),
@@ -351,6 +337,31 @@ impl CliError {
             }
             Self::Value { expected, .. } => Some(format!("expected {expected}")),
             Self::WaitTimeout { .. } => Some("`orch ps` shows what is missing; the agent goes on trying".to_owned()),
+            _ => self.fleet_help(),
+        }
+    }
+
+    /// What to do about hosts.
+    fn fleet_help(&self) -> Option<String> {
+        match self {
+            Self::OnHost { error, .. } => error.help(),
+            Self::NoSeat { cause, .. } => cause.help(),
+            Self::NoHostAnswers(errors) => errors.first().and_then(Self::help),
+            Self::HostSilent { .. } => Some("`orch host ls` shows how it is".to_owned()),
+            Self::NoHosts => Some("add one: `orch host add NAME ssh://user@address`".to_owned()),
+            Self::NoCluster => Some("`orch up` adds the hosts that are named, or add them: `orch host add`".to_owned()),
+            Self::NoSuchHost { similar: None, .. } => Some("`orch host ls` shows those that there are".to_owned()),
+            Self::OtherCluster { name, .. } => Some(format!(
+                "a host belongs to one cluster: take it out there first (`orch host rm {name}`), or leave it out here"
+            )),
+            Self::NotReady { address, .. } => Some(format!(
+                "let TCP port {} of that host through from the other hosts, or say where they reach it (`--address`), \
+                 and run the same command again",
+                address.port()
+            )),
+            Self::NoTunnelAddress { .. } => Some("say where the other hosts reach it: `--address IP`".to_owned()),
+            Self::SomeHosts { .. } => Some("what was done stays; run the same command again to finish".to_owned()),
+            Self::SeatStays(_) => Some("take the other hosts out first; the last one dissolves the cluster".to_owned()),
             _ => None,
         }
     }

@@ -80,7 +80,7 @@ impl Foreground<'_> {
     async fn attach(&mut self, ui: &mut Ui, begun: Timestamp) -> Result<(), CliError> {
         let query = LogQuery { since: Some(begun.as_second()), ..LogQuery::default() };
         let (containers, errors) = source::containers(self.attachment.sources(), &self.choice).await?;
-        errors.iter().for_each(|error| ui.warn(&error.to_string()));
+        ui.warn_all(&errors);
         let add = |(at, container): &(usize, _)| self.attachment.add(*at, container, &query);
         let names: Vec<_> = containers.iter().filter_map(add).collect();
         ui.say(&format!("Attaching to {}", names.join(", ")));

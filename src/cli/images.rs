@@ -54,7 +54,7 @@ pub(crate) async fn ensure(
 ) -> Result<(), CliError> {
     let mut pulls = Vec::new();
     let mut failures = Vec::new();
-    for wanted in wanted(graph, options.policy) {
+    for wanted in wanted(graph, options.policy, |_| true) {
         let here = wanted.policy != PullPolicy::Always && engine.image_id(&wanted.reference).await?.is_some();
         match wanted.policy {
             _ if here => {}
@@ -110,10 +110,10 @@ async fn ensure_at(
 ) -> Vec<String> {
     let Place { name, engine, services } = place;
     let show = |event: Event| show(Event { id: format!("{} on {name}", event.id), ..event });
-    let wanted = wanted(graph, options.policy).into_iter().filter(|wanted| services.contains(&wanted.service));
+    let wanted = wanted(graph, options.policy, |service| services.contains(service));
     let at_once = usize::try_from(options.parallel).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX >> 1);
     let all =
-        stream::iter(wanted).map(|wanted| ensure_one(*engine, local, wanted, &show)).buffer_unordered(at_once.min(64));
+        stream::iter(wanted).map(|wanted| ensure_one(engine, local, wanted, &show)).buffer_unordered(at_once.min(64));
     let failures = all.filter_map(|failure| async { failure });
     failures.map(|failure| format!("host `{name}`: {}", failure.message())).collect().await
 }
@@ -136,7 +136,13 @@ async fn ensure_one(
     let missing = if wanted.policy == PullPolicy::Never {
         Missing { wanted, cause: None }
     } else {
-        match pull(engine, wanted, show).await {
+        // What is sent after all is no failure.
+        let show_pull = |event: Event| {
+            if !has || event.state != ObjectState::Error {
+                show(event);
+            }
+        };
+        match pull(engine, wanted, &show_pull).await {
             Ok(()) => return None,
             Err(missing) => missing,
         }
@@ -159,10 +165,10 @@ async fn ensure_one(
     }
 }
 
-/// The images of all services that run at all, once each; orch's own is made by the caller.
-fn wanted(graph: &Graph, policy: Option<PullPolicy>) -> Vec<Wanted> {
+/// The images of the services that run, once each; orch's own is made by the caller.
+fn wanted(graph: &Graph, policy: Option<PullPolicy>, runs: impl Fn(&ServiceName) -> bool) -> Vec<Wanted> {
     let mut images: BTreeMap<(String, Option<String>), Wanted> = BTreeMap::new();
-    for (name, service) in &graph.services {
+    for (name, service) in graph.services.iter().filter(|(name, _)| runs(name)) {
         let reference = service.container.image.clone();
         if is_demo(&reference) {
             continue;

@@ -57,6 +57,9 @@ impl Source {
     }
 }
 
+/// Answers, each with its source's place in the list, and what could not be asked.
+pub(crate) type Partial<T> = (Vec<(usize, T)>, Vec<CliError>);
+
 /// What several engines show.
 pub(crate) struct Found<T> {
     /// By the source's place in the list.
@@ -70,7 +73,7 @@ impl<T> Found<T> {
     ///
     /// # Errors
     /// The first error where nothing answered.
-    pub(crate) fn some(mut self) -> Result<(Vec<(usize, T)>, Vec<CliError>), CliError> {
+    pub(crate) fn some(mut self) -> Result<Partial<T>, CliError> {
         if self.answers.is_empty() && !self.errors.is_empty() {
             return Err(self.errors.swap_remove(0));
         }
@@ -95,10 +98,7 @@ pub(crate) async fn observe(sources: &[Source], choice: &Choice) -> Found<Observ
 ///
 /// # Errors
 /// As [`Found::some`].
-pub(crate) async fn containers(
-    sources: &[Source],
-    choice: &Choice,
-) -> Result<(Vec<(usize, ObservedContainer)>, Vec<CliError>), CliError> {
+pub(crate) async fn containers(sources: &[Source], choice: &Choice) -> Result<Partial<ObservedContainer>, CliError> {
     let (hosts, errors) = observe(sources, choice).await.some()?;
     let all = hosts.into_iter().flat_map(|(at, host)| host.containers.into_values().map(move |one| (at, one)));
     let mut containers: Vec<_> = all.filter(|(_, one)| choice.takes(one)).collect();

@@ -11,7 +11,6 @@ use crate::api::types::{ClusterStatus, UpRequest};
 use crate::engine::Engine;
 use crate::engine::docker::DockerEngine;
 use crate::engine::translate::{is_demanding, misfits};
-use crate::graph::Graph;
 use crate::ids::{HostName, ServiceName};
 use crate::mesh::DEFAULT_PORT;
 use crate::plan::Step;
@@ -96,7 +95,7 @@ async fn engines(
     if engines.is_empty() {
         return Err(CliError::NoHostAnswers(errors));
     }
-    errors.iter().for_each(|error| context.ui.warn(&error.to_string()));
+    context.ui.warn_all(&errors);
     Ok(engines)
 }
 
@@ -175,10 +174,5 @@ async fn services_by_host(
             services.entry(host).or_default().insert(pod.pod.service);
         }
     }
-    services.values_mut().for_each(|services| services.retain(|name| has(&project.graph, name)));
     Ok(services)
-}
-
-fn has(graph: &Graph, name: &ServiceName) -> bool {
-    graph.services.contains_key(name)
 }

@@ -134,6 +134,13 @@ impl Ui {
         }
     }
 
+    /// Warns of what some hosts could not answer; the rest is shown.
+    pub(crate) fn warn_all(&mut self, errors: &[CliError]) {
+        for error in errors {
+            self.warn(&error.to_string());
+        }
+    }
+
     /// Tells what is doubtful about the files, each with its place.
     pub(crate) fn diagnostics(&mut self, warnings: &Diagnostics) {
         match self.progress {

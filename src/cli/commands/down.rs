@@ -25,9 +25,9 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &DownArgs) -> Result<()
         let choice = Choice { project: project.clone(), services: Vec::new(), but: Vec::new(), index: None };
         let sources = context.sources().await?;
         let (hosts, errors) = source::observe(&sources, &choice).await.some()?;
-        errors.iter().for_each(|error| context.ui.warn(&error.to_string()));
+        context.ui.warn_all(&errors);
         let named = hosts.into_iter().map(|(at, host)| (sources[at].name.clone(), host));
-        let plan = dry_run(&project, args, Observed { hosts: named.collect() });
+        let plan = dry_run(&project, args, &Observed { hosts: named.collect() });
         return match args.format {
             TextFormat::Json => context.ui.json(&plan),
             TextFormat::Text => context.ui.data(render::render(&plan).as_bytes()),
@@ -79,7 +79,7 @@ fn is_empty(observed: &ObservedHost, project: &ProjectName) -> bool {
 }
 
 /// What `down` would do, as far as the engine alone tells: order and grace periods are the agent's.
-fn dry_run(project: &ProjectName, args: &DownArgs, observed: Observed) -> Plan {
+fn dry_run(project: &ProjectName, args: &DownArgs, observed: &Observed) -> Plan {
     let timeout = seconds(args.timeout);
-    plan(Intent::Down { project, last: None, volumes: args.volumes, timeout }, &observed, &BTreeMap::new())
+    plan(Intent::Down { project, last: None, volumes: args.volumes, timeout }, observed, &BTreeMap::new())
 }

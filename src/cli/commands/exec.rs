@@ -33,7 +33,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: ExecArgs) -> Result<Exi
     let choice = Choice { project, services: vec![args.service.clone()], but: Vec::new(), index };
     let (containers, errors) = source::containers(&sources, &choice).await?;
     let Some((at, target)) = target(&containers) else {
-        errors.iter().for_each(|error| context.ui.warn(&error.to_string()));
+        context.ui.warn_all(&errors);
         return Err(CliError::NotRunning { name: args.service.clone(), index: args.index });
     };
     let engine = sources[at].engine.as_ref();

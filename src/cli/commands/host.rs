@@ -227,7 +227,7 @@ async fn remove_one(context: &mut Context<'_>, fleet: &Fleet, name: &HostName, f
             };
         }
         Err(CliError::NoHostAnswers(errors)) if force => {
-            errors.iter().for_each(|error| context.ui.warn(&error.to_string()));
+            context.ui.warn_all(&errors);
             context.ui.warn("no cluster could be asked: the host is only taken off your list");
             return Ok(());
         }

@@ -39,7 +39,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: LogsArgs) -> Result<Exi
     if !args.follow {
         let (containers, errors) = source::containers(&sources, &choice).await?;
         context.check_services(&args.services, |name| has_service(&containers, name))?;
-        errors.iter().for_each(|error| context.ui.warn(&error.to_string()));
+        context.ui.warn_all(&errors);
         return print(context.ui, &sources, &choice, &containers, &query, show).await.map(|()| Exit::Success);
     }
     let mut interrupts = Interrupts::listen()?;
@@ -47,7 +47,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: LogsArgs) -> Result<Exi
     let attachment = Attachment::listen(sources.clone(), choice.clone(), show);
     let (containers, errors) = source::containers(&sources, &choice).await?;
     context.check_services(&args.services, |name| has_service(&containers, name))?;
-    errors.iter().for_each(|error| context.ui.warn(&error.to_string()));
+    context.ui.warn_all(&errors);
     let followed = follow(context.ui, &choice, attachment, &containers, &query);
     interrupts.unless(followed).await.map(|()| Exit::Success)
 }

@@ -47,14 +47,12 @@ async fn here(context: &mut Context<'_>, project: &Project, request: UpRequest) 
         let engine = context.engine().await?;
         context.check_fit(project, &engine).await?;
     }
-    match if_there(context.client().await?.plan(project.name(), &request).await)? {
-        Some(plan) => Ok(plan),
-        None => {
-            let engine = context.engine().await?;
-            let alone = BTreeMap::from([(HostName::local(), (&engine as &dyn Engine, BTreeMap::new()))]);
-            preview::plan(&alone, request).await
-        }
+    if let Some(plan) = if_there(context.client().await?.plan(project.name(), &request).await)? {
+        return Ok(plan);
     }
+    let engine = context.engine().await?;
+    let alone = BTreeMap::from([(HostName::local(), (&engine as &dyn Engine, BTreeMap::new()))]);
+    preview::plan(&alone, request).await
 }
 
 /// The seat's plan; where no host was added yet, what would be planned for those that are named.

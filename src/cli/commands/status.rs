@@ -18,18 +18,16 @@ use super::version::VERSION;
 /// # Errors
 /// When no host answers.
 pub(crate) async fn run(context: &mut Context<'_>, args: &StatusArgs) -> Result<(), CliError> {
-    let status = match context.fleet()? {
-        Some(fleet) => {
-            let seen = fleet.look().await?;
-            let projects = seen.client.projects().await?;
-            let (hosts, silent) = rows(&fleet).await?;
-            silent.iter().chain(&seen.silent).for_each(|error| context.ui.warn(&error.to_string()));
-            Status { orch: VERSION, cluster: seen.status.cluster, seat: Some(seen.status.seat), hosts, projects }
-        }
-        None => {
-            let projects = if_there(context.client().await?.projects().await)?.unwrap_or_default();
-            Status { orch: VERSION, cluster: None, seat: None, hosts: Vec::new(), projects }
-        }
+    let status = if let Some(fleet) = context.fleet()? {
+        let seen = fleet.look().await?;
+        let projects = seen.client.projects().await?;
+        let (hosts, silent) = rows(&fleet).await?;
+        context.ui.warn_all(&silent);
+        context.ui.warn_all(&seen.silent);
+        Status { orch: VERSION, cluster: seen.status.cluster, seat: Some(seen.status.seat), hosts, projects }
+    } else {
+        let projects = if_there(context.client().await?.projects().await)?.unwrap_or_default();
+        Status { orch: VERSION, cluster: None, seat: None, hosts: Vec::new(), projects }
     };
     match args.format {
         TextFormat::Json => context.ui.json(&status),

@@ -42,20 +42,17 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
         }
         context.ui.tell_as_data();
     }
-    let ground = match context.fleet()? {
-        Some(fleet) => {
-            let request = request(&project, args);
-            let options = pull_options(context, args);
-            project.check_remote_paths()?;
-            let ready = spread::ready(context, &fleet, &project, &request, options, args.allow_downgrade);
-            interrupts.unless(ready).await?
-        }
-        None => {
-            let engine = context.engine().await?;
-            context.client_for(&engine).await?; // before images are pulled to an engine whose agent is not there
-            context.check_fit(&project, &engine).await?;
-            interrupts.unless(ready(context, &project, engine, args)).await?
-        }
+    let ground = if let Some(fleet) = context.fleet()? {
+        let request = request(&project, args);
+        let options = pull_options(context, args);
+        project.check_remote_paths()?;
+        let ready = spread::ready(context, &fleet, &project, &request, options, args.allow_downgrade);
+        interrupts.unless(ready).await?
+    } else {
+        let engine = context.engine().await?;
+        context.client_for(&engine).await?; // before images are pulled to an engine whose agent is not there
+        context.check_fit(&project, &engine).await?;
+        interrupts.unless(ready(context, &project, engine, args)).await?
     };
     if attached {
         in_foreground(context, &project, ground, &mut interrupts, args).await

@@ -36,7 +36,7 @@ pub(super) async fn list(context: &mut Context<'_>, args: &HostLsArgs) -> Result
             }
         }
     }
-    errors.iter().for_each(|error| context.ui.warn(&error.to_string()));
+    context.ui.warn_all(&errors);
     Ok(())
 }
 
