@@ -330,7 +330,9 @@ impl Handler for AgentHandler {
             let message = format!("`{}` is the seat of other hosts: take those out first (`orch host rm`)", fleet.own);
             return Err(error(ErrorKind::Conflict, message));
         }
-        let projects = self.shared.projects();
+        // A host that leaves a cluster takes nothing with it: what shall run is written down at the seat.
+        let decides = self.shared.fleet().is_seat();
+        let projects = if decides { self.shared.projects() } else { Vec::new() };
         if !projects.is_empty() {
             let names: Vec<String> = projects.iter().map(|handle| format!("`{}`", handle.name)).collect();
             let message = format!("{} still up: take down first (`orch -p NAME down`)", names.join(", "));
