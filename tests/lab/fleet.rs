@@ -319,3 +319,34 @@ fn what_keeps_a_host_from_being_added_is_said_and_the_next_run_finishes() {
     add(&cluster, &[2]).ok();
     assert_eq!(states(desk), "a Ready, b Ready, c Ready");
 }
+
+#[test]
+fn a_host_leaves_a_cluster_whose_projects_go_on() {
+    let cluster = Cluster::boot(2, &[]);
+    let desk = &cluster.desk;
+    add(&cluster, &[1, 2]).ok();
+    let project = Project::new(desk, "stay", "services: {web: {<<: *web, deploy: {replicas: 4}}}\n");
+    project.up();
+    desk.orch(&["host", "rm", "b"]).refused(1, &["pods are placed on `b`", "orch host drain b", "--force"]);
+    desk.orch(&["host", "drain", "b"]).ok();
+    eventually(secs(20), "no pods on a host that is drained", || {
+        let pods = hosts(desk, "Pods");
+        if pods[1].1 == "0" { Ok(()) } else { Err(pods) }
+    });
+    desk.orch(&["host", "rm", "b"]).ok();
+    assert_eq!(states(desk), "a Ready");
+    assert_eq!(cluster[2].docker(&["ps", "-aq"]), "");
+    assert_eq!(cluster[2].docker(&["network", "ls", "-q", "--filter", "label=com.docker.compose.project"]), "");
+    assert_eq!(cluster[2].sh("ls /var/lib/orch 2>/dev/null | wc -l; iptables-save | grep -ci orch || :"), "0\n0");
+    assert_eq!(spread(&project, "web"), [("a".to_owned(), 4)]);
+    // With pods on it too, when it must.
+    add(&cluster, &[2]).ok();
+    project.orch(&["up", "-d", "--wait", "--scale", "web=8"]).ok();
+    assert!(spread(&project, "web").iter().any(|(host, _)| host == "b"));
+    desk.orch(&["host", "rm", "b", "--force"]).ok();
+    eventually(secs(20), "8 on a", || {
+        let pods = spread(&project, "web");
+        if pods == [("a".to_owned(), 8)] { Ok(()) } else { Err(pods) }
+    });
+    assert_eq!(cluster[2].docker(&["ps", "-aq"]), "", "its pods are taken away with its agent");
+}

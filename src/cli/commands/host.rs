@@ -2,9 +2,12 @@
 
 pub(crate) mod list;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
 
 use crate::api::client::ClientError;
 use crate::api::types::{ErrorKind, HostChange, RemoveHost};
@@ -14,11 +17,18 @@ use crate::cli::error::CliError;
 use crate::cli::fleet::{Fleet, Host};
 use crate::cli::join::{self, Newcomer};
 use crate::cli::signals::Interrupts;
+use crate::engine::docker::DockerEngine;
+use crate::engine::{Engine as _, EngineError, label};
 use crate::hosts::{HostEntry, PeerAddress, SshAddress, host_name};
-use crate::ids::HostName;
+use crate::ids::{HostName, ProjectName};
 use crate::mesh::DEFAULT_PORT;
 use crate::transport::bootstrap::{self, AgentOptions, BootstrapError};
 use crate::transport::image::Build;
+
+/// Time for taking orch and what it made off a host.
+const CLEANED_WITHIN: Duration = Duration::from_mins(1);
+/// Time between stop signal and kill for pods of a host that leaves.
+const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// Adds, lists, changes or removes hosts.
 ///
@@ -222,7 +232,7 @@ async fn remove_one(context: &mut Context<'_>, fleet: &Fleet, name: &HostName, f
         Err(CliError::NoCluster) if fleet.hosts().iter().any(|host| host.name() == name) => {
             let host = fleet.hosts().iter().find(|host| host.name() == name).cloned();
             return match host {
-                Some(host) => clean_up(&host).await,
+                Some(host) => clean_up(&host, &BTreeSet::new()).await,
                 None => Ok(()),
             };
         }
@@ -245,7 +255,10 @@ async fn remove_one(context: &mut Context<'_>, fleet: &Fleet, name: &HostName, f
             removed => removed?,
         }
     }
-    let cleaned = tokio::time::timeout(AgentOptions::default().deadline, clean_up(&host)).await;
+    let projects = seat.client.projects().await.unwrap_or_default().into_iter();
+    let projects = projects.filter(|project| project.revision.is_some() && seat.status.seat != *name);
+    let projects = projects.map(|project| project.name).collect();
+    let cleaned = tokio::time::timeout(CLEANED_WITHIN, clean_up(&host, &projects)).await;
     let cleaned = cleaned.unwrap_or_else(|_| Err(CliError::HostSilent { host: name.clone() }));
     host.close().await;
     match cleaned {
@@ -260,11 +273,40 @@ async fn remove_one(context: &mut Context<'_>, fleet: &Fleet, name: &HostName, f
     }
 }
 
-async fn clean_up(host: &Host) -> Result<(), CliError> {
+/// Removes the agent, and then what it had made of the cluster's projects: nobody starts that again. Volumes stay.
+async fn clean_up(host: &Host, projects: &BTreeSet<ProjectName>) -> Result<(), CliError> {
     let (engine, client) = (host.engine().await?, host.agent().await?);
     let build = Build::own().map_err(BootstrapError::Binary)?;
-    let done = bootstrap::uninstall_agent(&engine, &client, &build, &AgentOptions::default()).await;
-    done.map(drop).map_err(|error| host.failed(error))
+    bootstrap::uninstall_agent(&engine, &client, &build, &AgentOptions::default())
+        .await
+        .map_err(|error| host.failed(error))?;
+    take_away(&engine, projects).await.map_err(|error| host.failed(error))
+}
+
+async fn take_away(engine: &DockerEngine, projects: &BTreeSet<ProjectName>) -> Result<(), EngineError> {
+    let observed = engine.observe(None).await?;
+    let ours = observed.containers.values().filter(|container| {
+        container.project.as_ref().is_some_and(|name| projects.contains(name))
+            && container.labels.contains_key(label::SPEC_HASH)
+    });
+    let removed = ours.map(|container| async {
+        engine.stop_container(&container.id, STOP_GRACE).await?;
+        engine.remove_container(&container.id, false).await
+    });
+    try_join_all(removed).await?;
+    let of_project = |labels: &BTreeMap<String, String>| {
+        labels.get(label::PROJECT).is_some_and(|name| projects.iter().any(|project| project.as_str() == name))
+    };
+    for (name, network) in &observed.networks {
+        if of_project(&network.labels) {
+            match engine.remove_network(name).await {
+                // Somebody else's container is in it.
+                Ok(()) | Err(EngineError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
 }
 
 fn forget(name: &HostName) -> Result<(), CliError> {
