@@ -17,7 +17,7 @@ fn name(number: usize) -> &'static str {
 }
 
 /// Adds nodes from the desk.
-fn add(cluster: &Cluster, numbers: &[usize]) -> Done {
+pub(crate) fn add(cluster: &Cluster, numbers: &[usize]) -> Done {
     let hosts = named(cluster, numbers);
     let words: Vec<&str> = ["host", "add"].into_iter().chain(hosts.iter().map(String::as_str)).collect();
     cluster.desk.orch(&words)

@@ -17,6 +17,7 @@ mod ending;
 mod examples;
 mod firewall;
 mod fleet;
+mod fleet_faults;
 mod healing;
 mod lab_itself;
 mod names;

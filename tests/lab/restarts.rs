@@ -18,12 +18,12 @@ services:
 }
 
 /// Ends the agent as the kernel would when memory is short: its engine sees a crash, nobody's wish.
-fn kill_agent(host: &Host) {
+pub(crate) fn kill_agent(host: &Host) {
     host.sh("kill -9 $(docker inspect -f '{{.State.Pid}}' orch-agent)");
 }
 
 #[track_caller]
-fn agent_answers(host: &Host) {
+pub(crate) fn agent_answers(host: &Host) {
     eventually(secs(15), "the agent to answer", || {
         let done = host.orch(&["agent", "status"]);
         if done.code == 0 { Ok(()) } else { Err(done) }

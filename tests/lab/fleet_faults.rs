@@ -1,0 +1,102 @@
+//! What breaks on one host while requests come in on another.
+
+use crate::cluster::Cluster;
+use crate::fleet::add;
+use crate::host::Host;
+use crate::probe::Probe;
+use crate::project::Project;
+use crate::restarts::{agent_answers, kill_agent};
+use crate::wait::{apart, eventually, secs};
+
+/// Requests a second of each probe.
+const RATE: u32 = 50;
+
+/// The ids of the web servers that run on a host.
+fn servers(host: &Host) -> Vec<String> {
+    let ids = host.docker(&["ps", "-q", "--filter", "label=com.docker.compose.service=web"]);
+    ids.lines().map(str::to_owned).collect()
+}
+
+/// Three hosts; the first takes requests and has no web server, so that each of them crosses to another host.
+fn crossing<'a>(cluster: &'a Cluster, name: &str) -> (Project<'a>, String) {
+    add(cluster, &[1, 2, 3]).ok();
+    let yaml = "\
+services:
+  web: {<<: *web, ports: ['8080:80'], deploy: {replicas: 4, placement: {constraints: ['node.hostname != node1']}}}
+";
+    let project = Project::new(&cluster.desk, name, yaml);
+    project.up();
+    assert!(servers(&cluster[1]).is_empty() && servers(&cluster[2]).len() == 2 && servers(&cluster[3]).len() == 2);
+    (project, format!("http://{}:8080/", cluster[1].address()))
+}
+
+#[test]
+fn containers_agents_and_connections_killed_lose_no_more_than_was_in_flight_on_them() {
+    const CONTAINERS: u32 = 6;
+    const AGENTS: u32 = 2;
+    let cluster = Cluster::boot(3, &["busybox"]);
+    let (project, url) = crossing(&cluster, "killed");
+    let new = Probe::from_machine(RATE, 45, &[&url]);
+    let kept = Probe::from_machine_kept(RATE, 45, &[&url]);
+    apart(secs(1)); // a good while before
+    for round in 0..CONTAINERS {
+        let host = &cluster[2 + round as usize % 2];
+        let victim = servers(host).remove(0);
+        host.sh(&format!("kill -9 $(docker inspect -f '{{{{.State.Pid}}}}' {victim})"));
+        eventually(secs(10), "all run again", || match servers(host).len() {
+            2 => Ok(()),
+            running => Err(running),
+        });
+        apart(secs(1));
+    }
+    for host in [&cluster[2], &cluster[3]] {
+        kill_agent(host);
+        agent_answers(host);
+        apart(secs(2));
+    }
+    // Who has used SSH is of no matter to what runs.
+    cluster
+        .desk
+        .sh("cd /tmp/orch-0; for s in *; do case $s in *[.-]*) ;; *) ssh -O exit -S $PWD/$s x 2>&1;; esac; done");
+    for (what, report) in [("new", new.finish()), ("kept", kept.finish())] {
+        println!("{what}: {report:?}");
+        assert!(report.requests > RATE * 40, "{what}: {report:?}");
+        // An agent relays what is in flight to its containers: that is lost with it.
+        assert!(report.failed <= CONTAINERS + AGENTS * 8, "{what}: more than was in flight: {report:?}");
+        assert_eq!(report.answered_by, 4, "{what}: all replicas take part: {report:?}");
+    }
+    project.down();
+}
+
+#[test]
+fn a_host_that_loses_its_power_costs_what_is_sent_to_it_before_that_is_noticed() {
+    let cluster = Cluster::boot(3, &["busybox"]);
+    let (project, url) = crossing(&cluster, "power");
+    let new = Probe::from_machine(RATE, 30, &[&url]);
+    apart(secs(2)); // a good while before
+    let off = std::time::Instant::now();
+    cluster[3].power_off();
+    eventually(secs(20), "its pods to run elsewhere", || match servers(&cluster[2]).len() {
+        4 => Ok(()),
+        running => Err(running),
+    });
+    let took = off.elapsed();
+    println!("its pods ran elsewhere after {took:?}");
+    assert!(took < secs(10), "elsewhere only after {took:?}");
+    let report = new.finish();
+    println!("{report:?}");
+    assert!(report.failed <= RATE * 4, "more than was sent before it was noticed: {report:?}");
+    assert!(report.outage_secs <= 3.5, "some replica always answers: {report:?}");
+
+    // Back, it gives up what runs elsewhere now.
+    cluster[3].power_on();
+    eventually(secs(30), "each pod once", || {
+        let now = (
+            servers(&cluster[2]).len(),
+            servers(&cluster[3]).len(),
+            cluster[3].exec(&["docker", "ps", "-aq"]).stdout.lines().count(),
+        );
+        if now == (4, 0, 1) { Ok(()) } else { Err(now) }
+    });
+    project.down();
+}
