@@ -20,6 +20,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
 
+/// Takes down what runs here for the cluster, but for volumes, and makes this host alone from its next start on, which is
+/// at once.
+///
+/// # Errors
+/// What store or disk say.
+pub async fn withdraw(shared: &Shared) -> Result<(), super::AgentError> {
+    let followed: Vec<_> = shared.projects().iter().map(|handle| handle.state.subscribe()).collect();
+    // As if the seat had forgotten all of them.
+    shared.release_all().await?;
+    for mut state in followed {
+        // A loop that ended has no more to do either.
+        drop(state.wait_for(|state| state.gone).await);
+    }
+    members::leave(shared.store.as_ref()).await?;
+    shared.identity.remove()?;
+    shared.restart.cancel();
+    Ok(())
+}
+
 /// Keeps what the other hosts are shown current. Started by `wire` only.
 pub async fn show(shared: Arc<Shared>, stop: CancellationToken) {
     let mut pictures = shared.informer.subscribe();

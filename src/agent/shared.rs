@@ -1,6 +1,7 @@
 //! What the parts of an agent share: the edges, and one handle for each project.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -64,6 +65,10 @@ pub struct Shared {
     pub mesh: OnceLock<Mesh>,
     /// Cancelled when this agent is to start anew: it became another host, or one of a cluster.
     pub restart: CancellationToken,
+    /// Told when the seat says that this host is not of the cluster any more.
+    pub expelled: tokio::sync::Notify,
+    /// Set once this host gives up what the cluster wants of it.
+    leaving: AtomicBool,
     /// The other hosts of the cluster.
     pub peers: Arc<Peers>,
     fleet: ArcSwap<Fleet>,
@@ -197,6 +202,8 @@ impl Shared {
             identity,
             mesh: OnceLock::new(),
             restart: CancellationToken::new(),
+            expelled: tokio::sync::Notify::new(),
+            leaving: AtomicBool::new(false),
             peers,
             fleet: ArcSwap::from_pointee(fleet),
             own: watch::Sender::new((0, Arc::default())),
@@ -399,6 +406,34 @@ impl Shared {
         whole: bool,
         hosts: Option<BTreeMap<HostName, HostRecord>>,
     ) -> Result<(), StoreError> {
+        let outside = hosts.as_ref().is_some_and(|hosts| !hosts.contains_key(self.host()));
+        if outside {
+            self.expelled.notify_one();
+        }
+        if outside || self.leaving.load(Ordering::Relaxed) {
+            // What the cluster wants is no matter of this host any more.
+            return Ok(());
+        }
+        self.take_over(projects, gone, whole, hosts).await
+    }
+
+    /// Releases all projects, and listens to the seat no more.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn release_all(&self) -> Result<(), StoreError> {
+        self.leaving.store(true, Ordering::Relaxed);
+        self.take_over(Vec::new(), &[], true, None).await
+    }
+
+    async fn take_over(
+        &self,
+        projects: Vec<(ProjectName, Record)>,
+        gone: &[ProjectName],
+        whole: bool,
+        hosts: Option<BTreeMap<HostName, HostRecord>>,
+    ) -> Result<(), StoreError> {
+        let fleet = self.fleet();
         let named: BTreeSet<&ProjectName> = projects.iter().map(|(name, _)| name).collect();
         let mut news: Vec<(ProjectName, Record)> = Vec::new();
         for handle in self.projects() {
@@ -426,7 +461,6 @@ impl Shared {
         for (name, record) in hosts.iter().flatten() {
             writes.push(Write::Put { key: host_key(name), value: encode(record)?, lease: None });
         }
-        let fleet = self.fleet();
         if let Some(hosts) = &hosts {
             let stale = fleet.hosts.keys().filter(|name| !hosts.contains_key(*name));
             writes.extend(stale.map(|name| Write::Delete(host_key(name))));
@@ -435,11 +469,6 @@ impl Shared {
             self.store.transact(&[], &writes).await?;
         }
         if let Some(hosts) = hosts.filter(|hosts| *hosts != fleet.hosts) {
-            if !hosts.contains_key(&fleet.own) {
-                tracing::warn!("this host was taken out of the cluster");
-                super::fleet::members::leave(self.store.as_ref()).await?;
-                self.restart.cancel();
-            }
             self.set_fleet(Fleet { hosts, ..Fleet::clone(&fleet) });
         }
         for (name, record) in news {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::ids::HostName;
-use crate::mesh::{Incoming, Kind, Mesh, PeerAddr, Refusal};
+use crate::mesh::{DialError, Incoming, Kind, Mesh, PeerAddr, Refusal};
 
 use super::super::shared::Shared;
 use super::sync;
@@ -56,6 +56,12 @@ pub async fn run(shared: Arc<Shared>, mesh: Mesh, stop: CancellationToken) {
                 return;
             }
             _ = changed.changed() => {}
+            () = shared.expelled.notified() => {
+                tracing::warn!("this host was taken out of the cluster: what runs here for it is taken down");
+                if let Err(error) = super::withdraw(&shared).await {
+                    tracing::error!(%error, "the cluster cannot be left");
+                }
+            }
             _ = check.tick() => super::renew::check(&shared, &mesh),
             Some(call) = incoming.recv() => {
                 let peer = call.peer.clone();
@@ -86,9 +92,15 @@ async fn tell(shared: Arc<Shared>, mesh: Mesh, name: HostName, address: SocketAd
     let peer = PeerAddr { host: name.clone(), address };
     let connect = || async {
         let dialled = mesh.dial(&peer, &Kind::Control).await;
+        // Only the seat knows who belongs to the cluster; its certificate says that it is the seat.
+        if matches!(&dialled, Err(DialError::Refused { reason: Refusal::NotMember, .. }))
+            && shared.fleet().seat == peer.host
+        {
+            shared.expelled.notify_one();
+        }
         dialled.map_err(|error| io::Error::other(super::super::handler::chain(&error)))
     };
-    sync::keep_telling(shared, name, connect).await;
+    sync::keep_telling(shared.clone(), name, connect).await;
 }
 
 async fn hear(shared: Arc<Shared>, peer: HostName, call: Incoming) {

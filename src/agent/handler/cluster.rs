@@ -11,7 +11,7 @@ use crate::ids::HostName;
 use crate::mesh::{Authority, identity};
 
 use super::super::fleet::members::{self, Fleet, HostRecord};
-use super::super::fleet::renew;
+use super::super::fleet::{renew, withdraw};
 use super::super::shared::Shared;
 use super::{chain, error, internal};
 
@@ -203,23 +203,13 @@ pub(super) async fn leave(shared: &Shared) -> Result<(), ApiError> {
         let message = format!("`{}` is the seat of other hosts: take those out first (`orch host rm`)", fleet.own);
         return Err(error(ErrorKind::Conflict, message));
     }
-    // As if the seat had forgotten all of them; the seat itself is asked to take them down instead.
     if fleet.is_seat() && !shared.projects().is_empty() {
         return Err(error(ErrorKind::Conflict, "projects are still up: take them down first (`orch -p NAME down`)"));
     }
-    let followed: Vec<_> = shared.projects().iter().map(|handle| handle.state.subscribe()).collect();
-    shared.obey(Vec::new(), &[], true, None).await.map_err(internal)?;
-    for mut state in followed {
-        let gone = tokio::time::timeout(LEAVE, state.wait_for(|state| state.gone)).await;
-        if !gone.is_ok_and(|gone| gone.is_ok()) {
-            let message = format!("what runs here could not be taken down within {} s", LEAVE.as_secs());
-            return Err(error(ErrorKind::Host, message));
-        }
-    }
-    members::leave(shared.store.as_ref()).await.map_err(internal)?;
-    shared.identity.remove().map_err(internal)?;
-    shared.restart.cancel();
-    Ok(())
+    let withdrawn = tokio::time::timeout(LEAVE, withdraw(shared)).await;
+    let late =
+        |_| error(ErrorKind::Host, format!("what runs here could not be taken down within {} s", LEAVE.as_secs()));
+    withdrawn.map_err(late)?.map_err(internal)
 }
 
 /// Changes a host's labels, or whether it takes pods.

@@ -283,6 +283,25 @@ async fn a_service_stays_with_its_volume_while_that_host_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_taken_out_gives_up_what_the_cluster_wanted_of_it() {
+    let cluster = Cluster::start(2).await;
+    let mut graph = graph(&["web"]);
+    replicas(&mut graph, "web", 2);
+    cluster.agent(0).up(&graph).await;
+    cluster.becomes("one on each", &[1, 1]).await;
+    let (seat, other) = (cluster.agent(0).shared.clone(), cluster.agent(1).shared.clone());
+    let mut fleet = Fleet::clone(&seat.fleet());
+    fleet.hosts.remove(&host("b"));
+    seat.set_fleet(fleet);
+    tokio::time::timeout(DEADLINE, other.expelled.notified()).await.expect("it hears of it");
+    super::super::fleet::withdraw(&other).await.expect("it goes");
+    cluster.becomes("all at the seat, none where it was taken from", &[2, 0]).await;
+    assert!(other.projects().is_empty() && other.restart.is_cancelled());
+    assert_eq!(other.store.list("").await.expect("a list").0.iter().map(|one| &one.key).collect::<Vec<_>>(), [""; 0]);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_done_on_another_host_is_said_and_ends_the_up() {
     let cluster = Cluster::start(2).await;
     let mut graph = graph(&["web"]);
