@@ -119,7 +119,9 @@ impl Dataplane {
                     tokio::time::sleep(COALESCE).await;
                     pictures.mark_unchanged();
                     self.refresh_tables(&shared);
-                    self.ensure_if_changed(&shared).await;
+                    if let Err(error) = self.ensure_if_changed(&shared).await {
+                        tracing::warn!(%error, "cannot set rules and addresses");
+                    }
                 }
                 _ = check.tick() => {
                     self.dns.set_upstreams(host_resolvers());
@@ -188,15 +190,16 @@ impl Dataplane {
     }
 
     /// Like [`Dataplane::ensure_host`], but only when networks or ports differ from what was set last.
-    async fn ensure_if_changed(&self, shared: &Shared) {
+    ///
+    /// # Errors
+    /// What the host refused.
+    pub async fn ensure_if_changed(&self, shared: &Shared) -> Result<(), HostNetworkError> {
         let changed = {
             let mut listening = self.listening.lock().await;
             let (spec, _) = self.listen(shared, &mut listening);
             listening.applied.as_ref() != Some(&spec)
         };
-        if changed && let Err(error) = self.ensure_host(shared).await {
-            tracing::warn!(%error, "cannot set rules and addresses");
-        }
+        if changed { self.ensure_host(shared).await } else { Ok(()) }
     }
 
     /// Takes a container out of the tables and waits for its connections to end, at most for `deadline`.

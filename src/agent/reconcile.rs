@@ -432,7 +432,7 @@ impl Loop {
         }
         // Ports and rules last: the tables are made from the projects that are known.
         self.shared.dataplane.refresh_tables(&self.shared);
-        if let Err(error) = self.shared.dataplane.ensure_host(&self.shared).await {
+        if let Err(error) = self.shared.dataplane.ensure_if_changed(&self.shared).await {
             tracing::warn!(project = %self.handle.name, %error, "rules of a project that is gone are still there");
         }
         self.handle.state.send_modify(|state| state.gone = true);
