@@ -114,7 +114,7 @@ pub(crate) fn load(global: &Global, services: &[ServiceName], options: &LoadOpti
 /// Returns the hosts of the files; none where nobody named a file and none is found.
 ///
 /// # Errors
-/// As [`load`].
+/// As [`load`](fn@load).
 pub(crate) fn hosts(global: &Global, options: &LoadOptions) -> Result<Vec<HostEntry>, CliError> {
     match load(global, &[], options) {
         Ok(loaded) => Ok(loaded.model.hosts),
