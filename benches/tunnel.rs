@@ -19,9 +19,6 @@ use orch::lb::{Balancer, BalancerOptions};
 use orch::mesh::identity::VALIDITY;
 use orch::mesh::{Authority, HostKey, Identity, Mesh, MeshOptions};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let [folder, server] = words.as_slice() else { return Err("give a folder and the server's address".into()) };
