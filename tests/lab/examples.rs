@@ -1,16 +1,47 @@
 //! Each folder of `compose-examples` does what its page says.
 
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::fleet::{add, spread};
 use crate::host::Host;
 use crate::project::{Project, host_name};
-use crate::wait::{eventually, secs};
+use crate::wait::{becomes, eventually, secs};
 
 /// Asks the host's published port as its user would, until it answers.
 #[track_caller]
 fn curl(host: &Host, url: &str) -> String {
-    eventually(secs(10), url, || {
-        let done = host.exec(&["curl", "-fsS", "-m", "2", url]);
+    curl_with(host, &[], url)
+}
+
+/// The same with more arguments of curl.
+#[track_caller]
+fn curl_with(host: &Host, args: &[&str], url: &str) -> String {
+    eventually(secs(20), url, || {
+        let done = host.exec(&[&["curl", "-fsS", "-m", "2"], args, &[url]].concat());
         if done.code == 0 { Ok(done.stdout) } else { Err(done.stderr) }
     })
+}
+
+/// Boots three hosts, which the desk knows as `a`, `b` and `c`.
+fn three_hosts(images: &[&str]) -> Cluster {
+    let cluster = Cluster::boot(3, images);
+    add(&cluster, &[1, 2, 3]).ok();
+    cluster
+}
+
+/// Returns the host that a pod runs on, by `ps`.
+fn host_of<'a>(cluster: &'a Cluster, project: &Project, service: &str) -> &'a Host {
+    let pod: Value = serde_json::from_str(&project.orch(&["ps", "--format", "json", service]).ok()).expect("one pod");
+    let number = ["a", "b", "c"].iter().position(|name| pod["Host"] == *name).expect("a host of the cluster");
+    &cluster.nodes()[number]
+}
+
+/// How many pods each host has, as [`spread`] gives it.
+fn on(hosts: &[(&str, usize)]) -> Vec<(String, usize)> {
+    hosts.iter().map(|(host, count)| ((*host).to_owned(), *count)).collect()
 }
 
 #[test]
@@ -68,4 +99,116 @@ fn isolation_shows_nothing_of_a_network_not_shared() {
         assert_ne!(done.code, 0, "vault answers front at {address}: {}", done.stdout);
     }
     isolation.down();
+}
+
+#[test]
+fn guestbook_over_three_hosts_answers_the_same_on_each() {
+    let cluster = three_hosts(&["busybox", "redis"]);
+    let guestbook = Project::example(&cluster.desk, "guestbook");
+    guestbook.up();
+    let page = "http://127.0.0.1:8082/cgi-bin/guestbook";
+    let everywhere = |wanted: &[&str]| {
+        for node in cluster.nodes() {
+            assert_eq!(curl(node, page).lines().collect::<Vec<_>>(), wanted, "{}", node.name());
+        }
+    };
+    curl(&cluster[1], &format!("{page}?ada"));
+    curl(&cluster[2], &format!("{page}?grace"));
+    everywhere(&["ada", "grace"]);
+    guestbook.orch(&["down"]).ok();
+    guestbook.up();
+    everywhere(&["ada", "grace"]);
+    guestbook.down();
+}
+
+#[test]
+fn multi_host_is_placed_by_spread_constraint_and_one_on_each() {
+    let cluster = three_hosts(&[]);
+    let desk = &cluster.desk;
+    for (host, labels) in [("a", &["rack=1", "disk=ssd"][..]), ("b", &["rack=1"]), ("c", &["rack=2", "disk=ssd"])] {
+        desk.orch(&[&["host", "label", host], labels].concat()).ok();
+    }
+    let project = Project::example(desk, "multi-host");
+    let plan = project.orch(&["plan"]).ok();
+    let planned = |host: &str, pod: &str| {
+        let steps = plan.split("on ").find_map(|steps| steps.strip_prefix(&format!("{host}:\n"))).unwrap_or_default();
+        steps.lines().any(|line| line.contains(&format!("create container multi-host-{pod}")))
+    };
+    for host in ["a", "b", "c"] {
+        assert!(planned(host, "web") && planned(host, "watch"), "{host} in {plan}");
+        assert_eq!(planned(host, "index"), host != "b", "{host} in {plan}");
+    }
+    project.up();
+    assert_eq!(spread(&project, "web"), on(&[("a", 1), ("b", 1), ("c", 2)]));
+    assert_eq!(spread(&project, "index"), on(&[("a", 1), ("c", 1)]));
+    assert_eq!(spread(&project, "watch"), on(&[("a", 1), ("b", 1), ("c", 1)]));
+    assert!(project.orch(&["ps"]).ok().lines().next().is_some_and(|head| head.contains("HOST")));
+
+    let running = |service: &str| -> BTreeSet<String> {
+        let on_each = cluster.nodes().iter().map(|node| Project::example(node, "multi-host").running(service));
+        on_each.flatten().collect()
+    };
+    for (service, url) in [("web", "http://127.0.0.1:8085/"), ("index", "http://127.0.0.1:8086/")] {
+        for node in cluster.nodes() {
+            let answering = || -> BTreeSet<String> { (0..10).map(|_| host_name(&curl(node, url))).collect() };
+            let answered = answering();
+            assert!(answered.is_subset(&running(service)) && !answered.is_empty(), "{service} on {}", node.name());
+        }
+    }
+    // On `b`, where none of it is, those of both other hosts answer.
+    let answered = (0..20).map(|_| host_name(&curl(&cluster[2], "http://127.0.0.1:8086/"))).collect();
+    assert_eq!(running("index"), answered);
+
+    let refused = project.orch(&["up", "-d", "--wait", "--scale", "index=3"]);
+    refused.refused(1, &["`b`: constraint `node.labels.disk == ssd` not met", "limit of 1 replicas a host reached"]);
+    assert_eq!(spread(&project, "index"), on(&[("a", 1), ("c", 1)]));
+    project.down();
+}
+
+#[test]
+fn voting_loses_no_vote_whatever_container_is_killed() {
+    let cluster = three_hosts(&["busybox", "redis", "postgres"]);
+    let voting = Project::example(&cluster.desk, "voting");
+    voting.up();
+    let vote = |at: usize, voter: u32, choice: &str| {
+        let (cookie, body) = (format!("voter={voter}"), format!("choice={choice}"));
+        let page = "http://127.0.0.1:8083/cgi-bin/vote";
+        let answer = curl_with(&cluster[at], &["-b", &cookie, "-d", &body], page);
+        assert!(answer.contains(&format!("voted for {choice}")), "{answer}");
+    };
+    let counted = |wanted: &str| {
+        for node in cluster.nodes() {
+            becomes(secs(30), &format!("the counts on {}", node.name()), &wanted.to_owned(), || {
+                curl(node, "http://127.0.0.1:8084/")
+            });
+        }
+    };
+    vote(1, 1, "cats");
+    vote(2, 2, "dogs");
+    counted("cats 1\ndogs 1\n");
+    vote(3, 2, "cats");
+    counted("cats 2\n");
+    let hidden = voting.orch(&["exec", "-T", "web", "nslookup", "postgres"]);
+    assert_ne!(hidden.code, 0, "the voters' page sees the database: {}", hidden.stdout);
+
+    for (count, service) in (0..).zip(["worker", "redis", "postgres", "worker"]) {
+        for voter in 0..3 {
+            vote(1, 10 + count * 10 + voter, "cats");
+        }
+        host_of(&cluster, &voting, service).docker(&["kill", &voting.container(service, 1)]);
+        for voter in 3..6 {
+            vote(2, 10 + count * 10 + voter, "dogs");
+        }
+    }
+    counted("cats 14\ndogs 12\n");
+
+    voting.orch(&["down"]).ok();
+    voting.up();
+    vote(3, 3, "dogs");
+    counted("cats 14\ndogs 13\n");
+    voting.down();
+    for node in cluster.nodes() {
+        let volumes = node.docker(&["volume", "ls", "-q", "--filter", "label=com.docker.compose.project=voting"]);
+        assert_eq!(volumes, "", "`down -v` takes the volumes of {}", node.name());
+    }
 }

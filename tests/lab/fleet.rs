@@ -105,7 +105,7 @@ fn a_host_of_another_cluster_is_refused_and_named() {
 }
 
 /// How many pods of a project each host has, by `ps` from the desk.
-fn spread(project: &Project, service: &str) -> Vec<(String, usize)> {
+pub(crate) fn spread(project: &Project, service: &str) -> Vec<(String, usize)> {
     let lines = project.orch(&["ps", "--format", "json", service]).ok();
     let mut counts = std::collections::BTreeMap::new();
     for line in lines.lines() {
