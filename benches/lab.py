@@ -2,7 +2,7 @@
 import contextlib, os, pathlib, shutil, statistics, subprocess, sys, time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-ROUNDS = 5
+ROUNDS = int(os.environ.get("ORCH_BENCH_ROUNDS", "5"))
 
 
 def run(argv, **kw):
@@ -13,36 +13,36 @@ def run(argv, **kw):
     return p.stdout.strip()
 
 
-class Host:
-    """A booted lab host with orch (release build) and the reference Docker Compose on it."""
+def program(name):
+    """The program of this name to measure: as said by `--orch` or `--tunnel`, else what cargo built last."""
+    if given := os.environ.get(f"ORCH_BENCH_{name.upper()}"):
+        return pathlib.Path(given)
+    built = {"orch": "target/*/release/orch", "tunnel": "target/*/release/deps/tunnel-*"}[name]
+    found = [path for path in ROOT.glob(built) if not path.suffix]
+    return max(found, key=lambda path: path.stat().st_mtime)
 
-    def __init__(self):
-        self.env = {**os.environ, "LAB": "bench", "LAB_NET": "10.77.99"}
+
+def script(env, *args):
+    """Runs the lab's script."""
+    return run([ROOT / "tests/lab/lab", *args], env={**os.environ, **env})
+
+
+class Machine:
+    """A host of a lab, booted or not."""
+
+    def __init__(self, lab, name):
         base = pathlib.Path(os.environ.get("ORCH_LAB_DIR", "/var/tmp/orch-lab"))
-        self.dir = base / "labs/bench/node1"
+        self.name, self.dir = name, base / "labs" / lab / name
         self.root = self.dir / "root"
 
-    def __enter__(self):
-        self.lab("down")
-        self.lab("up", "1")
-        self.lab("load-images", "--images", "busybox,nginx")
-        tools = self.root / "opt/bench"
-        tools.mkdir(parents=True)
-        orch, = ROOT.glob("target/*/release/orch")
-        shutil.copy(orch, tools / "orch")
-        shutil.copy(os.environ["ORCH_COMPOSE_REFERENCE"], tools / "docker-compose")
-        return self
-
-    def __exit__(self, *_):
-        self.lab("down")
-
-    def lab(self, *args):
-        return run([ROOT / "tests/lab/lab", *args], env=self.env)
+    def init(self):
+        """The pid of its first process."""
+        return (self.dir / "init.pid").read_text().split()[0]
 
     def command(self, argv, beside=None):
         """The command line that runs `argv` in the host, or in the network namespace of a container of it."""
-        init = (self.dir / "init.pid").read_text().split()[0]
-        enter = ["nsenter", "-t", init, "-m", "-u", "-i", "-n", "-p", "-C", "-r", "--wdns=/root", "--"]
+        enter = ["nsenter", "-t", self.init(), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "--wdns=/root", "--",
+                 "env", "-i", "HOME=/root", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
         if beside:
             pid = run([*enter, "docker", "inspect", "-f", "{{.State.Pid}}", beside])
             enter += ["nsenter", "-t", pid, "-n", "--"]
@@ -76,6 +76,29 @@ class Host:
             if time.monotonic() > end:
                 sys.exit(f"benches: {' '.join(argv)}: not within {seconds} s")
             time.sleep(0.05)
+
+
+class Host(Machine):
+    """A booted lab host with orch (release build) and the reference Docker Compose on it."""
+
+    def __init__(self):
+        super().__init__("bench", "node1")
+
+    def __enter__(self):
+        self.lab("down")
+        self.lab("up", "1")
+        self.lab("load-images", "--images", "busybox,nginx")
+        tools = self.root / "opt/bench"
+        tools.mkdir(parents=True)
+        shutil.copy(program("orch"), tools / "orch")
+        shutil.copy(os.environ["ORCH_COMPOSE_REFERENCE"], tools / "docker-compose")
+        return self
+
+    def __exit__(self, *_):
+        self.lab("down")
+
+    def lab(self, *args):
+        return script({"LAB": "bench", "LAB_NET": "10.77.99"}, *args)
 
 
 def timed(action):

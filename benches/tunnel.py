@@ -1,6 +1,7 @@
 """What runs between hosts: a server behind another host, through the agents' tunnel and through HAProxy TLS to HAProxy TLS."""
 import contextlib, os, pathlib, re, socket, subprocess, sys, tempfile, time
-from lab import ROOT, alternate, run
+import lab
+from lab import alternate, run
 
 NGINX = """
 daemon off; pid {folder}/nginx.pid; error_log stderr; worker_processes 1;
@@ -36,7 +37,7 @@ def free_port():
 
 
 @contextlib.contextmanager
-def program(*argv, **kw):
+def started(*argv, **kw):
     p = subprocess.Popen(list(map(str, argv)), stdin=subprocess.PIPE, text=True, **kw)
     try:
         yield p
@@ -67,9 +68,6 @@ def gigabytes(port):
 
 def measure():
     """The rows of the table."""
-    # Built by `cargo bench --no-run`; the newest if there are several.
-    built = [path for path in ROOT.glob("target/*/release/deps/tunnel-*") if not path.suffix]
-    hosts = max(built, key=lambda path: path.stat().st_mtime)
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         # nginx's worker is another user.
@@ -80,13 +78,13 @@ def measure():
         os.truncate(folder / "pages/giga", 1 << 30)
         ports = {name: free_port() for name in ("server", "entry", "exit")}
         (folder / "nginx.conf").write_text(NGINX.format(folder=folder, **ports))
-        stack.enter_context(program("nginx", "-c", folder / "nginx.conf"))
+        stack.enter_context(started("nginx", "-c", folder / "nginx.conf"))
         wait_for(ports["server"])
-        ours = stack.enter_context(program(hosts, folder, f"127.0.0.1:{ports['server']}", stdout=subprocess.PIPE))
+        ours = stack.enter_context(started(lab.program("tunnel"), folder, f"127.0.0.1:{ports['server']}", stdout=subprocess.PIPE))
         front = int(ours.stdout.readline().rsplit(":", 1)[1])
         for name, text in (("exit", EXIT), ("entry", ENTRY)):
             (folder / f"{name}.cfg").write_text(HAPROXY + text.format(folder=folder, **ports))
-            stack.enter_context(program("haproxy", "-db", "-f", folder / f"{name}.cfg"))
+            stack.enter_context(started("haproxy", "-db", "-f", folder / f"{name}.cfg"))
             wait_for(ports[name])
         for name, unit, ask in (
             ("requests on kept connections", "/s", requests),
