@@ -93,76 +93,111 @@ pub(crate) async fn ensure_on(
     let failures = while_shown(ui, "Images", async |show| {
         let hidden = |_: Event| ();
         let show: &dyn Fn(Event) = if options.quiet { &hidden } else { show };
-        let all = places.iter().map(|place| ensure_at(place, local, graph, options, show));
-        join_all(all).await.into_iter().flatten().collect::<Vec<String>>()
+        let mut images: BTreeMap<_, Vec<Need<'_>>> = BTreeMap::new();
+        for place in &places {
+            for wanted in wanted(graph, options.policy, |service| place.services.contains(service)) {
+                let key = (wanted.reference.clone(), wanted.platform.clone());
+                images.entry(key).or_default().push(Need { place, wanted });
+            }
+        }
+        let at_once = usize::try_from(options.parallel).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX >> 1);
+        let all = stream::iter(images.into_values()).map(|needs| ensure_image(needs, local, show));
+        all.buffer_unordered(at_once.min(64)).collect::<Vec<_>>().await.concat()
     });
-    let failures = failures.await;
+    let mut failures: Vec<String> = failures.await;
+    failures.sort_unstable();
     if failures.is_empty() { Ok(()) } else { Err(CliError::Images(failures)) }
 }
 
-/// Returns what is missing at one place.
-async fn ensure_at(
-    place: &Place<'_>,
-    local: Option<&DockerEngine>,
-    graph: &Graph,
-    options: PullOptions,
-    show: &dyn Fn(Event),
-) -> Vec<String> {
-    let Place { name, engine, services } = place;
-    let show = |event: Event| show(Event { id: format!("{} on {name}", event.id), ..event });
-    let wanted = wanted(graph, options.policy, |service| services.contains(service));
-    let at_once = usize::try_from(options.parallel).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX >> 1);
-    let all =
-        stream::iter(wanted).map(|wanted| ensure_one(engine, local, wanted, &show)).buffer_unordered(at_once.min(64));
-    let failures = all.filter_map(|failure| async { failure });
-    failures.map(|failure| format!("host `{name}`: {}", failure.message())).collect().await
+/// An image that a host needs.
+struct Need<'p> {
+    place: &'p Place<'p>,
+    wanted: Wanted,
 }
 
-async fn ensure_one(
-    engine: &DockerEngine,
-    local: Option<&DockerEngine>,
-    wanted: Wanted,
-    show: &impl Fn(Event),
-) -> Option<Missing> {
-    match engine.image_id(&wanted.reference).await {
-        Ok(Some(_)) if wanted.policy != PullPolicy::Always => return None,
-        Ok(_) => {}
-        Err(error) => return Some(Missing { wanted, cause: Some(error) }),
+impl Need<'_> {
+    fn show(&self, show: &dyn Fn(Event), event: Event) {
+        show(Event { id: format!("{} on {}", event.id, self.place.name), ..event });
     }
-    let has = match local {
-        Some(local) => local.image_id(&wanted.reference).await.ok().flatten().is_some(),
-        None => false,
-    };
-    let missing = if wanted.policy == PullPolicy::Never {
-        Missing { wanted, cause: None }
-    } else {
-        // What is sent after all is no failure.
-        let show_pull = |event: Event| {
+
+    /// Whether the host has it and need not pull it anew.
+    async fn is_met(&self) -> Result<bool, EngineError> {
+        Ok(self.wanted.policy != PullPolicy::Always
+            && self.place.engine.image_id(&self.wanted.reference).await?.is_some())
+    }
+
+    fn failed(&self, cause: Option<EngineError>) -> String {
+        let missing = Missing { wanted: self.wanted.clone(), cause };
+        format!("host `{}`: {}", self.place.name, missing.message())
+    }
+
+    /// Pulls it to the host; `has`: it can be sent otherwise, and then this is no failure.
+    async fn pull(&self, has: bool, show: &dyn Fn(Event)) -> Result<(), Option<EngineError>> {
+        if self.wanted.policy == PullPolicy::Never {
+            return Err(None);
+        }
+        let show = |event: Event| {
             if !has || event.state != ObjectState::Error {
-                show(event);
+                self.show(show, event);
             }
         };
-        match pull(engine, wanted, &show_pull).await {
-            Ok(()) => return None,
-            Err(missing) => missing,
-        }
-    };
-    let Some(local) = local.filter(|_| has) else { return Some(missing) };
-    let event = |status: &str, state| {
-        let id = format!("Image {}", missing.wanted.reference);
-        show(Event { id, status: status.to_owned(), state, detail: None });
-    };
-    event("Sending", ObjectState::Working);
-    match send::send(local, engine, &missing.wanted.reference).await {
-        Ok(()) => {
-            event("Sent", ObjectState::Done);
-            None
-        }
-        Err(error) => {
-            event("Error", ObjectState::Error);
-            Some(Missing { wanted: missing.wanted, cause: Some(error) })
+        pull(self.place.engine, self.wanted.clone(), &show).await.map_err(|missing| missing.cause)
+    }
+}
+
+/// Brings one image to all hosts that need it. Returns what failed.
+async fn ensure_image(needs: Vec<Need<'_>>, local: Option<&DockerEngine>, show: &dyn Fn(Event)) -> Vec<String> {
+    let mut failures = Vec::new();
+    let mut missing = Vec::new();
+    let met = join_all(needs.iter().map(Need::is_met)).await;
+    for (need, met) in needs.iter().zip(met) {
+        match met {
+            Ok(true) => {}
+            Ok(false) => missing.push(need),
+            Err(error) => failures.push(need.failed(Some(error))),
         }
     }
+    let Some(reference) = missing.first().map(|need| need.wanted.reference.clone()) else { return failures };
+    let has = match local {
+        Some(local) => local.image_id(&reference).await.ok().flatten().is_some(),
+        None => false,
+    };
+    let pulled = join_all(missing.iter().map(|need| need.pull(has, show))).await;
+    let mut unsent = Vec::new();
+    for (need, pulled) in missing.into_iter().zip(pulled) {
+        match pulled {
+            Ok(()) => {}
+            Err(_) if has => unsent.push(need),
+            Err(cause) => failures.push(need.failed(cause)),
+        }
+    }
+    if let Some(local) = local.filter(|_| !unsent.is_empty()) {
+        failures.extend(send_to(&unsent, local, &reference, show).await);
+    }
+    failures
+}
+
+/// Sends an image from the local engine. Returns what failed.
+async fn send_to(needs: &[&Need<'_>], local: &DockerEngine, reference: &str, show: &dyn Fn(Event)) -> Vec<String> {
+    let tell = |need: &Need<'_>, status: &str, state| {
+        let id = format!("Image {reference}");
+        need.show(show, Event { id, status: status.to_owned(), state, detail: None });
+    };
+    for need in needs {
+        tell(need, "Sending", ObjectState::Working);
+    }
+    let engines: Vec<_> = needs.iter().map(|need| need.place.engine).collect();
+    let mut failures = Vec::new();
+    for (need, sent) in needs.iter().zip(send::send(local, &engines, reference).await) {
+        match sent {
+            Ok(()) => tell(need, "Sent", ObjectState::Done),
+            Err(error) => {
+                tell(need, "Error", ObjectState::Error);
+                failures.push(need.failed(Some(error)));
+            }
+        }
+    }
+    failures
 }
 
 /// The images of the services that run, once each; orch's own is made by the caller.

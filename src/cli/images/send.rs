@@ -5,9 +5,15 @@
 //! the store of layers has no such chain). Where that is refused after all, the whole archive is sent.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::join_all;
+use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::docker::DockerEngine;
 use crate::engine::{Engine as _, EngineError};
@@ -16,65 +22,114 @@ use crate::engine::{Engine as _, EngineError};
 const BLOCK: usize = 512;
 /// Longest manifest that is read: one of hundreds of layers has some tens of kilobytes.
 const MANIFEST: usize = 4 << 20;
+/// Pieces of an archive that one host may be behind the others.
+const BEHIND: usize = 64;
 
-/// Sends the image that `reference` means at `from` to `to`.
-///
-/// # Errors
-/// What either engine says.
-pub(super) async fn send(from: &DockerEngine, to: &DockerEngine, reference: &str) -> Result<(), EngineError> {
-    let known = known_layers(from, to, reference).await?;
-    if !known.is_empty() && transfer(from, to, reference, known).await.is_ok() && there(to, reference).await {
-        return Ok(());
+/// Sends the image that `reference` means at `from` to all of `to`, out of one reading. Returns how that went for each.
+pub(super) async fn send(from: &DockerEngine, to: &[&DockerEngine], reference: &str) -> Vec<Result<(), EngineError>> {
+    let known = known_layers(from, to, reference).await;
+    let mut results = transfer(from, reference, to.iter().copied().zip(known.iter().cloned()).collect()).await;
+    let mut again = Vec::new();
+    for (index, known) in known.iter().enumerate().filter(|(_, known)| !known.is_empty()) {
+        if results[index].is_err() || !there(to[index], reference).await {
+            tracing::debug!(reference, layers = known.len(), "an image without known layers was not taken");
+            again.push(index);
+        }
     }
-    transfer(from, to, reference, BTreeSet::new()).await
+    let whole = again.iter().map(|index| (to[*index], BTreeSet::new())).collect();
+    for (index, result) in again.iter().zip(transfer(from, reference, whole).await) {
+        results[*index] = result;
+    }
+    results
 }
 
 async fn there(engine: &DockerEngine, reference: &str) -> bool {
     engine.image_id(reference).await.is_ok_and(|id| id.is_some())
 }
 
-async fn transfer(
-    from: &DockerEngine,
-    to: &DockerEngine,
-    reference: &str,
-    without: BTreeSet<String>,
-) -> Result<(), EngineError> {
-    let archive = from.save(reference).map_err(std::io::Error::other);
-    if without.is_empty() {
-        return to.load(archive.boxed()).await;
-    }
-    let state = (archive.boxed(), Filter::new(without));
-    let filtered = stream::try_unfold(state, |(mut archive, mut filter)| async move {
-        while let Some(piece) = archive.try_next().await? {
-            let kept = filter.take(&piece);
-            if !kept.is_empty() {
-                return Ok(Some((kept, (archive, filter))));
-            }
-        }
-        Ok::<_, std::io::Error>(None)
-    });
-    to.load(filtered.boxed()).await
+/// Where an archive goes.
+struct Taker {
+    pieces: mpsc::Sender<io::Result<Bytes>>,
+    /// It takes no more, whether or not somebody still holds the other end of `pieces`.
+    done: CancellationToken,
 }
 
-/// The paths in the archive of those layers that `to` has: the longest beginning that one of its images shares, because
-/// a layer is known by all that lie below it, too.
-async fn known_layers(
+/// Sends one archive to all of `to`, to each without some files.
+async fn transfer(
     from: &DockerEngine,
-    to: &DockerEngine,
     reference: &str,
-) -> Result<BTreeSet<String>, EngineError> {
-    let own = from.layers(reference).await?;
-    let mut shared = 0;
-    for theirs in to.all_layers().await? {
-        shared = shared.max(own.iter().zip(&theirs).take_while(|(own, theirs)| own == theirs).count());
+    to: Vec<(&DockerEngine, BTreeSet<String>)>,
+) -> Vec<Result<(), EngineError>> {
+    if to.is_empty() {
+        return Vec::new();
     }
-    if shared == 0 {
-        return Ok(BTreeSet::new());
+    let (takers, loads): (Vec<_>, Vec<_>) = to
+        .into_iter()
+        .map(|(engine, without)| {
+            let (pieces, taken) = mpsc::channel(BEHIND);
+            let done = CancellationToken::new();
+            let ended = done.clone().drop_guard();
+            let load = async move {
+                let _ended = ended;
+                engine.load(filtered(taken, without)).await
+            };
+            (Taker { pieces, done }, load)
+        })
+        .unzip();
+    tokio::join!(pump(from.save(reference), takers), join_all(loads)).1
+}
+
+/// Gives every piece of an archive to all who take it: the slowest sets the pace, who fails is left behind.
+async fn pump(mut archive: BoxStream<'static, Result<Bytes, EngineError>>, mut takers: Vec<Taker>) {
+    while let Some(piece) = archive.next().await {
+        let piece = piece.map_err(Arc::new);
+        let given = join_all(takers.iter().map(|taker| {
+            let piece = piece.as_ref().map(Bytes::clone).map_err(|error| io::Error::other(Arc::clone(error)));
+            taker.done.run_until_cancelled(taker.pieces.send(piece))
+        }));
+        let mut given = given.await.into_iter();
+        takers.retain(|_| matches!(given.next(), Some(Some(Ok(())))));
+        if takers.is_empty() || piece.is_err() {
+            return;
+        }
     }
-    let paths = layer_paths(from, reference).await?;
-    // Two layers of one content share a file; one that is still needed stays.
-    let (known, needed) = paths.split_at(shared.min(paths.len()));
-    Ok(known.iter().filter(|path| !needed.contains(path)).cloned().collect())
+}
+
+fn filtered(
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    without: BTreeSet<String>,
+) -> BoxStream<'static, io::Result<Bytes>> {
+    let filter = (!without.is_empty()).then(|| Filter::new(without));
+    let pieces = stream::try_unfold((pieces, filter), |(mut pieces, mut filter)| async move {
+        while let Some(piece) = pieces.recv().await.transpose()? {
+            let kept = filter.as_mut().map_or_else(|| piece.clone(), |filter| filter.take(&piece));
+            if !kept.is_empty() {
+                return Ok(Some((kept, (pieces, filter))));
+            }
+        }
+        Ok(None)
+    });
+    pieces.boxed()
+}
+
+/// For each of `to`, the paths in the archive of those layers that it has: the longest beginning that one of its images
+/// shares, because a layer is known by all that lie below it, too. What cannot be found out is taken for nothing.
+async fn known_layers(from: &DockerEngine, to: &[&DockerEngine], reference: &str) -> Vec<BTreeSet<String>> {
+    let own = from.layers(reference).await.unwrap_or_default();
+    let shared = |theirs: Vec<String>| own.iter().zip(&theirs).take_while(|(own, theirs)| own == theirs).count();
+    let most = |images: Vec<Vec<String>>| images.into_iter().map(shared).max().unwrap_or_default();
+    let there = join_all(to.iter().map(|engine| engine.all_layers())).await;
+    let shared: Vec<usize> = there.into_iter().map(|images| images.map(most).unwrap_or_default()).collect();
+    if shared.iter().all(|count| *count == 0) {
+        return vec![BTreeSet::new(); to.len()];
+    }
+    let paths = layer_paths(from, reference).await.unwrap_or_default();
+    let left_out = |shared: usize| {
+        // Two layers of one content share a file; one that is still needed stays.
+        let (known, needed) = paths.split_at(shared.min(paths.len()));
+        known.iter().filter(|path| !needed.contains(path)).cloned().collect()
+    };
+    shared.into_iter().map(left_out).collect()
 }
 
 /// The paths of the layers in an archive, lowest first. Its manifest comes last, so all of it is read once, on this
@@ -201,6 +256,36 @@ mod tests {
             let expected = [("b/layer.tar", 512), ("c/layer.tar", 0), ("manifest.json", 7)];
             assert_eq!(paths(&kept), expected.map(|(path, size)| (path.to_owned(), size)), "{size}");
             assert_eq!(filter.manifest, b"xxxxxxx");
+        }
+    }
+
+    fn taker() -> (Taker, mpsc::Receiver<io::Result<Bytes>>) {
+        let (pieces, taken) = mpsc::channel(1);
+        (Taker { pieces, done: CancellationToken::new() }, taken)
+    }
+
+    #[tokio::test]
+    async fn who_takes_no_more_does_not_hold_up_the_others() {
+        let archive = stream::iter((0_u8..100).map(|number| Ok(Bytes::from(vec![number])))).boxed();
+        let ((dropped, gone), (finished, held), (reads, taken)) = (taker(), taker(), taker());
+        drop(gone);
+        finished.done.cancel();
+        let takes = filtered(taken, BTreeSet::new()).try_collect::<Vec<_>>();
+        let ((), read) = tokio::join!(pump(archive, vec![dropped, finished, reads]), takes);
+        assert_eq!(read.expect("all of it").concat(), (0..100).collect::<Vec<u8>>());
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn an_archive_that_breaks_off_is_an_error_to_all() {
+        let broken = || EngineError::Refused { action: "save image `app`".into(), message: "no space".into() };
+        let archive = stream::iter([Ok(Bytes::from_static(b"x")), Err(broken())]).boxed();
+        let (takers, taken): (Vec<_>, Vec<_>) = [taker(), taker()].into_iter().unzip();
+        let reads = taken.into_iter().map(|taken| filtered(taken, BTreeSet::new()).try_collect::<Vec<_>>());
+        let ((), read) = tokio::join!(pump(archive, takers), join_all(reads));
+        for read in read {
+            let error = read.expect_err("broken off");
+            assert!(error.to_string().contains(&broken().to_string()), "{error}");
         }
     }
 
