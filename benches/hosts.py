@@ -80,7 +80,7 @@ class Orch(Cluster):
         super().__enter__()
         tools = self.user.root / "opt/bench"
         tools.mkdir(parents=True)
-        shutil.copy(program("orch"), tools / "orch")
+        shutil.copy(program(), tools / "orch")
         words = [word for number in HOSTS for word in ("abc"[number - 1], f"ssh://root@{self.address(number)}")]
         self.orch("host", "add", *words)
         return self

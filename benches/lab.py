@@ -13,13 +13,11 @@ def run(argv, **kw):
     return p.stdout.strip()
 
 
-def program(name):
-    """The program of this name to measure: as said by `--orch` or `--tunnel`, else what cargo built last."""
-    if given := os.environ.get(f"ORCH_BENCH_{name.upper()}"):
+def program():
+    """The orch to measure: as said by `--orch`, else what cargo built last."""
+    if given := os.environ.get("ORCH_BENCH_ORCH"):
         return pathlib.Path(given)
-    built = {"orch": "target/*/release/orch", "tunnel": "target/*/release/deps/tunnel-*"}[name]
-    found = [path for path in ROOT.glob(built) if not path.suffix]
-    return max(found, key=lambda path: path.stat().st_mtime)
+    return max(ROOT.glob("target/*/release/orch"), key=lambda path: path.stat().st_mtime)
 
 
 def script(env, *args):
@@ -90,7 +88,7 @@ class Host(Machine):
         self.lab("load-images", "--images", "busybox,nginx")
         tools = self.root / "opt/bench"
         tools.mkdir(parents=True)
-        shutil.copy(program("orch"), tools / "orch")
+        shutil.copy(program(), tools / "orch")
         shutil.copy(os.environ["ORCH_COMPOSE_REFERENCE"], tools / "docker-compose")
         return self
 
