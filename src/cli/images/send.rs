@@ -84,7 +84,7 @@ async fn pump(mut archive: BoxStream<'static, Result<Bytes, EngineError>>, mut t
     while let Some(piece) = archive.next().await {
         let piece = piece.map_err(Arc::new);
         let given = join_all(takers.iter().map(|taker| {
-            let piece = piece.as_ref().map(Bytes::clone).map_err(|error| io::Error::other(Arc::clone(error)));
+            let piece = piece.clone().map_err(io::Error::other);
             taker.done.run_until_cancelled(taker.pieces.send(piece))
         }));
         let mut given = given.await.into_iter();
