@@ -19,6 +19,7 @@ mod foreground;
 mod images;
 mod join;
 mod logline;
+mod order;
 mod preview;
 mod progress;
 mod project;
@@ -28,6 +29,8 @@ mod spread;
 mod table;
 mod tail;
 mod terminal;
+mod time;
+mod watch;
 mod words;
 
 use std::future::Future;
@@ -66,10 +69,11 @@ fn block_on(future: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit
 }
 
 async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, CliError> {
-    use commands::{agent, config, down, exec, host, logs, ls, plan, ps, status, up};
+    use commands::{agent, config, down, events, exec, host, logs, ls, plan, ps, status, up};
     match command {
         Command::Up(args) => return up::run(context, &args).await,
         Command::Logs(args) => return logs::run(context, args).await,
+        Command::Events(args) => return events::run(context, &args).await,
         Command::Exec(args) => return exec::run(context, args).await,
         Command::Agent(AgentArgs { verb: Some(verb), run: _ }) => return agent::run(context, verb).await,
         Command::Down(args) => down::run(context, &args).await?,

@@ -294,6 +294,17 @@ pub struct EngineEvent {
     pub time_nanos: i64,
 }
 
+/// Which events are asked for; times are the engine's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventQuery {
+    /// From then on, nanoseconds since 1970, where the engine still knows them; `None`: from now on.
+    pub since: Option<i64>,
+    /// Until then, where the stream ends; `None`: for ever.
+    pub until: Option<i64>,
+    /// All that happens to the containers of this project; `None`: what changes what runs, whosever it is.
+    pub project: Option<ProjectName>,
+}
+
 /// A piece of a container's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogChunk {
@@ -453,8 +464,11 @@ pub trait Engine: Send + Sync {
     /// Streams a container's output.
     fn logs<'a>(&'a self, id_or_name: &'a str, query: &LogQuery) -> BoxStream<'a, Result<LogChunk>>;
 
-    /// Streams what happens from now on, or from `since` (nanoseconds since 1970) where the engine still knows it.
-    fn events(&self, since: Option<i64>) -> BoxStream<'static, Result<EngineEvent>>;
+    /// Streams what happens.
+    fn events(&self, query: &EventQuery) -> BoxStream<'static, Result<EngineEvent>>;
+
+    /// Returns the time on the engine's own clock, nanoseconds since 1970.
+    async fn now_nanos(&self) -> Result<i64>;
 
     /// Starts a command in a container.
     async fn exec(&self, id_or_name: &str, spec: &ExecSpec) -> Result<ExecSession>;

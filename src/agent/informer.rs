@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Engine, EngineError, EngineEvent, label};
+use crate::engine::{Engine, EngineError, EngineEvent, EventQuery, label};
 use crate::ids::{HostName, ProjectName};
 use crate::plan::{ContainerState, Observed, ObservedContainer, ObservedHost};
 use crate::store::{Store, Write};
@@ -255,7 +255,7 @@ impl Informer {
         // The engine keeps its last 256 events: those tell what ended by itself while no agent was there.
         let mut since = Some(1);
         while !stop.is_cancelled() {
-            let mut events = self.engine.events(since);
+            let mut events = self.engine.events(&EventQuery { since, ..EventQuery::default() });
             let mut resync = tokio::time::interval(RESYNC);
             let mut wakes = self.subscribe();
             loop {

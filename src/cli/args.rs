@@ -174,6 +174,8 @@ pub enum Command {
     Ps(PsArgs),
     /// View output from containers
     Logs(LogsArgs),
+    /// Receive real time events from containers
+    Events(EventsArgs),
     /// Execute a command in a running container
     Exec(ExecArgs),
     /// Parse, resolve and render the compose file in canonical format
@@ -450,7 +452,7 @@ mod tests {
 
     #[test]
     fn every_command_that_tells_something_tells_it_as_json() {
-        for command in ["ls", "ps", "plan", "config", "agent status", "up -d", "down", "version"] {
+        for command in ["ls", "ps", "plan", "config", "agent status", "up -d", "down", "events", "version"] {
             let line = format!("orch {command} --format json");
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }

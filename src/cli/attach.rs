@@ -1,25 +1,18 @@
 //! Following containers: their output, also of those that start later or again, and how they end.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
-
-use crate::engine::{BoxStream, EngineError, EngineEvent, LogQuery, label};
-use crate::ids::{PodId, ServiceName};
+use crate::engine::{EngineEvent, EventQuery, LogQuery, label};
+use crate::ids::{PodId, ProjectName, ServiceName};
 use crate::observed::ObservedContainer;
 
 use super::error::CliError;
 use super::logline::Names;
+use super::order::Waiting;
 use super::source::Source;
 use super::tail::{Choice, FromReader, Line, Readers, Said, ToReader, channel, short_name};
 use super::ui::Ui;
-
-/// Events that may wait while something else is shown (an `up` that makes hundreds of containers).
-const EVENTS: usize = 16 * 1024;
+use super::watch::{Heard, Watch};
 
 /// Containers that are followed.
 pub(crate) struct Attachment {
@@ -28,21 +21,13 @@ pub(crate) struct Attachment {
     names: Names,
     readers: Readers,
     said: (ToReader, FromReader),
-    events: mpsc::Receiver<Result<Moved, CliError>>,
+    watch: Watch,
     /// By engine id.
     followed: BTreeMap<String, Followed>,
     sources: Vec<Source>,
     /// Lines of several hosts that wait for earlier ones, with the ids of their containers.
-    waiting: Vec<(String, Line)>,
-    /// When they are shown.
-    show_at: Instant,
-    _listeners: JoinSet<()>,
+    waiting: Waiting<String, (String, Line)>,
 }
-
-/// Lines of several hosts wait this long for earlier ones of another host, whose way is longer.
-const REORDER: Duration = Duration::from_millis(80);
-/// So many at most.
-const MOST_WAITING: usize = 4096;
 
 /// What is shown beside the text of lines.
 #[derive(Debug, Clone, Copy)]
@@ -74,8 +59,6 @@ struct Followed {
 
 /// A container that moved.
 struct Moved {
-    /// Place of its engine in the list; set by the listener.
-    source: usize,
     id: String,
     name: String,
     pod: PodId,
@@ -105,24 +88,18 @@ pub(crate) enum Happening {
 impl Attachment {
     /// Begins to listen for what happens to the containers of the choice. Reads nothing yet.
     pub(crate) fn listen(sources: Vec<Source>, choice: Choice, show: Show) -> Self {
-        let (to, events) = mpsc::channel(EVENTS);
-        let mut listeners = JoinSet::new();
-        for (at, source) in sources.iter().enumerate() {
-            let listener = Listener { at, first: source.engine.events(None), source: source.clone() };
-            listeners.spawn(listener.run(choice.clone(), to.clone()));
-        }
+        let query = EventQuery { project: Some(choice.project.clone()), ..EventQuery::default() };
+        let watch = Watch::open(&sources, &query);
         Self {
             choice,
             show,
             names: Names::new(show.prefix, show.colour),
             readers: Readers::default(),
             said: channel(),
-            events,
+            watch,
             followed: BTreeMap::new(),
             sources,
-            waiting: Vec::new(),
-            show_at: Instant::now(),
-            _listeners: listeners,
+            waiting: Waiting::new(),
         }
     }
 
@@ -169,12 +146,12 @@ impl Attachment {
                 // What a container wrote before what happened to it.
                 biased;
                 Some((id, said)) = self.said.1.recv() => self.said(ui, &id, said)?,
-                () = sleep_until(self.show_at), if !self.waiting.is_empty() => {
+                () = self.waiting.due() => {
                     self.show_waiting(ui)?;
                     None
                 }
-                event = self.events.recv() => match event {
-                    Some(moved) => self.moved(ui, moved?),
+                heard = self.watch.next() => match heard {
+                    Some((source, heard)) => self.heard(ui, source, heard)?,
                     None => return Err(CliError::Cut),
                 },
             };
@@ -186,9 +163,7 @@ impl Attachment {
 
     /// Shows the lines that wait, in the order of their times.
     fn show_waiting(&mut self, ui: &mut Ui) -> Result<(), CliError> {
-        let mut waiting = std::mem::take(&mut self.waiting);
-        waiting.sort_by(|(_, a), (_, b)| a.time.cmp(&b.time));
-        for (id, line) in waiting {
+        for (id, line) in self.waiting.take() {
             if let Some(followed) = self.followed.get(&id) {
                 write_line(ui, &self.names, &followed.name, &line, self.show.timestamps)?;
             }
@@ -197,7 +172,7 @@ impl Attachment {
     }
 
     fn said(&mut self, ui: &mut Ui, id: &str, said: Said) -> Result<Option<Happening>, CliError> {
-        if !matches!(said, Said::Line(_)) || self.waiting.len() >= MOST_WAITING || self.show_at.elapsed() > REORDER {
+        if !matches!(said, Said::Line(_)) || self.waiting.is_full() || self.waiting.is_due() {
             self.show_waiting(ui)?;
         }
         let Some(followed) = self.followed.get_mut(id) else { return Ok(None) };
@@ -209,10 +184,7 @@ impl Attachment {
                     if self.sources.len() == 1 || (line.time.is_empty() && self.waiting.is_empty()) {
                         write_line(ui, &self.names, &followed.name, &line, self.show.timestamps)?;
                     } else {
-                        if self.waiting.is_empty() {
-                            self.show_at = Instant::now() + REORDER;
-                        }
-                        self.waiting.push((id.to_owned(), line));
+                        self.waiting.push(line.time.clone(), (id.to_owned(), line));
                     }
                 }
                 Ok(None)
@@ -238,12 +210,23 @@ impl Attachment {
         }
     }
 
-    fn moved(&mut self, ui: &mut Ui, moved: Moved) -> Option<Happening> {
+    /// Takes in what is heard of an engine. That one of another host is away is told by who reads there.
+    fn heard(&mut self, ui: &mut Ui, source: usize, heard: Heard) -> Result<Option<Happening>, CliError> {
+        match heard {
+            Heard::Event(event) => Ok(moved(&event, &self.choice).and_then(|moved| self.moved(ui, source, moved))),
+            Heard::Interrupted(error) if !self.sources.get(source).is_some_and(Source::is_remote) => {
+                Err(error.map_or(CliError::Cut, CliError::from))
+            }
+            Heard::Interrupted(_) | Heard::Current | Heard::Back | Heard::Done => Ok(None),
+        }
+    }
+
+    fn moved(&mut self, ui: &mut Ui, source: usize, moved: Moved) -> Option<Happening> {
         match moved.what {
             Move::Started => {
                 let query = &LogQuery { since: Some(moved.seconds), ..LogQuery::default() };
                 let name = short_name(&self.choice.project, &moved.name).to_owned();
-                self.open(moved.source, &moved.id, &name, moved.pod, query);
+                self.open(source, &moved.id, &name, moved.pod, query);
                 None
             }
             Move::Ended(code) => {
@@ -280,60 +263,27 @@ pub(crate) fn write_line(
     ui.output(line.stderr, &names.line(name, &line.text))
 }
 
-/// Watches one engine.
-struct Listener {
-    at: usize,
-    first: BoxStream<'static, Result<EngineEvent, EngineError>>,
-    source: Source,
-}
-
-impl Listener {
-    /// Passes on what happens until nobody listens. A connection to another host that ends is made anew, and what
-    /// happened meanwhile is asked for.
-    async fn run(self, choice: Choice, to: mpsc::Sender<Result<Moved, CliError>>) {
-        let Self { at, first: mut stream, source } = self;
-        let mut last = None;
-        loop {
-            let failed = loop {
-                match stream.next().await {
-                    Some(Ok(event)) => {
-                        last = Some(event.time_nanos);
-                        if let Some(moved) = moved(&event, &choice)
-                            && to.send(Ok(Moved { source: at, ..moved })).await.is_err()
-                        {
-                            return;
-                        }
-                    }
-                    Some(Err(error)) => break Some(error),
-                    None => break None,
-                }
-            };
-            if !source.is_remote() {
-                if let Some(error) = failed {
-                    drop(to.send(Err(error.into())).await);
-                }
-                return;
-            }
-            source.reached().await;
-            stream = source.engine.events(last.map(|nanos| nanos + 1));
-        }
-    }
-}
-
 /// What an event of the engine means for the containers of a choice.
 fn moved(event: &EngineEvent, choice: &Choice) -> Option<Moved> {
     let attribute = |key: &str| event.attributes.get(key);
-    if event.kind != "container" || attribute(label::PROJECT)? != choice.project.as_str() {
-        return None;
-    }
-    let service = ServiceName::new(attribute(label::SERVICE)?.as_str()).ok()?;
-    let pod = PodId::new(service, attribute(label::NUMBER)?.parse().ok()?);
-    let oneoff = attribute(label::ONEOFF).is_some_and(|value| value == "True");
+    let pod = PodId::new(happened_to(event, &choice.project)?, attribute(label::NUMBER)?.parse().ok()?);
     let what = match event.action.as_str() {
         "start" => Move::Started,
         "die" => Move::Ended(attribute("exitCode").and_then(|code| code.parse().ok()).unwrap_or(0)),
         _ => return None,
     };
     let (id, name, seconds) = (event.id.clone(), attribute("name")?.clone(), event.time_nanos / 1_000_000_000);
-    (!oneoff && choice.takes_pod(&pod)).then_some(Moved { source: 0, id, name, pod, seconds, what })
+    choice.takes_pod(&pod).then_some(Moved { id, name, pod, seconds, what })
+}
+
+/// Returns the service of the project's container that an event is of; `None` too for those that `run` made.
+pub(crate) fn happened_to(event: &EngineEvent, project: &ProjectName) -> Option<ServiceName> {
+    let attribute = |key: &str| event.attributes.get(key);
+    if event.kind != "container"
+        || attribute(label::PROJECT)? != project.as_str()
+        || attribute(label::ONEOFF).is_some_and(|value| value == "True")
+    {
+        return None;
+    }
+    ServiceName::new(attribute(label::SERVICE)?.as_str()).ok()
 }

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod config;
 pub(crate) mod down;
+pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod host;
 pub(crate) mod logs;

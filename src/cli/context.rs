@@ -156,6 +156,11 @@ impl<'u> Context<'u> {
         Ok(())
     }
 
+    /// Returns whether a file says which services there are.
+    pub(crate) fn knows_services(&self) -> bool {
+        !self.services.is_empty()
+    }
+
     /// Refuses services that neither the file has nor `seen` knows.
     pub(crate) fn check_services(
         &self,

@@ -43,11 +43,17 @@ impl Source {
         self.host.is_some()
     }
 
-    /// Waits until the engine answers again. For a local one at once: an end is its own.
+    /// Waits until the engine answers again.
     pub(crate) async fn reached(&self) {
-        let Some(host) = &self.host else { return };
-        while host.engine().await.is_err() {
+        while !self.answers().await {
             tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn answers(&self) -> bool {
+        match &self.host {
+            Some(host) => host.engine().await.is_ok(),
+            None => self.engine.now_nanos().await.is_ok(),
         }
     }
 

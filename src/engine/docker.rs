@@ -26,8 +26,8 @@ use bytes::Bytes;
 use self::error::{Tried, ignore_not_found};
 use super::translate::{self, ApiVersion};
 use super::{
-    BoxStream, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, ExecSession, ExecSpec, LogChunk, LogQuery,
-    NetworkSpec, PullProgress, Result, VolumeSpec,
+    BoxStream, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, EventQuery, ExecSession, ExecSpec,
+    LogChunk, LogQuery, NetworkSpec, PullProgress, Result, VolumeSpec,
 };
 use crate::ids::ProjectName;
 use crate::observed::{ObservedContainer, ObservedHost};
@@ -281,8 +281,19 @@ impl Engine for DockerEngine {
         self.log_stream(id_or_name, query)
     }
 
-    fn events(&self, since: Option<i64>) -> BoxStream<'static, Result<EngineEvent>> {
-        self.event_stream(since)
+    fn events(&self, query: &EventQuery) -> BoxStream<'static, Result<EngineEvent>> {
+        self.event_stream(query)
+    }
+
+    async fn now_nanos(&self) -> Result<i64> {
+        let tried = Tried::new("ask the engine for its time", "");
+        let info = self.call("info", tried, self.docker.info()).await?;
+        let time = info.system_time.unwrap_or_default();
+        let nanos = time.parse::<jiff::Timestamp>().ok().and_then(|time| i64::try_from(time.as_nanosecond()).ok());
+        nanos.ok_or_else(|| EngineError::Failed {
+            action: "ask the engine for its time".to_owned(),
+            message: format!("it says that it is `{time}`"),
+        })
     }
 
     async fn exec(&self, id_or_name: &str, spec: &ExecSpec) -> Result<ExecSession> {

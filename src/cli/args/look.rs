@@ -1,4 +1,4 @@
-//! Flags of the commands that only look: `ps`, `logs`, `exec`, `config`, `ls`, `version`.
+//! Flags of the commands that only look: `ps`, `logs`, `events`, `exec`, `config`, `ls`, `version`.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::ids::ServiceName;
 
-use super::{LogLook, TableFormat};
+use super::{LogLook, TableFormat, TextFormat};
 
 /// `ps`.
 #[derive(Debug, Clone, Default, Args)]
@@ -89,6 +89,30 @@ pub struct LogsArgs {
     /// How output looks.
     #[command(flatten)]
     pub look: LogLook,
+
+    /// Services; default: all
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+}
+
+/// `events`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct EventsArgs {
+    /// Print a JSON object for each event
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+
+    /// Form of the events; JSON has one object a line
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: TextFormat,
+
+    /// Also what happened since then: `2013-01-02T13:23:37Z`, `1357132217` or `42m` ago
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+
+    /// End at that time: `2013-01-02T13:23:37Z`, `1357132217` or `42m` ago
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
 
     /// Services; default: all
     #[arg(value_name = "SERVICE")]

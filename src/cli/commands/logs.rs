@@ -4,13 +4,14 @@ use jiff::Timestamp;
 
 use crate::cli::args::LogsArgs;
 use crate::cli::attach::{Attachment, Happening, Show, write_line};
-use crate::cli::context::{Context, now};
+use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::logline::Names;
 use crate::cli::signals::Interrupts;
 use crate::cli::source::{self, Source};
 use crate::cli::tail::{Choice, Merged, Readers, channel, short_name};
+use crate::cli::time::time;
 use crate::cli::ui::Ui;
 use crate::engine::LogQuery;
 use crate::observed::{ContainerState, ObservedContainer};
@@ -25,8 +26,8 @@ pub(crate) async fn run(context: &mut Context<'_>, args: LogsArgs) -> Result<Exi
     let query = LogQuery {
         follow: args.follow,
         tail: args.tail.lines(),
-        since: args.since.as_deref().map(|text| parse_time(text, now())).transpose()?,
-        until: args.until.as_deref().map(|text| parse_time(text, now())).transpose()?,
+        since: time(args.since.as_deref())?.map(Timestamp::as_second),
+        until: time(args.until.as_deref())?.map(Timestamp::as_second),
         timestamps: args.timestamps,
     };
     let choice = Choice { project, services: args.services.clone(), but: Vec::new(), index: args.index };
@@ -108,51 +109,4 @@ async fn follow(
 /// Returns whether a container neither writes nor will be started again by the agent: a crash is healed, an end with 0 is not.
 fn is_over(container: &ObservedContainer) -> bool {
     matches!(container.state, ContainerState::Exited { code: 0, .. } | ContainerState::Dead | ContainerState::Removing)
-}
-
-/// Seconds since 1970 of `2013-01-02T13:23:37Z`, `2013-01-02`, `1357132217`, or `42m` before `now`.
-fn parse_time(text: &str, now: Timestamp) -> Result<i64, CliError> {
-    let wrong = || CliError::Value {
-        what: "time",
-        value: text.to_owned(),
-        expected: "a time (`2013-01-02T13:23:37Z`), seconds since 1970 (`1357132217`) or how long ago (`42m`, `1h30m`)",
-    };
-    if let Ok(seconds) = text.parse() {
-        return Ok(seconds);
-    }
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(time.as_second());
-    }
-    if let Ok(time) = text.parse::<jiff::civil::DateTime>() {
-        // Without a zone it is the user's own time.
-        return time
-            .to_zoned(jiff::tz::TimeZone::system())
-            .map(|time| time.timestamp().as_second())
-            .map_err(|_| wrong());
-    }
-    let ago: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    now.checked_sub(ago).map(Timestamp::as_second).map_err(|_| wrong())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_absolute_or_ago() {
-        let now: Timestamp = "2026-11-21T15:00:00Z".parse().expect("a time");
-        for (text, seconds) in [
-            ("1357132217", 1_357_132_217),
-            ("2013-01-02T13:23:37Z", 1_357_133_017),
-            ("2013-01-02T13:23:37.5+01:00", 1_357_129_417),
-            ("42m", now.as_second() - 42 * 60),
-            ("1h30m", now.as_second() - 90 * 60),
-            ("10s", now.as_second() - 10),
-        ] {
-            assert_eq!(parse_time(text, now).expect(text), seconds, "{text}");
-        }
-        for wrong in ["", "yesterday", "5x"] {
-            assert!(parse_time(wrong, now).is_err(), "{wrong}");
-        }
-    }
 }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 
-use super::super::{EngineEvent, ExecSpec, HostPort, LogQuery, Result, SpecNetwork, label};
+use super::super::{EngineEvent, EventQuery, ExecSpec, HostPort, LogQuery, Result, SpecNetwork, label};
 use super::{World, asleep, conflict, container, eventually, member, name, network, not_found, observed, start};
 use crate::graph::{Healthcheck, Mount, MountSource, Protocol};
+use crate::ids::ProjectName;
 use crate::observed::{ContainerState, Health};
 
 /// Takes events of the project's containers until one has the action.
@@ -35,7 +36,7 @@ async fn events_until(
 
 pub(super) async fn events_tell_a_life(world: &dyn World) {
     let engine = world.engine();
-    let mut live = engine.events(None);
+    let mut live = engine.events(&EventQuery::default());
     let first = engine.create_container(&container(world, "first", "sleep")).await.expect("can be made");
     // The stream is surely open once an event of it was seen.
     let opened = async { events_until(world, &mut live, "start").await };
@@ -57,9 +58,20 @@ pub(super) async fn events_tell_a_life(world: &dyn World) {
     engine.remove_container(&job.id, true).await.expect("can be removed");
     events_until(world, &mut live, "destroy").await;
 
-    let replayed = events_until(world, &mut engine.events(Some(begun)), "destroy").await;
+    let since = EventQuery { since: Some(begun), ..EventQuery::default() };
+    let replayed = events_until(world, &mut engine.events(&since), "destroy").await;
     let actions: Vec<_> = replayed.iter().map(|event| event.action.as_str()).collect();
     assert_eq!(actions, ["start", "kill", "die", "stop", "create", "start", "die", "destroy"]);
+
+    // Up to now it is a list that ends.
+    let until = Some(engine.now_nanos().await.expect("it has a clock"));
+    assert!(until >= replayed.last().map(|event| event.time_nanos), "its clock is that of its events");
+    let past = EventQuery { until, project: Some(world.project()), ..since };
+    let listed: Vec<_> = engine.events(&past).map(|event| event.expect("the list goes on")).collect().await;
+    assert!(listed.iter().all(|event| event.kind == "container"), "{listed:?}");
+    assert_eq!(listed.iter().filter(|event| !event.action.starts_with("exec")).count(), replayed.len());
+    let other = EventQuery { project: Some(ProjectName::new("nobody-has-this").expect("a name")), ..past };
+    assert_eq!(engine.events(&other).count().await, 0);
 }
 
 pub(super) async fn logs_have_both_streams(world: &dyn World) {

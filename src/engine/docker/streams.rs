@@ -13,7 +13,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{DockerEngine, SLOW_ANSWER_WITHIN, Tried, error};
 use crate::engine::{
-    BoxStream, EngineError, EngineEvent, ExecSession, ExecSpec, LogChunk, LogQuery, PullProgress, Result,
+    BoxStream, EngineError, EngineEvent, EventQuery, ExecSession, ExecSpec, LogChunk, LogQuery, PullProgress, Result,
+    label,
 };
 
 /// Events worth a look. Without this list every health check of every container would wake the agent three times
@@ -65,11 +66,18 @@ impl DockerEngine {
         chunks.map_ok(chunk).map_err(move |source| error::classify(source, &tried)).boxed()
     }
 
-    pub(super) fn event_stream(&self, since: Option<i64>) -> BoxStream<'static, Result<EngineEvent>> {
-        let filters = HashMap::from([("event", EVENTS.to_vec())]);
+    pub(super) fn event_stream(&self, query: &EventQuery) -> BoxStream<'static, Result<EngineEvent>> {
+        let of_project = query.project.as_ref().map(|project| format!("{}={project}", label::PROJECT));
+        let filters = match &of_project {
+            Some(label) => HashMap::from([("type", vec!["container"]), ("label", vec![label.as_str()])]),
+            None => HashMap::from([("event", EVENTS.to_vec())]),
+        };
         let mut options = EventsOptionsBuilder::default().filters(&filters);
-        if let Some(nanos) = since {
+        if let Some(nanos) = query.since {
             options = options.since(&seconds_text(nanos));
+        }
+        if let Some(nanos) = query.until {
+            options = options.until(&seconds_text(nanos));
         }
         self.count("events");
         let socket = self.socket.clone();

@@ -12,8 +12,8 @@ use super::FakeEngine;
 use super::state::{FakeContainer, State};
 use crate::engine::contract::{Act, script};
 use crate::engine::{
-    BoxStream, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, ExecSession, ExecSpec, LogChunk, LogQuery,
-    NetworkSpec, PullProgress, Result, VolumeSpec, label,
+    BoxStream, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, EventQuery, ExecSession, ExecSpec,
+    LogChunk, LogQuery, NetworkSpec, PullProgress, Result, VolumeSpec, label,
 };
 use crate::ids::ProjectName;
 use crate::observed::{ContainerState, ObservedContainer, ObservedHost};
@@ -257,7 +257,9 @@ impl Engine for FakeEngine {
             .boxed()
     }
 
-    fn events(&self, since: Option<i64>) -> BoxStream<'static, Result<EngineEvent>> {
+    /// Ends at once where `until` has passed; the fake's time does not pass by itself, so a later one never comes.
+    fn events(&self, query: &EventQuery) -> BoxStream<'static, Result<EngineEvent>> {
+        let EventQuery { since, until, project } = query.clone();
         let first = match self.call("events", |state| {
             let known = state.events.iter().position(|event| since.is_some_and(|since| event.time_nanos >= since));
             Ok(known.unwrap_or(state.events.len()))
@@ -269,11 +271,23 @@ impl Engine for FakeEngine {
         let next = move |at: usize| {
             let engine = engine.clone();
             async move {
-                let event = engine.when(|state| state.events.get(at).cloned()).await;
+                let look = |state: &State| match state.events.get(at) {
+                    Some(event) => Some(until.is_none_or(|until| event.time_nanos <= until).then(|| event.clone())),
+                    None => until.is_some_and(|until| until <= state.now_nanos()).then_some(None),
+                };
+                let event = engine.when(look).await?;
                 Some((Ok(event), at + 1))
             }
         };
-        stream::unfold(first, next).boxed()
+        let asked_for = move |event: &Result<EngineEvent>| {
+            let of = event.as_ref().ok().and_then(|event| event.attributes.get(label::PROJECT));
+            std::future::ready(project.as_ref().is_none_or(|project| of.is_some_and(|of| of == project.as_str())))
+        };
+        stream::unfold(first, next).filter(asked_for).boxed()
+    }
+
+    async fn now_nanos(&self) -> Result<i64> {
+        self.call("now_nanos", |state| Ok(state.now_nanos()))
     }
 
     /// Obeys the script in the command's last word.

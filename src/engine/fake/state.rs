@@ -130,6 +130,10 @@ impl State {
         self.containers.values().find(|container| container.observed.name == name)
     }
 
+    pub(super) fn now_nanos(&self) -> i64 {
+        i64::try_from(self.now().as_nanosecond()).expect("a time in this century")
+    }
+
     /// Records an event of a container.
     pub(super) fn tell(&mut self, id: &str, action: &str, more: &[(&str, String)]) {
         self.next();
@@ -138,7 +142,7 @@ impl State {
         attributes.insert("name".to_owned(), container.observed.name.clone());
         attributes.insert("image".to_owned(), container.spec.image.clone());
         attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
-        let time_nanos = i64::try_from(self.now().as_nanosecond()).expect("a time in this century");
+        let time_nanos = self.now_nanos();
         let (kind, action, id) = ("container".to_owned(), action.to_owned(), id.to_owned());
         self.events.push(EngineEvent { kind, action, id, attributes, time_nanos });
     }

@@ -5,7 +5,7 @@ use ipnet::Ipv4Net;
 
 use super::*;
 use crate::engine::contract::{CASES, World};
-use crate::engine::{ContainerSpec, Engine};
+use crate::engine::{ContainerSpec, Engine, EventQuery};
 use crate::ids::ProjectName;
 use crate::transport::image::{Entry, Image, archive};
 
@@ -79,7 +79,7 @@ async fn faults_come_before_or_after_the_effect() {
 #[tokio::test]
 async fn a_crash_has_no_kill_before_it() {
     let engine = engine();
-    let mut events = engine.events(None);
+    let mut events = engine.events(&EventQuery::default());
     engine.create_container(&ContainerSpec::new("web", "workload:1")).await.expect("can be made");
     engine.start_container("web").await.expect("can be started");
     engine.crash("web", 139);
