@@ -392,6 +392,36 @@ pub struct PullProgress {
     pub total: u64,
 }
 
+/// A user's login to a registry. Sent with a pull; never written down nor shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct RegistryLogin {
+    /// The registry, as `docker login` names it.
+    pub registry: String,
+    /// Empty where there is a token.
+    pub username: String,
+    /// Empty where there is a token.
+    pub password: String,
+    /// Stands for user name and password, and gets a token for each pull.
+    pub identity_token: String,
+    /// Sent to the registry as it is.
+    pub registry_token: String,
+}
+
+impl RegistryLogin {
+    /// Returns whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        let Self { registry: _, username, password, identity_token, registry_token } = self;
+        [username, password, identity_token, registry_token].into_iter().all(String::is_empty)
+    }
+}
+
+/// Without the secrets.
+impl std::fmt::Debug for RegistryLogin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegistryLogin").field("registry", &self.registry).finish_non_exhaustive()
+    }
+}
+
 /// One host's container engine.
 #[async_trait]
 pub trait Engine: Send + Sync {
@@ -409,8 +439,13 @@ pub trait Engine: Send + Sync {
     /// Returns the id of the image that `reference` means here, or `None`.
     async fn image_id(&self, reference: &str) -> Result<Option<String>>;
 
-    /// Pulls an image; progress is sent until it ends.
-    fn pull<'a>(&'a self, reference: &'a str, platform: Option<&'a str>) -> BoxStream<'a, Result<PullProgress>>;
+    /// Pulls an image, with the login that its registry asks for; progress is sent until it ends.
+    fn pull<'a>(
+        &'a self,
+        reference: &'a str,
+        platform: Option<&'a str>,
+        login: Option<&RegistryLogin>,
+    ) -> BoxStream<'a, Result<PullProgress>>;
 
     /// Loads images from a `docker save` archive.
     async fn load_image(&self, archive: Bytes) -> Result<()>;

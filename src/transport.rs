@@ -4,5 +4,6 @@ pub mod bootstrap;
 mod elf;
 pub mod image;
 pub mod local;
+pub mod login;
 pub mod reach;
 pub mod ssh;

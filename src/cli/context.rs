@@ -20,6 +20,7 @@ use crate::load::{LoadOptions, Loaded};
 use crate::transport::bootstrap::{self, AgentOptions, Done};
 use crate::transport::image::Build;
 use crate::transport::local;
+use crate::transport::login::Logins;
 
 use super::args::{Global, Selection};
 use super::error::CliError;
@@ -238,6 +239,11 @@ fn lenient() -> LoadOptions {
 /// Returns the user's own hosts file.
 pub(crate) fn user_hosts() -> Option<UserHosts> {
     UserHosts::of_user(&|name| std::env::var_os(name))
+}
+
+/// Returns the user's logins to registries.
+pub(crate) fn logins() -> Logins {
+    Logins::of_user(&|name| std::env::var_os(name))
 }
 
 /// Returns the address of the engine that the environment names.

@@ -15,6 +15,7 @@ use crate::engine::{Engine, EngineError, PullProgress};
 use crate::graph::{Graph, PullPolicy};
 use crate::ids::{HostName, ServiceName};
 use crate::transport::image::DEMO_IMAGE;
+use crate::transport::login::{Logins, registry_name};
 
 use super::board::{Event, FRAME};
 use super::error::CliError;
@@ -51,6 +52,7 @@ pub(crate) async fn ensure(
     engine: &dyn Engine,
     graph: &Graph,
     options: PullOptions,
+    logins: &Logins,
 ) -> Result<(), CliError> {
     let mut pulls = Vec::new();
     let mut failures = Vec::new();
@@ -58,12 +60,13 @@ pub(crate) async fn ensure(
         let here = wanted.policy != PullPolicy::Always && engine.image_id(&wanted.reference).await?.is_some();
         match wanted.policy {
             _ if here => {}
-            PullPolicy::Never => failures.push(Missing { wanted, cause: None }),
+            PullPolicy::Never => failures.push(Missing::new(wanted, None)),
             PullPolicy::Missing | PullPolicy::Always => pulls.push(wanted),
         }
     }
     if failures.is_empty() && !pulls.is_empty() {
-        failures = pull_all(ui, engine, pulls, options).await;
+        failures = pull_all(ui, engine, pulls, options, logins).await;
+        logins.take_problems().iter().for_each(|problem| ui.warn(problem));
     }
     if failures.is_empty() { Ok(()) } else { Err(CliError::Images(failures.iter().map(Missing::message).collect())) }
 }
@@ -89,7 +92,9 @@ pub(crate) async fn ensure_on(
     local: Option<&DockerEngine>,
     graph: &Graph,
     options: PullOptions,
+    logins: &Logins,
 ) -> Result<(), CliError> {
+    let supply = Supply { local, logins };
     let failures = while_shown(ui, "Images", async |show| {
         let hidden = |_: Event| ();
         let show: &dyn Fn(Event) = if options.quiet { &hidden } else { show };
@@ -101,12 +106,21 @@ pub(crate) async fn ensure_on(
             }
         }
         let at_once = usize::try_from(options.parallel).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX >> 1);
-        let all = stream::iter(images.into_values()).map(|needs| ensure_image(needs, local, show));
+        let all = stream::iter(images.into_values()).map(|needs| ensure_image(needs, &supply, show));
         all.buffer_unordered(at_once.min(64)).collect::<Vec<_>>().await.concat()
     });
     let mut failures: Vec<String> = failures.await;
+    logins.take_problems().iter().for_each(|problem| ui.warn(problem));
     failures.sort_unstable();
     if failures.is_empty() { Ok(()) } else { Err(CliError::Images(failures)) }
+}
+
+/// Where images come from.
+struct Supply<'s> {
+    /// The engine of this machine, if it has one.
+    local: Option<&'s DockerEngine>,
+    /// The user's logins to registries.
+    logins: &'s Logins,
 }
 
 /// An image that a host needs.
@@ -127,26 +141,30 @@ impl Need<'_> {
     }
 
     fn failed(&self, cause: Option<EngineError>) -> String {
-        let missing = Missing { wanted: self.wanted.clone(), cause };
+        self.missing(&Missing::new(self.wanted.clone(), cause))
+    }
+
+    fn missing(&self, missing: &Missing) -> String {
         format!("host `{}`: {}", self.place.name, missing.message())
     }
 
     /// Pulls it to the host; `has`: it can be sent otherwise, and then this is no failure.
-    async fn pull(&self, has: bool, show: &dyn Fn(Event)) -> Result<(), Option<EngineError>> {
+    async fn pull(&self, has: bool, logins: &Logins, show: &dyn Fn(Event)) -> Result<(), Missing> {
         if self.wanted.policy == PullPolicy::Never {
-            return Err(None);
+            return Err(Missing::new(self.wanted.clone(), None));
         }
         let show = |event: Event| {
             if !has || event.state != ObjectState::Error {
                 self.show(show, event);
             }
         };
-        pull(self.place.engine, self.wanted.clone(), &show).await.map_err(|missing| missing.cause)
+        pull(self.place.engine, self.wanted.clone(), logins, &show).await
     }
 }
 
 /// Brings one image to all hosts that need it. Returns what failed.
-async fn ensure_image(needs: Vec<Need<'_>>, local: Option<&DockerEngine>, show: &dyn Fn(Event)) -> Vec<String> {
+async fn ensure_image(needs: Vec<Need<'_>>, supply: &Supply<'_>, show: &dyn Fn(Event)) -> Vec<String> {
+    let Supply { local, logins } = *supply;
     let mut failures = Vec::new();
     let mut missing = Vec::new();
     let met = join_all(needs.iter().map(Need::is_met)).await;
@@ -162,13 +180,13 @@ async fn ensure_image(needs: Vec<Need<'_>>, local: Option<&DockerEngine>, show: 
         Some(local) => local.image_id(&reference).await.ok().flatten().is_some(),
         None => false,
     };
-    let pulled = join_all(missing.iter().map(|need| need.pull(has, show))).await;
+    let pulled = join_all(missing.iter().map(|need| need.pull(has, logins, show))).await;
     let mut unsent = Vec::new();
     for (need, pulled) in missing.into_iter().zip(pulled) {
         match pulled {
             Ok(()) => {}
             Err(_) if has => unsent.push(need),
-            Err(cause) => failures.push(need.failed(cause)),
+            Err(missing) => failures.push(need.missing(&missing)),
         }
     }
     if let Some(local) = local.filter(|_| !unsent.is_empty()) {
@@ -243,7 +261,13 @@ fn is_demo(reference: &str) -> bool {
     reference == DEMO_IMAGE || DEMO_IMAGE.strip_suffix(":latest") == Some(reference)
 }
 
-async fn pull_all(ui: &mut Ui, engine: &dyn Engine, pulls: Vec<Wanted>, options: PullOptions) -> Vec<Missing> {
+async fn pull_all(
+    ui: &mut Ui,
+    engine: &dyn Engine,
+    pulls: Vec<Wanted>,
+    options: PullOptions,
+    logins: &Logins,
+) -> Vec<Missing> {
     let at_once = usize::try_from(options.parallel).ok().filter(|limit| *limit > 0).unwrap_or(pulls.len());
     let live = RefCell::new((!options.quiet).then(|| Live::new(ui, "Pulling")));
     let show = |event: Event| {
@@ -251,7 +275,7 @@ async fn pull_all(ui: &mut Ui, engine: &dyn Engine, pulls: Vec<Wanted>, options:
             live.event(event);
         }
     };
-    let pulls = stream::iter(pulls).map(|wanted| pull(engine, wanted, &show)).buffer_unordered(at_once);
+    let pulls = stream::iter(pulls).map(|wanted| pull(engine, wanted, logins, &show)).buffer_unordered(at_once);
     let mut pulls = std::pin::pin!(pulls);
     let mut frames = interval(FRAME);
     let mut failures = Vec::new();
@@ -269,12 +293,18 @@ async fn pull_all(ui: &mut Ui, engine: &dyn Engine, pulls: Vec<Wanted>, options:
     }
 }
 
-async fn pull(engine: &dyn Engine, wanted: Wanted, show: &impl Fn(Event)) -> Result<(), Missing> {
+async fn pull(
+    engine: &dyn Engine,
+    wanted: Wanted,
+    logins: &Logins,
+    show: &impl Fn(Event),
+) -> Result<(), Missing> {
     let event = |status: &str, state, detail| {
         show(Event { id: format!("Image {}", wanted.reference), status: status.to_owned(), state, detail });
     };
     event("Pulling", ObjectState::Working, None);
-    let mut progress = engine.pull(&wanted.reference, wanted.platform.as_deref());
+    let login = logins.find(&wanted.reference).await;
+    let mut progress = engine.pull(&wanted.reference, wanted.platform.as_deref(), login.as_ref());
     let mut layers = Layers::default();
     let mut failed = None;
     while let Some(step) = progress.next().await {
@@ -293,7 +323,8 @@ async fn pull(engine: &dyn Engine, wanted: Wanted, show: &impl Fn(Event)) -> Res
         return Ok(());
     };
     event("Error", ObjectState::Error, Some(error.to_string()));
-    Err(Missing { wanted, cause: Some(error) })
+    let hint = login_hint(&error, &wanted.reference, login.is_some());
+    Err(Missing { hint, ..Missing::new(wanted, Some(error)) })
 }
 
 /// Bytes of all layers of an image that is being pulled.
@@ -332,13 +363,35 @@ impl Layers {
 struct Missing {
     wanted: Wanted,
     cause: Option<EngineError>,
+    /// What to do about it.
+    hint: Option<String>,
+}
+
+/// Returns what to do where a registry wants another login. Registries differ in their words.
+fn login_hint(error: &EngineError, reference: &str, sent: bool) -> Option<String> {
+    let said = error.to_string();
+    let words = ["unauthorized", "denied", "no basic auth credentials", "authentication required"];
+    if !words.iter().any(|word| said.contains(word)) {
+        return None;
+    }
+    let registry = registry_name(reference);
+    Some(if sent {
+        format!("`{registry}` refused your login; `docker login {registry}` makes another")
+    } else {
+        format!("you have no login for `{registry}` on this machine; `docker login {registry}` makes one")
+    })
 }
 
 impl Missing {
+    fn new(wanted: Wanted, cause: Option<EngineError>) -> Self {
+        Self { wanted, cause, hint: None }
+    }
+
     fn message(&self) -> String {
         let Wanted { reference, service, .. } = &self.wanted;
+        let hint = self.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
         match &self.cause {
-            Some(cause) => format!("image `{reference}` of service `{service}` could not be pulled: {cause}"),
+            Some(cause) => format!("image `{reference}` of service `{service}` could not be pulled: {cause}{hint}"),
             None => format!("image `{reference}` of service `{service}` is not there, and its pull policy is `never`"),
         }
     }
@@ -371,7 +424,7 @@ mod tests {
     /// What is told, and which calls were made.
     async fn run(engine: &FakeEngine, options: PullOptions) -> (Result<(), CliError>, String) {
         let (mut ui, _, err) = ui(Style::Plain);
-        let result = ensure(&mut ui, engine, &graph(POLICIES), options).await;
+        let result = ensure(&mut ui, engine, &graph(POLICIES), options, &Logins::default()).await;
         (result, err.take())
     }
 
@@ -416,6 +469,25 @@ mod tests {
                 .starts_with("image `anew:1` of service `anew` could not be pulled: ")
         );
         assert!(text.contains(" Image anew:1  Error  "), "{text}");
+    }
+
+    #[tokio::test]
+    async fn what_needs_a_login_is_pulled_with_it_and_without_it_says_what_to_do() {
+        let yaml = "services: {web: {image: private.example/app}}\n";
+        let directory = tempfile::tempdir().expect("a directory");
+        for (secret, expected) in [
+            (None, "you have no login for `private.example` on this machine; `docker login private.example`"),
+            (Some("bWU6d3Jvbmc="), "`private.example` refused your login; `docker login private.example`"),
+            (Some("bWU6cmlnaHQ="), ""),
+        ] {
+            let auth = secret.map(|auth| format!(r#"{{"auths": {{"private.example": {{"auth": "{auth}"}}}}}}"#));
+            std::fs::write(directory.path().join("config.json"), auth.unwrap_or("{}".into())).expect("written");
+            let logins = Logins::of_user(&|name| (name == "DOCKER_CONFIG").then(|| directory.path().into()));
+            let (mut ui, _, _) = ui(Style::Plain);
+            let result = ensure(&mut ui, &FakeEngine::new(), &graph(yaml), options(), &logins).await;
+            let said = result.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{said}");
+        }
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use crate::plan::Step;
 use crate::transport::bootstrap::{self, AgentOptions, BootstrapError, Done};
 use crate::transport::image::Build;
 
-use super::context::{Context, if_there};
+use super::context::{Context, if_there, logins};
 use super::error::CliError;
 use super::fleet::{Fleet, Host};
 use super::images::{self, Place, PullOptions};
@@ -57,7 +57,7 @@ pub(crate) async fn ready(
         let services = services.get(host.name())?;
         Some(Place { name: host.name().clone(), engine, services: services.clone() })
     });
-    images::ensure_on(context.ui, places.collect(), local.as_ref(), &project.graph, options).await?;
+    images::ensure_on(context.ui, places.collect(), local.as_ref(), &project.graph, options, &logins()).await?;
     let sources = engines.into_iter().map(|(host, engine)| Source::over(host, Arc::new(engine)));
     Ok(Ground { seat, sources: sources.collect() })
 }

@@ -27,7 +27,7 @@ use self::error::{Tried, ignore_not_found};
 use super::translate::{self, ApiVersion};
 use super::{
     BoxStream, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, EventQuery, ExecSession, ExecSpec,
-    LogChunk, LogQuery, NetworkSpec, PullProgress, Result, VolumeSpec,
+    LogChunk, LogQuery, NetworkSpec, PullProgress, RegistryLogin, Result, VolumeSpec,
 };
 use crate::ids::ProjectName;
 use crate::observed::{ObservedContainer, ObservedHost};
@@ -143,8 +143,13 @@ impl Engine for DockerEngine {
         }
     }
 
-    fn pull<'a>(&'a self, reference: &'a str, platform: Option<&'a str>) -> BoxStream<'a, Result<PullProgress>> {
-        self.pull_image(reference, platform)
+    fn pull<'a>(
+        &'a self,
+        reference: &'a str,
+        platform: Option<&'a str>,
+        login: Option<&RegistryLogin>,
+    ) -> BoxStream<'a, Result<PullProgress>> {
+        self.pull_image(reference, platform, login)
     }
 
     async fn load_image(&self, archive: Bytes) -> Result<()> {

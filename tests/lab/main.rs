@@ -22,6 +22,8 @@ mod healing;
 mod lab_itself;
 mod names;
 mod ports;
+mod registry;
 mod restarts;
 mod ssh;
 mod traffic;
+mod watching;

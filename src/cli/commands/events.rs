@@ -260,8 +260,8 @@ mod tests {
 
     /// Lets an engine's clock, which moves with what happens, reach `time`.
     async fn pass(engine: &FakeEngine, time: i64) {
-        engine.create_container(&ContainerSpec::new("clock-0", "app:1")).await.expect("made");
-        let mut tick = 0;
+        let mut tick = engine.now_nanos().await.expect("its time");
+        engine.create_container(&ContainerSpec::new(format!("clock-{tick}"), "app:1")).await.expect("made");
         while engine.now_nanos().await.expect("its time") < time {
             let renamed = engine.rename_container(&format!("clock-{tick}"), &format!("clock-{}", tick + 1)).await;
             renamed.expect("renamed");

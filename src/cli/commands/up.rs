@@ -7,7 +7,7 @@ use crate::api::client::Client;
 use crate::api::types::UpRequest;
 use crate::cli::args::{Pull, TextFormat, UpArgs};
 use crate::cli::attach::{Attachment, Show};
-use crate::cli::context::{Context, agent_options, ensure_demo_image, now};
+use crate::cli::context::{Context, agent_options, ensure_demo_image, logins, now};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::foreground::{Foreground, Until};
@@ -73,7 +73,7 @@ async fn ready(
     args: &UpArgs,
 ) -> Result<Ground, CliError> {
     let options = pull_options(context, args);
-    images::ensure(context.ui, &engine, &project.graph, options).await?;
+    images::ensure(context.ui, &engine, &project.graph, options, &logins()).await?;
     if images::needs_demo(&project.graph) {
         ensure_demo_image(&engine).await?;
     }

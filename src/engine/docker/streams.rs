@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bollard::auth::DockerCredentials;
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{CreateImageInfo, EventMessage};
@@ -13,8 +14,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{DockerEngine, SLOW_ANSWER_WITHIN, Tried, error};
 use crate::engine::{
-    BoxStream, EngineError, EngineEvent, EventQuery, ExecSession, ExecSpec, LogChunk, LogQuery, PullProgress, Result,
-    label,
+    BoxStream, EngineError, EngineEvent, EventQuery, ExecSession, ExecSpec, LogChunk, LogQuery, PullProgress,
+    RegistryLogin, Result, label,
 };
 
 /// Events worth a look. Without this list every health check of every container would wake the agent three times
@@ -92,6 +93,7 @@ impl DockerEngine {
         &'a self,
         reference: &'a str,
         platform: Option<&str>,
+        login: Option<&RegistryLogin>,
     ) -> BoxStream<'a, Result<PullProgress>> {
         let mut options = CreateImageOptionsBuilder::default();
         let full = with_tag(reference);
@@ -102,7 +104,7 @@ impl DockerEngine {
         self.count("image_pull");
         let docker = self.patient(SLOW_ANSWER_WITHIN);
         let tried = Tried::new("pull image", reference).at(&self.socket);
-        let answers = docker.create_image(Some(options.build()), None, None);
+        let answers = docker.create_image(Some(options.build()), None, login.map(credentials));
         answers.map(move |answer| progress(answer, &tried)).boxed()
     }
 
@@ -149,6 +151,20 @@ impl DockerEngine {
                 Ok(ExecSession { id, output: stream::empty().boxed(), input: Box::pin(tokio::io::sink()) })
             }
         }
+    }
+}
+
+/// What goes into the header `X-Registry-Auth`.
+fn credentials(login: &RegistryLogin) -> DockerCredentials {
+    let RegistryLogin { registry, username, password, identity_token, registry_token } = login;
+    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+    DockerCredentials {
+        username: some(username),
+        password: some(password),
+        serveraddress: some(registry),
+        identitytoken: some(identity_token),
+        registrytoken: some(registry_token),
+        ..DockerCredentials::default()
     }
 }
 

@@ -13,7 +13,7 @@ use super::state::{FakeContainer, State};
 use crate::engine::contract::{Act, script};
 use crate::engine::{
     BoxStream, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, EventQuery, ExecSession, ExecSpec,
-    LogChunk, LogQuery, NetworkSpec, PullProgress, Result, VolumeSpec, label,
+    LogChunk, LogQuery, NetworkSpec, PullProgress, RegistryLogin, Result, VolumeSpec, label,
 };
 use crate::ids::ProjectName;
 use crate::observed::{ContainerState, ObservedContainer, ObservedHost};
@@ -83,12 +83,22 @@ impl Engine for FakeEngine {
         self.call("image_id", |state| Ok(state.image(reference).cloned()))
     }
 
-    fn pull<'a>(&'a self, reference: &'a str, _platform: Option<&'a str>) -> BoxStream<'a, Result<PullProgress>> {
+    fn pull<'a>(
+        &'a self,
+        reference: &'a str,
+        _platform: Option<&'a str>,
+        login: Option<&RegistryLogin>,
+    ) -> BoxStream<'a, Result<PullProgress>> {
         let pulled = self.call("pull", |state| {
             // A name for tests of what no registry has.
             if reference.contains("absent") {
                 let (action, message) = (format!("pull image `{reference}`"), "no registry has it".to_owned());
                 return Err(EngineError::Refused { action, message });
+            }
+            // And of what a registry gives to some only.
+            if reference.starts_with("private.example/") && login.is_none_or(|login| login.password != "right") {
+                let action = format!("pull image `{reference}`");
+                return Err(EngineError::Failed { action, message: "no basic auth credentials".to_owned() });
             }
             state.add_image(reference);
             Ok(PullProgress { id: String::new(), status: "Download complete".to_owned(), current: 0, total: 0 })
