@@ -170,9 +170,7 @@ impl AgentHandler {
         let observed = shared.observed(Some(&project));
         let record = Record { aim, desired, serial, released: false };
         if record.desired.is_none() && plan_for(&project, &record, &observed, &BTreeMap::new()).steps.is_empty() {
-            let message = format!("no resource found to remove for project \"{project}\"");
             // The channel is empty and has room.
-            drop(sender.try_send(Progress::Note { message }));
             drop(sender.try_send(Progress::Done { revision: 0 }));
             return Ok(receiver);
         }

@@ -43,6 +43,8 @@ pub(crate) struct Context<'u> {
     services: Vec<ServiceName>,
     /// Hosts of the file, where one was loaded.
     file_hosts: Vec<HostEntry>,
+    /// Hosts that could not be asked.
+    left_out: Vec<HostName>,
     /// The hosts, opened once for the command's life.
     fleet: OnceCell<Option<Arc<Fleet>>>,
 }
@@ -50,7 +52,7 @@ pub(crate) struct Context<'u> {
 impl<'u> Context<'u> {
     /// Returns the context of one run.
     pub(crate) fn new(global: Global, ui: &'u mut Ui) -> Self {
-        Self { ui, global, services: Vec::new(), file_hosts: Vec::new(), fleet: OnceCell::new() }
+        Self { ui, global, services: Vec::new(), file_hosts: Vec::new(), left_out: Vec::new(), fleet: OnceCell::new() }
     }
 
     /// Returns the project's name. A file is read only when neither `-p` nor the environment says it.
@@ -108,7 +110,10 @@ impl<'u> Context<'u> {
         for (host, engine) in fleet.ask_all(&members, |host| async move { host.engine().await }).await {
             match engine {
                 Ok(engine) => sources.push(Source::over(host, Arc::new(engine))),
-                Err(error) => self.ui.warn(&error.to_string()),
+                Err(error) => {
+                    self.ui.warn(&error.to_string());
+                    self.left_out.push(host.name().clone());
+                }
             }
         }
         if sources.is_empty() { Err(CliError::NoHostAnswers(seen.silent)) } else { Ok(sources) }
@@ -122,8 +127,14 @@ impl<'u> Context<'u> {
         let (down, present): (Vec<_>, Vec<_>) = fleet.members(status).into_iter().partition(|host| down(host.name()));
         for host in down {
             self.ui.warn(&format!("host `{}` is down: it is left out", host.name()));
+            self.left_out.push(host.name().clone());
         }
         present
+    }
+
+    /// Returns the hosts that could not be asked so far.
+    pub(crate) fn left_out(&self) -> &[HostName] {
+        &self.left_out
     }
 
     /// Returns whether a host is named by the compose file.

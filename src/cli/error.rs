@@ -182,6 +182,8 @@ pub enum CliError {
         name: ServiceName,
         /// The replica asked for; 0: any.
         index: u32,
+        /// Hosts that could not be asked.
+        away: Vec<HostName>,
     },
     /// A flag's value that the parser cannot judge.
     #[error("`{value}` is not a valid {what}")]
@@ -329,6 +331,10 @@ impl CliError {
             Self::NoService => Some(
                 "the file defines no service that is enabled: add one, or name its profile with `--profile`".to_owned(),
             ),
+            Self::NotRunning { away, .. } if !away.is_empty() => Some(format!(
+                "what runs on {} cannot be reached; `orch ps -a` shows what runs where",
+                names(away)
+            )),
             Self::NotRunning { index: 0, .. } => {
                 Some("start it with `orch up -d`; `orch ps -a` shows what is there".to_owned())
             }

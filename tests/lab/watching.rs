@@ -100,4 +100,20 @@ fn events_of_all_hosts_are_shown_in_order_over_connections_agents_and_engines_th
     assert!(done.stderr.contains("host `c`"), "{}", done.stderr);
     assert_eq!((count(&rest, "a", "web", "create"), count(&rest, "c", "web", "create")), (1, 0), "{}", done.stdout);
     done.ok();
+    eventually(secs(20), "c to be down", || {
+        let said = project.orch(&["ps"]).stderr;
+        if said.contains("host `c` is down: it is left out") { Ok(()) } else { Err(said) }
+    });
+    project.orch(&["exec", "-T", "--index", "9", "web", "ls"]).refused(1, &["what runs on `c` cannot be reached"]);
+    let done = project.orch(&["down"]);
+    assert!(done.stderr.contains("host `c` is down: what it has of the project goes when it is back"));
+    done.ok();
+    cluster[3].power_on();
+    eventually(secs(60), "what c has of the project to go", || {
+        let left = cluster[3].docker(&["ps", "-aq", "--filter", "label=com.docker.compose.project=seen"]);
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+    let done = project.orch(&["down"]);
+    assert!(done.stderr.contains("No resource found to remove for project \"seen\""), "{}", done.stderr);
+    done.ok();
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::types::DownRequest;
+use crate::api::types::{DownRequest, HostState};
 use crate::cli::args::{DownArgs, TextFormat, seconds};
 use crate::cli::context::{Context, if_there};
 use crate::cli::error::CliError;
@@ -38,9 +38,13 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &DownArgs) -> Result<()
     }
     let request = DownRequest { volumes: args.volumes, timeout_secs: args.timeout };
     let fleet = context.fleet()?;
-    let client = match &fleet {
-        Some(fleet) => fleet.seat().await?.client,
-        None => context.client().await?,
+    let (client, down): (_, Vec<_>) = match &fleet {
+        Some(fleet) => {
+            let seen = fleet.seat().await?;
+            let down = seen.status.hosts.into_iter().filter(|host| host.state == HostState::Down);
+            (seen.client, down.map(|host| host.name).collect())
+        }
+        None => (context.client().await?, Vec::new()),
     };
     let stream = if let Some(stream) = if_there(client.down(&project, &request).await)? {
         stream
@@ -63,6 +67,9 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &DownArgs) -> Result<()
     }
     if !ended?.moved {
         warn_nothing(context, &project);
+    }
+    for host in down {
+        context.ui.warn(&format!("host `{host}` is down: what it has of the project goes when it is back"));
     }
     Ok(())
 }

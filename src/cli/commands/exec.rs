@@ -34,7 +34,8 @@ pub(crate) async fn run(context: &mut Context<'_>, args: ExecArgs) -> Result<Exi
     let (containers, errors) = source::containers(&sources, &choice).await?;
     let Some((at, target)) = target(&containers) else {
         context.ui.warn_all(&errors);
-        return Err(CliError::NotRunning { name: args.service.clone(), index: args.index });
+        let away = context.left_out().to_vec();
+        return Err(CliError::NotRunning { name: args.service.clone(), index: args.index, away });
     };
     let engine = sources[at].engine.as_ref();
     let session = engine.exec(&target.id, &spec(&args, has_terminal())).await?;
