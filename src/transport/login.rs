@@ -130,7 +130,7 @@ impl Logins {
         }
     }
 
-    /// Source: docker/cli, cli/config/credentials/file_store.go: the key as it is, else the one of that host name.
+    /// Source: docker/cli, `cli/config/credentials/file_store.go`: the key as it is, else the one of that host name.
     fn in_file(&self, registry: &str) -> Option<RegistryLogin> {
         let auths = &self.config.auths;
         let of_host = || auths.iter().find(|(key, _)| host_of(key) == host_of(registry)).map(|(_, entry)| entry);
