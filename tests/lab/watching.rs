@@ -112,8 +112,10 @@ fn events_of_all_hosts_are_shown_in_order_over_connections_agents_and_engines_th
     done.ok();
     cluster[3].power_on();
     eventually(secs(60), "what c has of the project to go", || {
-        let left = cluster[3].docker(&["ps", "-aq", "--filter", "label=com.docker.compose.project=seen"]);
-        if left.is_empty() { Ok(()) } else { Err(left) }
+        let of = ["--filter", "label=com.docker.compose.project=seen"];
+        let left = ["ps -aq", "network ls -q"]
+            .map(|list| cluster[3].docker(&[&list.split(' ').collect::<Vec<_>>()[..], &of].concat()));
+        if left.iter().all(String::is_empty) { Ok(()) } else { Err(left) }
     });
     let done = project.orch(&["down"]);
     assert!(done.stderr.contains("No resource found to remove for project \"seen\""), "{}", done.stderr);
