@@ -293,12 +293,7 @@ async fn pull_all(
     }
 }
 
-async fn pull(
-    engine: &dyn Engine,
-    wanted: Wanted,
-    logins: &Logins,
-    show: &impl Fn(Event),
-) -> Result<(), Missing> {
+async fn pull(engine: &dyn Engine, wanted: Wanted, logins: &Logins, show: &impl Fn(Event)) -> Result<(), Missing> {
     let event = |status: &str, state, detail| {
         show(Event { id: format!("Image {}", wanted.reference), status: status.to_owned(), state, detail });
     };
