@@ -299,7 +299,7 @@ impl Handler for AgentHandler {
     }
 
     async fn key(&self, request: KeyRequest) -> Result<KeyAnswer, ApiError> {
-        cluster::key(&self.shared, &request)
+        cluster::key(&self.shared, &request).await
     }
 
     async fn admit(&self, request: AdmitRequest) -> Result<Admission, ApiError> {

@@ -161,8 +161,8 @@ pub enum CliError {
         /// The agent's socket.
         agent: String,
     },
-    /// The agent went away before it had said how it ended.
-    #[error("the agent ended before it had said the result")]
+    /// The agent, or the connection to it, went away before it had said how it ended.
+    #[error("the agent, or the connection to it, ended before it had said the result")]
     Cut,
     /// A service named on the command line is not in the file.
     #[error("no such service: {name}")]
@@ -319,7 +319,8 @@ impl CliError {
                     .to_owned(),
             ),
             Self::Cut => Some(
-                "it is started again and goes on with what it accepted; run the same command again to see it"
+                "the agent goes on with what it accepted, and is started again where it ended; run the same command \
+                 again to see it"
                     .to_owned(),
             ),
             Self::Images(_) => Some(

@@ -10,8 +10,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use crate::api::client::Client;
-use crate::api::types::{AdmitRequest, ClusterStatus, FoundRequest, HostState, KeyRequest, ObjectState};
+use crate::api::client::{Client, ClientError};
+use crate::api::types::{
+    AdmitRequest, ClusterStatus, ErrorKind, FoundRequest, HostState, KeyRequest, ObjectState, RemoveHost,
+};
 use crate::engine::Engine as _;
 use crate::hosts::PeerAddress;
 use crate::ids::HostName;
@@ -30,6 +32,8 @@ const PAUSE: Duration = Duration::from_millis(30);
 const RESTARTS_WITHIN: Duration = Duration::from_secs(30);
 /// The seat reaches a new host within this time, or never: agents try each other again every second or so.
 const READY_WITHIN: Duration = Duration::from_secs(15);
+/// A member that the seat does not reach within this time gets a new certificate: that may be what is wrong.
+const MEMBER_READY_WITHIN: Duration = Duration::from_secs(5);
 
 /// A host that shall be part of the cluster.
 pub(crate) struct Newcomer {
@@ -167,10 +171,19 @@ impl Adding<'_> {
         let (seat, status, ready) = match seen {
             Ok(seen) => (seen.client, seen.status, ready),
             Err(error @ CliError::NoSeat { .. }) => return Err(error),
-            Err(error) => match self.seat_among(known, error, ready, joined).await? {
-                Some(found) => found,
-                None => return Ok(()),
-            },
+            Err(error) => {
+                // One that is another's by another name says nothing of the cluster that is meant.
+                let (strangers, ready): (Vec<_>, _) = ready.into_iter().partition(Ready::is_stranger);
+                let found = self.seat_among(known, error, ready, joined).await;
+                for one in strangers {
+                    let wanted = format!("`{}`", one.host.name());
+                    joined.take::<()>(one.host.name(), Err(other_cluster(&one.host, &one.status, wanted)));
+                }
+                match found? {
+                    Some(found) => found,
+                    None => return Ok(()),
+                }
+            }
         };
         let all = join_all(ready.iter().map(|one| self.join_one(&seat, &status, one))).await;
         for (one, result) in ready.iter().zip(all) {
@@ -230,7 +243,13 @@ impl Adding<'_> {
         };
         let founder = ready.swap_remove(at);
         let name = founder.host.name().clone();
-        let Some(status) = joined.take(&name, self.found(&founder).await) else { return Ok(None) };
+        let Some(status) = joined.take(&name, self.found(&founder).await) else {
+            for one in &ready {
+                let why = format!("no cluster was founded by `{name}`");
+                self.event(one.host.name(), "Not added", ObjectState::Warning, Some(why));
+            }
+            return Ok(None);
+        };
         joined.added.push(name.clone());
         self.event(&name, "Added", ObjectState::Done, Some("founded the cluster".to_owned()));
         Ok(Some((founder.client, status, ready)))
@@ -245,65 +264,144 @@ impl Adding<'_> {
             address: founder.address,
             labels: entry.labels.clone(),
         };
-        founder.client.found(&request).await?;
-        restarted(&founder.client, &entry.name, None).await
+        match answered(&founder.host, || founder.client.found(&request)).await {
+            // Somebody else was faster.
+            Err(error) if is_conflict(&error) => {
+                let status = founder.client.cluster().await?;
+                return Err(match status.cluster {
+                    Some(_) => other_cluster(&founder.host, &status, "a new one".to_owned()),
+                    None => error,
+                });
+            }
+            founded => founded?,
+        }
+        restarted(founder, None).await
     }
 
     async fn join_one(&self, seat: &Client, cluster: &ClusterStatus, one: &Ready) -> Result<(), CliError> {
-        let entry = &one.host.entry;
+        let name = one.host.name();
         let id = cluster.cluster.clone().unwrap_or_default();
         if let Some(theirs) = &one.status.cluster
-            && (*theirs != id || one.status.host != entry.name)
+            && (*theirs != id || one.status.host != *name)
         {
-            let wanted = if *theirs == id { format!("`{}`", entry.name) } else { format!("cluster {id}") };
-            return Err(CliError::OtherCluster {
-                host: entry.name.clone(),
-                name: one.status.host.clone(),
-                cluster: theirs.clone(),
-                wanted,
-            });
+            let wanted = if *theirs == id { format!("`{name}`") } else { format!("cluster {id}") };
+            return Err(other_cluster(&one.host, &one.status, wanted));
         }
-        let is_member = one.status.cluster.is_some() && cluster.hosts.iter().any(|host| host.name == entry.name);
+        let is_known = cluster.hosts.iter().any(|host| host.name == *name);
+        let is_member = one.status.cluster.is_some() && is_known;
         if !is_member {
-            self.working(&entry.name, "Joining");
-            let key = one.client.key(&KeyRequest { name: entry.name.clone() }).await?;
-            let request = AdmitRequest {
-                name: entry.name.clone(),
-                ssh: entry.reach.to_string(),
-                address: one.address,
-                labels: entry.labels.clone(),
-                request: key.request,
-            };
-            let admission = seat.admit(&request).await?;
-            one.client.join(&admission).await?;
-            restarted(&one.client, &entry.name, Some(&id)).await?;
+            self.working(name, "Joining");
+            self.admit(seat, &id, is_known, one).await?;
         }
-        self.working(&entry.name, "Waiting for the other hosts");
-        seen_ready(seat, one).await
+        self.working(name, "Waiting for the other hosts");
+        let patience = if is_member { MEMBER_READY_WITHIN } else { READY_WITHIN };
+        match seen_ready(seat, one, patience).await {
+            Err(CliError::NotReady { .. }) if is_member => {
+                self.working(name, "Renewing the certificate");
+                self.admit(seat, &id, true, one).await?;
+                seen_ready(seat, one, READY_WITHIN).await
+            }
+            seen => seen,
+        }
+    }
+
+    /// Has the seat certify the host's key, and the host take that in. `is_known`: the seat has it on its list already.
+    async fn admit(&self, seat: &Client, id: &str, is_known: bool, one: &Ready) -> Result<(), CliError> {
+        let entry = &one.host.entry;
+        let request = KeyRequest { name: entry.name.clone() };
+        let key = answered(&one.host, || one.client.key(&request)).await?;
+        if key.cluster.is_some_and(|theirs| theirs != id) {
+            return Err(self.lost(id, one, None).await);
+        }
+        let request = AdmitRequest {
+            name: entry.name.clone(),
+            ssh: entry.reach.to_string(),
+            address: one.address,
+            labels: entry.labels.clone(),
+            request: key.request,
+        };
+        let admission = seat.admit(&request).await?;
+        match answered(&one.host, || one.client.join(&admission)).await {
+            Err(error) if is_conflict(&error) => {
+                if !is_known {
+                    // Nothing half made stays; should this fail, `orch host rm` does it.
+                    drop(seat.remove_host(&entry.name, &RemoveHost { force: true }).await);
+                }
+                return Err(self.lost(id, one, Some(error)).await);
+            }
+            joined => joined?,
+        }
+        restarted(one, Some(id)).await.map(drop)
+    }
+
+    /// Says whose the host has become meanwhile; where it is nobody's, `error`.
+    async fn lost(&self, id: &str, one: &Ready, error: Option<CliError>) -> CliError {
+        match (answered(&one.host, || one.client.cluster()).await, error) {
+            (Ok(status), _) if status.cluster.as_deref().is_some_and(|theirs| theirs != id) => {
+                other_cluster(&one.host, &status, format!("cluster {id}"))
+            }
+            (Err(error), None) | (_, Some(error)) => error,
+            (Ok(_), None) => CliError::Cut,
+        }
     }
 }
 
-/// Waits until an agent that was told to restart answers as `name` of the cluster; `None`: of whichever.
-async fn restarted(client: &Client, name: &HostName, cluster: Option<&str>) -> Result<ClusterStatus, CliError> {
+impl Ready {
+    /// Whether it belongs to a cluster by another name than the one that is meant.
+    fn is_stranger(&self) -> bool {
+        self.status.cluster.is_some() && self.status.host != *self.host.name()
+    }
+}
+
+fn other_cluster(host: &Host, status: &ClusterStatus, wanted: String) -> CliError {
+    CliError::OtherCluster {
+        host: host.name().clone(),
+        name: status.host.clone(),
+        cluster: status.cluster.clone().unwrap_or_default(),
+        wanted,
+    }
+}
+
+fn is_conflict(error: &CliError) -> bool {
+    matches!(error, CliError::Agent(ClientError::Api(error)) if error.kind == ErrorKind::Conflict)
+}
+
+/// Calls until there is an answer: somebody else may have told the agent to restart, or the connection was cut and is
+/// made anew. Only for what may be said twice.
+async fn answered<T, F>(host: &Host, call: impl Fn() -> F) -> Result<T, CliError>
+where
+    F: Future<Output = Result<T, ClientError>>,
+{
     let begun = Instant::now();
     loop {
-        let answer = client.cluster().await;
-        match answer {
-            Ok(status)
-                if status.host == *name
-                    && status.cluster.as_deref().is_some_and(|id| cluster.is_none_or(|wanted| id == wanted)) =>
-            {
-                return Ok(status);
+        match call().await {
+            Err(ClientError::NotAnswering { .. }) if begun.elapsed() < RESTARTS_WITHIN => {
+                tokio::time::sleep(PAUSE).await;
+                host.agent().await?;
             }
-            Err(error) if begun.elapsed() > RESTARTS_WITHIN => return Err(error.into()),
-            Ok(_) if begun.elapsed() > RESTARTS_WITHIN => return Err(CliError::Cut),
-            Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,
+            answer => return Ok(answer?),
         }
+    }
+}
+
+/// Waits until an agent that was told to restart answers by its new name, as one of `cluster`; `None`: of whichever.
+async fn restarted(one: &Ready, cluster: Option<&str>) -> Result<ClusterStatus, CliError> {
+    let begun = Instant::now();
+    loop {
+        let status = answered(&one.host, || one.client.cluster()).await?;
+        let is_of = |id: &str| cluster.is_none_or(|wanted| id == wanted);
+        if status.host == *one.host.name() && status.cluster.as_deref().is_some_and(is_of) {
+            return Ok(status);
+        }
+        if begun.elapsed() > RESTARTS_WITHIN {
+            return Err(CliError::Cut);
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// Waits until the seat reaches the host's agent.
-async fn seen_ready(seat: &Client, one: &Ready) -> Result<(), CliError> {
+async fn seen_ready(seat: &Client, one: &Ready, patience: Duration) -> Result<(), CliError> {
     let name = one.host.name();
     let begun = Instant::now();
     loop {
@@ -312,7 +410,7 @@ async fn seen_ready(seat: &Client, one: &Ready) -> Result<(), CliError> {
         if host.is_some_and(|host| host.state == HostState::Ready) {
             return Ok(());
         }
-        if begun.elapsed() > READY_WITHIN {
+        if begun.elapsed() > patience {
             let problem = host.and_then(|host| host.problems.first().cloned());
             return Err(CliError::NotReady {
                 host: name.clone(),

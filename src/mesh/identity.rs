@@ -414,9 +414,10 @@ impl Identity {
         &self.statement
     }
 
-    /// Returns whether the certificate is to be replaced at `now`.
+    /// Returns whether the certificate is to be replaced at `now`: it is old, or was signed while the clock of the seat was
+    /// ahead by more than [`SKEW`], and nobody accepts it yet.
     pub fn wants_renewal(&self, now: Duration) -> bool {
-        now >= self.statement.renew_at()
+        now >= self.statement.renew_at() || now < self.statement.not_before
     }
 }
 
@@ -478,6 +479,10 @@ mod tests {
             assert_eq!((first.not_before, first.not_after), (NOW.saturating_sub(SKEW), NOW + VALIDITY));
             assert!(first.serial < second.serial);
             assert_eq!(first.renew_at(), NOW + Duration::from_secs(60 * DAY));
+            let signed = sign(&authority, &key, name).expect("signs").certificate;
+            let identity = Identity::from_pem(authority.certificate(), &signed, &key).expect("belong together");
+            let renewed = [NOW - SKEW - Duration::from_secs(1), NOW - SKEW, NOW, NOW + Duration::from_secs(60 * DAY)];
+            assert_eq!(renewed.map(|now| identity.wants_renewal(now)), [true, false, false, true]);
         }
     }
 

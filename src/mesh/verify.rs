@@ -51,7 +51,10 @@ pub enum PeerError {
         expected: HostName,
     },
     /// Its time is over.
-    #[error("certificate of `{host}` expired at {not_after}; the clock here says {now}")]
+    #[error(
+        "certificate of `{host}` expired at {not_after}; the clock here says {now}: if that is right, \
+         `orch host add {host}` brings a new one"
+    )]
     Expired {
         /// The host.
         host: HostName,
@@ -61,7 +64,10 @@ pub enum PeerError {
         now: Moment,
     },
     /// Its time has not come.
-    #[error("certificate of `{host}` is valid from {not_before} on; the clock here says {now}")]
+    #[error(
+        "certificate of `{host}` is valid from {not_before} on; the clock here says {now}: set the clocks right, and \
+         where that does not help `orch host add {host}` brings a new one"
+    )]
     NotYetValid {
         /// The host.
         host: HostName,

@@ -18,8 +18,17 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Boots `count` nodes, with these images (names of tests/images/make) on each, and the desk.
     pub(crate) fn boot(count: usize, images: &[&str]) -> Self {
+        Self::boot_on("kept", count, images)
+    }
+
+    /// As [`Cluster::boot`]; `/var/lib` of one of the nodes holds no more than so much (`node2=400m`).
+    pub(crate) fn boot_with_disk(disk: &str, count: usize, images: &[&str]) -> Self {
+        Self::boot_on(disk, count, images)
+    }
+
+    fn boot_on(disk: &str, count: usize, images: &[&str]) -> Self {
         let lab = Lab::free();
-        lab.run(&["up", &count.to_string(), "--desk"]);
+        lab.run(&["up", &count.to_string(), "--desk", "--disk", disk]);
         let lab = Arc::new(lab);
         let nodes = (1..=count).map(|number| Host::in_lab(&lab, &format!("node{number}"))).collect();
         if !images.is_empty() {
@@ -52,6 +61,20 @@ impl Cluster {
     /// Delays every packet of a host by so many milliseconds each way; 0 ends it.
     pub(crate) fn slow(&self, host: &str, millis: u32) {
         self.lab.run(&["slow", host, &millis.to_string()]);
+    }
+
+    /// As [`Cluster::slow`]; so many of a hundred packets are lost, too.
+    pub(crate) fn lossy(&self, host: &str, millis: u32, percent: u32) {
+        self.lab.run(&["slow", host, &millis.to_string(), &percent.to_string()]);
+    }
+
+    /// Lets root of a node reach the others as root of the desk does.
+    pub(crate) fn let_in(&self, number: usize) -> &Host {
+        let node = &self[number];
+        node.write("/root/.ssh/known_hosts", &format!("{}\n", self.desk.sh("cat /root/.ssh/known_hosts")));
+        node.write("/root/.ssh/id_ed25519", &format!("{}\n", self.desk.sh("cat /root/.ssh/id_ed25519")));
+        node.sh("chmod 600 /root/.ssh/id_ed25519");
+        node
     }
 
     /// Returns an ssh configuration by which this machine reaches all nodes.

@@ -7,12 +7,12 @@ use crate::project::Project;
 use crate::wait::{eventually, secs, timed};
 
 /// Returns the arguments of `host add` for these nodes, named `a`, `b`, ….
-fn named(cluster: &Cluster, numbers: &[usize]) -> Vec<String> {
+pub(crate) fn named(cluster: &Cluster, numbers: &[usize]) -> Vec<String> {
     let pair = |&number: &usize| [name(number).to_owned(), format!("ssh://root@{}", cluster[number].address())];
     numbers.iter().flat_map(pair).collect()
 }
 
-fn name(number: usize) -> &'static str {
+pub(crate) fn name(number: usize) -> &'static str {
     ["a", "b", "c", "d", "e"][number - 1]
 }
 
@@ -24,14 +24,14 @@ pub(crate) fn add(cluster: &Cluster, numbers: &[usize]) -> Done {
 }
 
 /// Returns a value of each host, by its name.
-fn hosts(desk: &Host, key: &str) -> Vec<(String, String)> {
+pub(crate) fn hosts(desk: &Host, key: &str) -> Vec<(String, String)> {
     let lines = desk.orch(&["host", "ls", "--format", "json"]).ok();
     let value = |line: &str| -> serde_json::Value { serde_json::from_str(line).expect("JSON") };
     let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     lines.lines().map(value).map(|host| (text(&host["Name"]), text(&host[key]))).collect()
 }
 
-fn states(desk: &Host) -> String {
+pub(crate) fn states(desk: &Host) -> String {
     let states = hosts(desk, "State");
     states.iter().map(|(name, state)| format!("{name} {state}")).collect::<Vec<_>>().join(", ")
 }
@@ -117,7 +117,7 @@ pub(crate) fn spread(project: &Project, service: &str) -> Vec<(String, usize)> {
 }
 
 /// The lines of `count` pods, each on its host.
-fn even(count: usize) -> Vec<(String, usize)> {
+pub(crate) fn even(count: usize) -> Vec<(String, usize)> {
     ["a", "b", "c"].map(|name| (name.to_owned(), count)).to_vec()
 }
 
@@ -248,11 +248,7 @@ fn received(host: &Host) -> u64 {
 fn an_image_that_no_registry_has_is_sent_and_its_next_version_without_the_layers_that_are_there() {
     let cluster = Cluster::boot(3, &[]);
     // From a machine with an engine of its own.
-    let (here, key) = (&cluster[1], cluster.desk.sh("cat /root/.ssh/id_*[!b]"));
-    let known = cluster.desk.sh("cat /root/.ssh/known_hosts");
-    here.write("/root/.ssh/known_hosts", &format!("{known}\n"));
-    here.write("/root/.ssh/id_ed25519", &format!("{key}\n"));
-    here.sh("chmod 600 /root/.ssh/id_ed25519");
+    let here = cluster.let_in(1);
     here.load(&["busybox"]);
     let commit = |from: &str, script: &str, to: &str| {
         here.docker(&["run", "--name", "make", "--network", "none", from, "sh", "-c", script]);

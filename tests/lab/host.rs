@@ -4,11 +4,12 @@
 #![expect(clippy::disallowed_methods, reason = "end to end: programs are run as a user would")]
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead as _, BufReader, Read as _, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::UNIX_EPOCH;
 
 use crate::lab::Lab;
@@ -157,11 +158,20 @@ impl Host {
 
     /// Starts orch in the host and leaves it running; see [`Started`].
     pub(crate) fn start_orch(&self, args: &[&str]) -> Started<'_> {
-        // The shell's pid becomes orch's: nsenter's own could not be used to kill it.
-        let script = format!("echo $$ >/run/started.pid; exec {ORCH} \"$@\"");
-        let mut command = self.command(&[&["sh", "-c", &script, "sh"], args].concat());
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        Started { host: self, child: child.expect("run nsenter") }
+        self.start(&[&[ORCH], args].concat())
+    }
+
+    /// Starts a program in the host and leaves it running; see [`Started`].
+    pub(crate) fn start(&self, argv: &[&str]) -> Started<'_> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        // The shell's pid becomes the program's: nsenter's own could not be used to kill it.
+        let file = format!("/run/started.{}.pid", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let script = format!("echo $$ >{file}; exec \"$@\"");
+        let mut command = self.command(&[&["sh", "-c", &script, "sh"], argv].concat());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("run nsenter");
+        let errors = BufReader::new(child.stderr.take().expect("it is piped"));
+        Started { host: self, child, errors, said: String::new(), file }
     }
 
     /// Runs a program in the network namespace of a container, with the host's files.
@@ -236,9 +246,26 @@ impl Drop for Host {
 pub(crate) struct Started<'a> {
     host: &'a Host,
     child: Child,
+    errors: BufReader<ChildStderr>,
+    /// What was read of its standard error.
+    said: String,
+    /// Where its pid is.
+    file: String,
 }
 
 impl Started<'_> {
+    /// Reads what it says on standard error until a line has `words`. Returns whether one had before its end.
+    pub(crate) fn says(&mut self, words: &str) -> bool {
+        loop {
+            let from = self.said.len();
+            match self.errors.read_line(&mut self.said) {
+                Ok(0) | Err(_) => return false,
+                Ok(_) if self.said[from..].contains(words) => return true,
+                Ok(_) => {}
+            }
+        }
+    }
+
     /// Sends a signal (`KILL`, `INT`) to orch itself, and waits for its end.
     pub(crate) fn signal(mut self, signal: &str) -> Done {
         self.send(signal);
@@ -248,7 +275,7 @@ impl Started<'_> {
     /// Sends a signal and does not wait.
     pub(crate) fn send(&mut self, signal: &str) {
         let pid = eventually(secs(5), "orch to be started", || {
-            let pid = self.host.exec(&["cat", "/run/started.pid"]).stdout.trim().to_owned();
+            let pid = self.host.exec(&["cat", &self.file]).stdout.trim().to_owned();
             if pid.is_empty() { Err("no pid yet") } else { Ok(pid) }
         });
         if self.child.try_wait().expect("its state").is_none() {
@@ -258,7 +285,15 @@ impl Started<'_> {
 
     /// Waits for its end.
     pub(crate) fn finish(self) -> Done {
-        Done::new(&self.child.wait_with_output().expect("its output"))
+        let Self { child, mut errors, mut said, .. } = self;
+        // Beside each other: a full pipe would hold it up.
+        let rest = std::thread::spawn(move || {
+            // What was read before it broke is all that there is.
+            drop(errors.read_to_string(&mut said));
+            said
+        });
+        let done = Done::new(&child.wait_with_output().expect("its output"));
+        Done { stderr: rest.join().expect("no panic"), ..done }
     }
 }
 

@@ -18,6 +18,7 @@ mod examples;
 mod firewall;
 mod fleet;
 mod fleet_faults;
+mod fleet_killed;
 mod healing;
 mod lab_itself;
 mod names;

@@ -63,8 +63,7 @@ impl IdentityFiles {
         let (Some(authority), Some(certificate)) = (self.read("authority.crt")?, self.read("host.crt")?) else {
             return Ok(None);
         };
-        let content = |source| FilesError::Content { path: self.0.join("host.crt"), source };
-        Identity::from_pem(&authority, &certificate, &self.key()?).map(Some).map_err(content)
+        Identity::from_pem(&authority, &certificate, &self.key()?).map(Some).map_err(|source| self.unusable(source))
     }
 
     /// Keeps the certificates that the seat gave.
@@ -105,6 +104,11 @@ impl IdentityFiles {
         let AuthorityPem { certificate, key } = authority.to_pem();
         self.write("authority.crt", &certificate)?;
         self.write("authority.key", &key)
+    }
+
+    /// Says of the certificate why it cannot be used.
+    pub(super) fn unusable(&self, source: IdentityError) -> FilesError {
+        FilesError::Content { path: self.0.join("host.crt"), source }
     }
 
     /// Removes all of them.

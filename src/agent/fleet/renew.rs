@@ -5,17 +5,16 @@ use crate::ids::HostName;
 use crate::mesh::{Mesh, identity};
 
 use super::super::shared::Shared;
+use super::identity::FilesError;
 
 /// Renews the seat's own certificate when it is time.
 pub fn check(shared: &Shared, mesh: &Mesh) {
     if !shared.fleet().is_seat() || !mesh.wants_renewal() {
         return;
     }
-    let renewed = request(shared).and_then(|request| sign(shared, shared.host(), &request)).map(|certificate| {
-        take(shared, mesh, &certificate);
-    });
-    if renewed.is_none() {
-        tracing::error!("this host's certificate cannot be renewed");
+    let signed = request(shared).and_then(|request| sign(shared, shared.host(), &request));
+    if let Some(Err(error)) = signed.map(|certificate| take(shared, mesh, &certificate)) {
+        log::<()>(&error);
     }
 }
 
@@ -42,16 +41,16 @@ pub fn sign(shared: &Shared, host: &HostName, request: &str) -> Option<String> {
 }
 
 /// Takes this host's next certificate into use, and keeps it.
-pub fn take(shared: &Shared, mesh: &Mesh, certificate: &str) {
-    let kept = shared.identity.keep_certificate(certificate).and_then(|()| shared.identity.identity());
-    match kept {
-        Ok(Some(identity)) => match mesh.set_identity(identity) {
-            Ok(()) => tracing::info!("this host's certificate was renewed"),
-            Err(error) => drop(log::<()>(&error)),
-        },
-        Ok(None) => {}
-        Err(error) => drop(log::<()>(&error)),
+///
+/// # Errors
+/// The disk, or a certificate that is not this host's.
+pub fn take(shared: &Shared, mesh: &Mesh, certificate: &str) -> Result<(), FilesError> {
+    shared.identity.keep_certificate(certificate)?;
+    if let Some(identity) = shared.identity.identity()? {
+        mesh.set_identity(identity).map_err(|source| shared.identity.unusable(source))?;
+        tracing::info!("this host's certificate was renewed");
     }
+    Ok(())
 }
 
 fn log<T>(error: &dyn std::error::Error) -> Option<T> {

@@ -188,8 +188,14 @@ where
                 shared.peers.acknowledged(peer, heard.picture, heard.records);
                 shared.peers.beat(peer, Some(heard.at.duration_since(Timestamp::now())));
                 if let (Some(certificate), Some(mesh)) = (heard.certificate, shared.mesh.get()) {
-                    renew::take(shared, mesh, &certificate);
-                    asked = None;
+                    match renew::take(shared, mesh, &certificate) {
+                        Ok(()) => asked = None,
+                        // Asked for again in a while.
+                        Err(error) => tracing::error!(
+                            error = super::super::handler::chain(&error),
+                            "the next certificate cannot be taken into use"
+                        ),
+                    }
                 }
             }
             _ = beat.tick() => {

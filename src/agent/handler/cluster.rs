@@ -91,12 +91,20 @@ fn alone(shared: &Shared, machine: super::super::fleet::picture::Machine, pods: 
     }
 }
 
+/// What this host is, as written down: what it has become a moment ago counts from its next start on.
+async fn written(shared: &Shared) -> Result<Fleet, ApiError> {
+    members::load(shared.store.as_ref(), shared.host()).await.map_err(internal)
+}
+
 /// Makes this host the first one of a new cluster; nothing when it is that already.
 pub(super) async fn found(shared: &Shared, request: FoundRequest) -> Result<(), ApiError> {
     let _guard = shared.admission.lock().await;
-    let fleet = shared.fleet();
+    let fleet = written(shared).await?;
     if let Some(cluster) = &fleet.cluster {
         if fleet.own == request.name && fleet.is_seat() {
+            if shared.fleet().cluster.is_none() {
+                shared.restart.cancel();
+            }
             return Ok(());
         }
         return Err(member_already(&fleet, cluster));
@@ -122,9 +130,11 @@ pub(super) async fn found(shared: &Shared, request: FoundRequest) -> Result<(), 
 }
 
 /// Says what the seat needs to admit this host.
-pub(super) fn key(shared: &Shared, _request: &KeyRequest) -> Result<KeyAnswer, ApiError> {
+pub(super) async fn key(shared: &Shared, _request: &KeyRequest) -> Result<KeyAnswer, ApiError> {
+    // Two who ask at once must not make two keys.
+    let _guard = shared.admission.lock().await;
     let request = shared.identity.key().map_err(internal)?.request().map_err(internal)?;
-    Ok(KeyAnswer { request, cluster: shared.fleet().cluster.clone() })
+    Ok(KeyAnswer { request, cluster: written(shared).await?.cluster })
 }
 
 /// Admits a host, or gives one that was admitted before what it needs once more.
@@ -164,13 +174,22 @@ pub(super) async fn admit(shared: &Shared, request: AdmitRequest) -> Result<Admi
     Ok(Admission { cluster, name, seat: fleet.seat.clone(), authority, certificate, hosts: next.hosts })
 }
 
-/// Makes this host one of a cluster; nothing when it is that already.
+/// Makes this host one of a cluster; where it is that already, only its certificate is new.
 pub(super) async fn join(shared: &Shared, admission: Admission) -> Result<(), ApiError> {
     let _guard = shared.admission.lock().await;
-    let fleet = shared.fleet();
+    let fleet = written(shared).await?;
     let Admission { cluster, name, seat, authority, certificate, hosts } = admission;
     match &fleet.cluster {
-        Some(own) if *own == cluster && fleet.own == name => {}
+        Some(own) if *own == cluster && fleet.own == name => {
+            return match shared.mesh.get() {
+                Some(mesh) => renew::take(shared, mesh, &certificate).map_err(internal),
+                // Written down before, by somebody who may have gone before the agent was told to start anew.
+                None => {
+                    shared.restart.cancel();
+                    Ok(())
+                }
+            };
+        }
         Some(own) => return Err(member_already(&fleet, own)),
         None if !shared.projects().is_empty() => {
             let projects = shared.projects();

@@ -18,6 +18,11 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// A start that asks nobody ends by itself after ssh's own limit; this is for one that does not.
 const START_SLACK: Duration = Duration::from_secs(20);
 
+/// Pause between two looks whether a master listens that another orch began, which was ended since.
+const OTHER_PAUSE: Duration = Duration::from_millis(100);
+/// Time that an ssh has to go to the background once a master listens; after that the master is not its own.
+const OTHER_GRACE: Duration = Duration::from_secs(2);
+
 /// Part of what ssh says when the program that should have connected it, a jump host's ssh for one, has ended.
 const BEHIND_A_JUMP: &str = "UNKNOWN port 65535";
 
@@ -159,12 +164,15 @@ impl SshConnection {
         };
         self.add_host(&mut command);
         let mut child = command.spawn().map_err(|error| self.could_not_run(NotRun::from(error)))?;
-        let status = match limit {
-            None => child.wait().await,
-            Some(limit) => match tokio::time::timeout(limit, child.wait()).await {
-                Ok(status) => status,
-                Err(_) => return Err(self.could_not_run(NotRun::TooLong)),
-            },
+        let ended = async {
+            match limit {
+                None => Ok(child.wait().await),
+                Some(limit) => tokio::time::timeout(limit, child.wait()).await,
+            }
+        };
+        let status = tokio::select! {
+            status = ended => status.map_err(|_| self.could_not_run(NotRun::TooLong))?,
+            () = self.another_listens() => return Ok(Ok(())),
         };
         let status = status.map_err(|error| self.could_not_run(NotRun::Other(error)))?;
         if status.success() {
@@ -172,6 +180,19 @@ impl SshConnection {
         }
         let said = self.log();
         Ok(Err(NoMaster { problem: classify::classify(&said), said }))
+    }
+
+    /// Waits until a master listens that is not of the ssh that was started just now.
+    ///
+    /// An orch that is killed leaves an ssh that connects, and its lock is free. That ssh becomes the master, and one
+    /// that comes second finds the socket taken and would stay in the foreground without being one, for ever.
+    async fn another_listens(&self) {
+        loop {
+            if matches!(Held::take(&self.files.control).await, Ok(Some(_))) {
+                return tokio::time::sleep(OTHER_GRACE).await;
+            }
+            tokio::time::sleep(OTHER_PAUSE).await;
+        }
     }
 
     /// Options that win over the user's configuration, as ssh takes the first value that it meets.
