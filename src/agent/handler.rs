@@ -19,6 +19,7 @@ use crate::ids::{HostName, PodId, ProjectName};
 use crate::net::addr::explain;
 use crate::place::HostFacts;
 use crate::plan::{Desired, Observed, Plan};
+use crate::store::StoreError;
 
 mod cluster;
 mod follow;
@@ -149,7 +150,7 @@ impl AgentHandler {
         stored: Option<u64>,
         images: Option<BTreeMap<String, String>>,
     ) -> Result<Following, ApiError> {
-        let written = seat::write(&self.shared, project, record, stored, images).await.map_err(internal)?;
+        let written = seat::write(&self.shared, project, record, stored, images).await.map_err(unstored)?;
         written.ok_or_else(|| {
             error(ErrorKind::Conflict, format!("somebody else changed `{project}` at the same time; try again"))
         })
@@ -193,7 +194,7 @@ impl Handler for AgentHandler {
             engine_id: self.shared.engine_info.facts.id.clone(),
             uptime_secs: self.started.elapsed().as_secs(),
             memory: super::process::resident_bytes(),
-            problems: self.shared.dataplane.problems().await,
+            problems: super::fleet::machine::problems(&self.shared).await,
         })
     }
 
@@ -371,6 +372,11 @@ fn check_revision(request: &UpRequest, previous: Option<&Desired>) -> Result<(),
 
 fn internal(cause: impl std::error::Error) -> ApiError {
     error(ErrorKind::Internal, chain(&cause))
+}
+
+/// What the store says when it is written to.
+fn unstored(cause: StoreError) -> ApiError {
+    if matches!(cause, StoreError::NoSpace { .. }) { host_error(cause) } else { internal(cause) }
 }
 
 fn host_error(cause: impl std::error::Error) -> ApiError {

@@ -24,7 +24,7 @@ use super::execute::{self, Outcome};
 use super::fleet::picture::Report;
 use super::informer::Informer;
 use super::memory::Failures;
-use super::shared::{Aim, ProjectHandle, ProjectState, Record, Shared};
+use super::shared::{Aim, ProjectHandle, ProjectState, Record, Shared, STORE_OBJECT};
 
 /// Steps of one project that run at the same time. The engine works through them with all cores; more only queue there.
 const PARALLEL_STEPS: usize = 16;
@@ -385,7 +385,10 @@ impl Loop {
         let desired = record.desired.as_ref();
         let failed = |planned: &PlannedStep| {
             let object = execute::object(&planned.step, desired);
-            by_host.get(&planned.host).is_some_and(|errors| errors.contains_key(&object))
+            let failed = |errors: &&BTreeMap<String, String>| {
+                errors.contains_key(&object) || errors.contains_key(STORE_OBJECT)
+            };
+            by_host.get(&planned.host).is_some_and(failed)
         };
         let stuck = plan.is_stuck(observed, desired, failed);
         let settled = idle && all_know && (plan.steps.is_empty() || stuck || plan.is_hopeless());

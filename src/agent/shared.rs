@@ -75,6 +75,8 @@ pub struct Shared {
     /// What this host shows to the others, with its number.
     own: watch::Sender<(u64, Arc<Picture>)>,
     machine: Mutex<Machine>,
+    /// What the seat wants and could not be written down here, and why.
+    unwritten: Mutex<BTreeMap<ProjectName, Report>>,
     /// Grows with every change of what shall be.
     records: watch::Sender<u64>,
     /// Progress of all projects, for the other hosts.
@@ -82,6 +84,9 @@ pub struct Shared {
     projects: Mutex<BTreeMap<ProjectName, Arc<ProjectHandle>>>,
     new_projects: mpsc::UnboundedSender<Arc<ProjectHandle>>,
 }
+
+/// What an error is of that is a host's whole part of a project: it could not be written down.
+pub const STORE_OBJECT: &str = "Store";
 
 /// What shall become of a project, as stored under `projects/NAME`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -208,6 +213,7 @@ impl Shared {
             fleet: ArcSwap::from_pointee(fleet),
             own: watch::Sender::new((0, Arc::default())),
             machine: Mutex::default(),
+            unwritten: Mutex::default(),
             records: watch::Sender::new(0),
             progress: broadcast::Sender::new(PROGRESS_BACKLOG),
             projects: Mutex::default(),
@@ -340,10 +346,17 @@ impl Shared {
             let state = handle.state.borrow();
             (handle.name.clone(), state.report.clone())
         });
+        let mut reports: BTreeMap<ProjectName, Report> = reports.collect();
+        for (name, unwritten) in self.unwritten() {
+            let report = reports.entry(name).or_default();
+            // It was looked at, and will not come true: who waits for it is told.
+            report.serial = unwritten.serial;
+            report.errors.extend(unwritten.errors);
+        }
         let picture = Picture {
             observed: self.informer.observed(None).hosts.remove(self.host()).unwrap_or_default(),
             draining: self.dataplane.draining_here(),
-            reports: reports.collect(),
+            reports,
             machine,
         };
         self.own.send_if_modified(|(version, now)| {
@@ -364,6 +377,32 @@ impl Shared {
     /// Returns how the machine is.
     pub fn machine(&self) -> Machine {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes note of what the seat wants and could not be written down; empty: all is.
+    pub fn set_unwritten(&self, projects: &BTreeMap<ProjectName, Record>, why: &str) {
+        let message = format!("what is wanted could not be written down: {why}");
+        let report = |record: &Record| {
+            let errors = BTreeMap::from([(STORE_OBJECT.to_owned(), message.clone())]);
+            Report { serial: record.serial, errors, ..Report::default() }
+        };
+        let unwritten = projects.iter().map(|(name, record)| (name.clone(), report(record))).collect();
+        let before = std::mem::replace(
+            &mut *self.unwritten.lock().unwrap_or_else(PoisonError::into_inner),
+            unwritten,
+        );
+        if before != self.unwritten() {
+            self.refresh_own_picture();
+        }
+    }
+
+    fn unwritten(&self) -> BTreeMap<ProjectName, Report> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns why what the seat wants could not be written down, for the reader.
+    pub fn unwritten_problem(&self) -> Option<String> {
+        self.unwritten().into_values().next()?.errors.remove(STORE_OBJECT)
     }
 
     /// Returns what wakes when what shall be changes.

@@ -312,6 +312,7 @@ impl CliError {
                  addresses",
                 projects.first().map_or("NAME", String::as_str)
             )),
+            Self::Agent(ClientError::Api(error)) if says_full(&error.message) => Some(FREE_SPACE.to_owned()),
             Self::Agent(error) => agent_help(error).map(str::to_owned),
             Self::OtherEngine { .. } => Some(
                 "nothing was read or changed; unset DOCKER_HOST to work with the agent's engine; where the other engine \
@@ -323,6 +324,9 @@ impl CliError {
                  again to see it"
                     .to_owned(),
             ),
+            Self::Images(messages) | Self::Failed(messages) if messages.iter().any(|message| says_full(message)) => {
+                Some(FREE_SPACE.to_owned())
+            }
             Self::Images(_) => Some(
                 "nothing was changed. `docker pull IMAGE` shows more, `docker build -t IMAGE .` makes one, \
                  `docker load -i FILE` brings one from elsewhere"
@@ -372,6 +376,14 @@ impl CliError {
             _ => None,
         }
     }
+}
+
+/// What to do about a disk that an agent or an engine says to be full.
+const FREE_SPACE: &str =
+    "free some space on that host, for example `docker image prune` there, and run the same command again";
+
+fn says_full(message: &str) -> bool {
+    message.to_lowercase().contains("no space left")
 }
 
 fn texts(errors: &[CliError]) -> String {

@@ -211,7 +211,8 @@ async fn send_to(needs: &[&Need<'_>], local: &DockerEngine, reference: &str, sho
             Ok(()) => tell(need, "Sent", ObjectState::Done),
             Err(error) => {
                 tell(need, "Error", ObjectState::Error);
-                failures.push(need.failed(Some(error)));
+                let missing = Missing { tried: "sent", ..Missing::new(need.wanted.clone(), Some(error)) };
+                failures.push(need.missing(&missing));
             }
         }
     }
@@ -357,6 +358,8 @@ impl Layers {
 #[derive(Debug)]
 struct Missing {
     wanted: Wanted,
+    /// What was tried, `pulled` or `sent`.
+    tried: &'static str,
     cause: Option<EngineError>,
     /// What to do about it.
     hint: Option<String>,
@@ -379,14 +382,16 @@ fn login_hint(error: &EngineError, reference: &str, sent: bool) -> Option<String
 
 impl Missing {
     fn new(wanted: Wanted, cause: Option<EngineError>) -> Self {
-        Self { wanted, cause, hint: None }
+        Self { wanted, tried: "pulled", cause, hint: None }
     }
 
     fn message(&self) -> String {
         let Wanted { reference, service, .. } = &self.wanted;
         let hint = self.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
         match &self.cause {
-            Some(cause) => format!("image `{reference}` of service `{service}` could not be pulled: {cause}{hint}"),
+            Some(cause) => {
+                format!("image `{reference}` of service `{service}` could not be {}: {cause}{hint}", self.tried)
+            }
             None => format!("image `{reference}` of service `{service}` is not there, and its pull policy is `never`"),
         }
     }

@@ -17,6 +17,7 @@ mod ending;
 mod examples;
 mod firewall;
 mod fleet;
+mod fleet_bad_hosts;
 mod fleet_faults;
 mod fleet_killed;
 mod healing;

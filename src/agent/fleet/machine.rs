@@ -1,15 +1,22 @@
 //! Looks at the machine now and then: what the other hosts must know of it beyond its engine.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+
+use crate::host::disk;
 
 use super::super::shared::Shared;
 use super::picture::Machine;
 
 /// How often the machine is looked at.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// A disk with less room is said to be full: an image or the log of a busy container takes as much within minutes.
+const LITTLE_ROOM: u64 = 32 << 20;
 
 /// Keeps what is told of the machine current. Started by `wire` only.
 pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
@@ -30,9 +37,42 @@ pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
+/// Returns what is wrong on this host and no project's fault.
+pub async fn problems(shared: &Shared) -> Vec<String> {
+    let mut problems = shared.dataplane.problems().await;
+    problems.extend(full_disks(shared));
+    problems.extend(shared.unwritten_problem());
+    problems
+}
+
+/// Disks without room: that of the store, and that of the engine's containers and images.
+fn full_disks(shared: &Shared) -> Vec<String> {
+    let (state, engine) = (&shared.options.state_dir, &shared.engine_info.root_dir);
+    // The engine's directory is the host's.
+    let of_host = Path::new("/proc/1/root").join(engine.trim_start_matches('/'));
+    let mut disks = BTreeSet::new();
+    let mut problems = Vec::new();
+    for (name, path) in [(state.display().to_string(), state.as_path()), (engine.clone(), of_host.as_path())] {
+        // Where there is no such directory, or it may not be looked at, there is nothing to say.
+        let Ok((room, disk)) = disk::room(path) else { continue };
+        if room < LITTLE_ROOM && disks.insert(disk) {
+            problems.push(format!(
+                "the disk of {name} has only {} left: free some space, for example `docker image prune`",
+                megabytes(room)
+            ));
+        }
+    }
+    problems
+}
+
+/// `12.3 MB`.
+fn megabytes(bytes: u64) -> String {
+    format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
+}
+
 /// Looks at the machine now.
 pub async fn look(shared: &Shared) -> Machine {
-    let mut problems = shared.dataplane.problems().await;
+    let mut problems = problems(shared).await;
     let routes = shared.dataplane.routes().await.unwrap_or_else(|error| {
         problems.push(format!("routes cannot be read: {error}"));
         Vec::new()
@@ -61,5 +101,10 @@ mod tests {
     fn the_load_is_read_in_hundredths() {
         assert_eq!(load("1.25 0.50 0.10 1/123 4567\n"), 125);
         assert_eq!(load(""), 0);
+    }
+
+    #[test]
+    fn room_is_said_in_megabytes() {
+        assert_eq!([0, 99_999, 12_345_678].map(megabytes), ["0.0 MB", "0.0 MB", "12.3 MB"]);
     }
 }

@@ -4,7 +4,7 @@
 //! Level-triggered: who connects anew starts with everything, and after that only differences go. Whatever was lost on
 //! the way is in the next whole picture. Nothing is asked and answered but "heard up to here".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,9 +113,6 @@ pub enum SyncError {
     /// The other side says what this one does not understand: another version.
     #[error("it says what this version of orch does not understand")]
     NotUnderstood(#[from] serde_json::Error),
-    /// What was told could not be written down.
-    #[error("what the seat wants could not be written down")]
-    Store(#[from] crate::store::StoreError),
 }
 
 type Frames<S> = Framed<S, LengthDelimitedCodec>;
@@ -256,6 +253,7 @@ where
 {
     let mut frames = frames(stream);
     let mut heard = Heard { picture: 0, records: 0, at: Timestamp::now(), certificate: None };
+    let mut orders = Orders::default();
     loop {
         let frame = frames.next().await.ok_or(SyncError::Closed)??;
         let message: Message = serde_json::from_slice(&frame)?;
@@ -273,9 +271,13 @@ where
                     tracing::warn!(%peer, "a host that is not the seat says what shall be; not listened to");
                     continue;
                 }
-                let projects = projects.into_iter().map(|(name, record)| (name, *record)).collect();
-                shared.obey(projects, &gone, whole, hosts).await?;
-                heard.records = revision;
+                orders.add(Orders {
+                    revision: Some(revision),
+                    whole,
+                    projects: projects.into_iter().map(|(name, record)| (name, *record)).collect(),
+                    gone: gone.into_iter().collect(),
+                    hosts,
+                });
             }
             Message::Renew { request } => {
                 // The connection's certificate says who asks.
@@ -288,11 +290,62 @@ where
                 }
             }
         }
+        // Beats come often enough for another attempt at what could not be written down.
+        heard.records = orders.carry_out(shared).await.unwrap_or(heard.records);
         shared.peers.beat(peer, skew);
         heard.at = Timestamp::now();
         let frame = serde_json::to_vec(&heard)?;
         frames.send(Bytes::from(frame)).await?;
         heard.certificate = None;
+    }
+}
+
+/// What the seat wants and is not written down here yet.
+#[derive(Default)]
+struct Orders {
+    /// The state that they lead to; `None`: there are none.
+    revision: Option<u64>,
+    whole: bool,
+    projects: BTreeMap<ProjectName, Record>,
+    gone: BTreeSet<ProjectName>,
+    hosts: Option<BTreeMap<HostName, HostRecord>>,
+}
+
+impl Orders {
+    /// Adds later ones.
+    fn add(&mut self, later: Self) {
+        if later.whole {
+            *self = later;
+            return;
+        }
+        let Self { revision, whole: _, projects, gone, hosts } = later;
+        self.projects.retain(|name, _| !gone.contains(name));
+        self.gone.retain(|name| !projects.contains_key(name));
+        self.revision = revision;
+        self.projects.extend(projects);
+        self.gone.extend(gone);
+        self.hosts = hosts.or(self.hosts.take());
+    }
+
+    /// Takes over what is wanted. Returns how far this host is now; what cannot be written down stays to be done, and
+    /// that is told to all.
+    async fn carry_out(&mut self, shared: &Shared) -> Option<u64> {
+        let revision = self.revision?;
+        let projects = self.projects.clone().into_iter().collect();
+        let gone: Vec<ProjectName> = self.gone.iter().cloned().collect();
+        match shared.obey(projects, &gone, self.whole, self.hosts.clone()).await {
+            Ok(()) => {
+                *self = Self::default();
+                shared.set_unwritten(&BTreeMap::new(), "");
+                Some(revision)
+            }
+            Err(error) => {
+                let why = super::super::handler::chain(&error);
+                tracing::error!(error = why, "what the seat wants cannot be written down");
+                shared.set_unwritten(&self.projects, &why);
+                None
+            }
+        }
     }
 }
 

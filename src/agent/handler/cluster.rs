@@ -13,7 +13,7 @@ use crate::mesh::{Authority, identity};
 use super::super::fleet::members::{self, Fleet, HostRecord};
 use super::super::fleet::{renew, withdraw};
 use super::super::shared::Shared;
-use super::{chain, error, internal};
+use super::{chain, error, internal, unstored};
 
 /// Longest that a host may take to stop what runs on it when it leaves.
 const LEAVE: Duration = Duration::from_secs(100);
@@ -124,7 +124,7 @@ pub(super) async fn found(shared: &Shared, request: FoundRequest) -> Result<(), 
         cluster: Some(authority.cluster().to_string()),
         hosts: BTreeMap::from([(name, record)]),
     };
-    members::save(shared.store.as_ref(), &fleet.own, &founded).await.map_err(internal)?;
+    members::save(shared.store.as_ref(), &fleet.own, &founded).await.map_err(unstored)?;
     shared.restart.cancel();
     Ok(())
 }
@@ -169,7 +169,7 @@ pub(super) async fn admit(shared: &Shared, request: AdmitRequest) -> Result<Admi
     let authority = authority.map(|authority| authority.certificate().to_owned()).unwrap_or_default();
     let mut next = Fleet::clone(&fleet);
     next.hosts.insert(name.clone(), HostRecord { ssh, address, labels, index, draining });
-    members::save(shared.store.as_ref(), &fleet.own, &next).await.map_err(internal)?;
+    members::save(shared.store.as_ref(), &fleet.own, &next).await.map_err(unstored)?;
     shared.set_fleet(next.clone());
     Ok(Admission { cluster, name, seat: fleet.seat.clone(), authority, certificate, hosts: next.hosts })
 }
@@ -207,7 +207,7 @@ pub(super) async fn join(shared: &Shared, admission: Admission) -> Result<(), Ap
     // Now, not at the next start: what was given must fit the key.
     shared.identity.identity().map_err(internal)?;
     let joined = Fleet { own: name, seat, cluster: Some(cluster), hosts };
-    members::save(shared.store.as_ref(), &fleet.own, &joined).await.map_err(internal)?;
+    members::save(shared.store.as_ref(), &fleet.own, &joined).await.map_err(unstored)?;
     shared.restart.cancel();
     Ok(())
 }
@@ -241,7 +241,7 @@ pub(super) async fn change(shared: &Shared, host: &HostName, change: HostChange)
     record.labels.retain(|key, _| !change.remove_labels.contains(key));
     record.labels.extend(change.set_labels);
     record.draining = change.draining.unwrap_or(record.draining);
-    members::save(shared.store.as_ref(), &fleet.own, &next).await.map_err(internal)?;
+    members::save(shared.store.as_ref(), &fleet.own, &next).await.map_err(unstored)?;
     shared.set_fleet(next);
     Ok(())
 }
@@ -272,7 +272,7 @@ pub(super) async fn remove(shared: &Shared, host: &HostName, request: &RemoveHos
     }
     let mut next = Fleet::clone(&fleet);
     next.hosts.remove(host);
-    members::save(shared.store.as_ref(), &fleet.own, &next).await.map_err(internal)?;
+    members::save(shared.store.as_ref(), &fleet.own, &next).await.map_err(unstored)?;
     shared.set_fleet(next);
     Ok(())
 }

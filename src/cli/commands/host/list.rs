@@ -11,6 +11,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::fleet::{Fleet, Host};
 use crate::cli::table;
+use crate::cli::ui::Ui;
 use crate::ids::HostName;
 
 /// Clocks that are less apart than this are shown as the same: so long an answer may take.
@@ -31,9 +32,7 @@ pub(super) async fn list(context: &mut Context<'_>, args: &HostLsArgs) -> Result
             let cells: Vec<_> = rows.iter().map(Row::cells).collect();
             let header = ["NAME", "STATE", "ENGINE", "CPUS", "MEMORY", "LOAD", "PODS", "AGENT", "SKEW", "ADDRESS"];
             context.ui.data(table::render(header, &cells).as_bytes())?;
-            for row in &rows {
-                row.problems.iter().for_each(|problem| context.ui.warn(&format!("host {}: {problem}", row.name)));
-            }
+            rows.iter().for_each(|row| row.warn_of_problems(context.ui));
         }
     }
     context.ui.warn_all(&errors);
@@ -160,6 +159,11 @@ impl Row {
             labels: status.map(|status| status.labels.clone()).unwrap_or_default(),
             problems: status.map(|status| status.problems.clone()).unwrap_or_default(),
         }
+    }
+
+    /// Tells what is wrong there.
+    pub(crate) fn warn_of_problems(&self, ui: &mut Ui) {
+        self.problems.iter().for_each(|problem| ui.warn(&format!("host {}: {problem}", self.name)));
     }
 
     fn cells(&self) -> [String; 10] {
