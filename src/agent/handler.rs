@@ -150,10 +150,21 @@ impl AgentHandler {
         stored: Option<u64>,
         images: Option<BTreeMap<String, String>>,
     ) -> Result<Following, ApiError> {
-        let written = seat::write(&self.shared, project, record, stored, images).await.map_err(unstored)?;
+        let written = seat::write(&self.shared, project, record, stored, images).await;
+        let written = written.map_err(|cause| self.unstored_here(cause))?;
         written.ok_or_else(|| {
             error(ErrorKind::Conflict, format!("somebody else changed `{project}` at the same time; try again"))
         })
+    }
+
+    /// What the store says when it is written to, with the host where there are several.
+    fn unstored_here(&self, cause: StoreError) -> ApiError {
+        let answer = unstored(cause);
+        let fleet = self.shared.fleet();
+        if fleet.hosts.is_empty() {
+            return answer;
+        }
+        ApiError { message: format!("host `{}`: {}", fleet.own, answer.message), ..answer }
     }
 
     /// Changes what is asked for a project without a new desired state, and follows it.

@@ -48,7 +48,7 @@ pub enum CliError {
     #[error(transparent)]
     Ssh(#[from] SshError),
     /// Something on one host.
-    #[error("host `{host}`: {error}")]
+    #[error("host `{host}`: {}", with_causes(.error))]
     OnHost {
         /// The host.
         host: HostName,
@@ -65,7 +65,7 @@ pub enum CliError {
     #[error("no host answers: {}", texts(.0))]
     NoHostAnswers(Vec<CliError>),
     /// The host that decides cannot be asked.
-    #[error("host `{seat}`, which decides for the cluster, cannot be reached: {cause}")]
+    #[error("host `{seat}`, which decides for the cluster, cannot be reached: {}", with_causes(.cause))]
     NoSeat {
         /// The host.
         seat: HostName,
@@ -386,8 +386,23 @@ fn says_full(message: &str) -> bool {
     message.to_lowercase().contains("no space left")
 }
 
+/// An error within another's text: there its causes would not be told. Those that the text before has said already are
+/// left out.
+fn with_causes(error: &CliError) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
 fn texts(errors: &[CliError]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    errors.iter().map(with_causes).collect::<Vec<_>>().join("; ")
 }
 
 fn names(hosts: &[HostName]) -> String {

@@ -1,10 +1,11 @@
 //! Hosts that are full, slow, rebooting or cut off while a project goes up on them.
+#![expect(clippy::print_stdout, reason = "figures, for who asks for the output of tests that pass")]
 
 use crate::cluster::Cluster;
-use crate::fleet::{add, hosts, named, spread, states};
+use crate::fleet::{add, even, named, spread, states};
 use crate::host::Host;
 use crate::project::Project;
-use crate::wait::{apart, becomes, eventually, secs, stays, timed};
+use crate::wait::{becomes, eventually, secs, stays, timed};
 
 /// Leaves no room on a host's disk.
 fn fill(host: &Host) {
@@ -30,13 +31,13 @@ fn a_host_without_room_is_named_at_every_step_and_the_next_run_finishes() {
     here.load(&["busybox"]);
     let full = &cluster[2];
     fill(full);
-    let arguments = named(&cluster, &[2, 3]);
+    let arguments = named(&cluster, &[3, 2]);
     let words: Vec<&str> = ["host", "add"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
     here.orch(&words).refused(1, &["host `b`: ", "no space left", "free some space"]);
     assert_eq!(full.docker(&["ps", "-aq"]), "", "nothing half made");
     make_room(full);
     here.orch(&words).ok();
-    assert_eq!(states(here), "b Ready, c Ready");
+    assert_eq!(states(here), "b Ready, c Ready", "`c` decides");
 
     // No room for an image that is sent.
     let yaml = "services: {web: {image: busybox, command: [sleep, '1000000'], stop_signal: SIGKILL, deploy: {replicas: 4}}}\n";
@@ -73,24 +74,22 @@ fn a_host_without_room_is_named_at_every_step_and_the_next_run_finishes() {
 fn slow_hosts_that_lose_packets_are_not_taken_for_lost() {
     let cluster = Cluster::boot(3, &["busybox"]);
     add(&cluster, &[1, 2, 3]).ok();
+    // 200 ms from host to host.
     for node in cluster.nodes() {
         cluster.lossy(node.name(), 100, 1);
     }
     let project = Project::new(&cluster.desk, "slow", "services: {web: {<<: *web, deploy: {replicas: 6}}}\n");
-    project.up();
-    let before = spread(&project, "web");
-    let said = || cluster[1].exec(&["docker", "logs", "orch-agent"]).stderr.matches("placed anew").count();
-    let placed = said();
+    let (_, took) = timed(|| project.up());
+    println!("up over slow lines took {took:?}");
     let lives = || cluster.nodes().iter().map(|node| node.docker(&["ps", "-q"])).collect::<Vec<_>>();
     stays(secs(8), "what runs on hosts that are slow", lives);
-    assert_eq!(said(), placed, "nobody was declared lost");
+    let placed_anew = cluster[1].sh("docker logs orch-agent 2>&1 | grep -c 'placed anew' || :");
+    assert_eq!(placed_anew, "0", "nobody was taken for lost");
     assert_eq!(states(&cluster.desk), "a Ready, b Ready, c Ready");
-    project.orch(&["up", "-d", "--wait", "--scale", "web=9"]).ok();
-    assert_eq!(spread(&project, "web").iter().map(|(_, count)| count).sum::<usize>(), 9, "{before:?}");
     for node in cluster.nodes() {
         cluster.slow(node.name(), 0);
     }
-    project.down();
+    assert_eq!(spread(&project, "web"), even(2));
 }
 
 #[test]
@@ -99,112 +98,84 @@ fn a_host_that_reboots_in_the_middle_of_an_up_takes_its_part_in_the_next() {
     let desk = &cluster.desk;
     add(&cluster, &[1, 2, 3]).ok();
     let project = Project::new(desk, "boot", "services: {web: {<<: *web, deploy: {replicas: 6}}}\n");
-    let arguments = project.args(&["up", "-d", "--wait"]);
     // The last is the seat.
-    for (number, step) in [(2, "Creating"), (3, "Started"), (1, "Creating")] {
-        let mut up = desk.start_orch(&arguments);
+    for (number, step) in [(2, "Creating"), (1, "Started")] {
+        let mut up = desk.start_orch(&project.args(&["up", "-d", "--wait"]));
         assert!(up.says(step), "`{step}`: {:?}", up.finish());
-        let node = &cluster[number];
-        node.power_off();
-        node.power_on();
+        cluster[number].power_off();
+        cluster[number].power_on();
         let done = up.finish();
         assert!(done.code == 0 || done.stderr.contains("help: "), "it says what to do: {done:?}");
-        let up = eventually(secs(30), "the host to be reached again", || {
-            let done = project.orch(&["up", "-d", "--wait"]);
-            if done.code == 0 { Ok(done) } else { Err(done) }
+        eventually(secs(30), "the next to finish", || match project.orch(&["up", "-d", "--wait"]) {
+            done if done.code == 0 => Ok(()),
+            done => Err(done),
         });
         becomes(secs(30), "all hosts", &"a Ready, b Ready, c Ready".to_owned(), || states(desk));
-        // Each once: what was placed elsewhere meanwhile is not there twice.
-        becomes(secs(30), "each pod once", &6, || {
-            cluster.nodes().iter().map(|node| node.docker(&["ps", "-q", "--filter", "name=boot-web"]).lines().count()).sum()
-        });
-        drop(up);
+        // What was placed elsewhere meanwhile is not there twice.
+        becomes(secs(30), "each pod once", &6, || running(&cluster, "boot").iter().sum());
         project.orch(&["down"]).ok();
     }
 }
 
+/// How many containers of a project run on each host.
+fn running(cluster: &Cluster, project: &str) -> Vec<usize> {
+    let label = format!("label=com.docker.compose.project={project}");
+    cluster.nodes().iter().map(|node| node.docker(&["ps", "-q", "--filter", &label]).lines().count()).collect()
+}
+
 #[test]
-fn a_desk_that_is_cut_off_in_the_middle_of_an_up_says_so_and_the_next_finishes() {
+fn lines_that_are_cut_part_what_is_known_and_not_what_runs() {
     let cluster = Cluster::boot(3, &["busybox"]);
     let desk = &cluster.desk;
     add(&cluster, &[1, 2, 3]).ok();
     // Takes so long that the cut comes before its end.
     let yaml = "\
 services:
-  first: {<<: *web, healthcheck: {test: [CMD-SHELL, 'sleep 3'], interval: 1s, retries: 20, timeout: 10s}}
-  web: {<<: *web, deploy: {replicas: 6}, depends_on: {first: {condition: service_healthy}}}
+  first: {image: busybox, command: [sleep, '1000000'], stop_signal: SIGKILL, healthcheck: {test: [CMD, sleep, '2'], interval: 1s}}
+  last: {image: busybox, command: [sleep, '1000000'], stop_signal: SIGKILL, depends_on: {first: {condition: service_healthy}}}
+  web: {<<: *web, ports: ['8080:80'], deploy: {replicas: 3}}
 ";
-    let project = Project::new(desk, "cut", yaml);
-    for whom in ["node1", "node3"] {
-        let mut up = desk.start_orch(&project.args(&["up", "-d", "--wait"]));
-        assert!(up.says("first-1 on"), "{:?}", up.finish());
-        let ((), took) = timed(|| {
-            cluster.cut("desk", whom);
-            let done = up.finish();
-            if whom == "node1" {
-                done.refused(1, &["the agent, or the connection to it, ended", "run the same command again"]);
-            } else {
-                // Only the seat is needed once all is accepted.
-                done.ok();
-            }
-        });
-        assert!(took < secs(25), "{took:?}");
-        cluster.heal();
-        project.up();
-        assert_eq!(counts(&project, "a").0, 6);
-        project.orch(&["down"]).ok();
-    }
-}
-
-#[test]
-fn hosts_that_are_cut_off_from_each_other_both_serve_and_agree_again_later() {
-    let cluster = Cluster::boot(3, &["busybox"]);
-    let desk = &cluster.desk;
-    add(&cluster, &[1, 2, 3]).ok();
-    let project =
-        Project::new(desk, "parted", "services: {web: {<<: *web, ports: ['8080:80'], deploy: {replicas: 3}}}\n");
+    let project = Project::new(desk, "parted", yaml);
+    let mut up = desk.start_orch(&project.args(&["up", "-d", "--wait"]));
+    assert!(up.says("first-1 on"), "{:?}", up.finish());
+    cluster.cut("desk", "node1");
+    let (done, took) = timed(|| up.finish());
+    done.refused(1, &["the agent, or the connection to it, ended", "run the same command again"]);
+    assert!(took < secs(20), "said after {took:?}");
+    cluster.heal();
     project.up();
-    let running = || -> Vec<usize> {
-        let count = |node: &Host| node.docker(&["ps", "-q", "--filter", "name=parted-web"]).lines().count();
-        cluster.nodes().iter().map(count).collect()
-    };
-    assert_eq!(running(), [1, 1, 1]);
-    let old = cluster[3].docker(&["ps", "-q", "--filter", "name=parted-web"]);
+    assert_eq!(counts(&project, "a").0, 3, "what was accepted went on");
+
+    // Two hosts against one.
+    let web = |node: &Host| node.docker(&["ps", "-q", "--filter", "name=parted-web"]);
+    let old = web(&cluster[3]);
+    assert_eq!(old.lines().count(), 1);
     cluster.cut("node3", "node1");
     cluster.cut("node3", "node2");
-    // The seat's side makes up for what it lost; the other goes on with what it has.
-    eventually(secs(20), "three on the seat's side", || match running().as_slice() {
-        [one, other, 1] if one + other == 3 => Ok(()),
-        seen => Err(seen.to_vec()),
+    eventually(secs(20), "the seat's side to make up for what it lost", || {
+        let seen = [1, 2, 3].map(|number| web(&cluster[number]).lines().count());
+        if seen[0] + seen[1] == 3 && seen[2] == 1 { Ok(()) } else { Err(seen) }
     });
     let answers = |node: &Host| {
         let url = format!("http://{}:8080/", node.address());
-        eventually(secs(10), &url, || {
-            let done = node.exec(&["curl", "-fsS", "-m", "2", &url]);
-            if done.code == 0 { Ok(()) } else { Err(done) }
+        eventually(secs(10), &url, || match node.exec(&["curl", "-fsS", "-m", "2", &url]) {
+            done if done.code == 0 => Ok(()),
+            done => Err(done),
         });
     };
     cluster.nodes().iter().for_each(answers);
     assert_eq!(states(desk), "a Ready, b Ready, c Down");
-    cluster[3].docker(&["kill", &old]);
-    eventually(secs(10), "the side without the seat to heal itself", || {
-        let now = cluster[3].docker(&["ps", "-q", "--filter", "name=parted-web"]);
-        if now.is_empty() || now == old { Err(now) } else { Ok(()) }
+    cluster[3].docker(&["rm", "-f", &old]);
+    eventually(secs(10), "the side without the seat to heal itself", || match web(&cluster[3]) {
+        now if now.is_empty() || now == old => Err(now),
+        _ => Ok(()),
     });
-    // What changes meanwhile comes later there.
+    answers(&cluster[3]);
+    // What is asked for meanwhile comes later there.
     project.orch(&["up", "-d", "--wait", "--scale", "web=4"]).ok();
-    let ((), took) = timed(|| {
-        cluster.heal();
-        eventually(secs(20), "each pod once", || {
-            let seen = running();
-            if seen.iter().sum::<usize>() == 4 { Ok(()) } else { Err(seen) }
-        });
-    });
-    assert!(took < secs(15), "doubled for {took:?}");
-    becomes(secs(20), "all hosts", &"a Ready, b Ready, c Ready".to_owned(), || states(desk));
+    cluster.heal();
+    becomes(secs(15), "each pod once", &6, || running(&cluster, "parted").iter().sum());
+    becomes(secs(15), "all hosts", &"a Ready, b Ready, c Ready".to_owned(), || states(desk));
+    project.up();
     cluster.nodes().iter().for_each(answers);
-    apart(secs(1)); // another look at what settled
-    assert_eq!(running().iter().sum::<usize>(), 4);
-    assert_eq!(hosts(desk, "Problems").iter().filter(|(_, problems)| problems != "[]").count(), 0);
-    project.down();
 }
