@@ -34,6 +34,16 @@ impl ManualClock {
         let nanos = u64::try_from(by.as_nanos()).expect("tests move by less than 500 years");
         self.0.fetch_add(nanos, std::sync::atomic::Ordering::SeqCst);
     }
+
+    /// Sets the clock back, as somebody does who finds it to be wrong.
+    ///
+    /// # Panics
+    /// When set to before 1970.
+    pub fn set_back(&self, by: Duration) {
+        let nanos = u64::try_from(by.as_nanos()).expect("tests move by less than 500 years");
+        let before = self.0.fetch_sub(nanos, std::sync::atomic::Ordering::SeqCst);
+        assert!(before >= nanos, "the clock would stand before 1970");
+    }
 }
 
 #[cfg(any(test, feature = "testing"))]

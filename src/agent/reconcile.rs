@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::types::{ObjectState, Progress};
@@ -90,11 +91,13 @@ struct Loop {
     swept: Option<Arc<Record>>,
     /// Record that the errors belong to.
     last: Option<Arc<Record>>,
+    /// All times of the loop are since then: wall time may jump.
+    begun: Instant,
 }
 
 /// Runs a project's loop until the project is gone or the agent stops. Started by `wire` only.
 ///
-/// Reads the project's record, the picture of the engine and the clock; writes the engine, the project's state and
+/// Reads the project's record and the picture of the engine; writes the engine, the project's state and
 /// progress.
 pub async fn run(shared: Arc<Shared>, handle: Arc<ProjectHandle>, stop: CancellationToken) {
     let mut records = handle.record.subscribe();
@@ -111,6 +114,7 @@ pub async fn run(shared: Arc<Shared>, handle: Arc<ProjectHandle>, stop: Cancella
         waiting: BTreeSet::new(),
         swept: None,
         last: None,
+        begun: Instant::now(),
     };
     loop {
         pictures.mark_unchanged();
@@ -145,7 +149,7 @@ impl Loop {
             self.begin(record);
         }
         let images = images_of(&self.shared, record).await;
-        let now = self.shared.clock.now();
+        let now = self.begun.elapsed();
         let mut observed = self.shared.observed(Some(&self.handle.name));
         observed.hosts.entry(self.shared.host().clone()).or_default().images.clone_from(&images);
         let memory = self.remember(record, &observed, now);
@@ -272,7 +276,7 @@ impl Loop {
             Outcome::Failed(message) => {
                 let attempts = self.errors.get(object).map_or(0, |failure| failure.attempts) + 1;
                 let pause = FIRST_RETRY.saturating_mul(1 << (attempts - 1).min(10)).min(LAST_RETRY);
-                let not_before = self.shared.clock.now() + pause;
+                let not_before = self.begun.elapsed() + pause;
                 tracing::warn!(project = %self.handle.name, object, message, ?pause, "a step failed");
                 self.errors.insert(object.to_owned(), Failure { message, attempts, not_before });
             }
@@ -289,7 +293,7 @@ impl Loop {
         *times += 1;
         if *times > REPEATS {
             let message = format!("done {times} times, and still to do");
-            let not_before = self.shared.clock.now() + FIRST_RETRY;
+            let not_before = self.begun.elapsed() + FIRST_RETRY;
             tracing::warn!(project = %self.handle.name, object, message, "a step has no effect");
             self.errors.insert(object.to_owned(), Failure { message, attempts: 1, not_before });
         }

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::server::Handler as _;
 use crate::api::types::{DownRequest, Progress, StopRequest, UpRequest};
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::engine::Engine as _;
 use crate::engine::fake::{FakeEngine, Fault};
 use crate::graph::{Attachment, Condition, Dependency, Graph, NetworkMode, Restart};
@@ -59,6 +59,11 @@ impl Agent {
 
     /// Starts an agent of this fleet.
     async fn start_in(engine: &Arc<FakeEngine>, dir: &Path, fleet: Fleet) -> Self {
+        Self::start_at(engine, dir, fleet, Arc::new(SystemClock)).await
+    }
+
+    /// Starts an agent that goes by this clock.
+    async fn start_at(engine: &Arc<FakeEngine>, dir: &Path, fleet: Fleet, clock: Arc<dyn Clock>) -> Self {
         let host = fleet.own.clone();
         let store = Arc::new(Embedded::open(dir.join("store.db")).await.expect("a store"));
         let store = Arc::new(Sealed::open(store, dir.join("secrets.key")).await.expect("a key"));
@@ -71,7 +76,6 @@ impl Agent {
         let dataplane = Arc::new(Dataplane::new(names, dns, balancer, Arc::new(FakeHostNetwork::default())));
         let files = Arc::new(HostFiles::new(dir.join("state"), dir.join("run"), HostTools::here()));
         let engine_info = engine.info().await.expect("it answers");
-        let clock = Arc::new(SystemClock);
         let edges = Edges { engine, engine_info, store, clock, informer, dataplane, files };
         let options = AgentOptions {
             state_dir: dir.join("state"),

@@ -179,3 +179,42 @@ services:
     project.up();
     cluster.nodes().iter().for_each(answers);
 }
+
+#[test]
+fn agents_of_two_builds_work_together_and_an_upgrade_cut_short_is_finished() {
+    let cluster = Cluster::boot(3, &["busybox"]);
+    let desk = &cluster.desk;
+    add(&cluster, &[1, 2, 3]).ok();
+    let yaml = "\
+services:
+  web: {<<: *web, ports: ['8080:80'], deploy: {mode: global}}
+  idle: {image: busybox, command: [sleep, '1000000'], stop_signal: SIGKILL, deploy: {mode: global}}
+";
+    let project = Project::new(desk, "mixed", yaml);
+    project.up();
+    let idle = || cluster.nodes().iter().map(|node| node.docker(&["ps", "-q", "--filter", "name=idle"]));
+    let before: Vec<String> = idle().collect();
+    let agents = || cluster.nodes().iter().map(|node| node.docker(&["inspect", "-f", "{{.Config.Image}}", "orch-agent"]));
+    let old: Vec<String> = agents().collect();
+    // Another build: the same program with a byte more has another content hash.
+    desk.sh("printf x >>/opt/orch/orch");
+    add(&cluster, &[2]).ok();
+    let mixed: Vec<String> = agents().collect();
+    assert!(mixed[0] == old[0] && mixed[1] != old[1] && mixed[2] == old[2], "{mixed:?}");
+    assert_eq!(states(desk), "a Ready, b Ready, c Ready");
+    for node in cluster.nodes() {
+        let url = format!("http://{}:8080/", node.address());
+        desk.exec(&["curl", "-fsS", "-m", "5", &url]).ok();
+    }
+    let up = desk.start_orch(&project.args(&["up", "-d", "--wait"]));
+    eventually(secs(20), "an agent to be replaced", || {
+        let node = &cluster[3];
+        let now = node.exec(&["docker", "inspect", "-f", "{{.Config.Image}}", "orch-agent"]).stdout;
+        if now.trim() == mixed[2] { Err(now) } else { Ok(()) }
+    });
+    up.signal("KILL");
+    project.up();
+    assert!(agents().all(|now| now == mixed[1]), "all of the new build");
+    becomes(secs(20), "all hosts", &"a Ready, b Ready, c Ready".to_owned(), || states(desk));
+    assert_eq!(idle().collect::<Vec<_>>(), before, "and no other container was touched");
+}

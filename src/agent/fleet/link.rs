@@ -106,7 +106,12 @@ async fn tell(shared: Arc<Shared>, mesh: Mesh, name: HostName, address: SocketAd
 async fn hear(shared: Arc<Shared>, peer: HostName, call: Incoming) {
     let ended = match call.accept().await {
         Ok(stream) => match sync::hear(&shared, &peer, stream).await {
-            Err(error) => error.to_string(),
+            Err(error) => {
+                if matches!(error, sync::SyncError::OtherLanguage(_) | sync::SyncError::NotUnderstood(_)) {
+                    tracing::warn!(%peer, %error, "not listened to");
+                }
+                error.to_string()
+            }
             Ok(never) => match never {},
         },
         Err(error) => error.to_string(),

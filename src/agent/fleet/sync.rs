@@ -26,6 +26,10 @@ use super::members::HostRecord;
 use super::picture::{Picture, Update};
 use super::renew;
 
+/// Version of what agents say to each other. Fields that may be left out and are ignored by who does not know them need no
+/// other one; whatever else changes does, and agents that differ in it do not listen to each other.
+pub const LANGUAGE: u32 = 1;
+
 /// Pause between two signs of life when there is nothing to tell.
 pub const BEAT: Duration = Duration::from_millis(700);
 
@@ -43,6 +47,9 @@ pub enum Message {
     Hello {
         /// Version of its orch.
         version: String,
+        /// See [`LANGUAGE`].
+        #[serde(default)]
+        language: u32,
         /// Its wall time.
         at: Timestamp,
     },
@@ -99,6 +106,9 @@ pub struct Heard {
     /// The certificate that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
+    /// Why nothing more is listened to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// Why a stream between two agents ended.
@@ -110,6 +120,9 @@ pub enum SyncError {
     /// It ended in order.
     #[error("the other agent closed the connection")]
     Closed,
+    /// One of the two is of a version that the other does not understand.
+    #[error("{0}: `orch up` brings all agents to one version")]
+    OtherLanguage(String),
     /// The other side says what this one does not understand: another version.
     #[error("it says what this version of orch does not understand")]
     NotUnderstood(#[from] serde_json::Error),
@@ -119,6 +132,11 @@ type Frames<S> = Framed<S, LengthDelimitedCodec>;
 
 fn frames<S: AsyncRead + AsyncWrite>(stream: S) -> Frames<S> {
     LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME).new_framed(stream)
+}
+
+fn wall_time(shared: &Shared) -> Timestamp {
+    let since_1970 = shared.clock.now();
+    Timestamp::from_duration(since_1970.try_into().unwrap_or_default()).unwrap_or_default()
 }
 
 /// What the other side was told last.
@@ -149,7 +167,8 @@ where
     let mut told = Told::default();
     let mut asked = None;
     shared.peers.acknowledged(peer, 0, 0);
-    let hello = Message::Hello { version: env!("CARGO_PKG_VERSION").to_owned(), at: Timestamp::now() };
+    let hello =
+        Message::Hello { version: env!("CARGO_PKG_VERSION").to_owned(), language: LANGUAGE, at: wall_time(shared) };
     send(&mut frames, &hello).await?;
     loop {
         let own = pictures.borrow_and_update().clone();
@@ -182,8 +201,11 @@ where
             frame = frames.next() => {
                 let frame = frame.ok_or(SyncError::Closed)??;
                 let heard: Heard = serde_json::from_slice(&frame)?;
+                if let Some(why) = heard.refused {
+                    return Err(SyncError::OtherLanguage(why));
+                }
                 shared.peers.acknowledged(peer, heard.picture, heard.records);
-                shared.peers.beat(peer, Some(heard.at.duration_since(Timestamp::now())));
+                shared.peers.beat(peer, Some(heard.at.duration_since(wall_time(shared))));
                 if let (Some(certificate), Some(mesh)) = (heard.certificate, shared.mesh.get()) {
                     match renew::take(shared, mesh, &certificate) {
                         Ok(()) => asked = None,
@@ -196,7 +218,7 @@ where
                 }
             }
             _ = beat.tick() => {
-                send(&mut frames, &Message::Beat { at: Timestamp::now() }).await?;
+                send(&mut frames, &Message::Beat { at: wall_time(shared) }).await?;
                 let wants = *peer == shared.fleet().seat && shared.mesh.get().is_some_and(Mesh::wants_renewal);
                 if wants && asked.is_none_or(|at: Instant| at.elapsed() > ASK_AGAIN)
                     && let Some(request) = renew::request(shared)
@@ -252,14 +274,25 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut frames = frames(stream);
-    let mut heard = Heard { picture: 0, records: 0, at: Timestamp::now(), certificate: None };
+    let mut heard = Heard { picture: 0, records: 0, at: wall_time(shared), certificate: None, refused: None };
     let mut orders = Orders::default();
     loop {
         let frame = frames.next().await.ok_or(SyncError::Closed)??;
         let message: Message = serde_json::from_slice(&frame)?;
         let mut skew = None;
         match message {
-            Message::Hello { at, .. } | Message::Beat { at } => skew = Some(at.duration_since(Timestamp::now())),
+            Message::Hello { version, language, .. } if language != LANGUAGE => {
+                let own = env!("CARGO_PKG_VERSION");
+                let why = format!(
+                    "orch {version} of `{peer}` and orch {own} of `{}` do not understand each other (language {language} \
+                     and {LANGUAGE})",
+                    shared.host()
+                );
+                heard.refused = Some(why.clone());
+                frames.send(Bytes::from(serde_json::to_vec(&heard)?)).await?;
+                return Err(SyncError::OtherLanguage(why));
+            }
+            Message::Hello { at, .. } | Message::Beat { at } => skew = Some(at.duration_since(wall_time(shared))),
             Message::Picture { version, whole, update } => {
                 shared.peers.update(peer, *update, whole);
                 // Counts only once no new connection is made by the old tables.
@@ -293,7 +326,7 @@ where
         // Beats come often enough for another attempt at what could not be written down.
         heard.records = orders.carry_out(shared).await.unwrap_or(heard.records);
         shared.peers.beat(peer, skew);
-        heard.at = Timestamp::now();
+        heard.at = wall_time(shared);
         let frame = serde_json::to_vec(&heard)?;
         frames.send(Bytes::from(frame)).await?;
         heard.certificate = None;
@@ -383,5 +416,43 @@ where
         shared.peers.failed(&peer, problem);
         pause = if begun.elapsed() > LAST { FIRST } else { (pause * 2).min(LAST) };
         tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::shared::Aim;
+
+    fn orders(revision: u64, whole: bool, projects: &[(&str, u64)], gone: &[&str]) -> Orders {
+        let project = |name: &str| ProjectName::new(name).expect("a name");
+        let record = |serial: u64| Record { aim: Aim::Up, desired: None, serial, released: false };
+        Orders {
+            revision: Some(revision),
+            whole,
+            projects: projects.iter().map(|(name, serial)| (project(name), record(*serial))).collect(),
+            gone: gone.iter().map(|name| project(name)).collect(),
+            hosts: None,
+        }
+    }
+
+    fn shown(orders: &Orders) -> String {
+        let projects = orders.projects.iter().map(|(name, record)| format!("{name} {}", record.serial));
+        let gone = orders.gone.iter().map(|name| format!("no {name}"));
+        let whole = if orders.whole { "all" } else { "more" };
+        let words: Vec<String> = projects.chain(gone).collect();
+        format!("{} {whole}: {}", orders.revision.unwrap_or_default(), words.join(", "))
+    }
+
+    #[test]
+    fn orders_that_wait_are_added_to_and_the_last_word_counts() {
+        let mut waiting = Orders::default();
+        waiting.add(orders(1, true, &[("shop", 1), ("blog", 1)], &[]));
+        waiting.add(orders(2, false, &[("shop", 2)], &["blog"]));
+        assert_eq!(shown(&waiting), "2 all: shop 2, no blog");
+        waiting.add(orders(3, false, &[("blog", 3)], &["shop"]));
+        assert_eq!(shown(&waiting), "3 all: blog 3, no shop");
+        waiting.add(orders(4, true, &[("wiki", 1)], &[]));
+        assert_eq!(shown(&waiting), "4 all: wiki 1");
     }
 }

@@ -18,6 +18,9 @@ use super::{chain, error, internal, unstored};
 /// Longest that a host may take to stop what runs on it when it leaves.
 const LEAVE: Duration = Duration::from_secs(100);
 
+/// Clocks that differ by more are told: lines of logs are in the wrong order long before certificates are refused.
+const NOTABLE_SKEW: Duration = Duration::from_mins(1);
+
 /// Refuses where this agent does not decide.
 pub(super) fn only_seat(shared: &Shared) -> Result<(), ApiError> {
     let fleet = shared.fleet();
@@ -48,6 +51,19 @@ pub(super) fn status(shared: &Shared) -> ClusterStatus {
             _ => HostState::Down,
         };
         let mut problems = machine.map(|machine| machine.problems.clone()).unwrap_or_default();
+        if let Some(peer) = peer
+            && peer.skew.unsigned_abs() > NOTABLE_SKEW
+        {
+            let direction = if peer.skew.is_negative() { "behind" } else { "ahead of" };
+            let by = peer.skew.unsigned_abs().as_secs();
+            problems.push(format!(
+                "its clock is {} h {} min {direction} that of `{}`: set it right; more than a day, and hosts refuse each \
+                 other's certificates",
+                by / 3600,
+                by / 60 % 60,
+                fleet.own
+            ));
+        }
         if let Some(peer) = peer.filter(|_| state != HostState::Ready) {
             let silent = format!("silent for {} s", peer.silent.as_secs());
             problems.insert(0, peer.problem.clone().map_or(silent.clone(), |problem| format!("{silent}: {problem}")));

@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::task::JoinHandle;
 
 use super::super::fleet::members::HostRecord;
-use super::super::fleet::sync;
+use super::super::fleet::sync::{self, Heard, LANGUAGE, Message, SyncError};
+use super::super::shared::{Aim, Record};
 use super::*;
+use crate::clock::ManualClock;
 use crate::graph::Scale;
 
 /// A host with its engine and its agent.
@@ -15,6 +18,7 @@ struct Node {
     engine: Arc<FakeEngine>,
     dir: tempfile::TempDir,
     agent: Option<Agent>,
+    clock: Arc<ManualClock>,
 }
 
 /// Hosts that know each other.
@@ -24,6 +28,9 @@ struct Cluster {
     lines: Vec<([usize; 2], JoinHandle<()>)>,
 }
 
+/// Some time of day.
+const NOON: Duration = Duration::from_hours(500_004);
+
 fn host(name: &str) -> HostName {
     HostName::new(name).expect("valid")
 }
@@ -31,11 +38,19 @@ fn host(name: &str) -> HostName {
 impl Cluster {
     /// Starts hosts `a`, `b`, …; the first is the seat.
     async fn start(count: usize) -> Self {
+        Self::start_with_clocks(&vec![NOON; count]).await
+    }
+
+    /// As [`Cluster::start`], with a clock for each host.
+    async fn start_with_clocks(times: &[Duration]) -> Self {
+        let count = times.len();
         let names = ["a", "b", "c", "d"];
         let mut cluster = Self { nodes: Vec::new(), lines: Vec::new() };
-        for name in &names[..count] {
+        for (name, time) in names.iter().zip(times) {
             let dir = tempfile::tempdir().expect("a directory");
-            cluster.nodes.push(Node { name: host(name), engine: engine(), dir, agent: None });
+            let clock = Arc::new(ManualClock::default());
+            clock.advance(*time);
+            cluster.nodes.push(Node { name: host(name), engine: engine(), dir, agent: None, clock });
         }
         for at in 0..count {
             cluster.boot(at).await;
@@ -63,7 +78,7 @@ impl Cluster {
     /// Starts the agent of a host and joins it with those that run.
     async fn boot(&mut self, at: usize) {
         let node = &self.nodes[at];
-        let agent = Agent::start_in(&node.engine, node.dir.path(), self.fleet(at)).await;
+        let agent = Agent::start_at(&node.engine, node.dir.path(), self.fleet(at), node.clock.clone()).await;
         self.nodes[at].agent = Some(agent);
         for other in 0..self.nodes.len() {
             if other != at && self.nodes[other].agent.is_some() {
@@ -312,5 +327,86 @@ async fn what_cannot_be_done_on_another_host_is_said_and_ends_the_up() {
     assert!(failed, "{events:#?}");
     cluster.nodes[1].engine.fail("create_container", Fault::Before, 0);
     cluster.becomes("it is tried again", &[1, 1]).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_that_are_hours_apart_or_jump_are_told_and_change_nothing() {
+    let hours = Duration::from_hours;
+    let cluster = Cluster::start_with_clocks(&[NOON, NOON + hours(9), NOON - hours(9)]).await;
+    let mut graph = graph(&["web"]);
+    replicas(&mut graph, "web", 3);
+    let events = cluster.agent(0).up(&graph).await;
+    assert!(is_done(&events), "{events:#?}");
+    cluster.becomes("one on each", &[1, 1, 1]).await;
+    let status = cluster.agent(0).handler.cluster().await.expect("it answers");
+    let skews = status.hosts.iter().map(|host| host.skew_ms / 3_600_000).collect::<Vec<_>>();
+    assert_eq!(skews, [0, 9, -9]);
+    let said = |at: usize, words: &str| status.hosts[at].problems.iter().any(|problem| problem.contains(words));
+    assert!(said(1, "its clock is 9 h 0 min ahead of that of `a`") && said(2, "9 h 0 min behind"), "{status:#?}");
+    assert!(!said(0, "clock"));
+
+    // Set right while something is to be tried again in a moment: a moment it stays.
+    let node = &cluster.nodes[1];
+    node.engine.fail("start_container", Fault::Before, 3);
+    let name = cluster.running(1).await.remove(0);
+    node.engine.crash(&name, 1);
+    let shared = &cluster.agent(1).shared;
+    let begun = tokio::time::Instant::now();
+    while shared.project(&shop()).expect("it is up").state.borrow().errors.is_empty() {
+        assert!(begun.elapsed() < DEADLINE, "the step does not fail");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    node.clock.set_back(hours(9));
+    cluster.becomes("healed", &[1, 1, 1]).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_of_another_language_is_not_listened_to_and_both_say_so() {
+    let cluster = Cluster::start(2).await;
+    let shared = cluster.agent(1).shared.clone();
+    let (one, other) = tokio::io::duplex(1 << 16);
+    let mut frames = tokio_util::codec::LengthDelimitedCodec::builder().new_framed(one);
+    let hearing = tokio::spawn(async move { sync::hear(&shared, &host("a"), other).await });
+    let hello = Message::Hello { version: "9.1.0".into(), language: LANGUAGE + 1, at: jiff::Timestamp::UNIX_EPOCH };
+    frames.send(bytes::Bytes::from(serde_json::to_vec(&hello).expect("JSON"))).await.expect("sent");
+    let answer = frames.next().await.expect("an answer").expect("whole");
+    let heard: Heard = serde_json::from_slice(&answer).expect("JSON");
+    let ended = hearing.await.expect("no panic").expect_err("refused").to_string();
+    assert!(ended.contains("orch 9.1.0 of `a`") && ended.contains("`orch up` brings all agents"), "{ended}");
+
+    // And who is told so says it as what is wrong.
+    let teller = cluster.agent(0).shared.clone();
+    let (one, other) = tokio::io::duplex(1 << 16);
+    let telling = tokio::spawn(async move { sync::tell(&teller, &host("b"), other).await });
+    let mut frames = tokio_util::codec::LengthDelimitedCodec::builder().new_framed(one);
+    frames.next().await.expect("a greeting").expect("whole");
+    frames.send(answer.freeze()).await.expect("sent");
+    let told = telling.await.expect("no panic").expect_err("refused");
+    assert!(matches!(&told, SyncError::OtherLanguage(why) if Some(why) == heard.refused.as_ref()), "{told}");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_written_down_on_a_host_is_told_and_not_waited_for() {
+    let cluster = Cluster::start(2).await;
+    let (seat, other) = (cluster.agent(0).shared.clone(), cluster.agent(1).shared.clone());
+    let record = Record { aim: Aim::Up, desired: None, serial: 7, released: false };
+    other.set_unwritten(&BTreeMap::from([(shop(), record)]), "no space left");
+    let said = "what is wanted could not be written down: no space left";
+    assert_eq!(other.unwritten_problem().as_deref(), Some(said));
+    let told = || seat.peers.reports(&shop()).get(&host("b")).and_then(|report| report.errors.get("Store").cloned());
+    let becomes = async |wanted: Option<&str>| {
+        let begun = tokio::time::Instant::now();
+        while told().as_deref() != wanted {
+            assert!(begun.elapsed() < DEADLINE, "not in time: {:?}", told());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    becomes(Some(said)).await;
+    assert!(seat.peers.all_know(&shop(), 7));
+    other.set_unwritten(&BTreeMap::new(), "");
+    becomes(None).await;
     cluster.end().await;
 }
