@@ -25,7 +25,7 @@ use super::execute::{self, Outcome};
 use super::fleet::picture::Report;
 use super::informer::Informer;
 use super::memory::Failures;
-use super::shared::{Aim, ProjectHandle, ProjectState, Record, Shared, STORE_OBJECT};
+use super::shared::{Aim, ProjectHandle, ProjectState, Record, STORE_OBJECT, Shared};
 
 /// Steps of one project that run at the same time. The engine works through them with all cores; more only queue there.
 const PARALLEL_STEPS: usize = 16;
@@ -389,9 +389,8 @@ impl Loop {
         let desired = record.desired.as_ref();
         let failed = |planned: &PlannedStep| {
             let object = execute::object(&planned.step, desired);
-            let failed = |errors: &&BTreeMap<String, String>| {
-                errors.contains_key(&object) || errors.contains_key(STORE_OBJECT)
-            };
+            let failed =
+                |errors: &&BTreeMap<String, String>| errors.contains_key(&object) || errors.contains_key(STORE_OBJECT);
             by_host.get(&planned.host).is_some_and(failed)
         };
         let stuck = plan.is_stuck(observed, desired, failed);

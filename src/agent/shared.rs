@@ -387,10 +387,7 @@ impl Shared {
             Report { serial: record.serial, errors, ..Report::default() }
         };
         let unwritten = projects.iter().map(|(name, record)| (name.clone(), report(record))).collect();
-        let before = std::mem::replace(
-            &mut *self.unwritten.lock().unwrap_or_else(PoisonError::into_inner),
-            unwritten,
-        );
+        let before = std::mem::replace(&mut *self.unwritten.lock().unwrap_or_else(PoisonError::into_inner), unwritten);
         if before != self.unwritten() {
             self.refresh_own_picture();
         }

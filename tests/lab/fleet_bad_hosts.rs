@@ -40,11 +40,15 @@ fn a_host_without_room_is_named_at_every_step_and_the_next_run_finishes() {
     assert_eq!(states(here), "b Ready, c Ready", "`c` decides");
 
     // No room for an image that is sent.
-    let yaml = "services: {web: {image: busybox, command: [sleep, '1000000'], stop_signal: SIGKILL, deploy: {replicas: 4}}}\n";
+    let yaml =
+        "services: {web: {image: busybox, command: [sleep, '1000000'], stop_signal: SIGKILL, deploy: {replicas: 4}}}\n";
     let project = Project::new(here, "full", yaml);
     fill(full);
     let sent = project.orch(&["up", "-d", "--wait"]);
-    sent.refused(1, &["host `b`: image `busybox` of service `web` could not be sent", "no space left", "free some space"]);
+    sent.refused(
+        1,
+        &["host `b`: image `busybox` of service `web` could not be sent", "no space left", "free some space"],
+    );
     // The agent goes on, and says it.
     eventually(secs(15), "the host to say that its disk is full", || {
         let done = here.orch(&["host", "ls"]);
@@ -194,7 +198,8 @@ services:
     project.up();
     let idle = || cluster.nodes().iter().map(|node| node.docker(&["ps", "-q", "--filter", "name=idle"]));
     let before: Vec<String> = idle().collect();
-    let agents = || cluster.nodes().iter().map(|node| node.docker(&["inspect", "-f", "{{.Config.Image}}", "orch-agent"]));
+    let agents =
+        || cluster.nodes().iter().map(|node| node.docker(&["inspect", "-f", "{{.Config.Image}}", "orch-agent"]));
     let old: Vec<String> = agents().collect();
     // Another build: the same program with a byte more has another content hash.
     desk.sh("printf x >>/opt/orch/orch");

@@ -21,7 +21,12 @@ fn start<'a>(desk: &'a Host, arguments: &[String]) -> Started<'a> {
 /// What is there of orch on a host: one agent, one image of it, and nothing that was made and not named.
 #[track_caller]
 fn only_one_agent(host: &Host) {
-    assert_eq!(host.docker(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]), "orch-agent running", "{}", host.name());
+    assert_eq!(
+        host.docker(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]),
+        "orch-agent running",
+        "{}",
+        host.name()
+    );
     assert_eq!(host.docker(&["images", "-q", "--filter", "dangling=true"]), "", "{}", host.name());
 }
 
