@@ -19,7 +19,7 @@ use crate::transport::image::Build;
 
 use super::context::{Context, if_there, logins};
 use super::error::CliError;
-use super::fleet::{Fleet, Host};
+use super::fleet::{Fleet, Host, Seen};
 use super::images::{self, Place, PullOptions};
 use super::join::{self, Newcomer};
 use super::project::Project;
@@ -46,7 +46,7 @@ pub(crate) async fn ready(
     allow_downgrade: bool,
 ) -> Result<Ground, CliError> {
     add_named(context, fleet, allow_downgrade).await?;
-    let seen = fleet.seat().await?;
+    let seen = seat(context, fleet, allow_downgrade).await?;
     let engines = engines(context, fleet, &seen.status).await?;
     check_fit(context, project, &engines).await?;
     let outdated = renew_agents(context, &engines, allow_downgrade).await?;
@@ -60,6 +60,19 @@ pub(crate) async fn ready(
     images::ensure_on(context.ui, places.collect(), local.as_ref(), &project.graph, options, &logins()).await?;
     let sources = engines.into_iter().map(|(host, engine)| Source::over(host, Arc::new(engine)));
     Ok(Ground { seat, sources: sources.collect() })
+}
+
+/// Asks the seat; where it has no agent that answers, an upgrade having been cut short for one, it gets one first.
+async fn seat(context: &mut Context<'_>, fleet: &Fleet, allow_downgrade: bool) -> Result<Seen, CliError> {
+    let error = match fleet.seat().await {
+        Err(error @ CliError::NoSeat { .. }) => error,
+        seen => return seen,
+    };
+    let status = fleet.look().await?.status;
+    let host = fleet.member(&status, &status.seat)?;
+    let Ok(engine) = host.engine().await else { return Err(error) };
+    renew_agents(context, &[(host, engine)], allow_downgrade).await?;
+    fleet.seat().await
 }
 
 /// Adds the hosts that are named and do not belong to the cluster.

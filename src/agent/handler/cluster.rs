@@ -197,14 +197,12 @@ pub(super) async fn join(shared: &Shared, admission: Admission) -> Result<(), Ap
     let Admission { cluster, name, seat, authority, certificate, hosts } = admission;
     match &fleet.cluster {
         Some(own) if *own == cluster && fleet.own == name => {
-            return match shared.mesh.get() {
-                Some(mesh) => renew::take(shared, mesh, &certificate).map_err(internal),
+            let Some(mesh) = shared.mesh.get() else {
                 // Written down before, by somebody who may have gone before the agent was told to start anew.
-                None => {
-                    shared.restart.cancel();
-                    Ok(())
-                }
+                shared.restart.cancel();
+                return Ok(());
             };
+            return renew::take(shared, mesh, &certificate).map_err(internal);
         }
         Some(own) => return Err(member_already(&fleet, own)),
         None if !shared.projects().is_empty() => {

@@ -392,6 +392,12 @@ async fn an_agent_of_another_language_is_not_listened_to_and_both_say_so() {
 async fn what_cannot_be_written_down_on_a_host_is_told_and_not_waited_for() {
     let cluster = Cluster::start(2).await;
     let (seat, other) = (cluster.agent(0).shared.clone(), cluster.agent(1).shared.clone());
+    cluster.agent(0).up(&graph(&["web"])).await;
+    let begun = tokio::time::Instant::now();
+    while !seat.peers.have_records(seat.records().0) {
+        assert!(begun.elapsed() < DEADLINE, "the seat's first words are not heard");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let record = Record { aim: Aim::Up, desired: None, serial: 7, released: false };
     other.set_unwritten(&BTreeMap::from([(shop(), record)]), "no space left");
     let said = "what is wanted could not be written down: no space left";

@@ -22,7 +22,9 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &StatusArgs) -> Result<
         let seen = fleet.look().await?;
         let projects = seen.client.projects().await?;
         let (hosts, silent) = rows(&fleet).await?;
-        hosts.iter().for_each(|host| host.warn_of_problems(context.ui));
+        for host in &hosts {
+            host.warn_of_problems(context.ui);
+        }
         context.ui.warn_all(&silent);
         context.ui.warn_all(&seen.silent);
         Status { orch: VERSION, cluster: seen.status.cluster, seat: Some(seen.status.seat), hosts, projects }

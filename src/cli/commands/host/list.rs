@@ -32,7 +32,9 @@ pub(super) async fn list(context: &mut Context<'_>, args: &HostLsArgs) -> Result
             let cells: Vec<_> = rows.iter().map(Row::cells).collect();
             let header = ["NAME", "STATE", "ENGINE", "CPUS", "MEMORY", "LOAD", "PODS", "AGENT", "SKEW", "ADDRESS"];
             context.ui.data(table::render(header, &cells).as_bytes())?;
-            rows.iter().for_each(|row| row.warn_of_problems(context.ui));
+            for row in &rows {
+                row.warn_of_problems(context.ui);
+            }
         }
     }
     context.ui.warn_all(&errors);
