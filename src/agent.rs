@@ -14,6 +14,7 @@ pub mod memory;
 pub mod process;
 pub mod reconcile;
 pub mod shared;
+pub mod snapshots;
 pub mod spec;
 pub mod wire;
 

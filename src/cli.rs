@@ -30,6 +30,7 @@ mod table;
 mod tail;
 mod terminal;
 mod time;
+mod travel;
 mod watch;
 mod words;
 

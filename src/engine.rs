@@ -65,6 +65,8 @@ pub mod label {
     /// orch: engine names of the anonymous volumes that the container took over, comma separated. The engine takes
     /// them for named ones, so that removing the container with its volumes must name them.
     pub const CARRIED: &str = "orch.carried-volumes";
+    /// orch: hashes of the snapshots that the container mounts, comma separated.
+    pub const SNAPSHOTS: &str = "orch.snapshots";
     /// orch: version of the agent, on its container.
     pub const AGENT_VERSION: &str = "orch.agent.version";
     /// orch: build of the agent (12 hex digits of its binary's SHA-256), on its container.

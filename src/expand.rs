@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::graph::{
     Condition, Dependency, EndpointMode, Graph, Link, MAX_PODS, PullPolicy, Restart, Scale, Service, Volume,
 };
-use crate::ids::{ResourceKey, ServiceName};
+use crate::ids::{ResourceKey, ServiceName, SnapshotHash};
 use crate::model::{self, ConditionName, DeployMode, Model};
 
 pub use error::{ExpandError, Problem, Warning};
@@ -44,6 +44,9 @@ pub enum FileKind {
 /// Contents of configs and secrets, read by whoever loaded the files.
 pub type Contents = BTreeMap<(FileKind, ResourceKey), Vec<u8>>;
 
+/// Snapshots in place of bind mounts, by service and place in its `volumes`, made by whoever loaded the files.
+pub type Snapshots = BTreeMap<(ServiceName, usize), SnapshotHash>;
+
 /// What [`expand`] works on.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
@@ -51,6 +54,8 @@ pub struct Input<'a> {
     pub model: &'a Model,
     /// Contents of its configs and secrets; those of external ones are absent.
     pub contents: &'a Contents,
+    /// Binds whose files travel; the others are paths of the host that the pod runs on.
+    pub snapshots: &'a Snapshots,
     /// `--scale` of the command line: wins over the file.
     pub scales: &'a BTreeMap<ServiceName, u32>,
     /// Services of the file that no active profile enables.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{PodId, ProjectName, ResourceKey, ServiceName};
+use crate::ids::{PodId, ProjectName, ResourceKey, ServiceName, SnapshotHash};
 
 pub use container::{Container, FileMount, Healthcheck, Logging, Mount, MountSource, Resources};
 pub use network::{Attachment, ExposedPort, Network, NetworkMode, Port, PortMode, Protocol};
@@ -136,6 +136,14 @@ impl Service {
         })
     }
 
+    /// Returns the snapshots that its containers mount.
+    pub fn snapshots(&self) -> impl Iterator<Item = &SnapshotHash> {
+        self.container.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Snapshot { hash, .. } => Some(hash),
+            _ => None,
+        })
+    }
+
     /// Returns the services that this one depends on: by `depends_on`, and by sharing a network namespace.
     pub fn dependencies(&self) -> impl Iterator<Item = &ServiceName> {
         let owner = match &self.network {
@@ -147,6 +155,11 @@ impl Service {
 }
 
 impl Graph {
+    /// Returns the snapshots that containers mount.
+    pub fn snapshots(&self) -> BTreeSet<&SnapshotHash> {
+        self.services.values().flat_map(Service::snapshots).collect()
+    }
+
     /// Returns how many containers are wanted in all; see [`MAX_PODS`] for the limit and how services count.
     pub fn wanted_pods(&self) -> u64 {
         let count = |service: &Service| match service.scale {

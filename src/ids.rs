@@ -95,6 +95,11 @@ fn is_key(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
+/// SHA-256 as text.
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 name!(
     /// Name of a project: the scope of everything that one compose application owns.
     ProjectName, "project name",
@@ -112,6 +117,10 @@ name!(
 name!(
     /// Name of a host. The local engine's host is [`HostName::local`] where nobody named it.
     HostName, "host name", "it must consist of letters, digits, dots, hyphens and underscores", is_key
+);
+name!(
+    /// Hash over names, owners, modes and contents of a file or directory that travels to other hosts.
+    SnapshotHash, "snapshot", "it must consist of 64 lower-case hexadecimal digits", is_digest
 );
 
 impl HostName {
@@ -161,6 +170,14 @@ mod tests {
         }
         for bad in ["", "-a", "_a", "A", "a.b", "a b"] {
             assert!(ProjectName::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_named_by_a_digest_and_by_nothing_that_is_a_path() {
+        assert!(SnapshotHash::new("0f".repeat(32)).is_ok());
+        for bad in ["", "..", "0f", &"0F".repeat(32), &"/.".repeat(32), &"0f".repeat(33)] {
+            assert!(SnapshotHash::new(bad).is_err(), "{bad}");
         }
     }
 

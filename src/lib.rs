@@ -23,6 +23,7 @@ pub mod host;
 pub mod lb;
 pub mod mesh;
 pub mod net;
+pub mod snapshot;
 pub mod store;
 pub mod transport;
 

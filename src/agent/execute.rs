@@ -15,9 +15,9 @@ use crate::ids::{PodId, ProjectName};
 use crate::plan::{Desired, ObservedContainer, Step};
 use crate::store::Write;
 
-use super::images;
 use super::shared::{ProjectHandle, Record, Shared, project_key};
 use super::spec::{self, HostParts};
+use super::{images, snapshots};
 
 /// How long the engine may take to let go of a network that nobody uses any more.
 const ENDPOINTS_GO: Duration = Duration::from_secs(15);
@@ -149,6 +149,9 @@ async fn act(
         Step::StartContainer { pod, name } => {
             // The desired state may have lost the pod's files to a reboot (secrets live in memory).
             files_of(shared, desired(record)?, pod).await?;
+            if let Some(service) = desired(record)?.graph.services.get(&pod.service) {
+                snapshots::ensure(shared, service).await?;
+            }
             let started = engine.start_container(name).await.map_err(text)?;
             informer.put(started);
             Ok(())
@@ -251,6 +254,7 @@ async fn create(
         image: &image,
         resolv_conf: resolv_conf.as_deref(),
         files: files_of(shared, desired, pod).await?,
+        snapshots: snapshots::ensure(shared, service).await?,
         carried_volumes: carried_volumes(shared, desired, pod, replaces).await?,
         namespace_owner: owner.as_deref(),
     };

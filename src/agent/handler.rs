@@ -8,17 +8,18 @@ use ipnet::Ipv4Net;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use crate::api::server::Handler;
+use crate::api::server::{ByteStream, Handler};
 use crate::api::types::{
     Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, FoundRequest, HostChange,
-    KeyAnswer, KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, StopRequest, UpRequest,
+    KeyAnswer, KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, SnapshotList, StopRequest, UpRequest,
 };
 use crate::controller::{self, Request};
 use crate::graph::{Graph, MAX_PODS};
-use crate::ids::{HostName, PodId, ProjectName};
+use crate::ids::{HostName, PodId, ProjectName, SnapshotHash};
 use crate::net::addr::explain;
 use crate::place::HostFacts;
 use crate::plan::{Desired, Observed, Plan};
+use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
 mod cluster;
@@ -268,6 +269,12 @@ impl Handler for AgentHandler {
         let shared = &self.shared;
         let guard = shared.admission.lock().await;
         let wait = request.wait;
+        // What it names now stays here until the record is written.
+        let snapshots: Vec<SnapshotHash> = request.graph.snapshots().into_iter().cloned().collect();
+        if !shared.snapshots.missing(&snapshots).is_empty() {
+            let message = "files that pods are to mount are not on this host any more; run `orch up` again";
+            return Err(error(ErrorKind::Conflict, message));
+        }
         let Prepared { record, plan, unchanged, stored, images, unmoved } = self.prepare(&project, request).await?;
         if let blocked @ [_, ..] = plan.blocked().as_slice() {
             return Err(error(ErrorKind::User, blocked.join("\n")));
@@ -332,6 +339,21 @@ impl Handler for AgentHandler {
 
     async fn remove_host(&self, host: &HostName, request: RemoveHost) -> Result<(), ApiError> {
         cluster::remove(&self.shared, host, &request).await
+    }
+
+    async fn missing_snapshots(&self, asked: SnapshotList) -> Result<SnapshotList, ApiError> {
+        Ok(SnapshotList { hashes: self.shared.snapshots.missing(&asked.hashes) })
+    }
+
+    async fn put_snapshot(&self, hash: &SnapshotHash, archive: ByteStream) -> Result<(), ApiError> {
+        self.shared.snapshots.receive(hash, archive).await.map_err(|cause| {
+            let kind = match cause {
+                SnapshotError::Io { .. } => ErrorKind::Host,
+                SnapshotError::Cut(_) | SnapshotError::Refused(_) | SnapshotError::Missing => ErrorKind::User,
+                SnapshotError::Changed { .. } => ErrorKind::Conflict,
+            };
+            error(kind, chain(&cause))
+        })
     }
 
     async fn uninstall(&self) -> Result<(), ApiError> {

@@ -19,6 +19,7 @@ use crate::host::files::HostFiles;
 use crate::ids::{HostName, ProjectName};
 use crate::mesh::Mesh;
 use crate::plan::{Desired, Observed, Plan};
+use crate::snapshot::Snapshots;
 use crate::store::{Store, StoreError, Write};
 
 use super::AgentOptions;
@@ -57,6 +58,10 @@ pub struct Shared {
     pub admission: tokio::sync::Mutex<()>,
     /// Held while files are written: their calls must come one after the other.
     pub writing_files: tokio::sync::Mutex<()>,
+    /// Files that came from the machine which loaded a project.
+    pub snapshots: Arc<Snapshots>,
+    /// Held while a snapshot is fetched from another host.
+    pub fetching: tokio::sync::Mutex<()>,
     /// Tasks of clients that follow a project.
     pub clients: TaskTracker,
     /// The files by which this host proves who it is.
@@ -190,6 +195,7 @@ impl Shared {
         let Edges { engine, engine_info, store, clock, informer, dataplane, files } = edges;
         let peers = Arc::new(Peers::new(informer.waker()));
         let identity = IdentityFiles::below(&options.state_dir);
+        let snapshots = Arc::new(Snapshots::below(&options.state_dir));
         peers.set(&fleet.others().map(|(name, _)| name.clone()).collect());
         Self {
             options,
@@ -203,6 +209,8 @@ impl Shared {
             images: Images::default(),
             admission: tokio::sync::Mutex::default(),
             writing_files: tokio::sync::Mutex::default(),
+            snapshots,
+            fetching: tokio::sync::Mutex::default(),
             clients: TaskTracker::new(),
             identity,
             mesh: OnceLock::new(),

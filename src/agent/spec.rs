@@ -1,11 +1,11 @@
 //! From desired state to what the engine is asked to make: names, labels, addresses, host paths. Pure.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::engine::{ContainerSpec, HostPort, NetworkSpec, SpecAttachment, SpecNetwork, VolumeSpec, label};
-use crate::graph::{Attachment, Condition, NetworkMode, PortMode, Service};
-use crate::ids::{PodId, ResourceKey};
+use crate::graph::{Attachment, Condition, Container, Mount, MountSource, NetworkMode, PortMode, Service};
+use crate::ids::{PodId, ResourceKey, SnapshotHash};
 use crate::net::addr::container_slice;
 use crate::observed::spec_parts_label;
 use crate::plan::Desired;
@@ -19,7 +19,9 @@ pub struct HostParts<'a> {
     /// `resolv.conf` on the host; `None`: the engine's.
     pub resolv_conf: Option<&'a Path>,
     /// Contents of configs and secrets on the host, by target in the container.
-    pub files: BTreeMap<String, std::path::PathBuf>,
+    pub files: BTreeMap<String, PathBuf>,
+    /// Where the snapshots are on the host that it mounts.
+    pub snapshots: BTreeMap<SnapshotHash, PathBuf>,
     /// Anonymous volumes taken over: target to engine name.
     pub carried_volumes: BTreeMap<String, String>,
     /// Engine id of the container whose network namespace is shared.
@@ -78,7 +80,7 @@ pub fn container(desired: &Desired, pod: &PodId, name: &str, parts: &HostParts<'
     file_binds.extend(parts.files.iter().map(|(target, path)| (path.display().to_string(), target.clone())));
     Some(ContainerSpec {
         name: name.to_owned(),
-        container: service.container.clone(),
+        container: placed(&service.container, &parts.snapshots),
         image: parts.image.to_owned(),
         labels: container_labels(desired, pod, service, parts.image),
         network: spec_network(desired, pod, service, parts),
@@ -95,6 +97,24 @@ pub fn container(desired: &Desired, pod: &PodId, name: &str, parts: &HostParts<'
         stop_grace: service.stop_grace,
         ..ContainerSpec::default()
     })
+}
+
+/// Puts the place of each snapshot on this host into a container's mounts.
+fn placed(container: &Container, snapshots: &BTreeMap<SnapshotHash, PathBuf>) -> Container {
+    let mut container = container.clone();
+    for mount in &mut container.mounts {
+        if let MountSource::Snapshot { hash, selinux } = &mount.source
+            && let Some(path) = snapshots.get(hash)
+        {
+            let (path, selinux) = (path.display().to_string(), selinux.then(|| "z".to_owned()));
+            *mount = Mount {
+                target: mount.target.clone(),
+                read_only: true,
+                source: MountSource::Bind { path, create: false, propagation: None, selinux },
+            };
+        }
+    }
+    container
 }
 
 fn spec_network(desired: &Desired, pod: &PodId, service: &Service, parts: &HostParts<'_>) -> SpecNetwork {
@@ -159,6 +179,10 @@ fn container_labels(desired: &Desired, pod: &PodId, service: &Service, image: &s
         (label::GENERATION, desired.generation.to_string()),
     ];
     labels.extend(own.map(|(key, value)| (key.to_owned(), value)));
+    let snapshots: Vec<&str> = service.snapshots().map(SnapshotHash::as_str).collect();
+    if !snapshots.is_empty() {
+        labels.insert(label::SNAPSHOTS.to_owned(), snapshots.join(","));
+    }
     labels
 }
 

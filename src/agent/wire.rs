@@ -8,6 +8,7 @@
 //! | show | the picture | what the other hosts are told | with the agent |
 //! | seat | all hosts' pictures | records | with the agent |
 //! | link | the cluster's hosts | streams to and from them | with the agent |
+//! | snapshots | records, the picture, other hosts | files that containers mount | with the agent |
 //! | one loop a project | its record, picture | the engine, progress | when the project is gone |
 //! | API server | its socket | records | with the agent |
 //! | clients | progress, states | their streams | with their client |
@@ -105,6 +106,9 @@ pub(super) async fn start(
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<CancellationToken, AgentError> {
+    if let Err(error) = shared.snapshots.clean() {
+        tracing::warn!(error = super::handler::chain(&error), "files of a transfer that was cut off are still here");
+    }
     shared.informer.load_exits().await?;
     shared.images.load(shared.store.as_ref()).await?;
     shared.informer.resync().await?;
@@ -121,6 +125,7 @@ pub(super) async fn start(
     tasks.spawn(super::fleet::seat::run(shared.clone(), stop.clone()));
     tasks.spawn(super::fleet::machine::run(shared.clone(), stop.clone()));
     tasks.spawn(super::fleet::show(shared.clone(), stop.clone()));
+    tasks.spawn(super::snapshots::keep(shared.clone(), stop.clone()));
     tasks.spawn(start_loops(shared.clone(), announced, stop.clone(), tasks.clone()));
     Ok(uninstalled)
 }

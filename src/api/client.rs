@@ -9,9 +9,9 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use futures_util::{Stream, stream};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use futures_util::{Stream, TryStreamExt as _, stream};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
@@ -20,18 +20,20 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::server::{MAX_BODY, too_large};
+use super::server::{ByteStream, MAX_BODY, too_large};
 use super::types::{
     Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, FoundRequest, HostChange, KeyAnswer,
-    KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, StopRequest, UpRequest,
+    KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, SnapshotList, StopRequest, UpRequest,
 };
-use crate::ids::{HostName, ProjectName};
+use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
 
 /// Time for an answer that needs only the agent's memory and one look at the engine.
 const QUICK: Duration = Duration::from_secs(15);
 /// Time for an answer before which the agent works: it plans, allocates addresses, or takes its rules away.
 const WORKING: Duration = Duration::from_mins(2);
+/// Bytes a second over the slowest line that is waited for.
+const SLOWEST: u64 = 32 << 10;
 /// Longest line of a stream that is kept: a plan of thousands of steps has a few megabytes.
 const MAX_LINE: usize = 64 << 20;
 
@@ -73,6 +75,17 @@ pub enum ClientError {
 
 /// Progress of an `up` or `down`, as it happens. The last item is `Done`, `Failed` or an error.
 pub type ProgressStream = Pin<Box<dyn Stream<Item = Result<Progress, ClientError>> + Send>>;
+
+/// What a request carries.
+trait Body:
+    hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static
+{
+}
+
+impl<B> Body for B where
+    B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static
+{
+}
 
 /// Talks to one agent.
 #[derive(Debug, Clone)]
@@ -166,6 +179,21 @@ impl Client {
         self.order(&format!("/v1/hosts/{host}/remove"), request).await
     }
 
+    /// Asks which of these snapshots the agent's host does not have; the others it keeps for the `up` that names them.
+    pub async fn missing_snapshots(&self, hashes: Vec<SnapshotHash>) -> Result<Vec<SnapshotHash>, ClientError> {
+        let asked = SnapshotList { hashes };
+        let missing: SnapshotList = self.value(self.post("/v1/snapshots/missing", &asked)?, QUICK).await?;
+        Ok(missing.hashes)
+    }
+
+    /// Sends a snapshot's archive, of about `size` bytes, piece by piece.
+    pub async fn send_snapshot(&self, hash: &SnapshotHash, size: u64, archive: ByteStream) -> Result<(), ClientError> {
+        let body = StreamBody::new(archive.map_ok(Frame::data)).boxed_unsync();
+        let request = self.request(Method::POST, &format!("/v1/snapshots/{hash}"), body)?;
+        let _: serde::de::IgnoredAny = self.value(request, WORKING + Duration::from_secs(size / SLOWEST)).await?;
+        Ok(())
+    }
+
     /// Makes the agent remove all that it made on its host below the engine.
     pub async fn uninstall(&self) -> Result<(), ClientError> {
         self.order("/v1/uninstall", &()).await
@@ -178,7 +206,7 @@ impl Client {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.value(self.request(Method::GET, path, Bytes::new())?, QUICK).await
+        self.value(self.request(Method::GET, path, Full::default())?, QUICK).await
     }
 
     fn post(&self, path: &str, body: &impl Serialize) -> Result<Request<Full<Bytes>>, ClientError> {
@@ -187,24 +215,24 @@ impl Client {
             // The agent would refuse it too, but by closing the connection while we still send.
             return Err(ClientError::Api(too_large()));
         }
-        self.request(Method::POST, path, text.into())
+        self.request(Method::POST, path, Full::new(text.into()))
     }
 
-    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, ClientError> {
+    fn request<B>(&self, method: Method, path: &str, body: B) -> Result<Request<B>, ClientError> {
         Request::builder()
             .method(method)
             .uri(path)
             // HTTP/1.1 demands a host; a socket has none.
             .header(http::header::HOST, "orch")
             .header(http::header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
+            .body(body)
             .map_err(|error| self.not_understood(&error))
     }
 
     /// Sends a request whose answer is one JSON value.
-    async fn value<T: DeserializeOwned>(
+    async fn value<T: DeserializeOwned, B: Body>(
         &self,
-        request: Request<Full<Bytes>>,
+        request: Request<B>,
         limit: Duration,
     ) -> Result<T, ClientError> {
         let answer = async {
@@ -234,9 +262,9 @@ impl Client {
     }
 
     /// Sends a request and returns the answer's head once it is a success. The connection lives as long as the handle.
-    async fn send(
+    async fn send<B: Body>(
         &self,
-        request: Request<Full<Bytes>>,
+        request: Request<B>,
     ) -> Result<(Response<Incoming>, AbortOnDropHandle<()>), ClientError> {
         let stream = UnixStream::connect(&self.path).await.map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) =

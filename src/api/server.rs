@@ -8,12 +8,14 @@ mod route;
 mod socket;
 
 use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{Stream, TryStreamExt as _, stream};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
@@ -32,9 +34,9 @@ use self::route::Route;
 pub use self::socket::{BindError, bind_socket};
 use super::types::{
     Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, FoundRequest, HostChange,
-    KeyAnswer, KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, StopRequest, UpRequest,
+    KeyAnswer, KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, SnapshotList, StopRequest, UpRequest,
 };
-use crate::ids::{HostName, ProjectName};
+use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
 
 /// Largest body of a request. A graph carries the contents of configs and secrets, which Docker limits to 500 KiB each.
@@ -86,9 +88,16 @@ pub trait Handler: Send + Sync + 'static {
     async fn change_host(&self, host: &HostName, change: HostChange) -> Result<(), ApiError>;
     /// Takes a host out of the cluster.
     async fn remove_host(&self, host: &HostName, request: RemoveHost) -> Result<(), ApiError>;
+    /// Says which of these snapshots this host does not have.
+    async fn missing_snapshots(&self, asked: SnapshotList) -> Result<SnapshotList, ApiError>;
+    /// Takes in a snapshot.
+    async fn put_snapshot(&self, hash: &SnapshotHash, archive: ByteStream) -> Result<(), ApiError>;
     /// Removes all that the agent made on its host below the engine.
     async fn uninstall(&self) -> Result<(), ApiError>;
 }
+
+/// A body that may be larger than memory.
+pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -215,6 +224,11 @@ async fn dispatch(handler: &dyn Handler, request: Request<Incoming>) -> Result<R
         Route::Leave => nothing(handler.leave().await),
         Route::ChangeHost(host) => nothing(handler.change_host(&host, read(request).await?).await),
         Route::RemoveHost(host) => nothing(handler.remove_host(&host, read(request).await?).await),
+        Route::MissingSnapshots => json(&handler.missing_snapshots(read(request).await?).await?),
+        Route::Snapshot(hash) => {
+            let archive = request.into_body().into_data_stream().map_err(io::Error::other);
+            nothing(handler.put_snapshot(&hash, Box::pin(archive)).await)
+        }
         Route::Uninstall => {
             handler.uninstall().await?;
             json(&serde_json::Map::new())

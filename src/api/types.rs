@@ -17,10 +17,13 @@
 //! | `POST /v1/cluster/leave` | | `{}`; what runs on the host is stopped, and the agent restarts alone |
 //! | `POST /v1/hosts/NAME/change` | [`HostChange`] | `{}`, from the seat |
 //! | `POST /v1/hosts/NAME/remove` | [`RemoveHost`] | `{}`, from the seat |
+//! | `POST /v1/snapshots/missing` | [`SnapshotList`] | [`SnapshotList`] of those that are not there |
+//! | `POST /v1/snapshots/HASH` | the snapshot's archive, of any size | `{}` once it is whole and on the disk |
 //! | `POST /v1/uninstall` | | `{}` once rules, addresses, mounts and files are gone |
 //!
 //! Errors have a status of 400 and above and an [`ApiError`] as body. Beside the statuses of [`ErrorKind`] there are 405
-//! (another method), 408 (the body came too slowly) and 413 (it is larger than 64 MiB). The project of a graph must be the
+//! (another method), 408 (the body came too slowly) and 413 (it is larger than
+//! 64 MiB, and no snapshot). The project of a graph must be the
 //! path's. A stream that ends without `Done` or `Failed` was cut: what was accepted goes on.
 
 use std::collections::BTreeMap;
@@ -29,7 +32,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Protocol};
-use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
+use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName, SnapshotHash};
 use crate::place::HostFacts;
 use crate::plan::{ContainerState, Plan, UpOptions};
 
@@ -208,6 +211,13 @@ pub struct HostChange {
 pub struct RemoveHost {
     /// Also when pods run there, or it does not answer.
     pub force: bool,
+}
+
+/// Body of `snapshots/missing`, and the answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotList {
+    /// The snapshots.
+    pub hashes: Vec<SnapshotHash>,
 }
 
 /// Body of `up` and `plan`.

@@ -28,6 +28,7 @@ use super::fleet::{Fleet, Host};
 use super::hosts::{self, UserHosts};
 use super::project::{self, Project};
 use super::source::Source;
+use super::travel::{self, Luggage};
 use super::ui::Ui;
 
 /// Variable that names another place than the usual one for the agent's socket.
@@ -154,7 +155,11 @@ impl<'u> Context<'u> {
         let loaded = project::load(&self.global, &selection.services, &LoadOptions::default())?;
         self.file_hosts.clone_from(&loaded.model.hosts);
         self.services = loaded.model.services.keys().cloned().collect();
-        let project = project::expand(loaded, selection)?;
+        let luggage = match self.fleet()? {
+            Some(_) => travel::gather(&loaded)?,
+            None => Luggage::default(),
+        };
+        let project = project::expand(loaded, selection, luggage)?;
         project.warnings.iter().for_each(|warnings: &Diagnostics| self.ui.diagnostics(warnings));
         Ok(project)
     }

@@ -206,6 +206,14 @@ pub enum CliError {
     /// Images are missing and cannot be pulled.
     #[error("{}", .0.join("\n"))]
     Images(Vec<String>),
+    /// Files that pods mount did not arrive.
+    #[error("the files of `{path}` could not be sent: {cause}")]
+    NotSent {
+        /// The file or directory.
+        path: String,
+        /// Why.
+        cause: Box<CliError>,
+    },
     /// The agent, or a container, could not do what was asked.
     #[error("{}", .0.join("\n"))]
     Failed(Vec<String>),
@@ -248,7 +256,7 @@ impl CliError {
     /// Returns whose fault it is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::OnHost { error, .. } => error.kind(),
+            Self::OnHost { error, .. } | Self::NotSent { cause: error, .. } => error.kind(),
             Self::NoHosts
             | Self::NoCluster
             | Self::NoSuchHost { .. }
@@ -356,6 +364,9 @@ impl CliError {
     fn fleet_help(&self) -> Option<String> {
         match self {
             Self::OnHost { error, .. } => error.help(),
+            Self::NotSent { cause, .. } => {
+                cause.help().or_else(|| Some("nothing was changed; run the same command again".to_owned()))
+            }
             Self::NoSeat { cause, .. } => cause.help(),
             Self::NoHostAnswers(errors) => errors.first().and_then(Self::help),
             Self::HostSilent { .. } => Some("`orch host ls` shows how it is".to_owned()),

@@ -402,6 +402,7 @@ mod tests {
     use super::*;
     use crate::cli::args::{Global, Selection};
     use crate::cli::project;
+    use crate::cli::travel::Luggage;
     use crate::cli::ui::Style;
     use crate::cli::ui::testing::ui;
     use crate::engine::fake::{FakeEngine, Fault};
@@ -411,7 +412,7 @@ mod tests {
         let files = MemoryFiles::new([("/p/compose.yaml", yaml)]);
         let request = LoadRequest { cwd: "/p".into(), options: LoadOptions::default(), ..LoadRequest::default() };
         let loaded = load(&files, &request).unwrap_or_else(|problems| panic!("{problems}"));
-        project::expand(loaded, &Selection::default()).expect("a graph").graph
+        project::expand(loaded, &Selection::default(), Luggage::default()).expect("a graph").graph
     }
 
     const POLICIES: &str = "services:

@@ -1,7 +1,6 @@
 //! Files to Model to Graph, as the flags say. All that the process knows by itself goes in here as values.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::diag::{Diagnostic, Diagnostics};
@@ -11,10 +10,10 @@ use crate::graph::Graph;
 use crate::hosts::HostEntry;
 use crate::ids::{ProjectName, ServiceName};
 use crate::load::{self, LoadOptions, LoadRequest, Loaded, OsFiles};
-use crate::model::MountType;
 
 use super::args::{Global, Selection};
 use super::error::CliError;
+use super::travel::Luggage;
 
 /// Variable that names the project; read before any file, as `-p` is.
 const PROJECT_NAME_VARIABLE: &str = "COMPOSE_PROJECT_NAME";
@@ -26,6 +25,8 @@ pub(crate) struct Project {
     pub graph: Graph,
     /// What is doubtful, of all stages.
     pub warnings: Vec<Diagnostics>,
+    /// Files that its pods mount on other hosts.
+    pub luggage: Luggage,
     /// The files, for the places of what shows later.
     loaded: Loaded,
 }
@@ -49,46 +50,6 @@ impl Project {
         let sources = Arc::new(self.loaded.warnings.sources().clone());
         let problems = Diagnostics::new(misfits.iter().map(problem).collect(), sources);
         if misfits.iter().any(|misfit| misfit.fatal) { Err(CliError::Files(problems)) } else { Ok(problems) }
-    }
-}
-
-impl Project {
-    /// Refuses mounts of what is beside the compose file: on another host an empty directory would stand in for it. A
-    /// path elsewhere (`/var/run`, `/etc/localtime`) is one of the host that the pod runs on.
-    ///
-    /// # Errors
-    /// All of them, each at its place.
-    pub(crate) fn check_remote_paths(&self) -> Result<(), CliError> {
-        let mut problems = Vec::new();
-        for name in self.graph.services.keys() {
-            let volumes = self.loaded.model.services.get(name).map(|service| service.volumes.as_slice());
-            for (at, volume) in volumes.unwrap_or_default().iter().enumerate() {
-                let list = format!("services.{name}.volumes[{at}]");
-                let Some(path) = volume.source.as_ref().filter(|_| volume.kind == MountType::Bind) else { continue };
-                if self.is_beside(&list, path) {
-                    let text = format!("`{path}` is a path of this machine, and the pods run on other hosts");
-                    let help = "copy it to the hosts and name it by a path outside of the project's directory, make it \
-                                part of the image, or use a config, which travels";
-                    problems.push(place(&self.loaded, &list, Diagnostic::error(text).help(help)));
-                }
-            }
-        }
-        let sources = Arc::new(self.loaded.warnings.sources().clone());
-        let problems = Diagnostics::new(problems, sources);
-        if problems.is_empty() { Ok(()) } else { Err(CliError::Files(problems)) }
-    }
-
-    /// Returns whether a path belongs to the project, or was written relative to it or to the user's home.
-    fn is_beside(&self, mount: &str, path: &str) -> bool {
-        let written = |path: &str| {
-            let steps = steps(path, self.loaded.model.services.keys().map(ServiceName::as_str));
-            let span = self.loaded.place(&steps.iter().map(String::as_str).collect::<Vec<_>>())?;
-            let text = self.loaded.warnings.sources().slice(span);
-            Some(text.trim_start_matches(['"', '\'']).starts_with(['.', '~']))
-        };
-        Path::new(path).starts_with(&self.graph.working_dir)
-            || written(mount).unwrap_or(false)
-            || written(&format!("{mount}.source")).unwrap_or(false)
     }
 }
 
@@ -139,11 +100,11 @@ pub(crate) fn given_name(global: &Global) -> Result<Option<ProjectName>, CliErro
     Ok(given.map(ProjectName::new).transpose()?)
 }
 
-/// Turns a loaded project into its graph.
+/// Turns a loaded project into its graph; `luggage` is what other hosts than this machine's need of its files.
 ///
 /// # Errors
 /// What only shows there: cycles, names taken twice, nothing to run.
-pub(crate) fn expand(loaded: Loaded, selection: &Selection) -> Result<Project, CliError> {
+pub(crate) fn expand(loaded: Loaded, selection: &Selection, luggage: Luggage) -> Result<Project, CliError> {
     check_services(&loaded, &selection.services)?;
     if loaded.model.services.is_empty() {
         return Err(CliError::NoService);
@@ -156,6 +117,7 @@ pub(crate) fn expand(loaded: Loaded, selection: &Selection) -> Result<Project, C
     let expanded = expand::expand(&expand::Input {
         model: &loaded.model,
         contents: &contents.collect(),
+        snapshots: &luggage.snapshots,
         scales: &scales,
         disabled: &disabled,
         working_dir: &loaded.working_dir.display().to_string(),
@@ -168,7 +130,7 @@ pub(crate) fn expand(loaded: Loaded, selection: &Selection) -> Result<Project, C
     let at = |path: &str, diagnostic| place(&loaded, path, diagnostic);
     let warnings = warnings.iter().map(|warning| at(&warning.path, Diagnostic::warning(&warning.text)));
     let warnings = vec![loaded.warnings.clone(), diagnostics(warnings.collect())];
-    Ok(Project { graph, warnings, loaded })
+    Ok(Project { graph, warnings, luggage, loaded })
 }
 
 fn file_kind(kind: load::FileKind) -> expand::FileKind {
@@ -197,7 +159,7 @@ fn diagnose(loaded: &Loaded, error: &ExpandError) -> Diagnostic {
 }
 
 /// Points a diagnostic at the place of a path in the model (`services.web.ports[0]`); one without a place keeps the path.
-fn place(loaded: &Loaded, path: &str, diagnostic: Diagnostic) -> Diagnostic {
+pub(super) fn place(loaded: &Loaded, path: &str, diagnostic: Diagnostic) -> Diagnostic {
     let services = loaded.model.services.keys().map(ServiceName::as_str);
     let steps = steps(path, services);
     let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
@@ -215,7 +177,7 @@ fn is_written(loaded: &Loaded, path: &str) -> bool {
 }
 
 /// Takes a path apart. Names of services may have dots, so they are recognised rather than split.
-fn steps<'a>(path: &str, services: impl Iterator<Item = &'a str>) -> Vec<String> {
+pub(super) fn steps<'a>(path: &str, services: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut steps = Vec::new();
     let mut rest = path;
     if let Some(after) = path.strip_prefix("services.") {

@@ -1,5 +1,5 @@
 //! What must be there on hosts before a project changes: they belong to the cluster, have an agent of this build, and
-//! the images of the pods that are to run there.
+//! the images and files of the pods that are to run there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use super::images::{self, Place, PullOptions};
 use super::join::{self, Newcomer};
 use super::project::Project;
 use super::source::Source;
+use super::travel;
 
 /// The hosts, ready for a project.
 pub(crate) struct Ground {
@@ -58,6 +59,7 @@ pub(crate) async fn ready(
         Some(Place { name: host.name().clone(), engine, services: services.clone() })
     });
     images::ensure_on(context.ui, places.collect(), local.as_ref(), &project.graph, options, &logins()).await?;
+    travel::send(context.ui, &seat, &seen.status.seat, &project.luggage).await?;
     let sources = engines.into_iter().map(|(host, engine)| Source::over(host, Arc::new(engine)));
     Ok(Ground { seat, sources: sources.collect() })
 }

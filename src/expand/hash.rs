@@ -57,34 +57,60 @@ fn volume_hash(volume: &Volume) -> String {
 
 /// Returns what of the spec is not at its default, by the key of the compose file, as the first digits of a hash.
 fn parts(spec: &Value) -> BTreeMap<String, String> {
-    let mut values: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    let mut values: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     let object = |value: &'static str| spec.get(value).and_then(Value::as_object).into_iter().flatten();
     for (key, value) in object("container") {
         let files = |secret: bool| {
             let all = value.as_array().into_iter().flatten();
-            all.filter(|file| file.get("secret").and_then(Value::as_bool) == Some(secret)).collect::<Vec<_>>()
+            all.filter(|file| file.get("secret").and_then(Value::as_bool) == Some(secret)).cloned().collect::<Vec<_>>()
         };
         match key.as_str() {
             "files" => {
-                values.entry("configs").or_default().extend(files(false));
-                values.entry("secrets").or_default().extend(files(true));
+                values.entry("configs".to_owned()).or_default().extend(files(false));
+                values.entry("secrets".to_owned()).or_default().extend(files(true));
             }
-            "name" => values.entry("container_name").or_default().push(value),
-            "mounts" => values.entry("volumes").or_default().push(value),
-            other => values.entry(other).or_default().push(value),
+            "name" => values.entry("container_name".to_owned()).or_default().push(value.clone()),
+            "mounts" => {
+                for (content, hash) in contents(value) {
+                    values.entry(content).or_default().push(hash);
+                }
+                values.entry("volumes".to_owned()).or_default().push(without_contents(value));
+            }
+            other => values.entry(other.to_owned()).or_default().push(value.clone()),
         }
     }
     for (part, key) in [("network", "networks"), ("host_ports", "ports"), ("volumes", "volumes")] {
         let value = spec.get(part).filter(|value| value.as_array().is_none_or(|list| !list.is_empty()));
-        values.entry(key).or_default().extend(value);
+        values.entry(key.to_owned()).or_default().extend(value.cloned());
     }
     values.retain(|_, values| !values.is_empty());
-    let digits = |values: Vec<&Value>| {
+    let digits = |values: Vec<Value>| {
         let mut hash = sha256(json!(values).to_string().as_bytes());
         hash.truncate(PART_DIGITS);
         hash
     };
-    values.into_iter().map(|(key, values)| (key.to_owned(), digits(values))).collect()
+    values.into_iter().map(|(key, values)| (key, digits(values))).collect()
+}
+
+/// Returns the hashes of the snapshots that are mounted, by what a change of each is called.
+fn contents(mounts: &Value) -> Vec<(String, Value)> {
+    let content = |mount: &Value| {
+        let (target, hash) = (mount.get("target")?.as_str()?, mount.get("source")?.get("hash")?.clone());
+        // The parts are one text, divided by these.
+        let plain = !target.contains([',', '=']);
+        Some((if plain { format!("content of {target}") } else { "content of volumes".to_owned() }, hash))
+    };
+    mounts.as_array().into_iter().flatten().filter_map(content).collect()
+}
+
+fn without_contents(mounts: &Value) -> Value {
+    let mut mounts = mounts.clone();
+    for mount in mounts.as_array_mut().into_iter().flatten() {
+        if let Some(source) = mount.get_mut("source").and_then(Value::as_object_mut) {
+            source.remove("hash");
+        }
+    }
+    mounts
 }
 
 /// Returns what an existing container cannot take on.

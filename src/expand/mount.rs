@@ -12,6 +12,12 @@ impl Part<'_, '_> {
         let mut mounts = Vec::new();
         for (index, volume) in self.service.volumes.iter().enumerate() {
             let path = format!("volumes[{index}]");
+            if let Some(hash) = self.input.snapshots.get(&(self.name.clone(), index)) {
+                let selinux = volume.bind.as_ref().is_some_and(|bind| bind.selinux.is_some());
+                let source = MountSource::Snapshot { hash: hash.clone(), selinux };
+                mounts.push((path, Mount { target: volume.target.clone(), read_only: true, source }));
+                continue;
+            }
             if let Some(source) = self.source(&path, volume) {
                 mounts.push((path, Mount { target: volume.target.clone(), read_only: volume.read_only, source }));
             }

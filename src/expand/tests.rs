@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::{Condition, Graph, Healthcheck, MountSource, NetworkMode, PortMode, Restart, Scale};
-use crate::ids::{ResourceKey, ServiceName};
+use crate::ids::{ResourceKey, ServiceName, SnapshotHash};
 use crate::model::Model;
 
-use super::{Contents, Expanded, FileKind, Input, Problem, expand};
+use super::{Contents, Expanded, FileKind, Input, Problem, Snapshots, expand};
 
 fn name(text: &str) -> ServiceName {
     text.parse().expect("a name")
@@ -27,6 +27,7 @@ fn run(text: &str, scales: &[(&str, u32)]) -> Result<Expanded, Vec<String>> {
     let input = Input {
         model: &model,
         contents: &contents(),
+        snapshots: &snapshots(),
         scales: &scales.iter().map(|(service, count)| (name(service), *count)).collect(),
         disabled: &BTreeSet::new(),
         working_dir: "/src",
@@ -43,6 +44,34 @@ fn graph(text: &str) -> Graph {
 #[track_caller]
 fn refused(text: &str, expected: &str) {
     assert_eq!(run(text, &[]).expect_err("a mistake").join("\n"), expected);
+}
+
+/// The service `snap` mounts one in place of its first volume.
+fn snapshots() -> Snapshots {
+    Snapshots::from([((name("snap"), 0), SnapshotHash::new("ab".repeat(32)).expect("a hash"))])
+}
+
+#[test]
+fn a_bind_whose_files_travel_is_a_snapshot_and_a_change_of_them_is_told_apart() {
+    let text =
+        "{snap: {volumes: [{type: bind, source: /src/conf, target: /conf}, {type: bind, source: /x, target: /x}]}}";
+    let of = |graph: &Graph| graph.services[&name("snap")].clone();
+    let mut now = graph(text);
+    let mounts = &of(&now).container.mounts;
+    assert!(matches!(&mounts[0].source, MountSource::Snapshot { selinux: false, .. }) && mounts[0].read_only);
+    assert!(matches!(&mounts[1].source, MountSource::Bind { .. }));
+    assert_eq!(now.snapshots().len(), 1);
+    let before = of(&now);
+    let other = SnapshotHash::new("cd".repeat(32)).expect("a hash");
+    now.services.get_mut(&name("snap")).expect("there").container.mounts[0].source =
+        MountSource::Snapshot { hash: other, selinux: false };
+    super::hash::seal(&mut now);
+    let after = of(&now);
+    assert_ne!(before.spec_hash, after.spec_hash);
+    let changed: Vec<_> =
+        after.spec_parts.iter().filter(|(key, digits)| before.spec_parts.get(*key) != Some(digits)).collect();
+    assert_eq!(changed.len(), 1, "{changed:?}");
+    assert_eq!(changed[0].0, "content of /conf");
 }
 
 #[test]

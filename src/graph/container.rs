@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::ResourceKey;
+use crate::ids::{ResourceKey, SnapshotHash};
 
 /// What a container looks like, engine neutral, without what the host adds (`resolv.conf`, addresses).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -137,6 +137,14 @@ pub enum MountSource {
         propagation: Option<String>,
         /// Relabelling under `SELinux`: `z` or `Z`.
         selinux: Option<String>,
+    },
+    /// What a path of the machine that loaded the files held, brought to the host. Never writable.
+    Snapshot {
+        /// Which.
+        hash: SnapshotHash,
+        /// Relabel it for `SELinux` (`z`; also for `Z`, because other containers mount the same files).
+        #[serde(default)]
+        selinux: bool,
     },
     /// A named volume of [`volumes`](super::Graph::volumes).
     Volume {

@@ -328,6 +328,7 @@ async fn connect_there(shared: &Shared, Remote { host, target }: &Remote) -> Att
                 Refusal::UnknownEndpoint { .. }
                 | Refusal::NotAllowed { .. }
                 | Refusal::Unconnected { .. }
+                | Refusal::NoSnapshot { .. }
                 | Refusal::Busy { .. } => {
                     host.note_success();
                     Attempt::Failed

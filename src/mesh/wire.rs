@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{HostName, ProjectName, ResourceKey, ServiceName};
+use crate::ids::{HostName, ProjectName, ResourceKey, ServiceName, SnapshotHash};
 
 /// Bytes of a frame's head.
 pub(super) const HEAD: usize = 4;
@@ -63,6 +63,8 @@ pub(super) fn parse_head([kind, high, middle, low]: [u8; HEAD]) -> Option<(Frame
 pub enum Kind {
     /// The agents' own conversation.
     Control,
+    /// The archive of files that pods mount.
+    Snapshot(SnapshotHash),
     /// A connection to a container.
     Tcp(Target),
 }
@@ -141,6 +143,12 @@ pub enum Refusal {
     #[error("it has no room for another connection: {reason}")]
     Busy {
         /// What it lacks.
+        reason: String,
+    },
+    /// It has no such files to give.
+    #[error("it cannot give the files: {reason}")]
+    NoSnapshot {
+        /// Why.
         reason: String,
     },
     /// It does not serve such streams.

@@ -34,6 +34,7 @@ pub(crate) fn graph(text: &str) -> Graph {
     let input = Input {
         model: &model,
         contents: &BTreeMap::new(),
+        snapshots: &BTreeMap::new(),
         scales: &BTreeMap::new(),
         disabled: &BTreeSet::new(),
         working_dir: "/src",

@@ -39,6 +39,7 @@ fn every_example_becomes_a_graph_without_a_warning() {
         let expanded = orch::expand::expand(&orch::expand::Input {
             model: &loaded.model,
             contents: &contents.collect(),
+            snapshots: &BTreeMap::new(),
             scales: &BTreeMap::new(),
             disabled: &BTreeSet::new(),
             working_dir: "/",

@@ -14,6 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("host", &[]),
     ("store", &["clock"]),
     ("net", &["clock"]),
+    ("snapshot", &[]),
     ("mesh", &["clock", "host"]),
     ("lb", &["clock", "host", "mesh", "net"]),
     ("transport", &["engine"]),

@@ -223,22 +223,6 @@ fn a_host_that_is_off_is_down_is_forgotten_and_the_rest_is_shown() {
     project.down();
 }
 
-#[test]
-fn what_only_the_desk_has_is_refused_with_its_place() {
-    let cluster = Cluster::boot(1, &[]);
-    let desk = &cluster.desk;
-    add(&cluster, &[1]).ok();
-    let project = Project::new(
-        desk,
-        "files",
-        "services:\n  web:\n    <<: *web\n    volumes: ['./data:/data', '../x:/x', '/etc/hosts:/h:ro']\n",
-    );
-    let refused = project.orch(&["up", "-d"]);
-    assert_eq!(refused.stderr.matches("is a path of this machine").count(), 2, "{}", refused.stderr);
-    refused.refused(1, &["/root/files/data` is a path of this machine", "compose.yaml:6:", "a config, which travels"]);
-    assert_eq!(cluster[1].docker(&["ps", "-aq"]).lines().count(), 1, "only the agent");
-}
-
 /// Bytes that a host received so far.
 fn received(host: &Host) -> u64 {
     host.sh("cat /sys/class/net/eth0/statistics/rx_bytes").parse().expect("a number")

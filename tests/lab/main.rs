@@ -15,6 +15,7 @@ mod command_line;
 mod elsewhere;
 mod ending;
 mod examples;
+mod files;
 mod firewall;
 mod fleet;
 mod fleet_bad_hosts;

@@ -15,6 +15,7 @@ use crate::ids::HostName;
 use crate::mesh::{DialError, Incoming, Kind, Mesh, PeerAddr, Refusal};
 
 use super::super::shared::Shared;
+use super::super::snapshots;
 use super::sync;
 
 /// Conversations that wait to be taken up.
@@ -68,6 +69,10 @@ pub async fn run(shared: Arc<Shared>, mesh: Mesh, stop: CancellationToken) {
                 if !shared.fleet().hosts.contains_key(&peer) {
                     tracing::warn!(%peer, "a host that is not in the cluster calls");
                     tokio::spawn(async move { drop(call.refuse(&Refusal::NotMember).await) });
+                    continue;
+                }
+                if matches!(call.kind, Kind::Snapshot(_)) {
+                    tokio::spawn(snapshots::serve(shared.clone(), call));
                     continue;
                 }
                 // A host that calls again has lost its earlier stream.

@@ -4,7 +4,7 @@ use hyper::{Method, StatusCode};
 
 use super::Refusal;
 use crate::api::types::{ApiError, ErrorKind};
-use crate::ids::{HostName, ProjectName};
+use crate::ids::{HostName, ProjectName, SnapshotHash};
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(super) enum Route {
     Leave,
     ChangeHost(HostName),
     RemoveHost(HostName),
+    MissingSnapshots,
+    Snapshot(SnapshotHash),
     Uninstall,
 }
 
@@ -46,6 +48,8 @@ pub(super) fn parse(method: &Method, path: &str) -> Result<Route, Refusal> {
         ["v1", "cluster", "leave"] => (Method::POST, Route::Leave),
         ["v1", "hosts", name, "change"] => (Method::POST, Route::ChangeHost(host(name)?)),
         ["v1", "hosts", name, "remove"] => (Method::POST, Route::RemoveHost(host(name)?)),
+        ["v1", "snapshots", "missing"] => (Method::POST, Route::MissingSnapshots),
+        ["v1", "snapshots", hash] => (Method::POST, Route::Snapshot(snapshot(hash)?)),
         ["v1", "uninstall"] => (Method::POST, Route::Uninstall),
         _ => {
             let message = format!("the agent has no `{path}`; is it of another version of orch?");
@@ -66,6 +70,10 @@ fn host(name: &str) -> Result<HostName, Refusal> {
     HostName::new(name).map_err(|error| Refusal::user(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
+fn snapshot(hash: &str) -> Result<SnapshotHash, Refusal> {
+    SnapshotHash::new(hash).map_err(|error| Refusal::user(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,7 +88,7 @@ mod tests {
         let routed = include_str!("route.rs").lines().filter(|line| line.trim_start().starts_with("[\"v1\"")).count();
         assert_eq!(rows.len(), routed, "rows of the table in types.rs, and of the router");
         for (method, path) in rows {
-            let path = path.replace("NAME", "shop");
+            let path = path.replace("NAME", "shop").replace("HASH", &"0".repeat(64));
             let other = if method == "GET" { Method::POST } else { Method::GET };
             assert!(parse(&method.parse().expect("a method"), &path).is_ok(), "{method} {path}");
             let refusal = parse(&other, &path).expect_err("the other method is refused");
@@ -94,7 +102,14 @@ mod tests {
         for path in ["", "/", "/v1", "/v2/info", "/v1/info/", "/v1/projects/a/b/c", "/v1/projects/a/kill"] {
             assert_eq!(status(path), Some(404), "{path}");
         }
-        for path in ["/v1/projects/", "/v1/projects/A", "/v1/projects/..", "/v1/projects/%61"] {
+        for path in [
+            "/v1/projects/",
+            "/v1/projects/A",
+            "/v1/projects/..",
+            "/v1/projects/%61",
+            "/v1/snapshots/..",
+            "/v1/snapshots/0F",
+        ] {
             assert_eq!(status(path), Some(400), "{path}");
         }
     }

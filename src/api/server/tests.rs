@@ -76,6 +76,16 @@ impl Handler for FakeHandler {
     async fn remove_host(&self, _: &HostName, _: RemoveHost) -> Result<(), ApiError> {
         Ok(())
     }
+    async fn missing_snapshots(&self, asked: SnapshotList) -> Result<SnapshotList, ApiError> {
+        Ok(asked)
+    }
+    async fn put_snapshot(&self, hash: &SnapshotHash, archive: ByteStream) -> Result<(), ApiError> {
+        let size = archive.try_fold(0, |size, piece| async move { Ok(size + piece.len()) }).await;
+        match size {
+            Ok(size) => Err(ApiError { message: format!("{hash}: {size} bytes"), kind: ErrorKind::Conflict }),
+            Err(error) => Err(ApiError { message: error.to_string(), kind: ErrorKind::Host }),
+        }
+    }
     async fn uninstall(&self) -> Result<(), ApiError> {
         Ok(())
     }
@@ -192,6 +202,24 @@ async fn kinds_have_their_status() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
         assert!(matches!(served.client.info().await, Err(ClientError::Api(told)) if told == error));
     }
+}
+
+#[tokio::test]
+async fn a_snapshot_comes_in_pieces_of_whatever_number() {
+    let served = served(FakeHandler::default());
+    let hash = SnapshotHash::new("0".repeat(64)).expect("a hash");
+    let missing = served.client.missing_snapshots(vec![hash.clone()]).await.expect("an answer");
+    assert_eq!(missing, std::slice::from_ref(&hash));
+    // More than any other body may have.
+    let (piece, count) = (Bytes::from(vec![7; 1 << 20]), (MAX_BODY >> 20) + 3);
+    let pieces = stream::iter(std::iter::repeat_n(piece, count).map(Ok));
+    let sent = within(served.client.send_snapshot(&hash, 1, Box::pin(pieces))).await;
+    let Err(ClientError::Api(error)) = sent else { panic!("what the handler says") };
+    assert_eq!(error.to_string(), format!("{hash}: {} bytes", count << 20));
+    // One that breaks is no shorter one.
+    let broken = stream::iter([Ok(Bytes::from_static(b"begin")), Err(io::ErrorKind::Other.into())]);
+    let sent = within(served.client.send_snapshot(&hash, 1, Box::pin(broken))).await;
+    assert!(matches!(&sent, Err(ClientError::NotAnswering { .. })), "{sent:?}");
 }
 
 #[tokio::test]

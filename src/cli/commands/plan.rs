@@ -62,7 +62,6 @@ async fn over_hosts(
     project: &Project,
     request: UpRequest,
 ) -> Result<Plan, CliError> {
-    project.check_remote_paths()?;
     let seat = match fleet.seat().await {
         Ok(seat) => seat,
         Err(CliError::NoCluster) => {

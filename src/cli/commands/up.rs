@@ -45,7 +45,6 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
     let ground = if let Some(fleet) = context.fleet()? {
         let request = request(&project, args);
         let options = pull_options(context, args);
-        project.check_remote_paths()?;
         let ready = spread::ready(context, &fleet, &project, &request, options, args.allow_downgrade);
         interrupts.unless(ready).await?
     } else {
