@@ -13,6 +13,7 @@ pub mod ui;
 
 mod attach;
 mod board;
+mod consent;
 mod context;
 mod fleet;
 mod foreground;

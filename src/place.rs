@@ -5,6 +5,7 @@
 //! out. Nothing here may look at anything but its arguments: the same input gives the same answer on every host.
 
 mod filter;
+mod ports;
 mod score;
 mod unit;
 mod usage;
@@ -18,6 +19,7 @@ use crate::ids::{HostName, PodId};
 use crate::observed::Observed;
 
 use filter::{Filters, Refusal};
+pub use ports::{Listening, PortHolder, TakenPort, meet};
 use unit::Unit;
 use usage::Usage;
 
@@ -45,6 +47,12 @@ pub struct HostFacts {
     pub reserved: (i64, i64),
     /// Takes no new pods.
     pub draining: bool,
+    /// The project is for other hosts only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub excluded: bool,
+    /// Host ports that others than the project have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<TakenPort>,
 }
 
 /// The placer's answer: a host for each pod, or why not.
@@ -151,7 +159,7 @@ impl<'a> Placer<'a> {
             hosts,
             previous,
             observed,
-            usage: Usage::new(graph, previous, observed),
+            usage: Usage::new(graph, hosts, previous, observed),
             answer: Assignments::default(),
         }
     }

@@ -5,6 +5,7 @@ pub mod desired;
 pub mod diff;
 mod emit;
 pub mod gates;
+pub mod history;
 mod order;
 mod relate;
 pub mod render;
@@ -28,6 +29,7 @@ pub use view::ProjectView;
 
 pub use diff::{Intent, plan};
 pub use gates::GateState;
+pub use history::{Caller, Change, History};
 
 #[cfg(test)]
 pub(crate) mod fixture;

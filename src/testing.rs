@@ -79,6 +79,7 @@ pub fn desired(graph: Graph) -> Desired {
         remove_orphans: false,
         unstarted: BTreeSet::new(),
         stop_timeout: None,
+        hosts: BTreeSet::new(),
     }
 }
 

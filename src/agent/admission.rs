@@ -1,12 +1,13 @@
 //! What the rest of the host has already: subnets, routes, ports. Read before a desired state is computed.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 use ipnet::Ipv4Net;
 
 use crate::graph::Protocol;
 use crate::host::network::HostNetworkError;
-use crate::ids::ProjectName;
+use crate::ids::{HostName, ProjectName};
 use crate::net::addr::{Pool, PortCandidate};
 use crate::plan::desired::PublishedPort;
 
@@ -25,11 +26,15 @@ pub struct Inputs {
     pub pool: Pool,
 }
 
-/// Reads what others than `project` have, on this host and as far as is known on the others.
+/// Reads what others than `project`, which is for the hosts `among`, have: on this host and as far as is known on the others.
 ///
 /// # Errors
 /// What the kernel says.
-pub async fn inputs(shared: &Shared, project: &ProjectName) -> Result<Inputs, HostNetworkError> {
+pub async fn inputs(
+    shared: &Shared,
+    project: &ProjectName,
+    among: &BTreeSet<HostName>,
+) -> Result<Inputs, HostNetworkError> {
     let mut own = Vec::new();
     let mut taken = Vec::new();
     let mut published_elsewhere = Vec::new();
@@ -40,7 +45,8 @@ pub async fn inputs(shared: &Shared, project: &ProjectName) -> Result<Inputs, Ho
             own.extend(subnets);
         } else {
             taken.extend(subnets);
-            let ports = desired.addresses.ports.iter().cloned();
+            let apart = !among.is_empty() && !among.iter().any(|host| desired.is_for(host));
+            let ports = desired.addresses.ports.iter().filter(|_| !apart).cloned();
             published_elsewhere.extend(ports.map(|port| (desired.graph.project.clone(), port)));
         }
     }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::graph::Protocol;
 use crate::host::network::{BridgeSpec, HostNetwork, HostNetworkError, HostNetworkSpec, ListenerPorts, OpenPort};
-use crate::ids::ProjectName;
+use crate::ids::{HostName, ProjectName};
 use crate::lb::table::{Draining, LbTable, NetworkId, PublishedKey};
 use crate::lb::{Balancer, BindError};
 use crate::mesh::{Incoming, Mesh};
@@ -320,7 +320,7 @@ impl Dataplane {
                 )),
             }
         }
-        let mut published = open_ports(&records);
+        let mut published = open_ports(&records, shared.host());
         // The other hosts must get in too, whatever the firewall's policy.
         let fleet = shared.fleet();
         published.extend(fleet.hosts.get(&fleet.own).map(|own| OpenPort {
@@ -415,8 +415,8 @@ fn live_networks(
     live
 }
 
-fn open_ports(records: &[Arc<Record>]) -> Vec<OpenPort> {
-    let desired = records.iter().filter_map(|record| record.desired.as_ref());
+fn open_ports(records: &[Arc<Record>], own: &HostName) -> Vec<OpenPort> {
+    let desired = records.iter().filter_map(|record| record.desired.as_ref()).filter(|desired| desired.is_for(own));
     let mut ports: Vec<OpenPort> = desired
         .flat_map(|desired| &desired.addresses.ports)
         .filter(|port| port.protocol == Protocol::Tcp)

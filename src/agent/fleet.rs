@@ -12,6 +12,7 @@ pub mod peers;
 pub mod picture;
 pub mod renew;
 pub mod seat;
+pub mod succession;
 pub mod sync;
 
 use std::sync::Arc;

@@ -5,20 +5,22 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
+use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::api::server::{ByteStream, Handler};
 use crate::api::types::{
     Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, FoundRequest, HostChange,
-    KeyAnswer, KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, SnapshotList, StopRequest, UpRequest,
+    KeyAnswer, KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, SeatAnswer, SeatRequest, SnapshotList,
+    StopRequest, UpRequest,
 };
 use crate::controller::{self, Request};
 use crate::graph::{Graph, MAX_PODS};
 use crate::ids::{HostName, PodId, ProjectName, SnapshotHash};
-use crate::net::addr::explain;
+use crate::net::addr::{PortCandidate, explain};
 use crate::place::HostFacts;
-use crate::plan::{Desired, Observed, Plan};
+use crate::plan::{Caller, History, Observed, Plan, history};
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
@@ -86,6 +88,11 @@ impl Work {
     fn run(self, shared: &Shared) -> Result<Prepared, ApiError> {
         let Self { project, request, record, stored, images, observed, inputs, hosts } = self;
         let previous = record.as_ref().and_then(|record| record.desired.as_ref());
+        let among = request.hosts.clone();
+        let mut port_free = |candidate: &PortCandidate| {
+            let taken = seat::port_taken(candidate, &hosts, shared.host(), &among);
+            if taken.is_empty() { Ok(()) } else { Err(taken) }
+        };
         let desired = controller::revise(
             Request {
                 graph: request.graph,
@@ -93,18 +100,26 @@ impl Work {
                 previous,
                 observed: &observed,
                 hosts: &hosts,
+                among: request.hosts,
                 taken: &inputs.taken,
                 published_elsewhere: &inputs.published_elsewhere,
                 pool: &inputs.pool,
                 last_index: shared.fleet().last_index(),
             },
-            &mut admission::port_free,
+            &mut port_free,
         )
         .map_err(|errors| error(ErrorKind::User, explain(&errors, &networks_by_subnet(&observed))))?;
         let same = record.as_ref().is_some_and(|record| record.aim == Aim::Up)
             && previous.is_some_and(|previous| controller::same_but_for_counters(previous, &desired));
-        let record =
-            Record { aim: Aim::Up, desired: Some(desired), serial: next_serial(record.as_ref()), released: false };
+        let before = record.as_ref().map(|record| record.history.clone()).unwrap_or_default();
+        // Who takes down what shall be up wants something else, whatever the files say.
+        let stays = record.as_ref().is_some_and(|record| !matches!(record.aim, Aim::Down(_)))
+            && previous.is_some_and(|previous| controller::is_same_project(previous, &desired));
+        let what = (!stays).then(|| history::differences(previous, &desired));
+        let history = next_history(&project, &before, &request.caller, what, now(shared))?;
+        let same = same && history == before;
+        let serial = next_serial(record.as_ref());
+        let record = Record { aim: Aim::Up, desired: Some(desired), serial, released: false, history };
         let memory = memory_for(shared, &record, &observed);
         let plan = plan_for(&project, &record, &observed, &memory);
         let unchanged = same && plan.steps.is_empty() && plan.failures.is_empty();
@@ -130,11 +145,10 @@ impl AgentHandler {
         let stored = entry.as_ref().map(|entry| entry.modified);
         let record: Option<Record> =
             entry.map(|entry| serde_json::from_slice(&entry.value)).transpose().map_err(internal)?;
-        check_revision(&request, record.as_ref().and_then(|record| record.desired.as_ref()))?;
         let images = images::look_up(shared.engine.as_ref(), &request.graph).await.map_err(host_error)?;
         let mut observed = shared.observed(Some(project));
         observed.hosts.entry(shared.host().clone()).or_default().images.clone_from(&images);
-        let inputs = admission::inputs(shared, project).await.map_err(host_error)?;
+        let inputs = admission::inputs(shared, project, &request.hosts).await.map_err(host_error)?;
         let hosts = seat::hosts(shared, project);
         let work = Work { project: project.clone(), request, record, stored, images, observed, inputs, hosts };
         // Other work of this thread must not wait for it.
@@ -169,19 +183,26 @@ impl AgentHandler {
     }
 
     /// Changes what is asked for a project without a new desired state, and follows it.
-    async fn aim(&self, project: ProjectName, aim: Aim) -> Result<mpsc::Receiver<Progress>, ApiError> {
+    async fn aim(&self, project: ProjectName, aim: Aim, caller: &Caller) -> Result<mpsc::Receiver<Progress>, ApiError> {
         let shared = &self.shared;
-        cluster::only_seat(shared)?;
         let guard = shared.admission.lock().await;
+        cluster::only_seat(shared)?;
         let entry = shared.store.get(&project_key(&project)).await.map_err(internal)?;
         let stored = entry.as_ref().map(|entry| entry.modified);
         let record: Option<Record> =
             entry.map(|entry| serde_json::from_slice(&entry.value)).transpose().map_err(internal)?;
         let serial = next_serial(record.as_ref());
+        let history = match (&record, &aim) {
+            (Some(Record { aim: Aim::Down(_), history, .. }), Aim::Down(_)) => history.clone(),
+            (Some(Record { history, .. }), Aim::Down(_)) => {
+                next_history(&project, history, caller, Some(vec!["taken down".to_owned()]), now(shared))?
+            }
+            (record, _) => record.as_ref().map(|record| record.history.clone()).unwrap_or_default(),
+        };
         let desired = record.and_then(|record| record.desired);
         let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
         let observed = shared.observed(Some(&project));
-        let record = Record { aim, desired, serial, released: false };
+        let record = Record { aim, desired, serial, released: false, history };
         if record.desired.is_none() && plan_for(&project, &record, &observed, &BTreeMap::new()).steps.is_empty() {
             // The channel is empty and has room.
             drop(sender.try_send(Progress::Done { revision: 0 }));
@@ -256,6 +277,7 @@ impl Handler for AgentHandler {
             published: desired.map(|desired| published(shared, desired)).unwrap_or_default(),
             addresses: desired.map(addresses).unwrap_or_default(),
             failures,
+            history: record.as_ref().map(|record| record.history.clone()).unwrap_or_default(),
         })
     }
 
@@ -302,11 +324,14 @@ impl Handler for AgentHandler {
     }
 
     async fn down(&self, project: ProjectName, request: DownRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
-        self.aim(project, Aim::Down(request)).await
+        let DownRequest { volumes, timeout_secs, caller } = request;
+        // Two who want it gone want the same.
+        let request = DownRequest { volumes, timeout_secs, caller: Caller::default() };
+        self.aim(project, Aim::Down(request), &caller).await
     }
 
     async fn stop(&self, project: ProjectName, request: StopRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
-        self.aim(project, Aim::Stopped(request)).await
+        self.aim(project, Aim::Stopped(request), &Caller::default()).await
     }
 
     async fn cluster(&self) -> Result<ClusterStatus, ApiError> {
@@ -331,6 +356,10 @@ impl Handler for AgentHandler {
 
     async fn leave(&self) -> Result<(), ApiError> {
         cluster::leave(&self.shared).await
+    }
+
+    async fn seat(&self, request: SeatRequest) -> Result<SeatAnswer, ApiError> {
+        cluster::seat(&self.shared, request).await
     }
 
     async fn change_host(&self, host: &HostName, change: HostChange) -> Result<(), ApiError> {
@@ -390,17 +419,34 @@ fn next_serial(now: Option<&Record>) -> u64 {
     now.map_or(0, |record| record.serial) + 1
 }
 
-fn check_revision(request: &UpRequest, previous: Option<&Desired>) -> Result<(), ApiError> {
-    let now = previous.map_or(0, |desired| desired.revision);
-    match request.expected_revision {
-        Some(expected) if expected != now => Err(error(
-            ErrorKind::Conflict,
-            format!(
-                "the project is at revision {now}, not {expected}: somebody else changed it; look at `orch plan` again"
-            ),
-        )),
-        _ => Ok(()),
+/// Returns the history after what the caller asks for: `what` changes by it, `None` when it is what is asked for already.
+///
+/// # Errors
+/// [`ErrorKind::Unseen`] when that would overwrite what others changed and the caller has not seen.
+fn next_history(
+    project: &ProjectName,
+    before: &History,
+    caller: &Caller,
+    what: Option<Vec<String>>,
+    now: Timestamp,
+) -> Result<History, ApiError> {
+    let unseen = before.unseen(caller);
+    match what {
+        Some(_) if !unseen.is_empty() => {
+            let changes = unseen.iter().map(|one| format!("{} at {}: {}", one.by, one.at, one.what.join(", ")));
+            let changes = changes.collect::<Vec<_>>().join("; ");
+            Err(error(ErrorKind::Unseen, format!("`{project}` was changed meanwhile by {changes}")))
+        }
+        Some(what) => Ok(before.with(&caller.name, now, what)),
+        None if unseen.is_empty() => Ok(before.clone()),
+        // Wants the same, and so knows of it from now on.
+        None => Ok(before.with(&caller.name, now, Vec::new())),
     }
+}
+
+fn now(shared: &Shared) -> Timestamp {
+    let since_1970 = shared.clock.now();
+    Timestamp::from_duration(since_1970.try_into().unwrap_or_default()).unwrap_or_default()
 }
 
 fn internal(cause: impl std::error::Error) -> ApiError {

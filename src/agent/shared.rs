@@ -18,7 +18,7 @@ use crate::engine::{Engine, EngineInfo};
 use crate::host::files::HostFiles;
 use crate::ids::{HostName, ProjectName};
 use crate::mesh::Mesh;
-use crate::plan::{Desired, Observed, Plan};
+use crate::plan::{Desired, History, Observed, Plan};
 use crate::snapshot::Snapshots;
 use crate::store::{Store, StoreError, Write};
 
@@ -106,6 +106,9 @@ pub struct Record {
     /// Set on other hosts than the seat once the seat has forgotten the project: what is left of it here goes.
     #[serde(default)]
     pub released: bool,
+    /// Who changed what is asked for, and what.
+    #[serde(default)]
+    pub history: History,
 }
 
 /// What is asked for a project.

@@ -41,6 +41,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 mod files;
 mod fleet;
+mod people;
 mod refused;
 mod several;
 
@@ -106,7 +107,7 @@ impl Agent {
     }
 
     async fn up_as(&self, graph: &Graph, options: UpOptions) -> Vec<Progress> {
-        let request = UpRequest { graph: graph.clone(), options, expected_revision: None, wait: false };
+        let request = UpRequest { options, ..UpRequest::new(graph.clone()) };
         drain(self.handler.up(graph.project.clone(), request).await.expect("accepted")).await
     }
 
@@ -346,8 +347,7 @@ async fn a_service_waits_for_the_health_of_another_and_up_says_so() {
         restart: false,
         required: true,
     }];
-    let request =
-        UpRequest { graph: healthy.clone(), options: UpOptions::default(), expected_revision: None, wait: false };
+    let request = UpRequest::new(healthy.clone());
     let progress = agent.handler.up(shop(), request).await.expect("accepted");
     agent
         .becomes("the database runs and the web server is made", |all| {
@@ -379,8 +379,7 @@ async fn a_tag_that_is_moved_rolls_out_with_the_next_up_and_not_before() {
     let agent = Agent::start(&engine, dir.path()).await;
     agent.settles().await;
     assert_eq!(agent.containers(), before, "the new agent leaves them alone");
-    let asked =
-        UpRequest { graph: graph(&["db", "web"]), options: UpOptions::default(), expected_revision: None, wait: false };
+    let asked = UpRequest::new(graph(&["db", "web"]));
     let plan = agent.handler.plan(shop(), asked).await.expect("a plan");
     assert!(plan.steps.iter().any(|step| step.reason == Reason::ImageChanged), "{plan:#?}");
     agent.settles().await;

@@ -23,7 +23,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::server::{ByteStream, MAX_BODY, too_large};
 use super::types::{
     Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, FoundRequest, HostChange, KeyAnswer,
-    KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, SnapshotList, StopRequest, UpRequest,
+    KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, SeatAnswer, SeatRequest, SnapshotList,
+    StopRequest, UpRequest,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -167,6 +168,11 @@ impl Client {
     /// Makes the agent's host take down what runs on it and be alone again. The agent restarts.
     pub async fn leave(&self) -> Result<(), ClientError> {
         self.order("/v1/cluster/leave", &()).await
+    }
+
+    /// Tells an agent which host decides from now on.
+    pub async fn seat(&self, request: &SeatRequest) -> Result<SeatAnswer, ClientError> {
+        self.value(self.post("/v1/cluster/seat", request)?, QUICK).await
     }
 
     /// Has the seat change a host.

@@ -34,7 +34,8 @@ use self::route::Route;
 pub use self::socket::{BindError, bind_socket};
 use super::types::{
     Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, FoundRequest, HostChange,
-    KeyAnswer, KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, SnapshotList, StopRequest, UpRequest,
+    KeyAnswer, KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, SeatAnswer, SeatRequest, SnapshotList,
+    StopRequest, UpRequest,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -84,6 +85,8 @@ pub trait Handler: Send + Sync + 'static {
     async fn join(&self, admission: Admission) -> Result<(), ApiError>;
     /// Takes down what runs on this host and makes it alone again.
     async fn leave(&self) -> Result<(), ApiError>;
+    /// Makes a host the seat, as far as this one is concerned.
+    async fn seat(&self, request: SeatRequest) -> Result<SeatAnswer, ApiError>;
     /// Changes a host's labels or whether it takes pods.
     async fn change_host(&self, host: &HostName, change: HostChange) -> Result<(), ApiError>;
     /// Takes a host out of the cluster.
@@ -176,7 +179,7 @@ impl From<ApiError> for Refusal {
         let status = match error.kind {
             ErrorKind::User => StatusCode::BAD_REQUEST,
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
-            ErrorKind::Conflict => StatusCode::CONFLICT,
+            ErrorKind::Conflict | ErrorKind::Unseen => StatusCode::CONFLICT,
             ErrorKind::Host => StatusCode::BAD_GATEWAY,
             ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -222,6 +225,7 @@ async fn dispatch(handler: &dyn Handler, request: Request<Incoming>) -> Result<R
         Route::Admit => json(&handler.admit(read(request).await?).await?),
         Route::Join => nothing(handler.join(read(request).await?).await),
         Route::Leave => nothing(handler.leave().await),
+        Route::Seat => json(&handler.seat(read(request).await?).await?),
         Route::ChangeHost(host) => nothing(handler.change_host(&host, read(request).await?).await),
         Route::RemoveHost(host) => nothing(handler.remove_host(&host, read(request).await?).await),
         Route::MissingSnapshots => json(&handler.missing_snapshots(read(request).await?).await?),

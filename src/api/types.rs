@@ -15,6 +15,7 @@
 //! | `POST /v1/cluster/admit` | [`AdmitRequest`] | [`Admission`], from the seat |
 //! | `POST /v1/cluster/join` | [`Admission`] | `{}`; the agent restarts as a host of the cluster |
 //! | `POST /v1/cluster/leave` | | `{}`; what runs on the host is stopped, and the agent restarts alone |
+//! | `POST /v1/cluster/seat` | [`SeatRequest`] | [`SeatAnswer`], from any host |
 //! | `POST /v1/hosts/NAME/change` | [`HostChange`] | `{}`, from the seat |
 //! | `POST /v1/hosts/NAME/remove` | [`RemoveHost`] | `{}`, from the seat |
 //! | `POST /v1/snapshots/missing` | [`SnapshotList`] | [`SnapshotList`] of those that are not there |
@@ -26,7 +27,7 @@
 //! 64 MiB, and no snapshot). The project of a graph must be the
 //! path's. A stream that ends without `Done` or `Failed` was cut: what was accepted goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,7 @@ use serde::{Deserialize, Serialize};
 use crate::graph::{Graph, Protocol};
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName, SnapshotHash};
 use crate::place::HostFacts;
-use crate::plan::{ContainerState, Plan, UpOptions};
+use crate::plan::{Caller, ContainerState, History, Plan, UpOptions};
 
 /// What an agent says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +71,9 @@ pub struct ClusterStatus {
     pub host: HostName,
     /// Name of the host that decides; requests that change something go there.
     pub seat: HostName,
+    /// How often the seat has moved: of two answers the one with the higher number holds.
+    #[serde(default)]
+    pub epoch: u64,
     /// The hosts, in order of their names.
     pub hosts: Vec<HostStatus>,
 }
@@ -168,6 +172,9 @@ pub struct Admission {
     pub name: HostName,
     /// The host that decides.
     pub seat: HostName,
+    /// How often the seat has moved.
+    #[serde(default)]
+    pub epoch: u64,
     /// Certificate of the cluster's authority, PEM.
     pub authority: String,
     /// Certificate of the host, PEM.
@@ -191,6 +198,48 @@ pub struct HostRecord {
     /// Takes no new pods.
     #[serde(default)]
     pub draining: bool,
+}
+
+/// Body of `cluster/seat`: a host decides from now on, which the host that is asked obeys, or becomes itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SeatRequest {
+    /// The host.
+    pub host: HostName,
+    /// How often the seat has moved with this: one more than before.
+    pub epoch: u64,
+    /// The cluster's authority with its key, for the host that becomes the seat.
+    #[serde(default)]
+    pub authority: Option<AuthorityKey>,
+    /// The host is the seat already: what this one holds and that one has not heard of does not count any more.
+    #[serde(default)]
+    pub taken: bool,
+    /// Remove the authority's key from the host that is asked: the seat has it.
+    #[serde(default)]
+    pub forget_authority: bool,
+}
+
+/// The authority of a cluster on its way to a new seat: as good as the cluster itself.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct AuthorityKey {
+    /// Its certificate, PEM.
+    pub certificate: String,
+    /// Its private key, PEM.
+    pub key: String,
+}
+
+impl std::fmt::Debug for AuthorityKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthorityKey").finish_non_exhaustive()
+    }
+}
+
+/// Answer to [`SeatRequest`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SeatAnswer {
+    /// The cluster's authority, from a host that has its key and is not the seat any more.
+    pub authority: Option<AuthorityKey>,
+    /// Whether the host that was asked has the authority's key.
+    pub has_authority: bool,
 }
 
 /// Body of `hosts/NAME/change`: what is `None` stays.
@@ -227,10 +276,22 @@ pub struct UpRequest {
     pub graph: Graph,
     /// How.
     pub options: UpOptions,
-    /// Refuse unless the project is at this revision now (0: not known yet); `None`: whatever it is.
-    pub expected_revision: Option<u64>,
+    /// Who asks; refused with [`ErrorKind::Unseen`] where others changed what he has not seen, and he wants something else.
+    #[serde(default)]
+    pub caller: Caller,
+    /// The hosts that the project is for; empty: all of the cluster.
+    #[serde(default)]
+    pub hosts: BTreeSet<HostName>,
     /// Go on sending progress until every pod is ready or done (`--wait`), not only started.
     pub wait: bool,
+}
+
+impl UpRequest {
+    /// Returns a request of nobody in particular, without options.
+    pub fn new(graph: Graph) -> Self {
+        let (options, caller, hosts) = (UpOptions::default(), Caller::default(), BTreeSet::new());
+        Self { graph, options, caller, hosts, wait: false }
+    }
 }
 
 /// Body of `down`.
@@ -241,6 +302,13 @@ pub struct DownRequest {
     pub volumes: bool,
     /// Seconds between stop signal and kill instead of each service's own.
     pub timeout_secs: Option<u64>,
+    /// Who asks; as in [`UpRequest::caller`].
+    #[serde(skip_serializing_if = "is_nobody")]
+    pub caller: Caller,
+}
+
+fn is_nobody(caller: &Caller) -> bool {
+    *caller == Caller::default()
 }
 
 /// Body of `stop`: containers are stopped and kept, and the agent leaves them so until the next `up`.
@@ -337,6 +405,9 @@ pub struct ProjectStatus {
     pub addresses: BTreeMap<ResourceKey, BTreeMap<ServiceName, std::net::Ipv4Addr>>,
     /// What is wrong now.
     pub failures: Vec<String>,
+    /// Who changed it, and what.
+    #[serde(default)]
+    pub history: History,
 }
 
 /// A pod.
@@ -411,6 +482,8 @@ pub enum ErrorKind {
     NotFound,
     /// Somebody else changed it: 409.
     Conflict,
+    /// Somebody else changed it since the caller last saw it, who is to be shown that and asked: 409.
+    Unseen,
     /// The host or its engine: 502.
     Host,
     /// orch: 500.

@@ -294,6 +294,10 @@ pub struct UpArgs {
     #[arg(long)]
     pub timestamps: bool,
 
+    /// Overwrite what others changed meanwhile, without asking
+    #[arg(short, long)]
+    pub yes: bool,
+
     /// Replace the agent of this host although it is newer than this orch
     #[arg(long)]
     pub allow_downgrade: bool,
@@ -358,6 +362,10 @@ pub struct DownArgs {
     /// Remove named volumes that the project made, and anonymous ones
     #[arg(short, long)]
     pub volumes: bool,
+
+    /// Take down also what others changed meanwhile, without asking
+    #[arg(short, long)]
+    pub yes: bool,
 
     /// Remove containers of services that the file does not have; orch always does
     #[arg(long)]

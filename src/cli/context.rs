@@ -2,6 +2,7 @@
 //! for, and nothing is asked of the agent that needs it not.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -96,6 +97,15 @@ impl<'u> Context<'u> {
         let local = named_engine().is_some() || std::env::var_os(AGENT_SOCKET_VARIABLE).is_some();
         let user = user_hosts().filter(|_| !local || !self.global.hosts.is_empty());
         hosts::inventory(&self.global.hosts, &self.file_hosts, user.as_ref())
+    }
+
+    /// Returns the hosts that the project is for: those of `--host`, else of `x-hosts`; empty: all of the cluster, also
+    /// those that the user's hosts file does not name.
+    pub(crate) fn project_hosts(&self) -> BTreeSet<HostName> {
+        if self.global.hosts.is_empty() {
+            return self.file_hosts.iter().map(|entry| entry.name.clone()).collect();
+        }
+        self.global.hosts.iter().map(|flag| flag.name.clone()).collect()
     }
 
     /// Returns the engines to read containers from: the local one, or those of all hosts of the cluster. What cannot be

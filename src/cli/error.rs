@@ -129,6 +129,16 @@ pub enum CliError {
     /// The seat is not the last host.
     #[error("`{0}` decides for the cluster: what shall run is written down there")]
     SeatStays(HostName),
+    /// The seat cannot be moved in order, because the host that has it cannot be asked.
+    #[error("`{seat}`, which decides now, cannot be reached: {cause}")]
+    SeatAway {
+        /// The host.
+        seat: HostName,
+        /// Whether the other hosts still hear it.
+        heard: bool,
+        /// Why.
+        cause: Box<CliError>,
+    },
     /// The directory that the command runs in is gone.
     #[error("the current directory cannot be read")]
     Directory(#[source] io::Error),
@@ -223,6 +233,12 @@ pub enum CliError {
         /// The limit.
         seconds: u64,
     },
+    /// Others changed the project, and the user cannot be asked whether to overwrite that.
+    #[error("{changes}")]
+    ChangedByOthers {
+        /// Who, when and what.
+        changes: String,
+    },
     /// The user cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -276,6 +292,8 @@ impl CliError {
             Self::Engine(EngineError::Conflict { .. })
             | Self::Bootstrap(BootstrapError::Refused(_))
             | Self::OtherCluster { .. }
+            | Self::ChangedByOthers { .. }
+            | Self::SeatAway { .. }
             | Self::SeatStays(_) => Kind::Conflict,
             Self::Agent(error) => agent_kind(error),
             Self::HostSilent { .. }
@@ -355,6 +373,10 @@ impl CliError {
                 Some(format!("replica {index} does not run; `orch ps -a` shows what is there"))
             }
             Self::Value { expected, .. } => Some(format!("expected {expected}")),
+            Self::ChangedByOthers { .. } => Some(
+                "nothing was changed; look at it (`orch plan`), and overwrite it with `--yes`, or take up what they changed"
+                    .to_owned(),
+            ),
             Self::WaitTimeout { .. } => Some("`orch ps` shows what is missing; the agent goes on trying".to_owned()),
             _ => self.fleet_help(),
         }
@@ -367,7 +389,6 @@ impl CliError {
             Self::NotSent { cause, .. } => {
                 cause.help().or_else(|| Some("nothing was changed; run the same command again".to_owned()))
             }
-            Self::NoSeat { cause, .. } => cause.help(),
             Self::NoHostAnswers(errors) => errors.first().and_then(Self::help),
             Self::HostSilent { .. } => Some("`orch host ls` shows how it is".to_owned()),
             Self::NoHosts => Some("add one: `orch host add NAME ssh://user@address`".to_owned()),
@@ -383,7 +404,22 @@ impl CliError {
             )),
             Self::NoTunnelAddress { .. } => Some("say where the other hosts reach it: `--address IP`".to_owned()),
             Self::SomeHosts { .. } => Some("what was done stays; run the same command again to finish".to_owned()),
-            Self::SeatStays(_) => Some("take the other hosts out first; the last one dissolves the cluster".to_owned()),
+            Self::SeatStays(_) => Some(
+                "let another host decide first (`orch host seat NAME`), or take the other hosts out: the last one dissolves \
+                 the cluster"
+                    .to_owned(),
+            ),
+            Self::SeatAway { seat, heard: true, .. } => Some(format!(
+                "the other hosts hear `{seat}`, so it still decides: two at once must not be; reach it, or power it off, and \
+                 run the same command again"
+            )),
+            Self::SeatAway { seat, heard: false, .. } => Some(format!(
+                "should `{seat}` be gone for good, `--force` lets the other host decide with what it has heard so far"
+            )),
+            Self::NoSeat { seat, .. } => Some(format!(
+                "nothing that runs needs `{seat}`; where it is gone for good, let another host decide: \
+                 `orch host seat NAME --force`"
+            )),
             _ => None,
         }
     }
@@ -424,7 +460,7 @@ fn agent_kind(error: &ClientError) -> Kind {
     match error {
         ClientError::Api(error) => match error.kind {
             ErrorKind::User | ErrorKind::NotFound => Kind::User,
-            ErrorKind::Conflict => Kind::Conflict,
+            ErrorKind::Conflict | ErrorKind::Unseen => Kind::Conflict,
             ErrorKind::Host => Kind::Host,
             ErrorKind::Internal => Kind::Internal,
         },

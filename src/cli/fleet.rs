@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 
 use crate::api::client::Client;
-use crate::api::types::ClusterStatus;
+use crate::api::types::{ClusterStatus, HostState};
 use crate::engine::docker::DockerEngine;
 use crate::hosts::HostEntry;
 use crate::ids::HostName;
@@ -85,7 +85,11 @@ impl Host {
         CliError::on_host(self.name(), error)
     }
 
-    async fn cluster(&self) -> Result<(Client, ClusterStatus), CliError> {
+    /// Asks its agent for the cluster.
+    ///
+    /// # Errors
+    /// Why the host or its agent cannot be reached, with the host's name.
+    pub(crate) async fn cluster(&self) -> Result<(Client, ClusterStatus), CliError> {
         let client = self.agent().await?;
         let status = client.cluster().await.map_err(|error| self.failed(error))?;
         Ok((client, status))
@@ -163,7 +167,7 @@ impl Fleet {
     /// # Errors
     /// [`CliError::NoCluster`] when none belongs to one, [`CliError::NoHostAnswers`] when none answers.
     pub(crate) async fn look(&self) -> Result<Seen, CliError> {
-        let seen = self.any().await?;
+        let seen = self.newest(self.any().await?).await;
         if seen.is_from_seat() {
             return Ok(seen);
         }
@@ -194,6 +198,22 @@ impl Fleet {
         let seat = seen.status.seat.clone();
         let cause = seen.silent.pop().unwrap_or_else(|| CliError::HostSilent { host: seat.clone() });
         Err(CliError::NoSeat { seat, cause: Box::new(cause) })
+    }
+
+    /// A host that does not hear most of the others may not have heard either that another one decides by now: they are
+    /// asked too.
+    async fn newest(&self, seen: Seen) -> Seen {
+        let others = || seen.status.hosts.iter().filter(|host| host.name != seen.status.host);
+        let down = others().filter(|host| host.state == HostState::Down).count();
+        if down * 2 <= others().count() {
+            return seen;
+        }
+        let answers = self.ask_all(&self.members(&seen.status), |host| async move { host.cluster().await }).await;
+        let newest = answers.into_iter().filter_map(|(_, answer)| answer.ok()).max_by_key(|(_, status)| status.epoch);
+        match newest {
+            Some((client, status)) if status.epoch > seen.status.epoch => Seen { client, status, silent: seen.silent },
+            _ => seen,
+        }
     }
 
     async fn any(&self) -> Result<Seen, CliError> {

@@ -44,12 +44,13 @@ pub(crate) async fn plan(
             previous: None,
             observed: &observed,
             hosts: &facts,
+            among: request.hosts,
             taken: &taken,
             published_elsewhere: &[],
             pool: &Pool::default(),
             last_index: u32::try_from(engines.len().saturating_sub(1)).unwrap_or(u32::MAX),
         },
-        &mut |_| true,
+        &mut |_| Ok(()),
     );
     let desired = desired.map_err(|errors| CliError::Failed(errors.iter().map(ToString::to_string).collect()))?;
     Ok(diff(Intent::Up(&desired), &observed, &BTreeMap::new()))

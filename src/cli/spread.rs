@@ -13,10 +13,11 @@ use crate::engine::docker::DockerEngine;
 use crate::engine::translate::{is_demanding, misfits};
 use crate::ids::{HostName, ServiceName};
 use crate::mesh::DEFAULT_PORT;
-use crate::plan::Step;
+use crate::plan::{Caller, Plan, Step};
 use crate::transport::bootstrap::{self, AgentOptions, BootstrapError, Done};
 use crate::transport::image::Build;
 
+use super::consent::{self, Deed};
 use super::context::{Context, if_there, logins};
 use super::error::CliError;
 use super::fleet::{Fleet, Host, Seen};
@@ -36,23 +37,34 @@ pub(crate) struct Ground {
 
 /// Readies the hosts for `request`: adds those that are named and not in the cluster, and brings agents and images.
 ///
+/// Returns also who asks, with what he was shown meanwhile.
+///
 /// # Errors
 /// What cannot be had; the project is as it was.
 pub(crate) async fn ready(
     context: &mut Context<'_>,
     fleet: &Fleet,
     project: &Project,
-    request: &UpRequest,
+    request: UpRequest,
     options: PullOptions,
     allow_downgrade: bool,
-) -> Result<Ground, CliError> {
+) -> Result<(Ground, Caller), CliError> {
     add_named(context, fleet, allow_downgrade).await?;
     let seen = seat(context, fleet, allow_downgrade).await?;
     let engines = engines(context, fleet, &seen.status).await?;
-    check_fit(context, project, &engines).await?;
+    let concerned = |host: &Arc<Host>| request.hosts.is_empty() || request.hosts.contains(host.name());
+    let concerned: Vec<_> = engines.iter().filter(|(host, _)| concerned(host)).cloned().collect();
+    check_fit(context, project, &concerned).await?;
     let outdated = renew_agents(context, &engines, allow_downgrade).await?;
     let seat = if outdated { fleet.seat().await?.client } else { seen.client };
-    let services = services_by_host(&seat, project, request).await?;
+    // Before anything is sent or pulled for what may not be wanted.
+    let mut caller = request.caller.clone();
+    let plan = consent::ask(context.ui, &seat, project.name(), Deed::Overwrite, &mut caller, async |caller| {
+        let request = UpRequest { caller: caller.clone(), ..request.clone() };
+        Ok(seat.plan(project.name(), &request).await?)
+    })
+    .await?;
+    let services = services_by_host(&seat, project, plan).await?;
     let local = DockerEngine::connect(None).await.ok();
     let places = engines.iter().filter_map(|(host, engine)| {
         let services = services.get(host.name())?;
@@ -61,7 +73,7 @@ pub(crate) async fn ready(
     images::ensure_on(context.ui, places.collect(), local.as_ref(), &project.graph, options, &logins()).await?;
     travel::send(context.ui, &seat, &seen.status.seat, &project.luggage).await?;
     let sources = engines.into_iter().map(|(host, engine)| Source::over(host, Arc::new(engine)));
-    Ok(Ground { seat, sources: sources.collect() })
+    Ok((Ground { seat, sources: sources.collect() }, caller))
 }
 
 /// Asks the seat; where it has no agent that answers, an upgrade having been cut short for one, it gets one first.
@@ -175,11 +187,11 @@ async fn renew_agent(
 async fn services_by_host(
     seat: &Client,
     project: &Project,
-    request: &UpRequest,
+    plan: Plan,
 ) -> Result<BTreeMap<HostName, BTreeSet<ServiceName>>, CliError> {
-    let (plan, status) = tokio::join!(seat.plan(project.name(), request), seat.project(project.name()));
+    let status = seat.project(project.name()).await;
     let mut services: BTreeMap<HostName, BTreeSet<ServiceName>> = BTreeMap::new();
-    for planned in plan?.steps {
+    for planned in plan.steps {
         if let Step::CreateContainer { pod, .. } = planned.step {
             services.entry(planned.host).or_default().insert(pod.service);
         }

@@ -124,6 +124,11 @@ impl Ui {
         }
     }
 
+    /// Returns whether somebody is there who can be asked and would see the question.
+    pub(crate) fn can_ask(&self) -> bool {
+        io::stdin().is_terminal() && io::stderr().is_terminal() && self.progress != Style::Json && !self.told_is_data
+    }
+
     /// Warns of something that the reader can do something about.
     pub fn warn(&mut self, text: &str) {
         if self.progress == Style::Json {

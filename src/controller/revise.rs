@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 
 use crate::graph::Graph;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
-use crate::net::addr::{self, AddressError, Allocation, Pool, PortCandidate};
+use crate::net::addr::{self, AddressError, Allocation, Pool, PortFree};
 use crate::observed::ObservedContainer;
 use crate::place::{self, Assignments, HostFacts};
 use crate::plan::desired::PublishedPort;
@@ -25,6 +25,8 @@ pub struct Request<'a> {
     pub observed: &'a Observed,
     /// The hosts.
     pub hosts: &'a BTreeMap<HostName, HostFacts>,
+    /// Those that the project is for; empty: all.
+    pub among: BTreeSet<HostName>,
     /// Subnets that others use.
     pub taken: &'a [Ipv4Net],
     /// Ports that other projects publish.
@@ -39,11 +41,9 @@ pub struct Request<'a> {
 ///
 /// # Errors
 /// What cannot be addressed, all of it.
-pub fn revise(
-    request: Request<'_>,
-    port_free: &mut dyn FnMut(&PortCandidate) -> bool,
-) -> Result<Desired, Vec<AddressError>> {
-    let Request { graph, options, previous, observed, hosts, taken, published_elsewhere, pool, last_index } = request;
+pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desired, Vec<AddressError>> {
+    let Request { graph, options, previous, observed, hosts, among, taken, published_elsewhere, pool, last_index } =
+        request;
     let no_addresses = Addresses::default();
     let addresses = addr::allocate(
         &Allocation {
@@ -57,7 +57,8 @@ pub fn revise(
         port_free,
     )?;
     let nowhere = Assignments::default();
-    let assignments = place::place(&graph, hosts, previous.map_or(&nowhere, |desired| &desired.assignments), observed);
+    let hosts = limited(hosts, &among);
+    let assignments = place::place(&graph, &hosts, previous.map_or(&nowhere, |desired| &desired.assignments), observed);
     let generation = previous.map_or(1, |desired| desired.generation + 1);
     let mut desired = Desired {
         revision: previous.map_or(1, |desired| desired.revision),
@@ -68,6 +69,7 @@ pub fn revise(
         remove_orphans: options.remove_orphans,
         unstarted: BTreeSet::new(),
         stop_timeout: options.timeout_secs.map(Duration::from_secs),
+        hosts: among,
         graph,
         assignments,
         addresses,
@@ -81,16 +83,41 @@ pub fn revise(
 
 /// Places the pods anew after hosts came, went or changed. Returns the next desired state; `None`: all stay.
 pub fn replace(now: &Desired, hosts: &BTreeMap<HostName, HostFacts>, observed: &Observed) -> Option<Desired> {
-    let assignments = place::place(&now.graph, hosts, &now.assignments, observed);
+    let assignments = place::place(&now.graph, &limited(hosts, &now.hosts), &now.assignments, observed);
     if assignments == now.assignments {
         return None;
     }
     Some(Desired { revision: now.revision + 1, assignments, ..now.clone() })
 }
 
+/// The hosts as the placer sees them for a project that is for these only.
+fn limited(hosts: &BTreeMap<HostName, HostFacts>, among: &BTreeSet<HostName>) -> BTreeMap<HostName, HostFacts> {
+    let excluded = |name: &HostName| !among.is_empty() && !among.contains(name);
+    let facts = |(name, facts): (&HostName, &HostFacts)| {
+        (name.clone(), HostFacts { excluded: excluded(name), ..facts.clone() })
+    };
+    hosts.iter().map(facts).collect()
+}
+
 /// Returns whether two desired states ask for the same, whatever their numbers are.
 pub fn same_but_for_counters(one: &Desired, other: &Desired) -> bool {
-    is_same_wish(one, other) && one.assignments == other.assignments
+    is_same_wish(one, other) && one.assignments == other.assignments && one.graph == other.graph
+}
+
+/// Returns whether two desired states are of the same services, whoever wished for them from where, and by which flags.
+pub fn is_same_project(one: &Desired, other: &Desired) -> bool {
+    is_same_graph(&one.graph, &other.graph) && one.enabled == other.enabled && one.hosts == other.hosts
+}
+
+/// Compares all but where the files were.
+fn is_same_graph(one: &Graph, other: &Graph) -> bool {
+    let Graph { project, working_dir: _, config_files: _, services, disabled, networks, volumes, files } = one;
+    *project == other.project
+        && *services == other.services
+        && *disabled == other.disabled
+        && *networks == other.networks
+        && *volumes == other.volumes
+        && *files == other.files
 }
 
 /// Returns whether two desired states are for the same wish, whatever their numbers are and wherever the pods are placed.
@@ -107,8 +134,9 @@ pub fn is_same_wish(one: &Desired, other: &Desired) -> bool {
         remove_orphans,
         unstarted,
         stop_timeout,
+        hosts,
     } = one;
-    *graph == other.graph
+    is_same_graph(graph, &other.graph)
         && *addresses == other.addresses
         && *enabled == other.enabled
         && *no_recreate == other.no_recreate
@@ -116,6 +144,7 @@ pub fn is_same_wish(one: &Desired, other: &Desired) -> bool {
         && *remove_orphans == other.remove_orphans
         && *unstarted == other.unstarted
         && *stop_timeout == other.stop_timeout
+        && *hosts == other.hosts
 }
 
 /// Services named now with what they depend on, and those that earlier `up`s started and the graph still has.

@@ -19,7 +19,8 @@ impl LbTable {
     /// Every service with a virtual address is in it, also with no endpoint: its connections are held for a moment.
     /// Containers that no replica number names, or that are not ready, are nobody's endpoints; a container whose
     /// specification is no longer the desired one is, as long as it is ready and not draining. Ports of services that
-    /// were never asked to run (`Desired::enabled`) are not published. Only TCP is balanced.
+    /// were never asked to run (`Desired::enabled`) are not published, nor those of a project that is not for this host.
+    /// Only TCP is balanced.
     ///
     /// At its own address every container is reached as long as it runs: whoever asks for that one means it. Where two
     /// have one address (a fixed one, while its pod moves), the container of `own` wins, then the one that is ready.
@@ -29,7 +30,7 @@ impl LbTable {
             let project = Project { view, draining };
             project.add_vips(&mut table);
             project.add_pods(own, &mut table);
-            project.add_published(&mut table);
+            project.add_published(own, &mut table);
         }
         table
     }
@@ -87,8 +88,11 @@ impl Project<'_> {
         }
     }
 
-    fn add_published(self, table: &mut LbTable) {
+    fn add_published(self, own: &HostName, table: &mut LbTable) {
         let desired = self.view.desired;
+        if !desired.is_for(own) {
+            return;
+        }
         for port in desired.addresses.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
             if !desired.enabled.contains(&port.service) {
                 continue;

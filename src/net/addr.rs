@@ -19,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 
 use crate::graph::{Graph, NetworkMode, Protocol, Scale};
-use crate::ids::{ProjectName, ResourceKey, ServiceName};
+use crate::ids::{HostName, ProjectName, ResourceKey, ServiceName};
 use crate::plan::Addresses;
 use crate::plan::desired::{NetworkAddresses, PublishedPort};
 
@@ -79,6 +79,9 @@ pub struct PortCandidate {
     pub protocol: Protocol,
 }
 
+/// Says whether nobody has a port; else the hosts where somebody has it.
+pub type PortFree<'a> = dyn FnMut(&PortCandidate) -> Result<(), Vec<HostName>> + 'a;
+
 /// Gives every network a subnet, every member service a virtual address and every published port a number.
 ///
 /// `port_free` is asked about ports that the project does not hold yet, and answers whether a listener could be opened
@@ -86,10 +89,7 @@ pub struct PortCandidate {
 ///
 /// # Errors
 /// All wishes that cannot be met, each with its reason; nothing is given then.
-pub fn allocate(
-    allocation: &Allocation<'_>,
-    port_free: &mut dyn FnMut(&PortCandidate) -> bool,
-) -> Result<Addresses, Vec<AddressError>> {
+pub fn allocate(allocation: &Allocation<'_>, port_free: &mut PortFree<'_>) -> Result<Addresses, Vec<AddressError>> {
     let mut errors = fixed_address_errors(allocation.graph);
     let subnets = choose_subnets(allocation, &mut errors);
     let mut networks = BTreeMap::new();

@@ -177,7 +177,7 @@ impl Project {
             pool: &Pool::default(),
             host_index: 0,
         };
-        let addresses = allocate(&allocation, &mut |_| true).expect("addresses");
+        let addresses = allocate(&allocation, &mut |_| Ok(())).expect("addresses");
         let pods = graph.services.iter().flat_map(|(name, service)| service.replicas(name));
         let assignments =
             Assignments { pods: pods.map(|pod| (pod, HostName::local())).collect(), unplaced: Vec::new() };

@@ -15,12 +15,13 @@ use super::usage::{HostUsage, Usage};
 /// Why a host cannot take a unit. `Display` is about one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
+    NotAmong,
     Draining,
     Platform { wanted: String, has: String },
     Constraint(String),
     Volume { volume: ResourceKey, homes: Vec<HostName> },
     MostPerHost(u32),
-    Port(String),
+    Port { port: String, by: String },
     Cpus { needed: i64, free: i64 },
     Memory { needed: i64, free: i64 },
 }
@@ -28,18 +29,19 @@ pub(super) enum Refusal {
 impl Refusal {
     /// Returns whether the host is out by rule, not for want of room: then a global service does not miss it.
     pub(super) fn excludes(&self) -> bool {
-        matches!(self, Self::Draining | Self::Platform { .. } | Self::Constraint(_))
+        matches!(self, Self::NotAmong | Self::Draining | Self::Platform { .. } | Self::Constraint(_))
     }
 
     /// Returns the reason for `subject` (a host's name, or how many hosts); equal reasons give equal text.
     fn about(&self, subject: &str, many: bool) -> String {
         match self {
+            Self::NotAmong => format!("{subject} {} not among x-hosts", if many { "are" } else { "is" }),
             Self::Draining => format!("{subject} {} draining", if many { "are" } else { "is" }),
             Self::Platform { wanted, .. } => format!("platform `{wanted}` not on {subject}"),
             Self::Constraint(text) => format!("constraint `{text}` not met on {subject}"),
             Self::Volume { volume, .. } => format!("volume `{volume}` not on {subject}"),
             Self::MostPerHost(most) => format!("limit of {most} a host reached on {subject}"),
-            Self::Port(port) => format!("port {port} taken on {subject}"),
+            Self::Port { port, .. } => format!("port {port} taken on {subject}"),
             Self::Cpus { .. } => format!("CPUs short on {subject}"),
             Self::Memory { .. } => format!("memory short on {subject}"),
         }
@@ -49,6 +51,7 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NotAmong => f.write_str("it is not among x-hosts"),
             Self::Draining => f.write_str("it is draining"),
             Self::Platform { wanted, has } => write!(f, "platform `{wanted}` wanted, it is `{has}`"),
             Self::Constraint(text) => write!(f, "constraint `{text}` not met"),
@@ -57,7 +60,7 @@ impl fmt::Display for Refusal {
                 write!(f, "volume `{volume}` is on {}", homes.join(", "))
             }
             Self::MostPerHost(most) => write!(f, "limit of {most} replicas a host reached"),
-            Self::Port(port) => write!(f, "port {port} taken by another pod"),
+            Self::Port { port, by } => write!(f, "port {port} taken by {by}"),
             Self::Cpus { needed, free } => write!(f, "CPUs short: {} needed, {} free", cpus(*needed), cpus(*free)),
             Self::Memory { needed, free } => {
                 write!(f, "memory short: {} MiB needed, {} MiB free", needed >> 20, free >> 20)
@@ -111,6 +114,9 @@ impl<'a> Filters<'a> {
 
     /// Returns why `host` cannot take `unit`, or `None` if it can.
     pub(super) fn refusal(&self, unit: &Unit, host: &HostName, usage: &Usage<'_>) -> Option<Refusal> {
+        if self.hosts.get(host).is_some_and(|facts| facts.excluded) {
+            return Some(Refusal::NotAmong);
+        }
         if self.hosts.get(host).is_some_and(|facts| facts.draining) {
             return Some(Refusal::Draining);
         }
@@ -191,8 +197,8 @@ fn by_room<'a>(
         {
             return Some(Refusal::Memory { needed, free: free.1.max(0) });
         }
-        if let Err(port) = added.add(service, pod, usage) {
-            return Some(Refusal::Port(port));
+        if let Err((port, by)) = added.add(service, pod, usage, &facts.ports) {
+            return Some(Refusal::Port { port, by });
         }
     }
     None

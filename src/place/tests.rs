@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use crate::graph::Graph;
+use crate::graph::{Graph, Protocol};
 use crate::ids::HostName;
 use crate::observed::{Observed, ObservedHost, ObservedVolume};
 use crate::plan::fixture::{graph, host, pod};
 
-use super::{Assignments, HostFacts, place};
+use super::{Assignments, HostFacts, Listening, PortHolder, TakenPort, place};
 
 /// Hosts, what is on them, and the last answer.
 #[derive(Default)]
@@ -156,6 +156,38 @@ fn host_ports_clash() {
     fleet.check(&web("80-81", 3), "web.1 a, web.2 b, web.3 a");
     fleet.check(&web("0", 3), "web.1 a, web.2 b, web.3 a");
     fleet.check(&format!("{{x: {{{0}}}, y: {{{0}}}}}", port("80")), "x.1 a, y.1 b");
+}
+
+#[test]
+fn host_ports_of_others_are_taken() {
+    let taken = |address: Option<&str>, port: u16, by: PortHolder| {
+        let at =
+            Listening { address: address.map(|ip| ip.parse().expect("an address")), port, protocol: Protocol::Tcp };
+        TakenPort { at, by }
+    };
+    let other = PortHolder::Service("other".parse().expect("a name"), "db".parse().expect("a name"));
+    let fleet = Fleet::of(&["a", "b", "c"])
+        .with("a", |facts| facts.ports = vec![taken(Some("127.0.0.1"), 80, PortHolder::Process)])
+        .with("b", |facts| facts.ports = vec![taken(None, 80, other.clone()), taken(None, 81, other)]);
+    let web = |published: &str, more: &str| {
+        format!("web: {{scale: 2, ports: [{{target: 80, published: '{published}', mode: host{more}}}]}}")
+    };
+    fleet.check(&web("80", ""), "web.1 c; web.2: port 80/tcp taken on 3 hosts");
+    let why: Vec<String> = fleet.place(&graph(&web("80", ""))).unplaced[0].refusals.values().cloned().collect();
+    let said = ["a process there", "service `db` of project `other`", "another pod"];
+    assert_eq!(why, said.map(|by| format!("port 80/tcp taken by {by}")));
+    fleet.check(&web("80-81", ""), "web.1 a, web.2 c");
+    fleet.check(&web("82", ""), "web.1 a, web.2 b");
+    fleet.check(&web("80", ", host_ip: 10.0.0.1"), "web.1 a, web.2 c");
+}
+
+#[test]
+fn a_project_keeps_to_its_hosts() {
+    let fleet = Fleet::of(&["a", "b", "c"]).with("b", |facts| facts.excluded = true).before(&[("web.1", "b")]);
+    fleet.check("web: {scale: 3}", "web.1 a, web.2 c, web.3 a");
+    fleet.check("agent: {deploy: {mode: global}}", "agent.1 a, agent.2 c");
+    let picky = "db: {deploy: {placement: {constraints: [node.hostname == b]}}}";
+    fleet.check(picky, "; db.1: constraint `node.hostname == b` not met on 2 hosts, `b` is not among x-hosts");
 }
 
 #[test]

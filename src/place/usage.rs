@@ -7,12 +7,13 @@ use crate::graph::{Graph, Port, PortMode, Protocol, Scale, Service, Volume};
 use crate::ids::{HostName, PodId, ResourceKey, ServiceName};
 use crate::observed::Observed;
 
-use super::Assignments;
 use super::unit::Unit;
+use super::{Assignments, HostFacts, Listening, TakenPort, meet};
 
 /// All hosts' usage.
 pub(super) struct Usage<'a> {
     graph: &'a Graph,
+    facts: &'a BTreeMap<HostName, HostFacts>,
     hosts: BTreeMap<HostName, HostUsage>,
     /// What is given out on a host that nothing is given out on.
     nothing: HostUsage,
@@ -37,10 +38,16 @@ pub(super) struct HostUsage {
 impl HostUsage {
     /// Adds a pod, or says which of its host ports is taken.
     ///
-    /// Ports that `others` have are taken too.
-    pub(super) fn add(&mut self, service: &Service, pod: &PodId, others: &Self) -> Result<(), String> {
+    /// Ports that `others` have are taken too, and those that other projects or no project of orch's have.
+    pub(super) fn add(
+        &mut self,
+        service: &Service,
+        pod: &PodId,
+        others: &Self,
+        foreign: &[TakenPort],
+    ) -> Result<(), (String, String)> {
         for port in service.ports.iter().filter(|port| port.mode == PortMode::Host) {
-            self.take_port(port, others)?;
+            self.take_port(port, others, foreign)?;
         }
         let resources = &service.container.resources;
         self.nano_cpus += resources.reserved_nano_cpus.unwrap_or(0);
@@ -55,19 +62,22 @@ impl HostUsage {
         self.services.get(service).copied().unwrap_or(0)
     }
 
-    /// Takes the first free port of the range that `port` may have. Ports that the engine chooses never clash.
-    fn take_port(&mut self, port: &Port, others: &Self) -> Result<(), String> {
+    /// Takes the first free port of the range that `port` may have, or says who has the first one of those. Ports that
+    /// the engine chooses never clash.
+    fn take_port(&mut self, port: &Port, others: &Self, foreign: &[TakenPort]) -> Result<(), (String, String)> {
         let Some((first, last)) = port.published else { return Ok(()) };
-        let clash = |number: u16| {
-            self.ports.iter().chain(&others.ports).any(|(ip, taken, protocol)| {
-                *taken == number
-                    && *protocol == port.protocol
-                    && (ip.is_none() || port.host_ip.is_none() || *ip == port.host_ip)
-            })
+        let holder = |number: u16| {
+            let own =
+                self.ports.iter().chain(&others.ports).any(|(ip, taken, protocol)| {
+                    *taken == number && *protocol == port.protocol && meet(*ip, port.host_ip)
+                });
+            let wanted = Listening { address: port.host_ip, port: number, protocol: port.protocol };
+            let taken = || foreign.iter().find(|taken| taken.at.clashes(&wanted));
+            if own { Some("another pod".to_owned()) } else { taken().map(|taken| taken.by.to_string()) }
         };
-        let Some(number) = (first..=last).find(|number| !clash(*number)) else {
+        let Some(number) = (first..=last).find(|number| holder(*number).is_none()) else {
             let range = if first == last { first.to_string() } else { format!("{first}-{last}") };
-            return Err(format!("{range}/{}", port.protocol));
+            return Err((format!("{range}/{}", port.protocol), holder(first).unwrap_or_default()));
         };
         self.ports.push((port.host_ip, number, port.protocol));
         Ok(())
@@ -75,7 +85,12 @@ impl HostUsage {
 }
 
 impl<'a> Usage<'a> {
-    pub(super) fn new(graph: &'a Graph, previous: &Assignments, observed: &Observed) -> Self {
+    pub(super) fn new(
+        graph: &'a Graph,
+        facts: &'a BTreeMap<HostName, HostFacts>,
+        previous: &Assignments,
+        observed: &Observed,
+    ) -> Self {
         let away = |host: &HostName| !observed.hosts.contains_key(host);
         let away: Vec<(&PodId, &HostName)> = previous.pods.iter().filter(|(_, host)| away(host)).collect();
         let mut homes = BTreeMap::new();
@@ -85,7 +100,7 @@ impl<'a> Usage<'a> {
                 homes.insert(key, places);
             }
         }
-        Self { graph, hosts: BTreeMap::new(), nothing: HostUsage::default(), homes }
+        Self { graph, facts, hosts: BTreeMap::new(), nothing: HostUsage::default(), homes }
     }
 
     /// Returns what is given out on a host.
@@ -106,10 +121,11 @@ impl<'a> Usage<'a> {
     /// Puts a unit on a host; its local volumes will be made there.
     pub(super) fn give(&mut self, unit: &Unit, host: &HostName) {
         let usage = self.hosts.entry(host.clone()).or_default();
+        let foreign = self.facts.get(host).map(|facts| facts.ports.as_slice()).unwrap_or_default();
         for pod in &unit.pods {
             let Some(service) = self.graph.services.get(&pod.service) else { continue };
             // A unit is only given what the filters found free.
-            usage.add(service, pod, &self.nothing).ok();
+            usage.add(service, pod, &self.nothing, foreign).ok();
             for volume in service.volumes() {
                 if self.graph.volumes.get_key_value(volume).is_some_and(|(_, v)| v.is_local()) {
                     self.homes.entry(volume).or_insert_with(|| BTreeSet::from([host.clone()]));

@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Dependency, Graph};
-use crate::ids::{PodId, ResourceKey, ServiceName};
+use crate::ids::{HostName, PodId, ResourceKey, ServiceName};
 use crate::place::Assignments;
 
 /// What a project shall be: an immutable, numbered, fully resolved picture.
@@ -39,6 +39,9 @@ pub struct Desired {
     /// Time between stop signal and kill for what the plan for this state stops (`-t`), instead of each service's own.
     #[serde(default)]
     pub stop_timeout: Option<Duration>,
+    /// The hosts that it is for (`x-hosts`, `--host`); empty: all of the cluster, also those that are added later.
+    #[serde(default)]
+    pub hosts: BTreeSet<HostName>,
 }
 
 /// Addresses that must not change while a project lives: chosen once, kept in the store.
@@ -110,6 +113,11 @@ impl Desired {
     /// Returns every pod that shall exist, in a fixed order.
     pub fn pods(&self) -> impl Iterator<Item = &PodId> {
         self.assignments.pods.keys()
+    }
+
+    /// Returns whether the project is for this host: pods may run there, and its published ports answer there.
+    pub fn is_for(&self, host: &HostName) -> bool {
+        self.hosts.is_empty() || self.hosts.contains(host)
     }
 
     /// Returns whether pods wait for what `dependency` promises: not where it is on a service that shall not be started.

@@ -220,6 +220,13 @@ fn a_host_that_is_off_is_down_is_forgotten_and_the_rest_is_shown() {
     assert_eq!(states(desk), "a Ready, b Ready");
     project.up();
     assert_eq!(spread(&project, "web").iter().map(|(_, count)| count).sum::<usize>(), 6);
+    // Back, it hears from the seat that it is no host of the cluster any more, and gives up what it ran for it.
+    cluster[3].power_on();
+    eventually(secs(40), "nothing but the agent", || {
+        let seen = cluster[3].exec(&["docker", "ps", "-a", "--format", "{{.Names}}"]).stdout;
+        if seen.trim() == "orch-agent" { Ok(()) } else { Err(seen) }
+    });
+    assert_eq!(spread(&project, "web").iter().map(|(_, count)| count).sum::<usize>(), 6);
     project.down();
 }
 

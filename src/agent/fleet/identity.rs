@@ -111,6 +111,17 @@ impl IdentityFiles {
         FilesError::Content { path: self.0.join("host.crt"), source }
     }
 
+    /// Removes the authority's key: another host has it from now on.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn forget_authority(&self) -> Result<(), FilesError> {
+        match std::fs::remove_file(self.0.join("authority.key")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.io("authority.key", error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes all of them.
     ///
     /// # Errors

@@ -7,13 +7,18 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::host::disk;
+use crate::graph::PortMode;
+use crate::host::{self, disk};
+use crate::place::Listening;
 
 use super::super::shared::Shared;
 use super::picture::Machine;
 
-/// How often the machine is looked at.
-const EVERY: Duration = Duration::from_secs(5);
+/// How often ports are looked at: who frees one wants to use it soon.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// The rest of the machine is looked at once in so many times.
+const WHOLE: u32 = 5;
 
 /// A disk with less room is said to be full: an image or the log of a busy container takes as much within minutes.
 const LITTLE_ROOM: u64 = 32 << 20;
@@ -22,18 +27,26 @@ const LITTLE_ROOM: u64 = 32 << 20;
 pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut looked = false;
+    let mut times = 0_u32;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = every.tick() => {}
         }
         // A host that is alone has nobody to tell.
-        if !looked || !shared.fleet().hosts.is_empty() {
+        let alone = shared.fleet().hosts.is_empty();
+        if times == 0 || !alone && times.is_multiple_of(WHOLE) {
             shared.set_machine(look(&shared).await);
             shared.refresh_own_picture();
-            looked = true;
+        } else if !alone {
+            let listening = listening(&shared);
+            let machine = shared.machine();
+            if machine.listening != listening {
+                shared.set_machine(Machine { listening, ..machine });
+                shared.refresh_own_picture();
+            }
         }
+        times = times.wrapping_add(1);
     }
 }
 
@@ -81,9 +94,30 @@ pub async fn look(shared: &Shared) -> Machine {
         facts: shared.engine_info.facts.clone(),
         engine: shared.engine_info.version.clone(),
         routes,
+        listening: if shared.fleet().hosts.is_empty() { BTreeSet::new() } else { listening(shared) },
         load: load(&std::fs::read_to_string("/proc/loadavg").unwrap_or_default()),
         problems,
     }
+}
+
+/// Returns the ports of this host that belong to nobody of orch's: neither to this agent nor to containers that shall be
+/// here, which have theirs by `mode: host`.
+pub fn listening(shared: &Shared) -> BTreeSet<Listening> {
+    let mut found = host::listening::by_others().unwrap_or_else(|error| {
+        tracing::warn!(%error, "it cannot be told which ports are in use");
+        BTreeSet::new()
+    });
+    for record in shared.desired() {
+        let Some(desired) = &record.desired else { continue };
+        let here = desired.assignments.pods.iter().filter(|(_, host)| *host == shared.host());
+        let services: BTreeSet<_> = here.map(|(pod, _)| &pod.service).collect();
+        let ports = services.into_iter().filter_map(|name| desired.graph.services.get(name)).flat_map(|one| &one.ports);
+        for port in ports.filter(|port| port.mode == PortMode::Host) {
+            let Some((first, last)) = port.published else { continue };
+            found.retain(|one| one.protocol != port.protocol || !(first..=last).contains(&one.port));
+        }
+    }
+    found
 }
 
 /// The first of the numbers in `/proc/loadavg`, in hundredths; 0 where it is not to be read.

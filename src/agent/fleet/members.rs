@@ -25,6 +25,9 @@ pub struct Membership {
     pub host: HostName,
     /// The host whose agent holds the store and decides.
     pub seat: HostName,
+    /// How often the seat has moved.
+    #[serde(default)]
+    pub epoch: u64,
 }
 
 /// The cluster as one agent knows it. An agent that was never added to one is alone in its own.
@@ -34,6 +37,8 @@ pub struct Fleet {
     pub own: HostName,
     /// Name of the seat.
     pub seat: HostName,
+    /// How often the seat has moved: of two that say they are the seat the one with the higher number is.
+    pub epoch: u64,
     /// Id of the cluster; `None`: alone.
     pub cluster: Option<String>,
     /// All hosts, this one too, once there is a cluster.
@@ -43,7 +48,7 @@ pub struct Fleet {
 impl Fleet {
     /// Returns the fleet of a host that is alone.
     pub fn alone(own: HostName) -> Self {
-        Self { seat: own.clone(), own, cluster: None, hosts: BTreeMap::new() }
+        Self { seat: own.clone(), epoch: 0, own, cluster: None, hosts: BTreeMap::new() }
     }
 
     /// Returns whether this agent decides.
@@ -79,7 +84,7 @@ impl Fleet {
 /// What the store says.
 pub async fn load(store: &dyn Store, own: &HostName) -> Result<Fleet, StoreError> {
     let Some(entry) = store.get(SELF_KEY).await? else { return Ok(Fleet::alone(own.clone())) };
-    let Membership { cluster, host, seat } = serde_json::from_slice(&entry.value).map_err(unreadable)?;
+    let Membership { cluster, host, seat, epoch } = serde_json::from_slice(&entry.value).map_err(unreadable)?;
     let mut hosts = BTreeMap::new();
     for entry in store.list(HOSTS).await?.0 {
         match HostName::new(entry.key.trim_start_matches(HOSTS)) {
@@ -87,7 +92,7 @@ pub async fn load(store: &dyn Store, own: &HostName) -> Result<Fleet, StoreError
             Err(error) => tracing::error!(key = entry.key, %error, "the store holds a host without a valid name"),
         }
     }
-    Ok(Fleet { own: host, seat, cluster: Some(cluster), hosts })
+    Ok(Fleet { own: host, seat, epoch, cluster: Some(cluster), hosts })
 }
 
 /// Writes down what this agent is from its next start on. Pods that were placed on it by its earlier name move along.
@@ -96,7 +101,7 @@ pub async fn load(store: &dyn Store, own: &HostName) -> Result<Fleet, StoreError
 /// What the store says.
 pub async fn save(store: &dyn Store, earlier: &HostName, fleet: &Fleet) -> Result<(), StoreError> {
     let Some(cluster) = fleet.cluster.clone() else { return Ok(()) };
-    let membership = Membership { cluster, host: fleet.own.clone(), seat: fleet.seat.clone() };
+    let membership = Membership { cluster, host: fleet.own.clone(), seat: fleet.seat.clone(), epoch: fleet.epoch };
     let mut writes = vec![put(SELF_KEY.to_owned(), &membership)?, Write::DeletePrefix(HOSTS.to_owned())];
     for (name, record) in &fleet.hosts {
         writes.push(put(host_key(name), record)?);

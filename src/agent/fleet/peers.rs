@@ -12,6 +12,7 @@ use crate::ids::{HostName, PodId, ProjectName};
 use crate::plan::{Observed, ObservedHost, PodMemory};
 
 use super::picture::{Machine, Picture, Report, Update};
+use super::succession::Seat;
 
 /// A host that was silent for longer is out of every table. Three missed beats.
 pub const SILENCE: Duration = Duration::from_secs(3);
@@ -35,6 +36,8 @@ struct Peer {
     problem: Option<String>,
     /// How far its clock is ahead of this host's.
     skew: jiff::SignedDuration,
+    /// Which host it obeys.
+    seat: Option<Seat>,
 }
 
 /// A host as others see it.
@@ -78,6 +81,7 @@ impl Peers {
                 has_records: 0,
                 problem: None,
                 skew: jiff::SignedDuration::ZERO,
+                seat: None,
             });
         }
         drop(peers);
@@ -109,6 +113,16 @@ impl Peers {
         if back {
             self.wake();
         }
+    }
+
+    /// Takes note of which host another one obeys. Returns what all that are alive say.
+    pub fn obeys(&self, name: &HostName, seat: Seat) -> BTreeMap<HostName, Seat> {
+        let mut peers = self.lock();
+        if let Some(peer) = peers.get_mut(name) {
+            peer.seat = Some(seat);
+        }
+        let alive = peers.iter().filter(|(_, peer)| is_alive(peer));
+        alive.filter_map(|(name, peer)| Some((name.clone(), peer.seat.clone()?))).collect()
     }
 
     /// Takes note of why a host cannot be talked to.
@@ -145,6 +159,27 @@ impl Peers {
     /// Returns whether every host that is alive has taken in the seat's records up to `revision`.
     pub fn have_records(&self, revision: u64) -> bool {
         self.lock().values().all(|peer| peer.has_records >= revision || !is_alive(peer))
+    }
+
+    /// Waits until a host has taken in the seat's records up to `revision`, at most for `deadline` and as long as it is
+    /// alive. Returns whether it has.
+    pub async fn wait_for_records(&self, name: &HostName, revision: u64, deadline: Duration) -> bool {
+        let mut heard = self.heard.subscribe();
+        let state = || self.lock().get(name).map(|peer| (is_alive(peer), peer.has_records >= revision));
+        let has = async {
+            loop {
+                match state() {
+                    Some((true, has)) if has => return true,
+                    Some((true, _)) => {}
+                    Some((false, _)) | None => return false,
+                }
+                tokio::select! {
+                    changed = heard.changed() => if changed.is_err() { return false },
+                    () = tokio::time::sleep(SILENCE / 10) => {}
+                }
+            }
+        };
+        tokio::time::timeout(deadline, has).await.unwrap_or(false)
     }
 
     /// Returns what the hosts that are alive show of one project (`None`: of all).

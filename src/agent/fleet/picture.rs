@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{PodId, ProjectName};
-use crate::place::HostFacts;
+use crate::place::{HostFacts, Listening};
 use crate::plan::{ObservedContainer, ObservedHost, PodMemory};
 
 /// What an agent tells the others of its host.
@@ -35,6 +35,8 @@ pub struct Machine {
     pub routes: Vec<Ipv4Net>,
     /// Load average of the last minute, in hundredths.
     pub load: u32,
+    /// Ports that processes there listen on which are neither its agent's nor containers of orch's projects.
+    pub listening: BTreeSet<Listening>,
     /// What is wrong there and no project's fault.
     pub problems: Vec<String>,
 }

@@ -1,19 +1,21 @@
 //! What only the seat does: it knows all hosts as the placer sees them, and places pods anew when hosts come, go or
 //! change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::controller;
-use crate::ids::{HostName, ProjectName};
-use crate::place::HostFacts;
+use crate::graph::PortMode;
+use crate::ids::{HostName, ProjectName, ServiceName};
+use crate::net::addr::PortCandidate;
+use crate::place::{HostFacts, Listening, PortHolder, TakenPort};
 use crate::store::{Compare, Outcome, StoreError, Write};
 
-use super::super::images;
 use super::super::shared::{Following, Record, Shared, project_key};
+use super::super::{admission, images};
 
 /// Changes within this time are one: a host that boots changes its picture many times.
 const COALESCE: Duration = Duration::from_millis(100);
@@ -30,6 +32,9 @@ pub fn hosts(shared: &Shared, project: &ProjectName) -> BTreeMap<HostName, HostF
             facts.draining = record.draining;
         }
     }
+    if !fleet.hosts.is_empty() {
+        add_ports(shared, project, &mut hosts);
+    }
     for record in shared.desired() {
         let Some(desired) = record.running().filter(|desired| &desired.graph.project != project) else { continue };
         for (pod, host) in &desired.assignments.pods {
@@ -41,6 +46,59 @@ pub fn hosts(shared: &Shared, project: &ProjectName) -> BTreeMap<HostName, HostF
         }
     }
     hosts
+}
+
+/// Says of each host which of its ports others than the project have.
+fn add_ports(shared: &Shared, project: &ProjectName, hosts: &mut BTreeMap<HostName, HostFacts>) {
+    let mut listening = shared.peers.machines();
+    listening.insert(shared.host().clone(), shared.machine());
+    for (name, machine) in listening {
+        let taken = machine.listening.into_iter().map(|at| TakenPort { at, by: PortHolder::Process });
+        if let Some(facts) = hosts.get_mut(&name) {
+            facts.ports.extend(taken);
+        }
+    }
+    for record in shared.desired() {
+        let Some(desired) = record.running().filter(|desired| &desired.graph.project != project) else { continue };
+        let by = |service: &ServiceName| PortHolder::Service(desired.graph.project.clone(), service.clone());
+        for (_, facts) in hosts.iter_mut().filter(|(name, _)| desired.is_for(name)) {
+            facts.ports.extend(desired.addresses.ports.iter().map(|port| {
+                let at = Listening { address: port.host_ip, port: port.published, protocol: port.protocol };
+                TakenPort { at, by: by(&port.service) }
+            }));
+        }
+        for (pod, host) in &desired.assignments.pods {
+            let (Some(service), Some(facts)) = (desired.graph.services.get(&pod.service), hosts.get_mut(host)) else {
+                continue;
+            };
+            for port in service.ports.iter().filter(|port| port.mode == PortMode::Host) {
+                // Which one of a range it has only the engine knows.
+                let Some((number, last)) = port.published else { continue };
+                if number == last {
+                    let at = Listening { address: port.host_ip, port: number, protocol: port.protocol };
+                    facts.ports.push(TakenPort { at, by: by(&pod.service) });
+                }
+            }
+        }
+    }
+}
+
+/// Returns the hosts of the project where a port that it would publish is somebody else's.
+pub fn port_taken(
+    candidate: &PortCandidate,
+    hosts: &BTreeMap<HostName, HostFacts>,
+    own: &HostName,
+    among: &BTreeSet<HostName>,
+) -> Vec<HostName> {
+    let wanted = Listening { address: candidate.host_ip, port: candidate.port, protocol: candidate.protocol };
+    let concerned = hosts.iter().filter(|(name, _)| among.is_empty() || among.contains(*name));
+    let taken = concerned.filter(|(name, facts)| {
+        // This host is asked itself: what it says now is never old.
+        let foreign = |taken: &&TakenPort| *name != own || taken.by != PortHolder::Process;
+        let known = facts.ports.iter().filter(foreign).any(|taken| taken.at.clashes(&wanted));
+        known || *name == own && !admission::port_free(candidate)
+    });
+    taken.map(|(name, _)| name.clone()).collect()
 }
 
 /// Writes a project's record unless somebody else wrote one since `stored`, and tells the project's loop. `None`:
@@ -130,6 +188,9 @@ async fn place_anew(
     hosts: &BTreeMap<HostName, HostFacts>,
 ) -> Result<Option<u64>, StoreError> {
     let _guard = shared.admission.lock().await;
+    if !shared.fleet().is_seat() {
+        return Ok(None);
+    }
     let Some(entry) = shared.store.get(&project_key(project)).await? else { return Ok(None) };
     let unreadable = |error: serde_json::Error| StoreError::Failed { message: error.to_string() };
     let record: Record = serde_json::from_slice(&entry.value).map_err(unreadable)?;

@@ -25,6 +25,7 @@ use super::super::shared::{Record, Shared};
 use super::members::HostRecord;
 use super::picture::{Picture, Update};
 use super::renew;
+use super::succession::{self, Seat};
 
 /// Version of what agents say to each other. Fields that may be left out and are ignored by who does not know them need no
 /// other one; whatever else changes does, and agents that differ in it do not listen to each other.
@@ -52,6 +53,9 @@ pub enum Message {
         language: u32,
         /// Its wall time.
         at: Timestamp,
+        /// Which host it obeys.
+        #[serde(default)]
+        seat: Option<Seat>,
     },
     /// What is on its host.
     Picture {
@@ -91,6 +95,9 @@ pub enum Message {
     Beat {
         /// Its wall time.
         at: Timestamp,
+        /// Which host it obeys.
+        #[serde(default)]
+        seat: Option<Seat>,
     },
 }
 
@@ -126,6 +133,12 @@ pub enum SyncError {
     /// The other side says what this one does not understand: another version.
     #[error("it says what this version of orch does not understand")]
     NotUnderstood(#[from] serde_json::Error),
+    /// It says what shall be, and is not the seat as far as is known here. When it says so anew, that may be otherwise.
+    #[error("it says what shall be, but is not the seat")]
+    NotSeat,
+    /// What was told could not be written down.
+    #[error("what the seat wants could not be written down")]
+    Store(#[from] crate::store::StoreError),
 }
 
 type Frames<S> = Framed<S, LengthDelimitedCodec>;
@@ -167,8 +180,8 @@ where
     let mut told = Told::default();
     let mut asked = None;
     shared.peers.acknowledged(peer, 0, 0);
-    let hello =
-        Message::Hello { version: env!("CARGO_PKG_VERSION").to_owned(), language: LANGUAGE, at: wall_time(shared) };
+    let (version, seat) = (env!("CARGO_PKG_VERSION").to_owned(), Some(Seat::of(&shared.fleet())));
+    let hello = Message::Hello { version, language: LANGUAGE, at: wall_time(shared), seat };
     send(&mut frames, &hello).await?;
     loop {
         let own = pictures.borrow_and_update().clone();
@@ -218,7 +231,8 @@ where
                 }
             }
             _ = beat.tick() => {
-                send(&mut frames, &Message::Beat { at: wall_time(shared) }).await?;
+                let seat = Some(Seat::of(&shared.fleet()));
+                send(&mut frames, &Message::Beat { at: wall_time(shared), seat }).await?;
                 let wants = *peer == shared.fleet().seat && shared.mesh.get().is_some_and(Mesh::wants_renewal);
                 if wants && asked.is_none_or(|at: Instant| at.elapsed() > ASK_AGAIN)
                     && let Some(request) = renew::request(shared)
@@ -292,7 +306,15 @@ where
                 frames.send(Bytes::from(serde_json::to_vec(&heard)?)).await?;
                 return Err(SyncError::OtherLanguage(why));
             }
-            Message::Hello { at, .. } | Message::Beat { at } => skew = Some(at.duration_since(wall_time(shared))),
+            Message::Hello { at, seat, .. } | Message::Beat { at, seat } => {
+                skew = Some(at.duration_since(wall_time(shared)));
+                if let Some(seat) = seat {
+                    let claims = shared.peers.obeys(peer, seat);
+                    if let Some(seat) = succession::verdict(&shared.fleet(), &claims) {
+                        succession::obey(shared, seat).await?;
+                    }
+                }
+            }
             Message::Picture { version, whole, update } => {
                 shared.peers.update(peer, *update, whole);
                 // Counts only once no new connection is made by the old tables.
@@ -302,7 +324,7 @@ where
             Message::Records { revision, whole, projects, gone, hosts } => {
                 if *peer != shared.fleet().seat {
                     tracing::warn!(%peer, "a host that is not the seat says what shall be; not listened to");
-                    continue;
+                    return Err(SyncError::NotSeat);
                 }
                 orders.add(Orders {
                     revision: Some(revision),
@@ -322,6 +344,10 @@ where
                     drop(handle.progress.send(event));
                 }
             }
+        }
+        if *peer != shared.fleet().seat {
+            // What it wanted while it was the seat is not carried out late.
+            orders = Orders::default();
         }
         // Beats come often enough for another attempt at what could not be written down.
         heard.records = orders.carry_out(shared).await.unwrap_or(heard.records);
@@ -423,10 +449,12 @@ where
 mod tests {
     use super::*;
     use crate::agent::shared::Aim;
+    use crate::plan::History;
 
     fn orders(revision: u64, whole: bool, projects: &[(&str, u64)], gone: &[&str]) -> Orders {
         let project = |name: &str| ProjectName::new(name).expect("a name");
-        let record = |serial: u64| Record { aim: Aim::Up, desired: None, serial, released: false };
+        let record =
+            |serial: u64| Record { aim: Aim::Up, desired: None, serial, released: false, history: History::default() };
         Orders {
             revision: Some(revision),
             whole,

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::api::types::{
-    Admission, AdmitRequest, ApiError, ClusterStatus, ErrorKind, FoundRequest, HostChange, HostState, HostStatus,
-    KeyAnswer, KeyRequest, RemoveHost,
+    Admission, AdmitRequest, ApiError, AuthorityKey, ClusterStatus, ErrorKind, FoundRequest, HostChange, HostState,
+    HostStatus, KeyAnswer, KeyRequest, RemoveHost, SeatAnswer, SeatRequest,
 };
 use crate::ids::HostName;
-use crate::mesh::{Authority, identity};
+use crate::mesh::{Authority, AuthorityPem, identity};
 
 use super::super::fleet::members::{self, Fleet, HostRecord};
+use super::super::fleet::succession::{self, Seat};
 use super::super::fleet::{renew, withdraw};
 use super::super::shared::Shared;
 use super::{chain, error, internal, unstored};
@@ -20,6 +21,9 @@ const LEAVE: Duration = Duration::from_secs(100);
 
 /// Clocks that differ by more are told: lines of logs are in the wrong order long before certificates are refused.
 const NOTABLE_SKEW: Duration = Duration::from_mins(1);
+
+/// Longest that the next seat may take to hear of all that shall run.
+const HEARS: Duration = Duration::from_secs(5);
 
 /// Refuses where this agent does not decide.
 pub(super) fn only_seat(shared: &Shared) -> Result<(), ApiError> {
@@ -87,7 +91,13 @@ pub(super) fn status(shared: &Shared) -> ClusterStatus {
     if hosts.is_empty() {
         hosts.push(alone(shared, own, pods(&fleet.own)));
     }
-    ClusterStatus { cluster: fleet.cluster.clone(), host: fleet.own.clone(), seat: fleet.seat.clone(), hosts }
+    ClusterStatus {
+        cluster: fleet.cluster.clone(),
+        host: fleet.own.clone(),
+        seat: fleet.seat.clone(),
+        epoch: fleet.epoch,
+        hosts,
+    }
 }
 
 fn alone(shared: &Shared, machine: super::super::fleet::picture::Machine, pods: usize) -> HostStatus {
@@ -137,6 +147,7 @@ pub(super) async fn found(shared: &Shared, request: FoundRequest) -> Result<(), 
     let founded = Fleet {
         own: name.clone(),
         seat: name.clone(),
+        epoch: 0,
         cluster: Some(authority.cluster().to_string()),
         hosts: BTreeMap::from([(name, record)]),
     };
@@ -155,8 +166,8 @@ pub(super) async fn key(shared: &Shared, _request: &KeyRequest) -> Result<KeyAns
 
 /// Admits a host, or gives one that was admitted before what it needs once more.
 pub(super) async fn admit(shared: &Shared, request: AdmitRequest) -> Result<Admission, ApiError> {
-    only_seat(shared)?;
     let _guard = shared.admission.lock().await;
+    only_seat(shared)?;
     let fleet = shared.fleet();
     let Some(cluster) = fleet.cluster.clone() else {
         return Err(error(ErrorKind::Conflict, "this host is alone: it founds a cluster first"));
@@ -179,22 +190,37 @@ pub(super) async fn admit(shared: &Shared, request: AdmitRequest) -> Result<Admi
     }
     let index = earlier.map_or_else(|| fleet.free_index(), |earlier| earlier.index);
     let draining = earlier.is_some_and(|earlier| earlier.draining);
+    let Some(authority) = shared.identity.authority().map_err(internal)? else {
+        let message = format!(
+            "the key of the cluster's authority is not on `{0}`: it stayed on the host that decided before; once that one \
+             can be reached, `orch host seat {0}` brings it",
+            fleet.own
+        );
+        return Err(error(ErrorKind::Conflict, message));
+    };
+    let authority = authority.certificate().to_owned();
     let certificate = renew::sign(shared, &name, &request)
         .ok_or_else(|| error(ErrorKind::User, format!("no certificate can be made for `{name}`")))?;
-    let authority = shared.identity.authority().map_err(internal)?;
-    let authority = authority.map(|authority| authority.certificate().to_owned()).unwrap_or_default();
     let mut next = Fleet::clone(&fleet);
     next.hosts.insert(name.clone(), HostRecord { ssh, address, labels, index, draining });
     members::save(shared.store.as_ref(), &fleet.own, &next).await.map_err(unstored)?;
     shared.set_fleet(next.clone());
-    Ok(Admission { cluster, name, seat: fleet.seat.clone(), authority, certificate, hosts: next.hosts })
+    Ok(Admission {
+        cluster,
+        name,
+        seat: fleet.seat.clone(),
+        epoch: fleet.epoch,
+        authority,
+        certificate,
+        hosts: next.hosts,
+    })
 }
 
 /// Makes this host one of a cluster; where it is that already, only its certificate is new.
 pub(super) async fn join(shared: &Shared, admission: Admission) -> Result<(), ApiError> {
     let _guard = shared.admission.lock().await;
     let fleet = written(shared).await?;
-    let Admission { cluster, name, seat, authority, certificate, hosts } = admission;
+    let Admission { cluster, name, seat, epoch, authority, certificate, hosts } = admission;
     match &fleet.cluster {
         Some(own) if *own == cluster && fleet.own == name => {
             let Some(mesh) = shared.mesh.get() else {
@@ -220,7 +246,7 @@ pub(super) async fn join(shared: &Shared, admission: Admission) -> Result<(), Ap
     shared.identity.keep(&authority, &certificate).map_err(internal)?;
     // Now, not at the next start: what was given must fit the key.
     shared.identity.identity().map_err(internal)?;
-    let joined = Fleet { own: name, seat, cluster: Some(cluster), hosts };
+    let joined = Fleet { own: name, seat, epoch, cluster: Some(cluster), hosts };
     members::save(shared.store.as_ref(), &fleet.own, &joined).await.map_err(unstored)?;
     shared.restart.cancel();
     Ok(())
@@ -245,10 +271,56 @@ pub(super) async fn leave(shared: &Shared) -> Result<(), ApiError> {
     withdrawn.map_err(late)?.map_err(internal)
 }
 
+/// Makes another host the seat, or this one; or takes note of one that is it already. Who gives the seat up hands over the
+/// key of the authority, where it has that, as often as it is asked: whoever asks may have been killed in between.
+pub(super) async fn seat(shared: &Shared, request: SeatRequest) -> Result<SeatAnswer, ApiError> {
+    let SeatRequest { host, epoch, authority, taken, forget_authority } = request;
+    let _guard = shared.admission.lock().await;
+    let fleet = shared.fleet();
+    if fleet.cluster.is_none() || !fleet.hosts.contains_key(&host) {
+        return Err(no_such_host(&fleet, &host));
+    }
+    let (now, next) = (Seat::of(&fleet), Seat { epoch, host: host.clone() });
+    if next.epoch < now.epoch || next.epoch == now.epoch && next != now {
+        let message = format!("host `{}` decides since a later move ({}) than this one ({epoch})", now.host, now.epoch);
+        return Err(error(ErrorKind::Conflict, message));
+    }
+    if fleet.is_seat() && next != now && !taken {
+        let (revision, _) = shared.records();
+        if !shared.peers.wait_for_records(&host, revision, HEARS).await {
+            let message = format!(
+                "`{host}` has not heard of all that shall run: it is away or behind (`orch host ls`); try again when it is \
+                 ready"
+            );
+            return Err(error(ErrorKind::Conflict, message));
+        }
+    }
+    if let Some(authority) = authority {
+        let AuthorityKey { certificate, key } = authority;
+        let authority = Authority::from_pem(&AuthorityPem { certificate, key }).map_err(user)?;
+        if fleet.cluster.as_deref() != Some(authority.cluster().as_str()) {
+            return Err(error(ErrorKind::User, "that is the authority of another cluster"));
+        }
+        shared.identity.keep_authority(&authority).map_err(internal)?;
+    }
+    if next != now {
+        succession::take(shared, &fleet, next).await.map_err(internal)?;
+    }
+    if forget_authority && host != fleet.own {
+        shared.identity.forget_authority().map_err(internal)?;
+    }
+    let authority = shared.identity.authority().map_err(internal)?.map(|authority| {
+        let AuthorityPem { certificate, key } = authority.to_pem();
+        AuthorityKey { certificate, key }
+    });
+    let has_authority = authority.is_some();
+    Ok(SeatAnswer { authority: authority.filter(|_| host != fleet.own), has_authority })
+}
+
 /// Changes a host's labels, or whether it takes pods.
 pub(super) async fn change(shared: &Shared, host: &HostName, change: HostChange) -> Result<(), ApiError> {
-    only_seat(shared)?;
     let _guard = shared.admission.lock().await;
+    only_seat(shared)?;
     let fleet = shared.fleet();
     let mut next = Fleet::clone(&fleet);
     let record = next.hosts.get_mut(host).ok_or_else(|| no_such_host(&fleet, host))?;
@@ -262,8 +334,8 @@ pub(super) async fn change(shared: &Shared, host: &HostName, change: HostChange)
 
 /// Takes a host out of the cluster; nothing when it is not in it.
 pub(super) async fn remove(shared: &Shared, host: &HostName, request: &RemoveHost) -> Result<(), ApiError> {
-    only_seat(shared)?;
     let _guard = shared.admission.lock().await;
+    only_seat(shared)?;
     let fleet = shared.fleet();
     if !fleet.hosts.contains_key(host) {
         return Err(no_such_host(&fleet, host));
@@ -281,6 +353,14 @@ pub(super) async fn remove(shared: &Shared, host: &HostName, request: &RemoveHos
         let message = format!(
             "pods are placed on `{host}`: move them first (`orch host drain {host}`), or take it out all the same \
              with --force"
+        );
+        return Err(error(ErrorKind::Conflict, message));
+    }
+    if !request.force && shared.identity.authority().map_err(internal)?.is_none() {
+        let message = format!(
+            "the key of the cluster's authority is not on `{0}`, and may be on `{host}`: bring it first \
+             (`orch host seat {0}`), or take the host out all the same with --force",
+            fleet.own
         );
         return Err(error(ErrorKind::Conflict, message));
     }

@@ -66,7 +66,9 @@ impl Follow {
             && !Arc::ptr_eq(now, wanted)
             && !now.is_same_wish(wanted)
         {
-            let message = format!("somebody else changed `{}` meanwhile", self.following.handle.name);
+            let who = now.history.last_by().filter(|by| !by.is_empty() && now.history != wanted.history);
+            let who = who.map_or_else(|| "somebody else".to_owned(), |by| format!("`{by}`"));
+            let message = format!("{who} changed `{}` meanwhile", self.following.handle.name);
             return Some(Progress::Failed { messages: vec![message] });
         }
         let is_of_now = now.zip(state.record.as_ref()).is_some_and(|(now, seen)| Arc::ptr_eq(&now, seen));

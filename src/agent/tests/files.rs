@@ -47,8 +47,7 @@ async fn files_stay_as_long_as_a_record_names_or_a_container_mounts_them() {
     let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
     let agent = Agent::start(&engine, dir.path()).await;
     let absent = SnapshotHash::new("0".repeat(64)).expect("a hash");
-    let request =
-        UpRequest { graph: mounting(&absent), options: UpOptions::default(), expected_revision: None, wait: false };
+    let request = UpRequest::new(mounting(&absent));
     let plan = agent.handler.plan(shop(), request.clone()).await.expect("it can be planned without them");
     assert_eq!(plan.steps.len(), 3);
     let refused = agent.handler.up(shop(), request).await.expect_err("refused");

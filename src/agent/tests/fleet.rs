@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::task::JoinHandle;
 
+use crate::api::types::{ApiError, SeatRequest};
+
 use super::super::fleet::members::HostRecord;
 use super::super::fleet::sync::{self, Heard, LANGUAGE, Message, SyncError};
 use super::super::shared::{Aim, Record};
@@ -70,6 +72,7 @@ impl Cluster {
         Fleet {
             own: self.nodes[own].name.clone(),
             seat: host("a"),
+            epoch: 0,
             cluster: Some("test".to_owned()),
             hosts: hosts.collect(),
         }
@@ -93,11 +96,14 @@ impl Cluster {
         let (teller, hearer) = (self.agent(from).shared.clone(), self.agent(to).shared.clone());
         let (from_name, to_name) = (self.nodes[from].name.clone(), self.nodes[to].name.clone());
         let line = tokio::spawn(async move {
-            let (one, other) = tokio::io::duplex(1 << 16);
-            // They always end with why.
-            tokio::select! {
-                end = sync::tell(&teller, &to_name, one) => drop(end),
-                end = sync::hear(&hearer, &from_name, other) => drop(end),
+            loop {
+                let (one, other) = tokio::io::duplex(1 << 16);
+                // They always end with why, and begin anew.
+                tokio::select! {
+                    end = sync::tell(&teller, &to_name, one) => drop(end),
+                    end = sync::hear(&hearer, &from_name, other) => drop(end),
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
         self.lines.push(([from, to], line));
@@ -250,6 +256,108 @@ async fn a_host_goes_on_without_the_seat_and_obeys_it_again_later() {
     cluster.end().await;
 }
 
+/// Tells a host's agent who decides, as a person does.
+async fn seat(cluster: &Cluster, at: usize, name: &str, epoch: u64) -> Result<(), ApiError> {
+    let request = SeatRequest { host: host(name), epoch, authority: None, taken: false, forget_authority: false };
+    cluster.agent(at).handler.seat(request).await.map(drop)
+}
+
+/// Waits until a host obeys this seat.
+async fn obeys(cluster: &Cluster, at: usize, name: &str) {
+    let begun = tokio::time::Instant::now();
+    while cluster.agent(at).shared.fleet().seat != host(name) {
+        assert!(begun.elapsed() < DEADLINE, "{} does not obey {name}", cluster.nodes[at].name);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_seat_moves_by_hand_and_the_others_hear_of_it() {
+    let cluster = Cluster::start(3).await;
+    let mut graph = graph(&["web"]);
+    replicas(&mut graph, "web", 3);
+    cluster.agent(0).up(&graph).await;
+    cluster.becomes("one on each", &[1, 1, 1]).await;
+    seat(&cluster, 0, "b", 1).await.expect("a gives it up");
+    seat(&cluster, 1, "b", 1).await.expect("b takes it");
+    obeys(&cluster, 2, "b").await;
+    let refused = cluster.agent(0).handler.up(shop(), UpRequest::new(graph.clone())).await.expect_err("not the seat");
+    assert!(refused.message.contains("host `b` decides"), "{refused}");
+    replicas(&mut graph, "web", 6);
+    let events = cluster.agent(1).up(&graph).await;
+    assert!(is_done(&events), "{events:#?}");
+    cluster.becomes("two on each", &[2, 2, 2]).await;
+    // An older move, and another one of the same number, are refused.
+    let late = seat(&cluster, 2, "a", 0).await.expect_err("older");
+    assert!(late.message.contains("host `b` decides since a later move"), "{late}");
+    seat(&cluster, 2, "c", 1).await.expect_err("two seats of one number");
+    seat(&cluster, 1, "b", 1).await.expect("again is nothing new");
+    let events = cluster.agent(1).down().await;
+    assert!(is_done(&events), "{events:#?}");
+    cluster.becomes("gone", &[0, 0, 0]).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seat_that_was_away_obeys_the_one_that_was_made_meanwhile() {
+    let mut cluster = Cluster::start(3).await;
+    let mut graph = graph(&["web"]);
+    replicas(&mut graph, "web", 3);
+    cluster.agent(0).up(&graph).await;
+    cluster.becomes("one on each", &[1, 1, 1]).await;
+    cluster.cut(0);
+    seat(&cluster, 1, "b", 1).await.expect("b takes it");
+    obeys(&cluster, 1, "b").await;
+    // One voice of two is not enough.
+    assert_eq!(cluster.agent(2).shared.fleet().seat, host("a"));
+    seat(&cluster, 2, "b", 1).await.expect("c is told");
+    cluster.becomes("all on those that are left; the old seat keeps its own", &[3, 2, 1]).await;
+    replicas(&mut graph, "web", 2);
+    let events = cluster.agent(1).up(&graph).await;
+    assert!(is_done(&events), "{events:#?}");
+    cluster.heal(0);
+    obeys(&cluster, 0, "b").await;
+    cluster.becomes("each pod once", &[0, 2, 0]).await;
+    // Also from its next start on.
+    let loaded = super::super::fleet::members::load(cluster.agent(0).shared.store.as_ref(), &host("a")).await;
+    let loaded = loaded.expect("readable");
+    assert_eq!((loaded.seat, loaded.epoch), (host("b"), 1));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seat_that_hears_nobody_is_given_up_to_who_decides_already() {
+    let mut cluster = Cluster::start(2).await;
+    cluster.agent(0).up(&graph(&["web"])).await;
+    cluster.cut(0);
+    assert!(cluster.agent(0).shared.fleet().is_seat());
+    let request = SeatRequest { host: host("b"), epoch: 1, authority: None, taken: true, forget_authority: false };
+    cluster.agent(0).handler.seat(request).await.expect("b decides already");
+    assert_eq!(cluster.agent(0).shared.fleet().seat, host("b"));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_of_some_hosts_keeps_to_them() {
+    let mut cluster = Cluster::start(3).await;
+    let mut graph = graph(&["web"]);
+    replicas(&mut graph, "web", 4);
+    let hosts: std::collections::BTreeSet<HostName> = [host("a"), host("b")].into();
+    let request = UpRequest { hosts: hosts.clone(), ..UpRequest::new(graph.clone()) };
+    let events = drain(cluster.agent(0).handler.up(shop(), request).await.expect("accepted")).await;
+    assert!(is_done(&events), "{events:#?}");
+    cluster.becomes("two on each of them", &[2, 2, 0]).await;
+    cluster.cut(1);
+    cluster.becomes("all on the one that is left", &[4, 2, 0]).await;
+    cluster.heal(1);
+    cluster.becomes("each once", &[4, 0, 0]).await;
+    let events = cluster.agent(0).up(&graph).await;
+    assert!(is_done(&events), "{events:#?}");
+    let record = cluster.agent(0).shared.project(&shop()).expect("up").record.borrow().clone().expect("a record");
+    assert!(record.desired.as_ref().expect("desired").hosts.is_empty(), "for all again");
+    cluster.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_stays_with_its_volume_while_that_host_is_away() {
     let mut cluster = Cluster::start(2).await;
@@ -369,7 +477,8 @@ async fn an_agent_of_another_language_is_not_listened_to_and_both_say_so() {
     let (one, other) = tokio::io::duplex(1 << 16);
     let mut frames = tokio_util::codec::LengthDelimitedCodec::builder().new_framed(one);
     let hearing = tokio::spawn(async move { sync::hear(&shared, &host("a"), other).await });
-    let hello = Message::Hello { version: "9.1.0".into(), language: LANGUAGE + 1, at: jiff::Timestamp::UNIX_EPOCH };
+    let at = jiff::Timestamp::UNIX_EPOCH;
+    let hello = Message::Hello { version: "9.1.0".into(), language: LANGUAGE + 1, at, seat: None };
     frames.send(bytes::Bytes::from(serde_json::to_vec(&hello).expect("JSON"))).await.expect("sent");
     let answer = frames.next().await.expect("an answer").expect("whole");
     let heard: Heard = serde_json::from_slice(&answer).expect("JSON");
@@ -398,7 +507,8 @@ async fn what_cannot_be_written_down_on_a_host_is_told_and_not_waited_for() {
         assert!(begun.elapsed() < DEADLINE, "the seat's first words are not heard");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let record = Record { aim: Aim::Up, desired: None, serial: 7, released: false };
+    let record =
+        Record { aim: Aim::Up, desired: None, serial: 7, released: false, history: crate::plan::History::default() };
     other.set_unwritten(&BTreeMap::from([(shop(), record)]), "no space left");
     let said = "what is wanted could not be written down: no space left";
     assert_eq!(other.unwritten_problem().as_deref(), Some(said));

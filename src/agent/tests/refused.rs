@@ -35,7 +35,7 @@ async fn a_pod_without_a_host_fails_up_and_the_rest_is_made() {
     let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
     let agent = Agent::start(&engine, dir.path()).await;
     for wait in [false, true] {
-        let request = UpRequest { graph: nowhere(), options: UpOptions::default(), expected_revision: None, wait };
+        let request = UpRequest { wait, ..UpRequest::new(nowhere()) };
         let events = drain(agent.handler.up(shop(), request).await.expect("accepted")).await;
         let why = "no host can take `web.1`: `local`: constraint `node.labels.disk == ssd` not met";
         assert_eq!(failed(&events), [why]);
@@ -73,7 +73,7 @@ async fn an_up_that_lacks_an_external_volume_leaves_nothing_behind() {
     let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
     let agent = Agent::start(&engine, dir.path()).await;
     let up = |graph: Graph| {
-        let request = UpRequest { graph, options: UpOptions::default(), expected_revision: None, wait: false };
+        let request = UpRequest::new(graph);
         agent.handler.up(shop(), request)
     };
     let stored = agent.shared.store.list("").await.expect("a list").0;
@@ -96,7 +96,7 @@ async fn more_pods_than_a_project_can_have_are_refused() {
     let agent = Agent::start(&engine, dir.path()).await;
     let mut many = graph(&["web"]);
     many.services.get_mut("web").expect("it is there").scale = crate::graph::Scale::Replicas(4_000_000_000);
-    let request = |graph| UpRequest { graph, options: UpOptions::default(), expected_revision: None, wait: false };
+    let request = |graph| UpRequest::new(graph);
     let refused = agent.handler.plan(shop(), request(many.clone())).await.expect_err("refused");
     assert_eq!(refused.message, "4000000000 containers are wanted, and a project can have 5000");
     agent.handler.up(shop(), request(many)).await.expect_err("refused");
@@ -109,8 +109,7 @@ async fn who_only_looks_is_not_in_the_way_of_who_changes_something() {
     let agent = Agent::start(&engine, dir.path()).await;
     // As long as somebody changes something.
     let admitted = agent.shared.admission.lock().await;
-    let request =
-        UpRequest { graph: graph(&["web"]), options: UpOptions::default(), expected_revision: None, wait: false };
+    let request = UpRequest::new(graph(&["web"]));
     let plan = tokio::time::timeout(DEADLINE, agent.handler.plan(shop(), request)).await.expect("in time");
     assert_eq!(plan.expect("planned").steps.len(), 3);
     drop(admitted);

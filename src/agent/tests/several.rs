@@ -64,7 +64,7 @@ async fn two_who_wish_the_same_at_once_both_get_it() {
     // Nothing can be started yet, so that neither wish comes true before the other is heard.
     engine.fail("start_container", Fault::Before, 1);
     let up = |graph: Graph| {
-        let request = UpRequest { graph, options: UpOptions::default(), expected_revision: None, wait: true };
+        let request = UpRequest { wait: true, ..UpRequest::new(graph) };
         agent.handler.up(shop(), request)
     };
     let one = up(graph(&["db", "web"])).await.expect("accepted");

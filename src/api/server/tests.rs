@@ -9,7 +9,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::api::client::{Client, ClientError};
 use crate::graph::Graph;
-use crate::plan::UpOptions;
 
 /// Answers from what it holds; progress comes from a channel that the test feeds.
 #[derive(Default)]
@@ -53,7 +52,8 @@ impl Handler for FakeHandler {
         self.stream().await
     }
     async fn cluster(&self) -> Result<ClusterStatus, ApiError> {
-        Ok(ClusterStatus { cluster: None, host: HostName::local(), seat: HostName::local(), hosts: Vec::new() })
+        let (host, seat) = (HostName::local(), HostName::local());
+        Ok(ClusterStatus { cluster: None, host, seat, epoch: 0, hosts: Vec::new() })
     }
     async fn found(&self, _: FoundRequest) -> Result<(), ApiError> {
         Ok(())
@@ -69,6 +69,9 @@ impl Handler for FakeHandler {
     }
     async fn leave(&self) -> Result<(), ApiError> {
         Ok(())
+    }
+    async fn seat(&self, request: SeatRequest) -> Result<SeatAnswer, ApiError> {
+        Err(ApiError { message: format!("no host `{}`", request.host), kind: ErrorKind::NotFound })
     }
     async fn change_host(&self, host: &HostName, _: HostChange) -> Result<(), ApiError> {
         Err(ApiError { message: format!("no host `{host}`"), kind: ErrorKind::NotFound })
@@ -120,7 +123,7 @@ fn request() -> UpRequest {
         volumes: BTreeMap::new(),
         files: BTreeMap::new(),
     };
-    UpRequest { graph, options: UpOptions::default(), expected_revision: None, wait: false }
+    UpRequest::new(graph)
 }
 
 fn note(text: &str) -> Progress {

@@ -27,6 +27,8 @@ pub enum HostVerb {
     Label(HostLabelArgs),
     /// Take hosts out of the cluster and remove orch from them
     Rm(HostRmArgs),
+    /// Make a host the one that decides, and keeps what shall run
+    Seat(HostSeatArgs),
     /// Let a host take no new pods, and move those that can run elsewhere
     Drain(HostNameArgs),
     /// Let a host take pods again
@@ -71,6 +73,17 @@ pub struct StatusArgs {
     /// Form of the answer
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub format: super::TextFormat,
+}
+
+/// `host seat`.
+#[derive(Debug, Clone, Args)]
+pub struct HostSeatArgs {
+    /// Also when the host that decides now cannot be reached: it is gone for good, or obeys once it is back
+    #[arg(short, long)]
+    pub force: bool,
+
+    /// Name of the host
+    pub name: HostName,
 }
 
 /// A host by its name.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::api::types::{DownRequest, HostState};
 use crate::cli::args::{DownArgs, TextFormat, seconds};
+use crate::cli::consent::{self, Deed};
 use crate::cli::context::{Context, if_there};
 use crate::cli::error::CliError;
 use crate::cli::progress::follow;
@@ -36,8 +37,9 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &DownArgs) -> Result<()
     if args.format == TextFormat::Json {
         context.ui.tell_as_data();
     }
-    let request = DownRequest { volumes: args.volumes, timeout_secs: args.timeout };
     let fleet = context.fleet()?;
+    let mut caller = consent::caller(fleet.is_none(), args.yes);
+    let request = DownRequest { volumes: args.volumes, timeout_secs: args.timeout, caller: caller.clone() };
     let (client, down): (_, Vec<_>) = match &fleet {
         Some(fleet) => {
             let seen = fleet.seat().await?;
@@ -46,7 +48,12 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &DownArgs) -> Result<()
         }
         None => (context.client().await?, Vec::new()),
     };
-    let stream = if let Some(stream) = if_there(client.down(&project, &request).await)? {
+    let mut interrupts = Interrupts::listen()?;
+    let asked = consent::ask(context.ui, &client, &project, Deed::TakeDown, &mut caller, async |caller| {
+        let request = DownRequest { caller: caller.clone(), ..request.clone() };
+        if_there(client.down(&project, &request).await)
+    });
+    let stream = if let Some(stream) = interrupts.unless(asked).await? {
         stream
     } else if fleet.is_some() {
         warn_nothing(context, &project);
@@ -60,7 +67,6 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &DownArgs) -> Result<()
         // Something without an agent: it is started, to take it down in order and with what it made below the engine.
         context.agent_on(&engine).await?.down(&project, &request).await?
     };
-    let mut interrupts = Interrupts::listen()?;
     let ended = interrupts.unless(follow(context.ui, "Running", stream)).await;
     if matches!(ended, Err(CliError::Cancelled)) {
         context.ui.say("the agent goes on taking the project down; `orch ps -a` shows how far it is");

@@ -1,6 +1,7 @@
 //! `orch host`: the hosts of the cluster.
 
 pub(crate) mod list;
+mod seat;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -44,6 +45,7 @@ pub(crate) async fn run(context: &mut Context<'_>, verb: HostVerb) -> Result<(),
         HostVerb::Inspect(args) => list::inspect(context, &args.name).await,
         HostVerb::Label(args) => label(context, args).await,
         HostVerb::Rm(args) => remove(context, &args).await,
+        HostVerb::Seat(args) => seat::run(context, &args).await,
         HostVerb::Drain(args) => drain(context, &args, true).await,
         HostVerb::Uncordon(args) => drain(context, &args, false).await,
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::api::types::UpRequest;
 use crate::cli::args::{PlanArgs, Selection, TextFormat};
+use crate::cli::consent;
 use crate::cli::context::{Context, if_there};
 use crate::cli::error::CliError;
 use crate::cli::fleet::Fleet;
@@ -30,8 +31,9 @@ pub(super) async fn show(
     selection: &Selection,
     format: TextFormat,
 ) -> Result<(), CliError> {
-    let request =
-        UpRequest { graph: project.graph.clone(), options: options(selection), expected_revision: None, wait: false };
+    let options = options(selection);
+    let hosts = context.project_hosts();
+    let request = UpRequest { options, hosts, ..UpRequest::new(project.graph.clone()) };
     let plan = match context.fleet()? {
         Some(fleet) => over_hosts(context, &fleet, project, request).await?,
         None => here(context, project, request).await?,
@@ -47,7 +49,9 @@ async fn here(context: &mut Context<'_>, project: &Project, request: UpRequest) 
         let engine = context.engine().await?;
         context.check_fit(project, &engine).await?;
     }
-    if let Some(plan) = if_there(context.client().await?.plan(project.name(), &request).await)? {
+    let client = context.client().await?;
+    if let Some(plan) = if_there(client.plan(project.name(), &request).await)? {
+        consent::note(context.ui, &client, project.name(), &consent::caller(true, false)).await;
         return Ok(plan);
     }
     let engine = context.engine().await?;
@@ -80,7 +84,9 @@ async fn over_hosts(
     for host in fleet.hosts().iter().filter(|host| seat.status.hosts.iter().all(|one| one.name != *host.name())) {
         context.ui.say(&format!("host {} is not added yet, and not counted: `orch up` adds it", host.name()));
     }
-    Ok(seat.client.plan(project.name(), &request).await?)
+    let plan = seat.client.plan(project.name(), &request).await?;
+    consent::note(context.ui, &seat.client, project.name(), &consent::caller(false, false)).await;
+    Ok(plan)
 }
 
 /// The flags that the agent gets.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::client::Client;
+use crate::api::client::{Client, ProgressStream};
 use crate::api::types::UpRequest;
 use crate::cli::args::{Pull, TextFormat, UpArgs};
 use crate::cli::attach::{Attachment, Show};
+use crate::cli::consent::{self, Deed};
 use crate::cli::context::{Context, agent_options, ensure_demo_image, logins, now};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
@@ -21,6 +22,7 @@ use crate::cli::tail::Choice;
 use crate::engine::docker::DockerEngine;
 use crate::graph::PullPolicy;
 use crate::ids::ServiceName;
+use crate::plan::Caller;
 use crate::transport::bootstrap::AgentOptions;
 
 use super::plan;
@@ -42,11 +44,15 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
         }
         context.ui.tell_as_data();
     }
-    let ground = if let Some(fleet) = context.fleet()? {
-        let request = request(&project, args);
+    let fleet = context.fleet()?;
+    let mut caller = consent::caller(fleet.is_none(), args.yes);
+    let ground = if let Some(fleet) = fleet {
+        let request = request(context, &project, args, &caller);
         let options = pull_options(context, args);
-        let ready = spread::ready(context, &fleet, &project, &request, options, args.allow_downgrade);
-        interrupts.unless(ready).await?
+        let ready = spread::ready(context, &fleet, &project, request, options, args.allow_downgrade);
+        let (ground, asked) = interrupts.unless(ready).await?;
+        caller = asked;
+        ground
     } else {
         let engine = context.engine().await?;
         context.client_for(&engine).await?; // before images are pulled to an engine whose agent is not there
@@ -54,9 +60,9 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
         interrupts.unless(ready(context, &project, engine, args)).await?
     };
     if attached {
-        in_foreground(context, &project, ground, &mut interrupts, args).await
+        in_foreground(context, &project, ground, &mut interrupts, args, caller).await
     } else {
-        detached(context, &project, &ground.seat, &mut interrupts, args).await
+        detached(context, &project, &ground.seat, &mut interrupts, args, caller).await
     }
 }
 
@@ -90,13 +96,25 @@ fn policy(flag: Pull) -> Option<PullPolicy> {
     }
 }
 
-fn request(project: &Project, args: &UpArgs) -> UpRequest {
-    UpRequest {
-        graph: project.graph.clone(),
-        options: plan::options(&args.selection),
-        expected_revision: None,
-        wait: args.wait,
-    }
+fn request(context: &Context<'_>, project: &Project, args: &UpArgs, caller: &Caller) -> UpRequest {
+    let (options, hosts) = (plan::options(&args.selection), context.project_hosts());
+    UpRequest { options, caller: caller.clone(), hosts, wait: args.wait, ..UpRequest::new(project.graph.clone()) }
+}
+
+/// Asks the seat for what the project shall be, and the user where others changed it meanwhile.
+async fn start(
+    context: &mut Context<'_>,
+    project: &Project,
+    client: &Client,
+    args: &UpArgs,
+    caller: &mut Caller,
+) -> Result<ProgressStream, CliError> {
+    let request = request(context, project, args, caller);
+    consent::ask(context.ui, client, project.name(), Deed::Overwrite, caller, async |caller| {
+        let request = UpRequest { caller: caller.clone(), ..request.clone() };
+        Ok(client.up(project.name(), &request).await?)
+    })
+    .await
 }
 
 /// Leaves the containers running in the background.
@@ -106,8 +124,9 @@ async fn detached(
     client: &Client,
     interrupts: &mut Interrupts,
     args: &UpArgs,
+    mut caller: Caller,
 ) -> Result<Exit, CliError> {
-    let stream = client.up(project.name(), &request(project, args)).await?;
+    let stream = interrupts.unless(start(context, project, client, args, &mut caller)).await?;
     let done = interrupts.unless(follow(context.ui, "Running", stream));
     let ended = match args.wait_timeout {
         Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), done)
@@ -128,6 +147,7 @@ async fn in_foreground(
     ground: Ground,
     interrupts: &mut Interrupts,
     args: &UpArgs,
+    mut caller: Caller,
 ) -> Result<Exit, CliError> {
     let begun = now();
     let choice = choice(project, args);
@@ -141,7 +161,7 @@ async fn in_foreground(
     let Ground { seat: client, sources } = ground;
     let client = &client;
     let attachment = Attachment::listen(sources, choice.clone(), show);
-    let stream = client.up(project.name(), &request(project, args)).await?;
+    let stream = interrupts.unless(start(context, project, client, args, &mut caller)).await?;
     let mut foreground =
         Foreground { client, project, attachment, choice, interrupts, timeout: args.selection.timeout };
     match foreground.interrupts.unless(follow(context.ui, "Running", stream)).await {

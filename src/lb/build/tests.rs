@@ -47,6 +47,17 @@ fn check(services: &str, containers: &str, draining: &[&str], expected: &[&str])
 }
 
 #[test]
+fn ports_of_a_project_answer_on_its_hosts_only() {
+    let mut project = Project::new(demo("web back +publish=8080:80"), "web.1 back=10.0.0.1", &[]);
+    assert_eq!(build(&project, &[]).published.len(), 1);
+    project.desired.hosts = [HostName::new("b").expect("a name")].into();
+    let table = build(&project, &[]);
+    assert!(table.published.is_empty() && !table.vips.is_empty(), "names and addresses are everywhere");
+    project.desired.hosts.insert(HostName::local());
+    assert_eq!(build(&project, &[]).published.len(), 1);
+}
+
+#[test]
 fn ready_pods_stand_behind_each_network_of_their_service() {
     check(
         "db back\nweb front back +x3",

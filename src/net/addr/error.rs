@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 
 use crate::graph::Protocol;
-use crate::ids::{ProjectName, ResourceKey, ServiceName};
+use crate::ids::{HostName, ProjectName, ResourceKey, ServiceName};
 
 use super::PortCandidate;
 
@@ -89,8 +89,11 @@ pub enum AddressError {
     #[error("service `{service}` cannot publish {}: {owner} does", place(*host_ip, *port, *protocol))]
     PortClash { service: ServiceName, host_ip: Option<IpAddr>, port: u16, protocol: Protocol, owner: PortOwner },
     /// Something else on the host listens there.
-    #[error("service `{}` cannot publish {}: it is in use on the host", .0.service, place(.0.host_ip, .0.port, .0.protocol))]
-    PortInUse(PortCandidate),
+    #[error(
+        "service `{}` cannot publish {}: it is in use on {}",
+        candidate.service, place(candidate.host_ip, candidate.port, candidate.protocol), on(hosts)
+    )]
+    PortInUse { candidate: PortCandidate, hosts: Vec<HostName> },
     /// All ports that may be taken are in use.
     #[error("service `{service}` cannot publish its port {target}: no port from {} to {} is free on the host", range.0, range.1)]
     NoFreePort { service: ServiceName, target: u16, range: (u16, u16) },
@@ -124,7 +127,7 @@ impl AddressError {
             Self::FixedTwice { .. } => "give each its own address",
             Self::FixedIsVirtual { .. } => "use an address outside that range, or run `orch down` first",
             Self::PortClash { .. } => "publish one of them on another port or host address",
-            Self::PortInUse(_) => "stop what listens there (`ss -ltnup` shows it), or publish another port",
+            Self::PortInUse { .. } => "stop what listens there (`ss -ltnup` shows it), or publish another port",
             Self::NoFreePort { .. } => "widen the range, or leave the host port out",
             Self::SctpNeedsHostMode { .. } => "publish it with `mode: host`",
         }
@@ -143,6 +146,15 @@ pub fn explain(errors: &[AddressError], networks: &BTreeMap<Ipv4Net, &str>) -> S
         format!("{error}{owner}\n  = help: {}", error.help())
     };
     errors.iter().map(one).collect::<Vec<_>>().join("\n")
+}
+
+/// Writes hosts as messages name them; the local one goes without saying.
+fn on(hosts: &[HostName]) -> String {
+    match hosts {
+        [] => "the host".to_owned(),
+        [only] if *only == HostName::local() => "the host".to_owned(),
+        hosts => hosts.iter().map(|host| format!("`{host}`")).collect::<Vec<_>>().join(", "),
+    }
 }
 
 /// Writes a port as messages name it: `port 80/tcp on 127.0.0.1`.

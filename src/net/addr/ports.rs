@@ -6,10 +6,11 @@ use sha2::{Digest, Sha256};
 
 use crate::graph::{NetworkMode, Port, PortMode, Protocol};
 use crate::ids::ServiceName;
+use crate::place::meet;
 use crate::plan::desired::PublishedPort;
 
 use super::error::{AddressError, PortOwner};
-use super::{Allocation, PortCandidate};
+use super::{Allocation, PortCandidate, PortFree};
 
 /// Where ports that the file leaves open come from: Linux' own default for outgoing connections, which Docker uses too.
 const EPHEMERAL: (u16, u16) = (32768, 60999);
@@ -17,7 +18,7 @@ const EPHEMERAL: (u16, u16) = (32768, 60999);
 /// Resolves every published port of the graph to one number.
 pub(super) fn choose(
     allocation: &Allocation<'_>,
-    port_free: &mut dyn FnMut(&PortCandidate) -> bool,
+    port_free: &mut PortFree<'_>,
     errors: &mut Vec<AddressError>,
 ) -> Vec<PublishedPort> {
     let mut wanted = wanted_ports(allocation);
@@ -52,7 +53,7 @@ fn wanted_ports<'a>(allocation: &Allocation<'a>) -> Vec<(&'a ServiceName, &'a Po
 
 struct Chooser<'a, 'b> {
     allocation: &'b Allocation<'a>,
-    port_free: &'b mut dyn FnMut(&PortCandidate) -> bool,
+    port_free: &'b mut PortFree<'b>,
     chosen: Vec<PublishedPort>,
 }
 
@@ -109,7 +110,10 @@ impl Chooser<'_, '_> {
         let ours = self.allocation.previous.ports.iter().any(|had| place(had) == place(&port));
         let PublishedPort { service, host_ip, published, protocol, .. } = port.clone();
         let candidate = PortCandidate { service, host_ip, port: published, protocol };
-        if ours || (self.port_free)(&candidate) { Ok(port) } else { Err(AddressError::PortInUse(candidate)) }
+        if ours {
+            return Ok(port);
+        }
+        (self.port_free)(&candidate).map(|()| port).map_err(|hosts| AddressError::PortInUse { candidate, hosts })
     }
 
     /// Returns who else in any project has that port.
@@ -147,15 +151,5 @@ impl Chooser<'_, '_> {
         let text = format!("{}/{service}/{host_ip:?}/{target}/{protocol}", self.allocation.graph.project);
         let digest = Sha256::digest(text.as_bytes());
         u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
-    }
-}
-
-/// Returns whether listeners on these two addresses cannot have the same port.
-///
-/// `None` listens on all addresses of both families, `0.0.0.0` and `::` on all of theirs.
-fn meet(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
-    match (a, b) {
-        (None, _) | (_, None) => true,
-        (Some(a), Some(b)) => a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified())),
     }
 }
