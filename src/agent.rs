@@ -11,6 +11,7 @@ pub mod handler;
 pub mod images;
 pub mod informer;
 pub mod memory;
+pub mod passing;
 pub mod process;
 pub mod reconcile;
 pub mod shared;

@@ -4,6 +4,7 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
+pub mod copy;
 pub mod docker;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
@@ -451,6 +452,18 @@ pub trait Engine: Send + Sync {
 
     /// Loads images from a `docker save` archive.
     async fn load_image(&self, archive: Bytes) -> Result<()>;
+
+    /// Loads images from an archive of [`Engine::save`] while it comes.
+    async fn load(&self, archive: BoxStream<'static, std::io::Result<Bytes>>) -> Result<()>;
+
+    /// Returns an image as `docker save` writes it.
+    fn save(&self, reference: &str) -> BoxStream<'static, Result<Bytes>>;
+
+    /// Returns the content ids of an image's layers, lowest first.
+    async fn layers(&self, reference: &str) -> Result<Vec<String>>;
+
+    /// Returns the layers of every image that is there.
+    async fn all_layers(&self) -> Result<Vec<Vec<String>>>;
 
     /// Returns all references `repository:tag` of the images of one repository, sorted.
     async fn image_references(&self, repository: &str) -> Result<Vec<String>>;

@@ -38,7 +38,7 @@ pub use identity::{Authority, AuthorityPem, ClusterId, HostKey, Identity, Identi
 pub use server::{Handle, Incoming, MeshListener};
 pub use stream::MeshStream;
 pub use verify::{Moment, PeerError, Refusals};
-pub use wire::{Kind, PeerAddr, Refusal, Target, TargetDoor};
+pub use wire::{ImageTarget, Kind, PeerAddr, Refusal, Target, TargetDoor};
 
 use server::Handshakes;
 use verify::Tls;

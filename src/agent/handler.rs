@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use crate::api::server::{ByteStream, Handler};
 use crate::api::types::{
-    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, FoundRequest, HostChange,
-    KeyAnswer, KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, SeatAnswer, SeatRequest, SnapshotList,
-    StopRequest, UpRequest,
+    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, FetchImage, FoundRequest,
+    HostChange, ImageOffer, KeyAnswer, KeyRequest, OfferImage, Progress, ProjectStatus, ProjectSummary, RemoveHost,
+    SeatAnswer, SeatRequest, SnapshotList, StopRequest, UpRequest,
 };
 use crate::controller::{self, Request};
 use crate::graph::{Graph, MAX_PODS};
@@ -32,6 +32,7 @@ use super::admission;
 use super::fleet::seat;
 use super::images;
 use super::memory::Failures;
+use super::passing;
 use super::reconcile::{plan_for, recall};
 use super::shared::{Aim, Following, Record, Shared, project_key};
 use follow::Follow;
@@ -383,6 +384,16 @@ impl Handler for AgentHandler {
             };
             error(kind, chain(&cause))
         })
+    }
+
+    async fn offer_image(&self, request: OfferImage) -> Result<ImageOffer, ApiError> {
+        passing::offer(&self.shared, &request.reference).await
+    }
+
+    async fn fetch_image(&self, request: FetchImage) -> Result<mpsc::Receiver<Progress>, ApiError> {
+        let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
+        self.shared.clients.spawn(passing::fetch(self.shared.clone(), request, sender));
+        Ok(receiver)
     }
 
     async fn uninstall(&self) -> Result<(), ApiError> {

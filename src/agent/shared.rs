@@ -30,6 +30,7 @@ use super::fleet::peers::Peers;
 use super::fleet::picture::{Machine, Picture, Report};
 use super::images::Images;
 use super::informer::Informer;
+use super::passing::Offers;
 
 /// Progress events that a slow reader may fall behind before it loses some.
 const PROGRESS_BACKLOG: usize = 4096;
@@ -62,6 +63,8 @@ pub struct Shared {
     pub snapshots: Arc<Snapshots>,
     /// Held while a snapshot is fetched from another host.
     pub fetching: tokio::sync::Mutex<()>,
+    /// What other hosts may have of this one's images.
+    pub offers: Offers,
     /// Tasks of clients that follow a project.
     pub clients: TaskTracker,
     /// The files by which this host proves who it is.
@@ -214,6 +217,7 @@ impl Shared {
             writing_files: tokio::sync::Mutex::default(),
             snapshots,
             fetching: tokio::sync::Mutex::default(),
+            offers: Offers::default(),
             clients: TaskTracker::new(),
             identity,
             mesh: OnceLock::new(),

@@ -22,9 +22,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::server::{ByteStream, MAX_BODY, too_large};
 use super::types::{
-    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, FoundRequest, HostChange, KeyAnswer,
-    KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, SeatAnswer, SeatRequest, SnapshotList,
-    StopRequest, UpRequest,
+    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, FetchImage, FoundRequest, HostChange,
+    ImageOffer, KeyAnswer, KeyRequest, OfferImage, Progress, ProjectStatus, ProjectSummary, RemoveHost, SeatAnswer,
+    SeatRequest, SnapshotList, StopRequest, UpRequest,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -198,6 +198,16 @@ impl Client {
         let request = self.request(Method::POST, &format!("/v1/snapshots/{hash}"), body)?;
         let _: serde::de::IgnoredAny = self.value(request, WORKING + Duration::from_secs(size / SLOWEST)).await?;
         Ok(())
+    }
+
+    /// Has the agent let other hosts of its cluster have an image.
+    pub async fn offer_image(&self, reference: &str) -> Result<ImageOffer, ClientError> {
+        self.value(self.post("/v1/images/offer", &OfferImage { reference: reference.to_owned() })?, QUICK).await
+    }
+
+    /// Has the agent get an image from another host of its cluster. Dropping the stream stops it.
+    pub async fn fetch_image(&self, request: &FetchImage) -> Result<ProgressStream, ClientError> {
+        self.stream(self.post("/v1/images/fetch", request)?).await
     }
 
     /// Makes the agent remove all that it made on its host below the engine.

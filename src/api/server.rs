@@ -33,9 +33,9 @@ use tokio_util::task::TaskTracker;
 use self::route::Route;
 pub use self::socket::{BindError, bind_socket};
 use super::types::{
-    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, FoundRequest, HostChange,
-    KeyAnswer, KeyRequest, Progress, ProjectStatus, ProjectSummary, RemoveHost, SeatAnswer, SeatRequest, SnapshotList,
-    StopRequest, UpRequest,
+    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, FetchImage, FoundRequest,
+    HostChange, ImageOffer, KeyAnswer, KeyRequest, OfferImage, Progress, ProjectStatus, ProjectSummary, RemoveHost,
+    SeatAnswer, SeatRequest, SnapshotList, StopRequest, UpRequest,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -95,6 +95,10 @@ pub trait Handler: Send + Sync + 'static {
     async fn missing_snapshots(&self, asked: SnapshotList) -> Result<SnapshotList, ApiError>;
     /// Takes in a snapshot.
     async fn put_snapshot(&self, hash: &SnapshotHash, archive: ByteStream) -> Result<(), ApiError>;
+    /// Lets other hosts of the cluster have an image.
+    async fn offer_image(&self, request: OfferImage) -> Result<ImageOffer, ApiError>;
+    /// Gets an image from another host of the cluster.
+    async fn fetch_image(&self, request: FetchImage) -> Result<mpsc::Receiver<Progress>, ApiError>;
     /// Removes all that the agent made on its host below the engine.
     async fn uninstall(&self) -> Result<(), ApiError>;
 }
@@ -233,6 +237,8 @@ async fn dispatch(handler: &dyn Handler, request: Request<Incoming>) -> Result<R
             let archive = request.into_body().into_data_stream().map_err(io::Error::other);
             nothing(handler.put_snapshot(&hash, Box::pin(archive)).await)
         }
+        Route::OfferImage => json(&handler.offer_image(read(request).await?).await?),
+        Route::FetchImage => Ok(progress(handler.fetch_image(read(request).await?).await?)),
         Route::Uninstall => {
             handler.uninstall().await?;
             json(&serde_json::Map::new())

@@ -20,6 +20,8 @@
 //! | `POST /v1/hosts/NAME/remove` | [`RemoveHost`] | `{}`, from the seat |
 //! | `POST /v1/snapshots/missing` | [`SnapshotList`] | [`SnapshotList`] of those that are not there |
 //! | `POST /v1/snapshots/HASH` | the snapshot's archive, of any size | `{}` once it is whole and on the disk |
+//! | `POST /v1/images/offer` | [`OfferImage`] | [`ImageOffer`] |
+//! | `POST /v1/images/fetch` | [`FetchImage`] | stream of [`Progress`]; it ends with its caller |
 //! | `POST /v1/uninstall` | | `{}` once rules, addresses, mounts and files are gone |
 //!
 //! Errors have a status of 400 and above and an [`ApiError`] as body. Beside the statuses of [`ErrorKind`] there are 405
@@ -60,6 +62,31 @@ pub struct AgentInfo {
     pub memory: u64,
     /// What is wrong on this host and not any project's fault, for the reader.
     pub problems: Vec<String>,
+}
+
+/// Asks a host to let other hosts of the cluster have an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferImage {
+    /// The image.
+    pub reference: String,
+}
+
+/// By what right another host may ask for an image.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageOffer {
+    /// To be shown to the host that made it, for some minutes.
+    pub ticket: String,
+}
+
+/// Has a host get an image from another one of its cluster.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchImage {
+    /// The image.
+    pub reference: String,
+    /// The host that has it.
+    pub from: HostName,
+    /// Of that host's [`ImageOffer`].
+    pub ticket: String,
 }
 
 /// The cluster as its seat, or any other of its agents, sees it.

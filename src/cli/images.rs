@@ -1,9 +1,11 @@
 //! Images are made present before anything is changed: a missing image is an error that leaves all as it was.
 
+mod pass;
 mod send;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
@@ -13,12 +15,13 @@ use crate::api::types::ObjectState;
 use crate::engine::docker::DockerEngine;
 use crate::engine::{Engine, EngineError, PullProgress};
 use crate::graph::{Graph, PullPolicy};
-use crate::ids::{HostName, ServiceName};
+use crate::ids::ServiceName;
 use crate::transport::image::DEMO_IMAGE;
 use crate::transport::login::{Logins, registry_name};
 
 use super::board::{Event, FRAME};
 use super::error::CliError;
+use super::fleet::Host;
 use super::progress::{Live, while_shown};
 use super::ui::Ui;
 
@@ -73,8 +76,8 @@ pub(crate) async fn ensure(
 
 /// A host that needs images.
 pub(crate) struct Place<'e> {
-    /// Its name.
-    pub name: HostName,
+    /// The host.
+    pub host: Arc<Host>,
     /// Its engine.
     pub engine: &'e DockerEngine,
     /// The services that run there.
@@ -82,7 +85,7 @@ pub(crate) struct Place<'e> {
 }
 
 /// Brings each host the images of the services that run there, all at once: what is there stays, the rest is pulled by
-/// the host, and what cannot be pulled is sent from the local engine where that has it.
+/// the host, and what cannot be pulled is sent from the local engine where that has it, or by another host.
 ///
 /// # Errors
 /// [`CliError::Images`] with all that are missing and cannot be had, by host.
@@ -94,7 +97,7 @@ pub(crate) async fn ensure_on(
     options: PullOptions,
     logins: &Logins,
 ) -> Result<(), CliError> {
-    let supply = Supply { local, logins };
+    let supply = Supply { local, logins, places: &places };
     let failures = while_shown(ui, "Images", async |show| {
         let hidden = |_: Event| ();
         let show: &dyn Fn(Event) = if options.quiet { &hidden } else { show };
@@ -121,6 +124,8 @@ struct Supply<'s> {
     local: Option<&'s DockerEngine>,
     /// The user's logins to registries.
     logins: &'s Logins,
+    /// The hosts.
+    places: &'s [Place<'s>],
 }
 
 /// An image that a host needs.
@@ -131,7 +136,7 @@ struct Need<'p> {
 
 impl Need<'_> {
     fn show(&self, show: &dyn Fn(Event), event: Event) {
-        show(Event { id: format!("{} on {}", event.id, self.place.name), ..event });
+        show(Event { id: format!("{} on {}", event.id, self.place.host.name()), ..event });
     }
 
     /// Whether the host has it and need not pull it anew.
@@ -145,16 +150,16 @@ impl Need<'_> {
     }
 
     fn missing(&self, missing: &Missing) -> String {
-        format!("host `{}`: {}", self.place.name, missing.message())
+        format!("host `{}`: {}", self.place.host.name(), missing.message())
     }
 
-    /// Pulls it to the host; `has`: it can be sent otherwise, and then this is no failure.
-    async fn pull(&self, has: bool, logins: &Logins, show: &dyn Fn(Event)) -> Result<(), Missing> {
+    /// Pulls it to the host. That this fails is not shown: it may be had otherwise.
+    async fn pull(&self, logins: &Logins, show: &dyn Fn(Event)) -> Result<(), Missing> {
         if self.wanted.policy == PullPolicy::Never {
             return Err(Missing::new(self.wanted.clone(), None));
         }
         let show = |event: Event| {
-            if !has || event.state != ObjectState::Error {
+            if event.state != ObjectState::Error {
                 self.show(show, event);
             }
         };
@@ -164,7 +169,7 @@ impl Need<'_> {
 
 /// Brings one image to all hosts that need it. Returns what failed.
 async fn ensure_image(needs: Vec<Need<'_>>, supply: &Supply<'_>, show: &dyn Fn(Event)) -> Vec<String> {
-    let Supply { local, logins } = *supply;
+    let Supply { local, logins, places } = *supply;
     let mut failures = Vec::new();
     let mut missing = Vec::new();
     let met = join_all(needs.iter().map(Need::is_met)).await;
@@ -180,22 +185,23 @@ async fn ensure_image(needs: Vec<Need<'_>>, supply: &Supply<'_>, show: &dyn Fn(E
         Some(local) => local.image_id(&reference).await.ok().flatten().is_some(),
         None => false,
     };
-    let pulled = join_all(missing.iter().map(|need| need.pull(has, logins, show))).await;
-    let mut unsent = Vec::new();
+    let pulled = join_all(missing.iter().map(|need| need.pull(logins, show))).await;
+    let (mut unsent, mut refused) = (Vec::new(), Vec::new());
     for (need, pulled) in missing.into_iter().zip(pulled) {
         match pulled {
             Ok(()) => {}
             Err(_) if has => unsent.push(need),
-            Err(missing) => failures.push(need.missing(&missing)),
+            Err(missing) => refused.push((need, missing)),
         }
     }
     if let Some(local) = local.filter(|_| !unsent.is_empty()) {
         failures.extend(send_to(&unsent, local, &reference, show).await);
     }
+    failures.extend(ask_others(refused, places, &reference, show).await);
     failures
 }
 
-/// Sends an image from the local engine. Returns what failed.
+/// Brings an image from the local engine. Returns what failed.
 async fn send_to(needs: &[&Need<'_>], local: &DockerEngine, reference: &str, show: &dyn Fn(Event)) -> Vec<String> {
     let tell = |need: &Need<'_>, status: &str, state| {
         let id = format!("Image {reference}");
@@ -204,19 +210,58 @@ async fn send_to(needs: &[&Need<'_>], local: &DockerEngine, reference: &str, sho
     for need in needs {
         tell(need, "Sending", ObjectState::Working);
     }
-    let engines: Vec<_> = needs.iter().map(|need| need.place.engine).collect();
-    let mut failures = Vec::new();
-    for (need, sent) in needs.iter().zip(send::send(local, &engines, reference).await) {
-        match sent {
-            Ok(()) => tell(need, "Sent", ObjectState::Done),
-            Err(error) => {
-                tell(need, "Error", ObjectState::Error);
-                let missing = Missing { tried: "sent", ..Missing::new(need.wanted.clone(), Some(error)) };
-                failures.push(need.missing(&missing));
-            }
+    let engines: Vec<&dyn Engine> = needs.iter().map(|need| need.place.engine as &dyn Engine).collect();
+    let failures = RefCell::new(Vec::new());
+    let pass = async |from: usize, to: usize| {
+        let passed = pass::fetch(needs[from].place, needs[to].place, reference, show).await;
+        if let Err(error) = &passed {
+            tracing::warn!(%error, reference, "an image was not passed on");
+            tell(needs[to], "Sending", ObjectState::Working);
+        }
+        passed.is_ok()
+    };
+    let sent = |to: usize, result: Result<(), EngineError>| match result {
+        Ok(()) => tell(needs[to], "Sent", ObjectState::Done),
+        Err(error) => {
+            tell(needs[to], "Error", ObjectState::Error);
+            let missing = Missing { tried: "sent", ..Missing::new(needs[to].wanted.clone(), Some(error)) };
+            failures.borrow_mut().push(needs[to].missing(&missing));
+        }
+    };
+    let far = if engines.len() > 1 { pass::far(&engines, reference).await } else { vec![false] };
+    pass::bring(local, &engines, &far, reference, pass, &sent).await;
+    failures.into_inner()
+}
+
+/// Has hosts get an image that neither they could pull nor this machine has from another that has it. Returns what failed.
+async fn ask_others(
+    refused: Vec<(&Need<'_>, Missing)>,
+    places: &[Place<'_>],
+    reference: &str,
+    show: &dyn Fn(Event),
+) -> Vec<String> {
+    let lacking: BTreeSet<_> = refused.iter().map(|(need, _)| need.place.host.name()).collect();
+    let mut owner = None;
+    for place in places.iter().filter(|place| !lacking.is_empty() && !lacking.contains(place.host.name())) {
+        if owner.is_none() && place.engine.image_id(reference).await.is_ok_and(|id| id.is_some()) {
+            owner = Some(place);
         }
     }
-    failures
+    let failures = refused.iter().map(async |(need, missing)| {
+        // What is to be pulled anew must not be an old one.
+        if let Some(owner) = owner.filter(|_| need.wanted.policy != PullPolicy::Always) {
+            match pass::fetch(owner, need.place, reference, show).await {
+                Ok(()) => return None,
+                Err(error) => tracing::warn!(%error, reference, "an image was not passed on"),
+            }
+        }
+        if let Some(cause) = &missing.cause {
+            let (id, status) = (format!("Image {reference}"), "Error".to_owned());
+            need.show(show, Event { id, status, state: ObjectState::Error, detail: Some(cause.to_string()) });
+        }
+        Some(need.missing(missing))
+    });
+    join_all(failures).await.into_iter().flatten().collect()
 }
 
 /// The images of the services that run, once each; orch's own is made by the caller.

@@ -68,7 +68,7 @@ pub(crate) async fn ready(
     let local = DockerEngine::connect(None).await.ok();
     let places = engines.iter().filter_map(|(host, engine)| {
         let services = services.get(host.name())?;
-        Some(Place { name: host.name().clone(), engine, services: services.clone() })
+        Some(Place { host: Arc::clone(host), engine, services: services.clone() })
     });
     images::ensure_on(context.ui, places.collect(), local.as_ref(), &project.graph, options, &logins()).await?;
     travel::send(context.ui, &seat, &seen.status.seat, &project.luggage).await?;

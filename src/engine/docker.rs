@@ -156,6 +156,22 @@ impl Engine for DockerEngine {
         self.load_archive(archive).await
     }
 
+    async fn load(&self, archive: BoxStream<'static, std::io::Result<Bytes>>) -> Result<()> {
+        self.load_pieces(archive).await
+    }
+
+    fn save(&self, reference: &str) -> BoxStream<'static, Result<Bytes>> {
+        self.save_archive(reference)
+    }
+
+    async fn layers(&self, reference: &str) -> Result<Vec<String>> {
+        self.layers_of(reference).await
+    }
+
+    async fn all_layers(&self) -> Result<Vec<Vec<String>>> {
+        self.layers_of_all().await
+    }
+
     async fn image_references(&self, repository: &str) -> Result<Vec<String>> {
         let filters = HashMap::from([("reference", vec![repository])]);
         let options = ListImagesOptionsBuilder::default().filters(&filters).build();

@@ -37,7 +37,7 @@ impl Serve for Inbound {
 impl Handle for Inbound {
     async fn handle(&self, incoming: Incoming) {
         match &incoming.kind {
-            Kind::Control | Kind::Snapshot(_) => {
+            Kind::Control | Kind::Snapshot(_) | Kind::Image(_) => {
                 if let Err(error) = self.control.try_send(incoming) {
                     let reason = match &error {
                         mpsc::error::TrySendError::Full(_) => {

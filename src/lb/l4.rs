@@ -322,9 +322,11 @@ async fn connect_there(shared: &Shared, Remote { host, target }: &Remote) -> Att
             shared.denied.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(host = %host.name, service = %target.service, port = target.port, %reason, "denied");
             match reason {
-                Refusal::NotAccepted { .. } | Refusal::NotMember | Refusal::NotServed | Refusal::NotUnderstood => {
-                    Attempt::HostFailed
-                }
+                Refusal::NotAccepted { .. }
+                | Refusal::NotMember
+                | Refusal::NotOffered { .. }
+                | Refusal::NotServed
+                | Refusal::NotUnderstood => Attempt::HostFailed,
                 Refusal::UnknownEndpoint { .. }
                 | Refusal::NotAllowed { .. }
                 | Refusal::Unconnected { .. }

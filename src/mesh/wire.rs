@@ -67,6 +67,17 @@ pub enum Kind {
     Snapshot(SnapshotHash),
     /// A connection to a container.
     Tcp(Target),
+    /// An image that the asked host has.
+    Image(ImageTarget),
+}
+
+/// An image, and by what right it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageTarget {
+    /// Its reference.
+    pub reference: String,
+    /// What the asked host's agent gave to somebody who may command it.
+    pub ticket: String,
 }
 
 /// A container's port, and by what right it is asked for.
@@ -150,6 +161,12 @@ pub enum Refusal {
     NoSnapshot {
         /// Why.
         reason: String,
+    },
+    /// Nobody who may command that host offered the image.
+    #[error("image `{reference}` was not offered there, or too long ago")]
+    NotOffered {
+        /// The image.
+        reference: String,
     },
     /// It does not serve such streams.
     #[error("it does not serve such connections")]

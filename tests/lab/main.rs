@@ -24,6 +24,7 @@ mod fleet_killed;
 mod healing;
 mod lab_itself;
 mod names;
+mod passing;
 mod people;
 mod placement;
 mod ports;

@@ -14,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::ids::HostName;
 use crate::mesh::{DialError, Incoming, Kind, Mesh, PeerAddr, Refusal};
 
+use super::super::passing;
 use super::super::shared::Shared;
 use super::super::snapshots;
 use super::sync;
@@ -73,6 +74,10 @@ pub async fn run(shared: Arc<Shared>, mesh: Mesh, stop: CancellationToken) {
                 }
                 if matches!(call.kind, Kind::Snapshot(_)) {
                     tokio::spawn(snapshots::serve(shared.clone(), call));
+                    continue;
+                }
+                if matches!(call.kind, Kind::Image(_)) {
+                    tokio::spawn(passing::give(shared.clone(), call));
                     continue;
                 }
                 // A host that calls again has lost its earlier stream.

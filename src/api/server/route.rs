@@ -27,6 +27,8 @@ pub(super) enum Route {
     RemoveHost(HostName),
     MissingSnapshots,
     Snapshot(SnapshotHash),
+    OfferImage,
+    FetchImage,
     Uninstall,
 }
 
@@ -52,6 +54,8 @@ pub(super) fn parse(method: &Method, path: &str) -> Result<Route, Refusal> {
         ["v1", "hosts", name, "remove"] => (Method::POST, Route::RemoveHost(host(name)?)),
         ["v1", "snapshots", "missing"] => (Method::POST, Route::MissingSnapshots),
         ["v1", "snapshots", hash] => (Method::POST, Route::Snapshot(snapshot(hash)?)),
+        ["v1", "images", "offer"] => (Method::POST, Route::OfferImage),
+        ["v1", "images", "fetch"] => (Method::POST, Route::FetchImage),
         ["v1", "uninstall"] => (Method::POST, Route::Uninstall),
         _ => {
             let message = format!("the agent has no `{path}`; is it of another version of orch?");

@@ -89,6 +89,12 @@ impl Handler for FakeHandler {
             Err(error) => Err(ApiError { message: error.to_string(), kind: ErrorKind::Host }),
         }
     }
+    async fn offer_image(&self, request: OfferImage) -> Result<ImageOffer, ApiError> {
+        Ok(ImageOffer { ticket: request.reference })
+    }
+    async fn fetch_image(&self, _: FetchImage) -> Result<mpsc::Receiver<Progress>, ApiError> {
+        self.stream().await
+    }
     async fn uninstall(&self) -> Result<(), ApiError> {
         Ok(())
     }

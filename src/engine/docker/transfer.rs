@@ -14,8 +14,7 @@ const PIECES: usize = 16;
 const AT_ONCE: usize = 16;
 
 impl DockerEngine {
-    /// Returns an image as `docker save` writes it.
-    pub fn save(&self, reference: &str) -> BoxStream<'static, Result<Bytes>> {
+    pub(super) fn save_archive(&self, reference: &str) -> BoxStream<'static, Result<Bytes>> {
         self.count("image_save");
         let (docker, reference, socket) = (self.patient(SLOW_ANSWER_WITHIN), reference.to_owned(), self.socket.clone());
         let (to, from) = mpsc::channel(PIECES);
@@ -32,11 +31,7 @@ impl DockerEngine {
         stream::unfold(from, |mut from| async move { from.recv().await.map(|piece| (piece, from)) }).boxed()
     }
 
-    /// Loads images from an archive of [`DockerEngine::save`] while it comes.
-    ///
-    /// # Errors
-    /// What the engine says, or why the archive ended early.
-    pub async fn load(&self, archive: BoxStream<'static, std::io::Result<Bytes>>) -> Result<()> {
+    pub(super) async fn load_pieces(&self, archive: BoxStream<'static, std::io::Result<Bytes>>) -> Result<()> {
         let docker = self.patient(SLOW_ANSWER_WITHIN);
         let options = ImportImageOptionsBuilder::default().quiet(true).build();
         let answers = docker.import_image(options, bollard::body_try_stream(archive), None);
@@ -49,25 +44,17 @@ impl DockerEngine {
         self.call("image_load", Tried::new("load an image archive", ""), done).await
     }
 
-    /// Returns the content ids of an image's layers, lowest first.
-    ///
-    /// # Errors
-    /// What the engine says.
-    pub async fn layers(&self, reference: &str) -> Result<Vec<String>> {
+    pub(super) async fn layers_of(&self, reference: &str) -> Result<Vec<String>> {
         let tried = Tried::new("look for image", reference).what("image");
         let image = self.call("image_inspect", tried, self.docker.inspect_image(reference)).await?;
         Ok(image.root_fs.and_then(|root| root.layers).unwrap_or_default())
     }
 
-    /// Returns the layers of every image that is there.
-    ///
-    /// # Errors
-    /// What the engine says.
-    pub async fn all_layers(&self) -> Result<Vec<Vec<String>>> {
+    pub(super) async fn layers_of_all(&self) -> Result<Vec<Vec<String>>> {
         let options = ListImagesOptionsBuilder::default().build();
         let listed = self.docker.list_images(Some(options));
         let images = self.call("image_list", Tried::new("list images", ""), listed).await?;
-        let layers = stream::iter(images).map(|image| async move { self.layers(&image.id).await });
+        let layers = stream::iter(images).map(|image| async move { self.layers_of(&image.id).await });
         // One that is removed meanwhile has none.
         let layers = layers
             .buffer_unordered(AT_ONCE)

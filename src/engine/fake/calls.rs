@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 
 use super::FakeEngine;
@@ -113,6 +113,35 @@ impl Engine for FakeEngine {
             }
             Ok(())
         })
+    }
+
+    async fn load(&self, archive: BoxStream<'static, std::io::Result<Bytes>>) -> Result<()> {
+        let pieces: Vec<Bytes> = archive.try_collect().await.map_err(|error| EngineError::Failed {
+            action: "load an image archive".to_owned(),
+            message: error.to_string(),
+        })?;
+        self.load_image(pieces.concat().into()).await
+    }
+
+    /// With a layer's file that is named after the image and holds its name.
+    fn save(&self, reference: &str) -> BoxStream<'static, Result<Bytes>> {
+        let saved = self.call("save", |state| {
+            let known = state.images.contains_key(reference);
+            let missing = || EngineError::NotFound { what: "image", name: reference.to_owned() };
+            known.then(|| saved(reference)).ok_or_else(missing)
+        });
+        stream::iter([saved]).boxed()
+    }
+
+    async fn layers(&self, reference: &str) -> Result<Vec<String>> {
+        self.call("layers", |state| {
+            let missing = || EngineError::NotFound { what: "image", name: reference.to_owned() };
+            state.images.contains_key(reference).then(|| layers(reference)).ok_or_else(missing)
+        })
+    }
+
+    async fn all_layers(&self) -> Result<Vec<Vec<String>>> {
+        self.call("all_layers", |state| Ok(state.images.keys().map(|name| layers(name)).collect()))
     }
 
     async fn image_references(&self, repository: &str) -> Result<Vec<String>> {
@@ -350,6 +379,27 @@ impl Engine for FakeEngine {
             Ok(container.is_up().then_some(container.pid))
         })
     }
+}
+
+/// Two layers: one that all images of a repository share, and one of the image's own.
+fn layers(reference: &str) -> Vec<String> {
+    let repository = reference.rsplit_once(':').map_or(reference, |(repository, _)| repository);
+    vec![format!("{repository}/base"), format!("{reference}/top")]
+}
+
+/// An archive of an image, each layer's file holding its name.
+fn saved(reference: &str) -> Bytes {
+    let layers = layers(reference);
+    let manifest = serde_json::json!([{ "RepoTags": [reference], "Layers": layers }]).to_string();
+    let files = layers.iter().map(|layer| (layer.as_str(), layer.as_bytes()));
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, content) in files.chain([("manifest.json", manifest.as_bytes())]) {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, path, content).expect("memory takes it");
+    }
+    builder.into_inner().expect("memory takes it").into()
 }
 
 /// Returns the references in a `docker save` archive.
