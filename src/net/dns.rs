@@ -12,7 +12,8 @@
 //!
 //! **Bounds.** Per listener: [`FORWARDS`] forwarded questions at a time and [`CONNECTIONS`] TCP connections, of which one
 //! source may have a quarter; more are answered `SERVFAIL` and closed respectively. A connection must send a question
-//! every ten seconds. The cache of all listeners together holds at most 4096 answers and 4 MiB.
+//! every ten seconds. The cache of all listeners together holds at most 4096 answers and 4 MiB; each UDP
+//! loop keeps 1024 answers of the present table at most, of 512 bytes at most (`memo.rs`).
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -30,6 +31,7 @@ use super::names::NameTable;
 mod cache;
 mod forward;
 mod gate;
+mod memo;
 mod message;
 mod serve;
 #[cfg(test)]

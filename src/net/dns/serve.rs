@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::net::names::Answer;
 
 use super::gate::Gate;
+use super::memo::Memo;
 use super::message::{Parsed, Protocol, Request, encode, parse};
 use super::{CONNECTIONS, FORWARDS, Shared};
 
@@ -41,6 +42,8 @@ const NEWCOMER_STEP: Duration = Duration::from_millis(10);
 enum Outcome {
     /// Send this.
     Reply(Vec<u8>),
+    /// Send this, and again to the same question of the same asker as long as the table is the same.
+    Lasting(Vec<u8>),
     /// Say nothing.
     Ignore,
     /// It takes time.
@@ -52,6 +55,7 @@ pub(super) async fn udp(shared: Arc<Shared>, socket: UdpSocket) {
     let socket = Arc::new(socket);
     let gate = Gate::new(FORWARDS);
     let mut forwards = JoinSet::new();
+    let mut memo = Memo::default();
     let mut buffer = [0; LONGEST_QUESTION];
     loop {
         if socket.readable().await.is_err() {
@@ -67,8 +71,17 @@ pub(super) async fn udp(shared: Arc<Shared>, socket: UdpSocket) {
                 }
             };
             let IpAddr::V4(source) = client.ip() else { continue };
-            match shared.first_look(&buffer[..length], source, Protocol::Udp) {
+            let question = &buffer[..length];
+            if let Some(reply) = memo.reply(&shared.table.load(), source, question) {
+                send(&socket, reply, client).await;
+                continue;
+            }
+            match shared.first_look(question, source, Protocol::Udp) {
                 Outcome::Reply(reply) => send(&socket, &reply, client).await,
+                Outcome::Lasting(reply) => {
+                    send(&socket, &reply, client).await;
+                    memo.keep(source, question, reply);
+                }
                 Outcome::Ignore => {}
                 Outcome::Later(request) => {
                     let Some(pass) = gate.enter(source) else {
@@ -130,7 +143,7 @@ async fn connection(shared: &Shared, mut stream: TcpStream, source: Ipv4Addr) ->
     loop {
         let question = timeout(PATIENCE, read_question(&mut stream)).await??;
         let reply = match shared.first_look(&question, source, Protocol::Tcp) {
-            Outcome::Reply(reply) => reply,
+            Outcome::Reply(reply) | Outcome::Lasting(reply) => reply,
             Outcome::Ignore => return Ok(()),
             Outcome::Later(request) => shared.take_time(&request, source).await,
         };
@@ -163,7 +176,8 @@ impl Shared {
             return Outcome::Later(request);
         }
         let Answer::Forward { upstreams } = answer else {
-            return Outcome::Reply(self.local(&request, &answer));
+            let reply = self.local(&request, &answer);
+            return if lasts(&answer) { Outcome::Lasting(reply) } else { Outcome::Reply(reply) };
         };
         let resolvers = self.resolvers(upstreams);
         if resolvers.is_empty() {
@@ -201,6 +215,17 @@ impl Shared {
     fn local(&self, request: &Request, answer: &Answer<'_>) -> Vec<u8> {
         let rotation = self.rotation.fetch_add(1, Ordering::Relaxed);
         encode(request.local(answer, rotation), request)
+    }
+}
+
+/// Returns whether the same question of the same asker has this very answer as long as the table is the same.
+fn lasts(answer: &Answer<'_>) -> bool {
+    match answer {
+        // Several are rotated.
+        Answer::Addresses { addresses, .. } => addresses.len() == 1,
+        Answer::Pointer { .. } | Answer::NoData { .. } => true,
+        // A name may come to be known, or the asker.
+        Answer::Services { .. } | Answer::NoName { .. } | Answer::Forward { .. } | Answer::Refused => false,
     }
 }
 
