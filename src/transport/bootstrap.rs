@@ -362,7 +362,13 @@ pub async fn uninstall_agent(
         if api.build().await.is_err() {
             ensure_agent(engine, api, build, &AgentOptions { allow_downgrade: true, ..options.clone() }).await?;
         }
-        api.uninstall().await.map_err(|message| BootstrapError::NotCleaned { message })?;
+        let mut cleaned = api.uninstall().await;
+        if cleaned.is_err() {
+            // An agent that hears just now that its host is out of the cluster starts anew; what it was asked is lost with it.
+            ensure_agent(engine, api, build, &AgentOptions { allow_downgrade: true, ..options.clone() }).await?;
+            cleaned = api.uninstall().await;
+        }
+        cleaned.map_err(|message| BootstrapError::NotCleaned { message })?;
         engine.stop_container(&options.name, spec::STOP_GRACE).await?;
         engine.remove_container(&options.name, true).await?;
         result.container = true;

@@ -14,12 +14,19 @@ fn build(version: &str, hash: &str) -> Build {
 struct FakeAgent {
     engine: FakeEngine,
     slow: AtomicU32,
+    /// Times that it goes away while it is asked to uninstall.
+    gone: AtomicU32,
     uninstalled: Mutex<bool>,
 }
 
 impl FakeAgent {
     fn new(engine: &FakeEngine) -> Self {
-        Self { engine: engine.clone(), slow: AtomicU32::new(3), uninstalled: Mutex::new(false) }
+        Self {
+            engine: engine.clone(),
+            slow: AtomicU32::new(3),
+            gone: AtomicU32::new(0),
+            uninstalled: Mutex::new(false),
+        }
     }
 }
 
@@ -35,6 +42,10 @@ impl AgentApi for FakeAgent {
     }
 
     async fn uninstall(&self) -> Result<(), String> {
+        let left = self.gone.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if left.is_ok() {
+            return Err("connection closed before message completed".to_owned());
+        }
         *self.uninstalled.lock().expect("not poisoned") = true;
         Ok(())
     }
@@ -150,6 +161,22 @@ async fn uninstalling_leaves_no_container_and_no_image() {
     assert_eq!((done.images, done.kept), (vec!["orch:aaa".to_owned(), "orch/demo:latest".to_owned()], Vec::new()));
     let again = uninstall_agent(&engine, &agent, &one, &AgentOptions::default()).await.expect("is done");
     assert_eq!(again, Uninstalled::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_starts_anew_meanwhile_is_asked_to_uninstall_once_more() {
+    let engine = FakeEngine::new();
+    let one = build("0.1.0", "aaa");
+    ensure(&engine, &one).await.expect("can be made");
+    let agent = FakeAgent::new(&engine);
+    agent.gone.store(1, Ordering::Relaxed);
+    let done = uninstall_agent(&engine, &agent, &one, &AgentOptions::default()).await.expect("can be done");
+    assert!(done.container && *agent.uninstalled.lock().expect("not poisoned"));
+
+    ensure(&engine, &one).await.expect("can be made");
+    agent.gone.store(u32::MAX, Ordering::Relaxed);
+    let error = uninstall_agent(&engine, &agent, &one, &AgentOptions::default()).await.expect_err("it cannot");
+    assert!(matches!(error, BootstrapError::NotCleaned { .. }), "{error}");
 }
 
 #[test]
