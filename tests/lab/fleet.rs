@@ -106,14 +106,21 @@ fn a_host_of_another_cluster_is_refused_and_named() {
 
 /// How many pods of a project each host has, by `ps` from the desk.
 pub(crate) fn spread(project: &Project, service: &str) -> Vec<(String, usize)> {
+    running(project, service).expect("all run")
+}
+
+/// The same; the line of one that does not run, if there is any.
+pub(crate) fn running(project: &Project, service: &str) -> Result<Vec<(String, usize)>, String> {
     let lines = project.orch(&["ps", "--format", "json", service]).ok();
     let mut counts = std::collections::BTreeMap::new();
     for line in lines.lines() {
         let pod: serde_json::Value = serde_json::from_str(line).expect("JSON");
-        assert_eq!(pod["State"], "running", "{line}");
+        if pod["State"] != "running" {
+            return Err(line.to_owned());
+        }
         *counts.entry(pod["Host"].as_str().expect("a host").to_owned()).or_insert(0) += 1;
     }
-    counts.into_iter().collect()
+    Ok(counts.into_iter().collect())
 }
 
 /// The lines of `count` pods, each on its host.

@@ -1,7 +1,7 @@
 //! The host that decides is another one from now on: while it can be reached, and when it is gone.
 
 use crate::cluster::Cluster;
-use crate::fleet::{add, spread, states};
+use crate::fleet::{add, running, spread, states};
 use crate::project::Project;
 use crate::wait::{eventually, secs};
 
@@ -50,9 +50,9 @@ fn another_host_decides_by_hand_and_the_one_that_did_obeys_when_it_is_back() {
     assert!(forced.stderr.contains("the key of the cluster's authority stayed"), "{}", forced.stderr);
     forced.ok();
     eventually(secs(30), "all pods on the hosts that are left", || {
-        let seen = spread(&project, "web");
+        let seen = running(&project, "web")?;
         let all: usize = seen.iter().map(|(_, count)| count).sum();
-        if all == 6 && seen.iter().all(|(host, _)| host != "b") { Ok(()) } else { Err(seen) }
+        if all == 6 && seen.iter().all(|(host, _)| host != "b") { Ok(()) } else { Err(format!("{seen:?}")) }
     });
     project.orch(&["up", "-d", "--wait", "--scale", "web=3"]).ok();
 
