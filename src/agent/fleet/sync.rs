@@ -345,12 +345,8 @@ where
                 }
             }
         }
-        if *peer != shared.fleet().seat {
-            // What it wanted while it was the seat is not carried out late.
-            orders = Orders::default();
-        }
         // Beats come often enough for another attempt at what could not be written down.
-        heard.records = orders.carry_out(shared).await.unwrap_or(heard.records);
+        heard.records = orders.carry_out(shared, peer).await.unwrap_or(heard.records);
         shared.peers.beat(peer, skew);
         heard.at = wall_time(shared);
         let frame = serde_json::to_vec(&heard)?;
@@ -386,10 +382,18 @@ impl Orders {
         self.hosts = hosts.or(self.hosts.take());
     }
 
-    /// Takes over what is wanted. Returns how far this host is now; what cannot be written down stays to be done, and
+    /// Takes over what `peer` wants. Returns how far this host is now; what cannot be written down stays to be done, and
     /// that is told to all.
-    async fn carry_out(&mut self, shared: &Shared) -> Option<u64> {
+    ///
+    /// Holds the lock under which the seat moves: what a host wanted while it was the seat is not carried out late, and
+    /// does not undo the move.
+    async fn carry_out(&mut self, shared: &Shared, peer: &HostName) -> Option<u64> {
         let revision = self.revision?;
+        let _guard = shared.admission.lock().await;
+        if *peer != shared.fleet().seat {
+            *self = Self::default();
+            return None;
+        }
         let projects = self.projects.clone().into_iter().collect();
         let gone: Vec<ProjectName> = self.gone.iter().cloned().collect();
         match shared.obey(projects, &gone, self.whole, self.hosts.clone()).await {

@@ -8,11 +8,13 @@ use tokio::task::JoinHandle;
 use crate::api::types::{ApiError, SeatRequest};
 
 use super::super::fleet::members::HostRecord;
+use super::super::fleet::succession::{self, Seat};
 use super::super::fleet::sync::{self, Heard, LANGUAGE, Message, SyncError};
 use super::super::shared::{Aim, Record};
 use super::*;
 use crate::clock::ManualClock;
 use crate::graph::Scale;
+use crate::plan::History;
 
 /// A host with its engine and its agent.
 struct Node {
@@ -471,6 +473,36 @@ async fn clocks_that_are_hours_apart_or_jump_are_told_and_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_seat_wants_while_it_is_given_up_is_not_carried_out_and_does_not_undo_the_move() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.cut(1);
+    let shared = cluster.agent(1).shared.clone();
+    let hosts = shared.fleet().hosts.clone();
+    let (one, other) = tokio::io::duplex(1 << 16);
+    let mut frames = tokio_util::codec::LengthDelimitedCodec::builder().new_framed(one);
+    let hearer = shared.clone();
+    let hearing = tokio::spawn(async move { sync::hear(&hearer, &host("a"), other).await });
+
+    let moving = shared.admission.lock().await;
+    let record = Record { aim: Aim::Up, desired: None, serial: 7, released: false, history: History::default() };
+    let projects = [(shop(), Box::new(record))].into_iter().collect();
+    let records = Message::Records { revision: 99, whole: true, projects, gone: Vec::new(), hosts: Some(hosts) };
+    frames.send(bytes::Bytes::from(serde_json::to_vec(&records).expect("JSON"))).await.expect("sent");
+    tokio::time::timeout(Duration::from_millis(100), frames.next()).await.expect_err("it must wait for the move");
+    let next = Seat { epoch: 1, host: host("c") };
+    succession::take(&shared, &shared.fleet(), next.clone()).await.expect("written");
+    drop(moving);
+
+    let answer = frames.next().await.expect("an answer").expect("whole");
+    let heard: Heard = serde_json::from_slice(&answer).expect("JSON");
+    assert_eq!(heard.records, 0);
+    assert_eq!(Seat::of(&shared.fleet()), next);
+    assert!(shared.project(&shop()).is_none());
+    hearing.abort();
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_agent_of_another_language_is_not_listened_to_and_both_say_so() {
     let cluster = Cluster::start(2).await;
     let shared = cluster.agent(1).shared.clone();
@@ -507,8 +539,7 @@ async fn what_cannot_be_written_down_on_a_host_is_told_and_not_waited_for() {
         assert!(begun.elapsed() < DEADLINE, "the seat's first words are not heard");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let record =
-        Record { aim: Aim::Up, desired: None, serial: 7, released: false, history: crate::plan::History::default() };
+    let record = Record { aim: Aim::Up, desired: None, serial: 7, released: false, history: History::default() };
     other.set_unwritten(&BTreeMap::from([(shop(), record)]), "no space left");
     let said = "what is wanted could not be written down: no space left";
     assert_eq!(other.unwritten_problem().as_deref(), Some(said));
