@@ -19,7 +19,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{
-    Condition, Dependency, EndpointMode, Graph, Link, MAX_PODS, PullPolicy, Restart, Scale, Service, Volume,
+    Condition, Dependency, EndpointMode, Export, Graph, Link, MAX_PODS, PullPolicy, Restart, Scale, Service, Serving,
+    Volume,
 };
 use crate::ids::{ResourceKey, ServiceName, SnapshotHash};
 use crate::model::{self, ConditionName, DeployMode, Model};
@@ -99,6 +100,7 @@ pub fn expand(input: &Input<'_>) -> Result<Expanded, Vec<ExpandError>> {
         services,
         networks,
         volumes,
+        pod_volumes: BTreeMap::new(),
         disabled: input.disabled.clone(),
         files,
     };
@@ -181,6 +183,11 @@ impl Part<'_, '_> {
             stop_grace: self.service.stop_grace_period.map_or(STOP_GRACE, |grace| grace.0),
             attach: self.service.attach.unwrap_or(true),
             pull: self.pull(),
+            part: None,
+            ambassadors: Vec::new(),
+            external_links: Vec::new(),
+            export: Export::Nothing,
+            serving: Serving::default(),
             network,
             spec_hash: String::new(),
             spec_parts: BTreeMap::new(),

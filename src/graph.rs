@@ -6,7 +6,9 @@
 
 mod container;
 mod network;
+mod pod;
 mod rules;
+mod serving;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +19,14 @@ use crate::ids::{PodId, ProjectName, ResourceKey, ServiceName, SnapshotHash};
 
 pub use container::{Container, FileMount, Healthcheck, Logging, Mount, MountSource, Resources};
 pub use network::{Attachment, ExposedPort, Network, NetworkMode, Port, PortMode, Protocol};
+pub use pod::{
+    Ambassador, AmbassadorTarget, AmbassadorTls, Breaker, Export, ExternalLink, HOLDER, Medium, Part, PodVolume, Role,
+};
 pub use rules::{Condition, Constraint, Dependency, EndpointMode, Link, Placement, PullPolicy, Restart, Scale};
+pub use serving::{
+    Algorithm, AppProtocol, Balance, Ejection, HashKey, HostMatch, PathMatch, PathRewrite, Probe, ProbeKind, Route,
+    RouteAction, RoutePort, RouteTls, Serving, Sticky,
+};
 
 /// Containers that a project can have: far above what one load balancer and one list are made for, and low enough that
 /// a slip of the finger (`replicas: 4000000000`) is refused before anything is made for each. A service that runs once
@@ -39,6 +48,9 @@ pub struct Graph {
     pub networks: BTreeMap<ResourceKey, Network>,
     /// Named volumes that enabled services use, by key.
     pub volumes: BTreeMap<ResourceKey, Volume>,
+    /// Volumes that each pod has one of, by key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pod_volumes: BTreeMap<ResourceKey, PodVolume>,
     /// Services of the file that no active profile enables: their containers are no orphans and are left as they are.
     #[serde(default)]
     pub disabled: BTreeSet<ServiceName>,
@@ -91,6 +103,21 @@ pub struct Service {
     pub attach: bool,
     /// When the image is pulled.
     pub pull: PullPolicy,
+    /// What it is in a pod of several containers; `None`: its containers are pods by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+    /// Stand-ins that its pods find inside their namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ambassadors: Vec<Ambassador>,
+    /// Services of other projects that it knows by names of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub external_links: Vec<ExternalLink>,
+    /// What other projects may reach of it.
+    #[serde(default)]
+    pub export: Export,
+    /// How it is served.
+    #[serde(default)]
+    pub serving: Serving,
     /// Lower-case hex SHA-256 over everything above that an existing container cannot take on without being made anew.
     /// Computed by `expand`; never contains scale, `depends_on`, placement, ingress ports, restart or pull policy.
     pub spec_hash: String,

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::graph::{
-    Container, EndpointMode, Graph, Network, NetworkMode, Placement, PullPolicy, Restart, Scale, Service,
+    Container, EndpointMode, Export, Graph, Network, NetworkMode, Placement, PullPolicy, Restart, Scale, Service,
+    Serving,
 };
 use crate::ids::{ProjectName, ServiceName};
 use crate::place::Assignments;
@@ -22,6 +23,7 @@ pub fn graph(project: &str, services: &[&str]) -> Graph {
         services: services.iter().map(|name| (ServiceName::new(*name).expect("a service name"), service())).collect(),
         networks: BTreeMap::new(),
         volumes: BTreeMap::new(),
+        pod_volumes: BTreeMap::new(),
         disabled: BTreeSet::new(),
         files: BTreeMap::new(),
     }
@@ -43,6 +45,11 @@ pub fn service() -> Service {
         stop_grace: Duration::from_secs(10),
         attach: true,
         pull: PullPolicy::Missing,
+        part: None,
+        ambassadors: Vec::new(),
+        external_links: Vec::new(),
+        export: Export::Nothing,
+        serving: Serving::default(),
         spec_hash: "spec".into(),
         spec_parts: BTreeMap::new(),
     }

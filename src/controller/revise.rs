@@ -111,12 +111,13 @@ pub fn is_same_project(one: &Desired, other: &Desired) -> bool {
 
 /// Compares all but where the files were.
 fn is_same_graph(one: &Graph, other: &Graph) -> bool {
-    let Graph { project, working_dir: _, config_files: _, services, disabled, networks, volumes, files } = one;
+    let Graph { project, working_dir: _, config_files: _, services, disabled, networks, volumes, files, pod_volumes } =
+        one;
     *project == other.project
         && *services == other.services
         && *disabled == other.disabled
         && *networks == other.networks
-        && *volumes == other.volumes
+        && (volumes, pod_volumes) == (&other.volumes, &other.pod_volumes)
         && *files == other.files
 }
 

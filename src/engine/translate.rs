@@ -65,9 +65,9 @@ pub enum Untranslatable {
     /// A mount refers to a volume whose engine name is not in the spec.
     #[error("volume `{0}` of the container has no name on the engine")]
     UnnamedVolume(String),
-    /// A mount shows a snapshot, and nobody said where that is.
-    #[error("the files mounted at `{0}` have no place on the host")]
-    UnplacedSnapshot(String),
+    /// A mount shows a snapshot or a volume of the pod's own, and nobody said where that is.
+    #[error("what is mounted at `{0}` has no place on the host")]
+    Unplaced(String),
 }
 
 /// A container's creation, and what is to be done right after it.

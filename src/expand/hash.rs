@@ -133,6 +133,11 @@ fn spec(graph: &Graph, service: &Service) -> Value {
         stop_grace: _,
         attach: _,
         pull: _,
+        part: _,
+        ambassadors: _,
+        external_links: _,
+        export: _,
+        serving: _,
         spec_hash: _,
         spec_parts: _,
     } = service;

@@ -155,6 +155,11 @@ pub enum MountSource {
         /// Path inside the volume.
         subpath: Option<String>,
     },
+    /// The pod's own volume of this key of [`pod_volumes`](super::Graph::pod_volumes), shared by its containers.
+    PodVolume {
+        /// Its key.
+        volume: ResourceKey,
+    },
     /// A volume without a name, carried over when the container is made anew.
     Anonymous,
     /// Memory.

@@ -106,7 +106,7 @@ pub fn differences(before: Option<&Desired>, now: &Desired) -> Vec<String> {
     if earlier.networks != now.graph.networks && before.is_some() {
         lines.push("networks changed".to_owned());
     }
-    if earlier.volumes != now.graph.volumes && before.is_some() {
+    if (&earlier.volumes, &earlier.pod_volumes) != (&now.graph.volumes, &now.graph.pod_volumes) && before.is_some() {
         lines.push("volumes changed".to_owned());
     }
     if let Some(before) = before.filter(|before| before.hosts != now.hosts) {

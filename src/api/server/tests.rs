@@ -127,6 +127,7 @@ fn request() -> UpRequest {
         disabled: BTreeSet::new(),
         networks: BTreeMap::new(),
         volumes: BTreeMap::new(),
+        pod_volumes: BTreeMap::new(),
         files: BTreeMap::new(),
     };
     UpRequest::new(graph)

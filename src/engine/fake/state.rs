@@ -264,7 +264,10 @@ impl State {
                 MountSource::Anonymous => {
                     spec.carried_volumes.get(&mount.target).cloned().unwrap_or_else(|| self.new_id())
                 }
-                MountSource::Bind { .. } | MountSource::Snapshot { .. } | MountSource::Tmpfs { .. } => continue,
+                MountSource::Bind { .. }
+                | MountSource::Snapshot { .. }
+                | MountSource::PodVolume { .. }
+                | MountSource::Tmpfs { .. } => continue,
             };
             let made = || ObservedVolume { name: name.clone(), driver: "local".to_owned(), labels: BTreeMap::new() };
             self.volumes.entry(name.clone()).or_insert_with(made);

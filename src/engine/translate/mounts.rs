@@ -51,7 +51,9 @@ fn add(result: &mut Mounts, spec: &ContainerSpec, mount: &Mount, api: ApiVersion
                 result.typed.push(bind(mount, path, *create && api >= CREATE_MOUNTPOINT, propagation.as_deref()));
             }
         }
-        MountSource::Snapshot { .. } => return Err(Untranslatable::UnplacedSnapshot(target.clone())),
+        MountSource::Snapshot { .. } | MountSource::PodVolume { .. } => {
+            return Err(Untranslatable::Unplaced(target.clone()));
+        }
         MountSource::Volume { volume, no_copy, subpath } => {
             if subpath.is_some() && api < SUBPATH {
                 return Err(Untranslatable::TooOld { what: "`volume.subpath`", needs: SUBPATH, speaks: api });
