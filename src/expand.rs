@@ -19,11 +19,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{
-    Condition, Dependency, EndpointMode, Export, Graph, Link, MAX_PODS, PullPolicy, Restart, Scale, Service, Serving,
-    Volume,
+    Condition, Dependency, EndpointMode, Graph, Link, MAX_PODS, PullPolicy, Restart, Scale, Service, Volume,
 };
 use crate::ids::{ResourceKey, ServiceName, SnapshotHash};
-use crate::model::{self, ConditionName, DeployMode, Model};
+use crate::model::{self, ConditionName, DeployMode, Export, Model, Serving};
 
 pub use error::{ExpandError, Problem, Warning};
 
@@ -138,7 +137,7 @@ fn volumes(model: &Model, services: &BTreeMap<ServiceName, Service>) -> BTreeMap
     let declared = used.into_iter().filter_map(|key| Some((key, model.volumes.get(key)?)));
     declared
         .map(|(key, volume)| {
-            let model::Volume { name, driver, driver_opts, external, labels, extensions: _ } = volume;
+            let model::Volume { name, driver, driver_opts, external, labels, pod: _, extensions: _ } = volume;
             let volume = Volume {
                 name: name.clone(),
                 external: *external,

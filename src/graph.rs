@@ -8,7 +8,6 @@ mod container;
 mod network;
 mod pod;
 mod rules;
-mod serving;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,17 +15,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{PodId, ProjectName, ResourceKey, ServiceName, SnapshotHash};
+use crate::model::{Ambassador, Export, ExternalLink, Serving};
 
 pub use container::{Container, FileMount, Healthcheck, Logging, Mount, MountSource, Resources};
 pub use network::{Attachment, ExposedPort, Network, NetworkMode, Port, PortMode, Protocol};
-pub use pod::{
-    Ambassador, AmbassadorTarget, AmbassadorTls, Breaker, Export, ExternalLink, HOLDER, Medium, Part, PodVolume, Role,
-};
+pub use pod::{HOLDER, Part, PodVolume, Role};
 pub use rules::{Condition, Constraint, Dependency, EndpointMode, Link, Placement, PullPolicy, Restart, Scale};
-pub use serving::{
-    Algorithm, AppProtocol, Balance, Ejection, HashKey, HostMatch, PathMatch, PathRewrite, Probe, ProbeKind, Route,
-    RouteAction, RoutePort, RouteTls, Serving, Sticky,
-};
 
 /// Containers that a project can have: far above what one load balancer and one list are made for, and low enough that
 /// a slip of the finger (`replicas: 4000000000`) is refused before anything is made for each. A service that runs once

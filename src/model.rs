@@ -4,11 +4,14 @@
 //! Everything here is resolved: variables replaced, files merged, short forms made long, relative paths absolute,
 //! environment files read, implied dependencies and networks added, services of inactive profiles left out.
 
+mod ambassador;
 pub mod deploy;
 pub mod health;
+pub mod keys;
 pub mod network;
 pub mod quantity;
 pub mod service;
+mod serving;
 pub mod volume;
 
 use std::collections::BTreeMap;
@@ -18,13 +21,19 @@ use serde::{Deserialize, Serialize};
 use crate::hosts::HostEntry;
 use crate::ids::{ProjectName, ResourceKey, ServiceName};
 
+pub use ambassador::{Ambassador, AmbassadorTarget, AmbassadorTls, Breaker, Export, ExternalLink, Medium};
 pub use deploy::{Deploy, DeployMode, DeployPlacement, Preference, Reservations, ResourceLimits, ResourcesSpec};
 pub use health::Healthcheck;
+pub use keys::{ServiceKeys, VolumeKeys};
 pub use network::{Ipam, IpamConfig, Network, ServiceNetwork};
 pub use quantity::{Bytes, Cpus, GoDuration};
 pub use service::{
     Command, ConditionName, DependsOn, Device, EnvFile, Extensions, FileReference, Logging, PortMapping, Service,
     Ulimit,
+};
+pub use serving::{
+    Algorithm, AppProtocol, Balance, Ejection, HashKey, HostMatch, PathMatch, PathRewrite, Probe, ProbeKind, Route,
+    RouteAction, RoutePort, RouteTls, Serving, Sticky,
 };
 pub use volume::{BindOptions, MountType, ServiceVolume, TmpfsOptions, Volume, VolumeOptions};
 

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::graph::{
-    Container, EndpointMode, Export, Graph, Network, NetworkMode, Placement, PullPolicy, Restart, Scale, Service,
-    Serving,
+    Container, EndpointMode, Graph, Network, NetworkMode, Placement, PullPolicy, Restart, Scale, Service,
 };
 use crate::ids::{ProjectName, ServiceName};
+use crate::model::{Export, Serving};
 use crate::place::Assignments;
 use crate::plan::{Addresses, ContainerState, Desired, Health, ObservedContainer};
 

@@ -61,6 +61,7 @@ impl Part<'_, '_> {
             // Elsewhere: replicas, order, placement, names, ports, files, policy.
             attach: _,
             depends_on: _,
+            keys: _,
             // Read into `environment` by `load`.
             env_file: _,
             expose: _,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ResourceKey, ServiceName};
 
-use super::{Bytes, Cpus, Deploy, GoDuration, Healthcheck, ServiceNetwork, ServiceVolume};
+use super::{Bytes, Cpus, Deploy, GoDuration, Healthcheck, ServiceKeys, ServiceNetwork, ServiceVolume};
 
 /// `x-` keys.
 pub type Extensions = BTreeMap<String, serde_json::Value>;
@@ -189,6 +189,9 @@ pub struct Service {
     /// Working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
+    /// What orch's own `x-` keys say.
+    #[serde(skip)]
+    pub keys: ServiceKeys,
     /// `x-` keys.
     #[serde(flatten)]
     pub extensions: Extensions,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Bytes;
+use super::{Bytes, VolumeKeys};
 
 /// A named volume of the project.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct Volume {
     /// Labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// `x-pod`: each pod has one of its own, and the project none.
+    #[serde(skip)]
+    pub pod: Option<VolumeKeys>,
     /// `x-` keys.
     #[serde(flatten)]
     pub extensions: super::Extensions,

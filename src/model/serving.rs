@@ -132,9 +132,9 @@ pub struct RoutePort {
 /// A certificate with its key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RouteTls {
-    /// Key of [`files`](super::Graph::files) with the chain, PEM.
+    /// Key of contents in the graph, or in the model of a config or secret, with the chain, PEM.
     pub certificate: String,
-    /// Key of [`files`](super::Graph::files) with the private key, PEM.
+    /// Key of contents in the graph, or in the model of a secret, with the private key, PEM.
     pub key: String,
 }
 
