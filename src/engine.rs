@@ -68,6 +68,14 @@ pub mod label {
     pub const CARRIED: &str = "orch.carried-volumes";
     /// orch: hashes of the snapshots that the container mounts, comma separated.
     pub const SNAPSHOTS: &str = "orch.snapshots";
+    /// orch: the service of the file whose pods the container is part of, where they have several.
+    pub const POD: &str = crate::observed::POD_LABEL;
+    /// orch: what the container does in its pod.
+    pub const POD_ROLE: &str = crate::observed::ROLE_LABEL;
+    /// orch: the containers whose namespaces the container lives in.
+    pub const OWNERS: &str = crate::observed::OWNERS_LABEL;
+    /// orch: the pod that a volume is for.
+    pub const POD_VOLUME: &str = crate::observed::POD_VOLUME_LABEL;
     /// orch: version of the agent, on its container.
     pub const AGENT_VERSION: &str = "orch.agent.version";
     /// orch: build of the agent (12 hex digits of its binary's SHA-256), on its container.

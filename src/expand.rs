@@ -11,6 +11,7 @@ mod hash;
 mod mount;
 mod network;
 mod placement;
+mod pod;
 mod port;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,9 +85,12 @@ pub fn expand(input: &Input<'_>) -> Result<Expanded, Vec<ExpandError>> {
     let mut files = BTreeMap::new();
     let mut services = BTreeMap::new();
     for (name, service) in &input.model.services {
-        let mut part = Part { input, name, service, sink: &mut sink, files: &mut files };
-        services.insert(name.clone(), part.expand());
+        let at = format!("services.{name}");
+        let mut part = Part { input, name, at, service, sink: &mut sink, files: &mut files };
+        let whole = part.expand();
+        pod::split(&mut part, whole, &mut services);
     }
+    pod::through_holders(&mut services);
     for name in input.scales.keys().filter(|name| !input.model.services.contains_key(*name)) {
         sink.error("--scale".to_owned(), Problem::NoSuchService(name.to_string()));
     }
@@ -99,7 +103,7 @@ pub fn expand(input: &Input<'_>) -> Result<Expanded, Vec<ExpandError>> {
         services,
         networks,
         volumes,
-        pod_volumes: BTreeMap::new(),
+        pod_volumes: pod::volumes(input.model),
         disabled: input.disabled.clone(),
         files,
     };
@@ -137,6 +141,7 @@ fn volumes(model: &Model, services: &BTreeMap<ServiceName, Service>) -> BTreeMap
     let declared = used.into_iter().filter_map(|key| Some((key, model.volumes.get(key)?)));
     declared
         .map(|(key, volume)| {
+            // Those of pods are in `pod_volumes`, and nothing mounts them as the project's.
             let model::Volume { name, driver, driver_opts, external, labels, pod: _, extensions: _ } = volume;
             let volume = Volume {
                 name: name.clone(),
@@ -155,15 +160,17 @@ fn volumes(model: &Model, services: &BTreeMap<ServiceName, Service>) -> BTreeMap
 struct Part<'a, 's> {
     input: &'a Input<'a>,
     name: &'a ServiceName,
+    /// Where it is written: `services.web`, `services.web.x-sidecars.sync`.
+    at: String,
     service: &'a model::Service,
     sink: &'s mut Sink,
     files: &'s mut BTreeMap<String, crate::graph::FileContent>,
 }
 
 impl Part<'_, '_> {
-    /// Adds an error at `services.NAME.PATH`.
+    /// Adds an error at a path below where it is written.
     fn error(&mut self, path: &str, problem: Problem) {
-        self.sink.error(format!("services.{}.{path}", self.name), problem);
+        self.sink.error(format!("{}.{path}", self.at), problem);
     }
 
     fn expand(&mut self) -> Service {
@@ -243,7 +250,9 @@ impl Part<'_, '_> {
             crate::graph::NetworkMode::Service(owner) => Some(owner.to_string()),
             _ => None,
         };
-        for name in linked.into_iter().chain(owner) {
+        let shared = [&self.service.ipc, &self.service.pid].into_iter().flatten();
+        let owners = shared.filter_map(|mode| Some(mode.strip_prefix("service:")?.to_owned()));
+        for name in linked.into_iter().chain(owner).chain(owners) {
             let Ok(service) = ServiceName::new(name) else { continue };
             if self.input.model.services.contains_key(&service) {
                 all.entry(service.clone()).or_insert(Dependency {

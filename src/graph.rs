@@ -5,6 +5,7 @@
 //! contents of configs and secrets are in [`Graph::files`]. It must never hold anything that depends on a host's state.
 
 mod container;
+mod fold;
 mod network;
 mod pod;
 mod rules;
@@ -17,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{PodId, ProjectName, ResourceKey, ServiceName, SnapshotHash};
 use crate::model::{Ambassador, Export, ExternalLink, Serving};
 
-pub use container::{Container, FileMount, Healthcheck, Logging, Mount, MountSource, Resources};
+pub use container::{Container, FileMount, Healthcheck, Logging, Mount, MountSource, Namespace, Resources};
 pub use network::{Attachment, ExposedPort, Network, NetworkMode, Port, PortMode, Protocol};
-pub use pod::{HOLDER, Part, PodVolume, Role};
+pub use pod::{HOLDER, HOLDER_IMAGE, Part, PodVolume, Role, member_name};
 pub use rules::{Condition, Constraint, Dependency, EndpointMode, Link, Placement, PullPolicy, Restart, Scale};
 
 /// Containers that a project can have: far above what one load balancer and one list are made for, and low enough that
@@ -165,13 +166,23 @@ impl Service {
         })
     }
 
-    /// Returns the services that this one depends on: by `depends_on`, and by sharing a network namespace.
+    /// Returns the services that this one depends on: by `depends_on`, and by sharing namespaces.
     pub fn dependencies(&self) -> impl Iterator<Item = &ServiceName> {
-        let owner = match &self.network {
+        self.depends_on.iter().map(|dependency| &dependency.service).chain(self.owners())
+    }
+
+    /// Returns the services whose containers own the namespaces that those of this one live in: of the network first, then
+    /// of IPC, then of processes.
+    pub fn owners(&self) -> impl Iterator<Item = &ServiceName> {
+        let network = match &self.network {
             NetworkMode::Service(owner) => Some(owner),
             _ => None,
         };
-        self.depends_on.iter().map(|dependency| &dependency.service).chain(owner)
+        let shared = [&self.container.ipc, &self.container.pid].into_iter().filter_map(|namespace| match namespace {
+            Some(Namespace::Service(owner)) => Some(owner),
+            _ => None,
+        });
+        network.into_iter().chain(shared)
     }
 }
 
@@ -190,11 +201,17 @@ impl Graph {
         self.services.values().map(count).sum()
     }
 
-    /// Returns the name of a pod's container: `container_name`, or Docker Compose's `<project>-<service>-<number>`.
+    /// Returns the name of a pod's container: `container_name`, or Docker Compose's `<project>-<service>-<number>`. Those of a
+    /// helper in a pod have its name after that: `shop-web-1-sync`.
     ///
     /// Source: observed from Docker Compose 2.40.
     pub fn container_name(&self, pod: &PodId) -> String {
-        match self.services.get(&pod.service).and_then(|service| service.container.name.as_ref()) {
+        let service = self.services.get(&pod.service);
+        if let Some(part) = service.and_then(|service| service.part.as_ref()).filter(|part| part.role != Role::Main) {
+            let main = self.container_name(&PodId::new(part.of.clone(), pod.number));
+            return format!("{main}-{}", part.member(&pod.service));
+        }
+        match service.and_then(|service| service.container.name.as_ref()) {
             Some(name) => name.clone(),
             None => format!("{}-{}-{}", self.project, pod.service, pod.number),
         }
@@ -214,15 +231,15 @@ impl Graph {
         })
     }
 
-    /// Returns the service whose containers own the network namespace that those of `name` live in; often `name`.
+    /// Returns the service whose containers own the namespaces that those of `name` live in; often `name`.
     ///
-    /// A name that the graph does not have is its own root; `expand` refuses rings.
+    /// A name that the graph does not have is its own root. `expand` refuses rings, and owners that have not one root.
     pub fn namespace_root<'a>(&'a self, name: &'a ServiceName) -> &'a ServiceName {
         let mut root = name;
         for _ in 0..self.services.len() {
-            match self.services.get(root).map(|service| &service.network) {
-                Some(NetworkMode::Service(owner)) => root = owner,
-                _ => break,
+            match self.services.get(root).and_then(|service| service.owners().next()) {
+                Some(owner) => root = owner,
+                None => break,
             }
         }
         root

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use crate::graph::{Part, Role};
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 
 /// Label by which networks and volumes belong to a project; Docker Compose's own, also `engine::label::PROJECT`.
@@ -16,6 +17,18 @@ pub const SPEC_HASH_LABEL: &str = "orch.spec-hash";
 
 /// Label with the parts of a container's spec, `command=0f3a81c2,image=…`: what tells which part of it has changed.
 pub const SPEC_PARTS_LABEL: &str = "orch.spec-parts";
+
+/// Label that names the service of the file whose pod a container is part of, where that has several.
+pub const POD_LABEL: &str = "orch.pod";
+
+/// Label that says what a container does in its pod: `holder`, `init`, `sidecar`, `main`.
+pub const ROLE_LABEL: &str = "orch.pod.role";
+
+/// Label with the containers whose namespaces one lives in, `web.pod=ID,db=ID`.
+pub const OWNERS_LABEL: &str = "orch.owners";
+
+/// Label of a volume that one pod has for itself: `web.1`.
+pub const POD_VOLUME_LABEL: &str = "orch.pod-volume";
 
 /// All hosts' observed state of one project, and what of the rest matters to it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -113,6 +126,14 @@ pub enum ContainerState {
 }
 
 impl ContainerState {
+    /// Returns the exit code of a container that has ended.
+    pub fn code(self) -> Option<i32> {
+        match self {
+            Self::Exited { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+
     /// Returns the engine's word for it.
     pub fn word(self) -> &'static str {
         match self {
@@ -192,6 +213,36 @@ impl ObservedContainer {
         }
     }
 
+    /// Returns what it is in a pod of several containers, if its labels say that it is in one.
+    pub fn part(&self) -> Option<Part> {
+        let of = ServiceName::new(self.labels.get(POD_LABEL)?.as_str()).ok()?;
+        let role = match self.labels.get(ROLE_LABEL)?.as_str() {
+            "holder" => Role::Holder,
+            "init" => Role::Init,
+            "sidecar" => Role::Sidecar,
+            "main" => Role::Main,
+            _ => return None,
+        };
+        Some(Part { of, role })
+    }
+
+    /// Returns whether it prepares a pod.
+    pub fn is_init(&self) -> bool {
+        self.part().is_some_and(|part| part.role == Role::Init)
+    }
+
+    /// Returns whether it was made to live in the namespaces of `owner`, a container of `service`.
+    ///
+    /// The engine tells of the network's; of the others its own label does, which containers have that share more than that.
+    pub fn lives_with(&self, service: &ServiceName, owner: &Self) -> bool {
+        let owners = self.labels.get(OWNERS_LABEL).map_or("", String::as_str);
+        let mut owners = owners.split(',').filter_map(|item| item.split_once('='));
+        match owners.find(|(name, _)| *name == service.as_str()) {
+            Some((_, id)) => id == owner.id,
+            None => self.network_mode == format!("container:{}", owner.id),
+        }
+    }
+
     /// Returns the parts of the spec that it was made for; `None`: it does not say.
     pub fn spec_parts(&self) -> Option<BTreeMap<&str, &str>> {
         let text = self.labels.get(SPEC_PARTS_LABEL)?;
@@ -223,6 +274,17 @@ impl ObservedNetwork {
 }
 
 impl ObservedVolume {
+    /// Returns whether one pod has it for itself.
+    pub fn is_of_pod(&self) -> bool {
+        self.labels.contains_key(POD_VOLUME_LABEL)
+    }
+
+    /// Returns the pod that it is of, by its service of the file.
+    pub fn pod(&self) -> Option<PodId> {
+        let (service, number) = self.labels.get(POD_VOLUME_LABEL)?.rsplit_once('.')?;
+        Some(PodId::new(ServiceName::new(service).ok()?, number.parse().ok()?))
+    }
+
     /// Returns whether it carries the label of `project`.
     pub fn belongs_to(&self, project: &ProjectName) -> bool {
         self.labels.get(PROJECT_LABEL).is_some_and(|name| name == project.as_str())

@@ -7,6 +7,7 @@ mod emit;
 pub mod gates;
 pub mod history;
 mod order;
+mod pods;
 mod relate;
 pub mod render;
 mod resources;

@@ -3,6 +3,7 @@
 //! Two speeds: tables of names and endpoints are made anew and swapped at every change of the picture; listeners,
 //! rules and addresses are compared when networks change, and every few seconds because others may touch them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,7 @@ use crate::net::dns::{DnsListener, DnsServer, Upstreams};
 use crate::net::names::NameTable;
 use crate::plan::{ContainerState, Observed, ProjectView};
 
+use super::folding::{Folded, Folding};
 use super::shared::{Record, Shared};
 
 /// How often rules and addresses are checked although nothing asked for it: a flushed firewall is mended within this.
@@ -54,6 +56,7 @@ pub struct Dataplane {
     problems: Mutex<Vec<String>>,
     /// Published ports that nobody listens on, with the reason.
     unbound: Mutex<BTreeMap<PublishedKey, String>>,
+    folding: Folding,
 }
 
 #[derive(Default)]
@@ -101,6 +104,7 @@ impl Dataplane {
             listening: tokio::sync::Mutex::default(),
             problems: Mutex::default(),
             unbound: Mutex::default(),
+            folding: Folding::default(),
         }
     }
 
@@ -140,7 +144,8 @@ impl Dataplane {
         let records = shared.desired();
         // Each project is shown its own containers only: services of different projects have the same names.
         let own: Vec<Observed> = records.iter().map(|record| own_part(shared, record)).collect();
-        let views = views(&records, &own);
+        let (desired, seen) = (self.folding.of(&records), folded(&records, &own));
+        let views = views(&desired, &seen);
         let version = self.version.fetch_add(1, Ordering::Relaxed);
         self.names.store(Arc::new(NameTable::build(version, &views)));
         let mut draining: Draining = self.draining_here();
@@ -367,9 +372,18 @@ fn own_part(shared: &Shared, record: &Record) -> Observed {
     record.desired.as_ref().map_or_else(Observed::default, |desired| shared.observed(Some(&desired.graph.project)))
 }
 
-fn views<'a>(records: &'a [Arc<Record>], own: &'a [Observed]) -> Vec<ProjectView<'a>> {
-    let pairs = records.iter().zip(own);
-    pairs.filter_map(|(record, observed)| Some(ProjectView { desired: record.desired.as_ref()?, observed })).collect()
+/// What is of each project, with every pod as one container.
+fn folded<'a>(records: &[Arc<Record>], own: &'a [Observed]) -> Vec<Cow<'a, Observed>> {
+    let fold = |(record, own): (&Arc<Record>, &'a Observed)| match &record.desired {
+        Some(desired) => own.folded(&desired.graph),
+        None => Cow::Borrowed(own),
+    };
+    records.iter().zip(own).map(fold).collect()
+}
+
+fn views<'a>(folded: &'a [Folded], seen: &'a [Cow<'a, Observed>]) -> Vec<ProjectView<'a>> {
+    let pairs = folded.iter().zip(seen);
+    pairs.filter_map(|(folded, observed)| Some(ProjectView { desired: folded.desired()?, observed })).collect()
 }
 
 /// Start times of containers by id.

@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use crate::api::types::{ObjectState, Progress};
 use crate::engine::{Engine, EngineError};
-use crate::graph::{NetworkMode, Service};
+use crate::graph::{NetworkMode, Role, Service};
 use crate::host::files::Resolv;
-use crate::ids::{PodId, ProjectName};
-use crate::plan::{Desired, ObservedContainer, Step};
+use crate::ids::{HostName, PodId, ProjectName, ServiceName};
+use crate::plan::{Desired, ObservedContainer, ObservedHost, Step};
 use crate::store::Write;
 
 use super::shared::{ProjectHandle, Record, Shared, project_key};
@@ -168,9 +168,14 @@ async fn act(
         }
         Step::RemoveContainer { id, volumes, .. } => {
             remember_anonymous_volumes(shared, record, id, *volumes).await?;
+            let observed = shared.observed(Some(&handle.name));
+            let container = observed.hosts.values().find_map(|host| host.containers.get(id)).cloned();
             engine.remove_container(id, *volumes).await.map_err(text)?;
             informer.remove(id);
-            Ok(())
+            match container {
+                Some(container) => remove_pod_volumes(shared, &container).await,
+                None => Ok(()),
+            }
         }
         Step::Unpause { id, .. } => {
             engine.unpause_container(id).await.map_err(text)?;
@@ -249,34 +254,63 @@ async fn create(
     };
     let resolv_conf = resolv_conf_of(shared, desired, service).await?;
     let observed = shared.observed(Some(&desired.graph.project));
-    let owner = namespace_owner(&observed.hosts, desired, pod, service);
+    let owners = owners(&observed.hosts, desired, pod, service);
+    if service.part.as_ref().is_some_and(|part| part.role == Role::Holder) {
+        make_pod_volumes(shared, desired, pod, service).await?;
+    }
     let parts = HostParts {
         image: &image,
         resolv_conf: resolv_conf.as_deref(),
         files: files_of(shared, desired, pod).await?,
         snapshots: snapshots::ensure(shared, service).await?,
         carried_volumes: carried_volumes(shared, desired, pod, replaces).await?,
-        namespace_owner: owner.as_deref(),
+        owners,
     };
     let spec = spec::container(desired, pod, name, &parts).ok_or_else(|| format!("pod `{pod}` is not desired"))?;
     let id = shared.engine.create_container(&spec).await.map_err(text)?;
     shared.informer.refresh(&id).await.map_err(text)
 }
 
-/// Finds the container whose network namespace the pod shares: the replica with the same number.
-fn namespace_owner(
-    hosts: &BTreeMap<crate::ids::HostName, crate::plan::ObservedHost>,
+/// Finds the containers whose namespaces the pod shares: the replicas with the same number.
+fn owners(
+    hosts: &BTreeMap<HostName, ObservedHost>,
     desired: &Desired,
     pod: &PodId,
     service: &Service,
-) -> Option<String> {
-    let NetworkMode::Service(owner) = &service.network else { return None };
-    let wanted = PodId::new(owner.clone(), pod.number);
-    let name = desired.graph.container_name(&wanted);
-    let containers = hosts.values().flat_map(|host| host.containers.values());
-    let found: Option<&ObservedContainer> =
-        containers.filter(|container| container.pod().as_ref() == Some(&wanted)).max_by_key(|one| one.name == name);
-    found.map(|container| container.id.clone())
+) -> BTreeMap<ServiceName, String> {
+    let find = |owner: &ServiceName| {
+        let wanted = PodId::new(owner.clone(), pod.number);
+        let name = desired.graph.container_name(&wanted);
+        let containers = hosts.values().flat_map(|host| host.containers.values());
+        let found: Option<&ObservedContainer> =
+            containers.filter(|container| container.pod().as_ref() == Some(&wanted)).max_by_key(|one| one.name == name);
+        found.map(|container| (owner.clone(), container.id.clone()))
+    };
+    service.owners().filter_map(find).collect()
+}
+
+/// Makes the volumes that a pod has for itself, empty: what an earlier pod of its name left goes.
+async fn make_pod_volumes(shared: &Shared, desired: &Desired, pod: &PodId, service: &Service) -> Result<(), String> {
+    let mut any = false;
+    for (_, volume) in spec::pod_volumes(desired, pod, service) {
+        any = true;
+        shared.engine.remove_volume(&volume.name).await.map_err(text)?;
+        shared.engine.ensure_volume(&volume).await.map_err(text)?;
+    }
+    if any { shared.informer.refresh_resources().await.map_err(text) } else { Ok(()) }
+}
+
+/// Removes the volumes of a pod whose holder is gone. One that cannot be removed yet is found again by the next plan.
+async fn remove_pod_volumes(shared: &Shared, holder: &ObservedContainer) -> Result<(), String> {
+    if holder.volumes.is_empty() || holder.part().is_none_or(|part| part.role != Role::Holder) {
+        return Ok(());
+    }
+    for name in holder.volumes.values() {
+        if let Err(error) = shared.engine.remove_volume(name).await {
+            tracing::warn!(volume = name, error = text(error), "a pod's volume is still there");
+        }
+    }
+    shared.informer.refresh_resources().await.map_err(text)
 }
 
 async fn resolv_conf_of(shared: &Shared, desired: &Desired, service: &Service) -> Result<Option<PathBuf>, String> {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::engine::{ContainerSpec, HostPort, NetworkSpec, SpecAttachment, SpecNetwork, VolumeSpec, label};
-use crate::graph::{Attachment, Condition, Container, Mount, MountSource, NetworkMode, PortMode, Service};
-use crate::ids::{PodId, ResourceKey, SnapshotHash};
+use crate::graph::{Attachment, Condition, Container, Mount, MountSource, Namespace, NetworkMode, PortMode, Service};
+use crate::ids::{PodId, ResourceKey, ServiceName, SnapshotHash};
+use crate::model::Medium;
 use crate::net::addr::container_slice;
 use crate::observed::spec_parts_label;
 use crate::plan::Desired;
@@ -24,8 +25,8 @@ pub struct HostParts<'a> {
     pub snapshots: BTreeMap<SnapshotHash, PathBuf>,
     /// Anonymous volumes taken over: target to engine name.
     pub carried_volumes: BTreeMap<String, String>,
-    /// Engine id of the container whose network namespace is shared.
-    pub namespace_owner: Option<&'a str>,
+    /// Engine ids of the containers whose namespaces are shared, by their services.
+    pub owners: BTreeMap<ServiceName, String>,
 }
 
 /// Returns what to ask the engine for to make a network of the project on the host with this slice of it; `None` for one
@@ -80,16 +81,11 @@ pub fn container(desired: &Desired, pod: &PodId, name: &str, parts: &HostParts<'
     file_binds.extend(parts.files.iter().map(|(target, path)| (path.display().to_string(), target.clone())));
     Some(ContainerSpec {
         name: name.to_owned(),
-        container: placed(&service.container, &parts.snapshots),
+        container: placed(&service.container, parts),
         image: parts.image.to_owned(),
-        labels: container_labels(desired, pod, service, parts.image),
+        labels: container_labels(desired, pod, service, parts),
         network: spec_network(desired, pod, service, parts),
-        volume_names: desired
-            .graph
-            .volumes
-            .iter()
-            .map(|(key, volume)| (key.to_string(), volume.name.clone()))
-            .collect(),
+        volume_names: volume_names(desired, pod, service),
         carried_volumes: parts.carried_volumes.clone(),
         file_binds,
         host_ports: host_ports(service),
@@ -99,21 +95,79 @@ pub fn container(desired: &Desired, pod: &PodId, name: &str, parts: &HostParts<'
     })
 }
 
-/// Puts the place of each snapshot on this host into a container's mounts.
-fn placed(container: &Container, snapshots: &BTreeMap<SnapshotHash, PathBuf>) -> Container {
+/// Returns the engine's names of volumes by key: the project's, and those of the pod itself.
+fn volume_names(desired: &Desired, pod: &PodId, service: &Service) -> BTreeMap<String, String> {
+    let graph = &desired.graph;
+    let mut names: BTreeMap<String, String> =
+        graph.volumes.iter().map(|(key, volume)| (key.to_string(), volume.name.clone())).collect();
+    names.extend(pod_volumes(desired, pod, service).map(|(key, volume)| (key.to_string(), volume.name)));
+    names
+}
+
+/// Returns what to ask the engine for to make the volumes that a pod has for itself, as far as this container mounts them.
+pub fn pod_volumes<'a>(
+    desired: &'a Desired,
+    pod: &'a PodId,
+    service: &'a Service,
+) -> impl Iterator<Item = (&'a ResourceKey, VolumeSpec)> {
+    let front = PodId::new(desired.graph.front(&pod.service).clone(), pod.number);
+    let keys = service.container.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::PodVolume { volume } => Some(volume),
+        _ => None,
+    });
+    keys.filter_map(move |key| {
+        let volume = desired.graph.pod_volumes.get(key)?;
+        let mut labels = volume.labels.clone();
+        labels.insert(label::PROJECT.into(), desired.graph.project.to_string());
+        labels.insert(label::VOLUME.into(), key.to_string());
+        labels.insert(label::VERSION.into(), env!("CARGO_PKG_VERSION").into());
+        labels.insert(label::POD_VOLUME.into(), front.to_string());
+        let mut driver_opts = BTreeMap::new();
+        if volume.medium == Medium::Memory {
+            let size = volume.size.map(|size| format!(",size={size}")).unwrap_or_default();
+            driver_opts.extend([
+                ("type", "tmpfs".to_owned()),
+                ("device", "tmpfs".to_owned()),
+                ("o", format!("mode=1777{size}")),
+            ]);
+        }
+        let spec = VolumeSpec {
+            name: format!("{}_{key}_{}_{}", desired.graph.project, front.service, front.number),
+            driver: "local".into(),
+            driver_opts: driver_opts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            labels,
+        };
+        Some((key, spec))
+    })
+}
+
+/// Puts what only this host knows into a container: where snapshots and the pod's volumes are, and whose namespaces it shares.
+fn placed(container: &Container, parts: &HostParts<'_>) -> Container {
     let mut container = container.clone();
     for mount in &mut container.mounts {
-        if let MountSource::Snapshot { hash, selinux } = &mount.source
-            && let Some(path) = snapshots.get(hash)
-        {
-            let (path, selinux) = (path.display().to_string(), selinux.then(|| "z".to_owned()));
-            *mount = Mount {
-                target: mount.target.clone(),
-                read_only: true,
-                source: MountSource::Bind { path, create: false, propagation: None, selinux },
-            };
+        let source = match &mount.source {
+            MountSource::Snapshot { hash, selinux } => parts.snapshots.get(hash).map(|path| {
+                let (path, selinux) = (path.display().to_string(), selinux.then(|| "z".to_owned()));
+                MountSource::Bind { path, create: false, propagation: None, selinux }
+            }),
+            MountSource::PodVolume { volume } => {
+                Some(MountSource::Volume { volume: volume.clone(), no_copy: true, subpath: None })
+            }
+            _ => None,
+        };
+        let read_only = mount.read_only || matches!(mount.source, MountSource::Snapshot { .. });
+        if let Some(source) = source {
+            *mount = Mount { target: mount.target.clone(), read_only, source };
         }
     }
+    let id = |namespace: &mut Option<Namespace>| {
+        if let Some(Namespace::Service(owner)) = namespace {
+            let id = parts.owners.get(owner).map(String::as_str).unwrap_or_default();
+            *namespace = Some(Namespace::Engine(format!("container:{id}")));
+        }
+    };
+    id(&mut container.ipc);
+    id(&mut container.pid);
     container
 }
 
@@ -124,8 +178,8 @@ fn spec_network(desired: &Desired, pod: &PodId, service: &Service, parts: &HostP
         }
         NetworkMode::Host => SpecNetwork::Mode("host".into()),
         NetworkMode::None => SpecNetwork::Mode("none".into()),
-        NetworkMode::Service(_) => {
-            SpecNetwork::Mode(format!("container:{}", parts.namespace_owner.unwrap_or_default()))
+        NetworkMode::Service(owner) => {
+            SpecNetwork::Mode(format!("container:{}", parts.owners.get(owner).map(String::as_str).unwrap_or_default()))
         }
         NetworkMode::Engine(mode) => SpecNetwork::Mode(mode.clone()),
     }
@@ -134,7 +188,9 @@ fn spec_network(desired: &Desired, pod: &PodId, service: &Service, parts: &HostP
 /// The aliases are Docker Compose's, for tools that look; orch's own DNS does not read them.
 fn attachment(desired: &Desired, pod: &PodId, attachment: &Attachment) -> SpecAttachment {
     let network = desired.graph.networks.get(&attachment.network);
-    let mut aliases = vec![desired.graph.container_name(pod), pod.service.to_string()];
+    let front = desired.graph.front(&pod.service).clone();
+    let main = PodId::new(front.clone(), pod.number);
+    let mut aliases = vec![desired.graph.container_name(&main), front.to_string()];
     aliases.extend(attachment.aliases.iter().cloned());
     aliases.dedup();
     SpecAttachment {
@@ -159,8 +215,13 @@ fn host_ports(service: &Service) -> Vec<HostPort> {
         .collect()
 }
 
-fn container_labels(desired: &Desired, pod: &PodId, service: &Service, image: &str) -> BTreeMap<String, String> {
-    let graph = &desired.graph;
+fn container_labels(
+    desired: &Desired,
+    pod: &PodId,
+    service: &Service,
+    parts: &HostParts<'_>,
+) -> BTreeMap<String, String> {
+    let (graph, image) = (&desired.graph, parts.image);
     let mut labels = service.container.labels.clone();
     let own = [
         (label::PROJECT, graph.project.to_string()),
@@ -182,6 +243,14 @@ fn container_labels(desired: &Desired, pod: &PodId, service: &Service, image: &s
     let snapshots: Vec<&str> = service.snapshots().map(SnapshotHash::as_str).collect();
     if !snapshots.is_empty() {
         labels.insert(label::SNAPSHOTS.to_owned(), snapshots.join(","));
+    }
+    if let Some(part) = &service.part {
+        labels.insert(label::POD.to_owned(), part.of.to_string());
+        labels.insert(label::POD_ROLE.to_owned(), part.role.word().to_owned());
+    }
+    if !parts.owners.is_empty() {
+        let owners: Vec<String> = parts.owners.iter().map(|(service, id)| format!("{service}={id}")).collect();
+        labels.insert(label::OWNERS.to_owned(), owners.join(","));
     }
     labels
 }

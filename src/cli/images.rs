@@ -16,7 +16,7 @@ use crate::engine::docker::DockerEngine;
 use crate::engine::{Engine, EngineError, PullProgress};
 use crate::graph::{Graph, PullPolicy};
 use crate::ids::ServiceName;
-use crate::transport::image::DEMO_IMAGE;
+use crate::transport::image::{DEMO_IMAGE, HOLDER_IMAGE};
 use crate::transport::login::{Logins, registry_name};
 
 use super::board::{Event, FRAME};
@@ -269,7 +269,7 @@ fn wanted(graph: &Graph, policy: Option<PullPolicy>, runs: impl Fn(&ServiceName)
     let mut images: BTreeMap<(String, Option<String>), Wanted> = BTreeMap::new();
     for (name, service) in graph.services.iter().filter(|(name, _)| runs(name)) {
         let reference = service.container.image.clone();
-        if is_demo(&reference) {
+        if is_own(&reference) {
             continue;
         }
         let platform = service.container.platform.clone();
@@ -298,13 +298,13 @@ fn rank(policy: PullPolicy) -> u8 {
 
 /// Returns whether a service of the graph runs orch's own demo image.
 pub(crate) fn needs_demo(graph: &Graph) -> bool {
-    graph.services.values().any(|service| is_demo(&service.container.image))
+    graph.services.values().any(|service| is_own(&service.container.image))
 }
 
-/// `orch/demo` in all the ways in which an engine takes it.
-fn is_demo(reference: &str) -> bool {
+/// `orch/demo` and `orch/holder`, in all the ways in which an engine takes them: every host with an agent has them.
+fn is_own(reference: &str) -> bool {
     let reference = reference.strip_prefix("docker.io/").unwrap_or(reference);
-    reference == DEMO_IMAGE || DEMO_IMAGE.strip_suffix(":latest") == Some(reference)
+    [DEMO_IMAGE, HOLDER_IMAGE].iter().any(|own| reference == *own || own.strip_suffix(":latest") == Some(reference))
 }
 
 async fn pull_all(
@@ -550,10 +550,10 @@ mod tests {
     #[test]
     fn the_demo_image_is_known_by_all_its_names() {
         for name in ["orch/demo", "orch/demo:latest", "docker.io/orch/demo"] {
-            assert!(is_demo(name), "{name}");
+            assert!(is_own(name), "{name}");
         }
         for name in ["orch/demo:1", "orch", "x/orch/demo"] {
-            assert!(!is_demo(name), "{name}");
+            assert!(!is_own(name), "{name}");
         }
     }
 

@@ -47,7 +47,7 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
     let no_addresses = Addresses::default();
     let addresses = addr::allocate(
         &Allocation {
-            graph: &graph,
+            graph: &graph.folded(),
             previous: previous.map_or(&no_addresses, |desired| &desired.addresses),
             taken,
             published_elsewhere,
@@ -175,6 +175,8 @@ fn selected(graph: &Graph, options: &UpOptions) -> BTreeSet<ServiceName> {
         if !seen.insert(name.clone()) {
             continue;
         }
+        // A pod comes as a whole.
+        queue.extend(graph.parts(graph.front(&name)).map(|(part, _)| part.clone()));
         if !options.no_deps {
             queue.extend(service.depends_on.iter().map(|dependency| dependency.service.clone()));
         }

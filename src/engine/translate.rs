@@ -256,8 +256,8 @@ fn security(container: &Container, config: &mut HostConfig) {
     }
     config.group_add = some_unless_empty(container.group_add.clone());
     config.runtime.clone_from(&container.runtime);
-    config.pid_mode.clone_from(&container.pid);
-    config.ipc_mode.clone_from(&container.ipc);
+    config.pid_mode = container.pid.clone().map(String::from);
+    config.ipc_mode = container.ipc.clone().map(String::from);
     config.sysctls =
         some_unless_empty_map(container.sysctls.iter().map(|(key, value)| (key.clone(), value.clone())).collect());
     let devices = container.devices.iter().map(|(host, inside, permissions)| DeviceMapping {

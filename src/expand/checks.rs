@@ -133,7 +133,11 @@ fn resolves_by_engine(graph: &Graph, service: &Service) -> bool {
 
 /// Replica `i` lives in the namespace of replica `i`, so there must be as many of those.
 fn check_namespace(graph: &Graph, name: &ServiceName, service: &Service, sink: &mut Sink) {
-    let NetworkMode::Service(owner) = &service.network else { return };
+    let Some(owner) = service.owners().next() else { return };
+    if let Some(other) = service.owners().find(|other| graph.namespace_root(other) != graph.namespace_root(owner)) {
+        let problem = Problem::TwoOwners { one: owner.to_string(), other: other.to_string() };
+        sink.error(format!("services.{name}"), problem);
+    }
     let Some(owners) = graph.services.get(owner).map(|owner| owner.scale) else { return };
     let enough = match (service.scale, owners) {
         (Scale::Replicas(count), Scale::Replicas(owners)) => count <= owners,

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::diag::did_you_mean;
-use crate::graph::{Container, Healthcheck, Logging, Resources};
+use crate::graph::{Container, Healthcheck, Logging, Namespace, Resources};
+use crate::ids::ServiceName;
 use crate::model::{self, Bytes, Cpus, Ulimit};
 
 use super::{Part, Problem};
@@ -203,13 +204,22 @@ impl Part<'_, '_> {
         self.service.image.clone().unwrap_or_default()
     }
 
-    fn namespace(&mut self, key: &'static str, mode: Option<&str>, known: &[&str]) -> Option<String> {
+    /// `pid` and `ipc`. Source: compose-spec 05-services.md#ipc, #pid.
+    fn namespace(&mut self, key: &'static str, mode: Option<&str>, known: &[&str]) -> Option<Namespace> {
         let mode = mode?;
-        if !known.contains(&mode) {
-            let instead = "only the host's or an own one can be used";
-            self.error(key, Problem::Unsupported { what: format!("`{key}: {mode}`"), instead });
+        match mode.split_once(':') {
+            Some(("service", name)) => match ServiceName::new(name) {
+                Ok(owner) if self.input.model.services.contains_key(&owner) => return Some(Namespace::Service(owner)),
+                _ => self.error(key, Problem::NoSuchService(name.to_owned())),
+            },
+            Some(("container", name)) if !name.is_empty() => {}
+            None if known.contains(&mode) => {}
+            _ => {
+                let expected = "`host`, `service:NAME`, `container:NAME` or an own one";
+                self.error(key, Problem::Invalid { what: "namespace", text: mode.to_owned(), expected });
+            }
         }
-        Some(mode.to_owned())
+        Some(Namespace::Engine(mode.to_owned()))
     }
 
     fn extra_hosts(&mut self, lines: &[String]) -> Vec<(String, String)> {

@@ -46,6 +46,24 @@ pub enum Problem {
         /// Its key.
         name: String,
     },
+    /// A service of the file that is called as a helper of another one's pods is.
+    #[error("`{name}` is what a helper of `{of}` is called: give one of them another name")]
+    NameOfHelper {
+        /// The service.
+        name: String,
+        /// The service with the helper.
+        of: String,
+    },
+    /// Namespaces of containers that are not placed together.
+    #[error(
+        "shares namespaces with `{one}` and with `{other}`, which need not be on one host: let one of these share the other's"
+    )]
+    TwoOwners {
+        /// A service.
+        one: String,
+        /// Another one.
+        other: String,
+    },
     /// A service without an image.
     #[error("no image is given")]
     NoImage,

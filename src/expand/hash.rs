@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::graph::{Attachment, Container, Graph, Network, NetworkMode, PortMode, Service, Volume};
+use crate::graph::{Attachment, Container, Graph, MountSource, Network, NetworkMode, PortMode, Role, Service, Volume};
+use crate::ids::ServiceName;
 
 use super::file::sha256;
 
@@ -22,11 +23,44 @@ pub(super) fn seal(graph: &mut Graph) {
         service.spec_hash = sha256(spec.to_string().as_bytes());
         service.spec_parts = parts(&spec);
     }
+    seal_pods(graph);
     for network in graph.networks.values_mut() {
         network.spec_hash = network_hash(network);
     }
     for volume in graph.volumes.values_mut() {
         volume.spec_hash = volume_hash(volume);
+    }
+}
+
+/// The containers of a pod are replaced as one: the hash of each is over all of them. Which helper changed is a part of its own.
+fn seal_pods(graph: &mut Graph) {
+    let mut pods: BTreeMap<ServiceName, Vec<(String, String)>> = BTreeMap::new();
+    for (name, service) in &graph.services {
+        let Some(part) = &service.part else { continue };
+        let member = match part.role {
+            Role::Main => part.of.to_string(),
+            Role::Holder => "what its containers share".to_owned(),
+            Role::Init | Role::Sidecar => part.member(name).to_owned(),
+        };
+        // Order counts: the names of the file do not sort as they run.
+        let order = if part.role == Role::Holder { &[][..] } else { &service.depends_on };
+        let spec = json!([service.spec_hash, order]).to_string();
+        pods.entry(part.of.clone()).or_default().push((member, sha256(spec.as_bytes())));
+    }
+    let pods: BTreeMap<ServiceName, (String, BTreeMap<String, String>)> = pods
+        .into_iter()
+        .map(|(of, members)| {
+            let whole = sha256(json!([VERSION, members]).to_string().as_bytes());
+            let digits = |hash: &String| hash.get(..PART_DIGITS).unwrap_or_default().to_owned();
+            (of, (whole, members.iter().map(|(member, hash)| (member.clone(), digits(hash))).collect()))
+        })
+        .collect();
+    for service in graph.services.values_mut() {
+        let Some((whole, members)) = service.part.as_ref().and_then(|part| pods.get(&part.of)) else { continue };
+        service.spec_hash.clone_from(whole);
+        let of = service.part.as_ref().map(|part| part.of.as_str()).unwrap_or_default();
+        let others = members.iter().filter(|(member, _)| member.as_str() != of && !member.contains([',', '=']));
+        service.spec_parts.extend(others.map(|(member, hash)| (member.clone(), hash.clone())));
     }
 }
 
@@ -143,13 +177,22 @@ fn spec(graph: &Graph, service: &Service) -> Value {
     } = service;
     let published: Vec<_> = ports.iter().filter(|port| port.mode == PortMode::Host).collect();
     let volumes: Vec<_> = service.volumes().filter_map(|key| Some((key, &graph.volumes.get(key)?.name))).collect();
-    json!({
+    let mut spec = json!({
         "version": VERSION,
         "container": sparse(container),
         "network": network_spec(graph, network),
         "host_ports": published,
         "volumes": volumes,
-    })
+    });
+    let own = container.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::PodVolume { volume } => Some((volume.to_string(), json!(graph.pod_volumes.get(volume)))),
+        _ => None,
+    });
+    let own: Map<String, Value> = own.collect();
+    if let (Some(spec), false) = (spec.as_object_mut(), own.is_empty()) {
+        spec.insert("pod_volumes".to_owned(), Value::Object(own));
+    }
+    spec
 }
 
 /// Returns the container without what is at its default, so that an attribute added in a later version of orch does not

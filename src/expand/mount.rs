@@ -56,6 +56,9 @@ impl Part<'_, '_> {
         if volume.is_none() {
             self.error(path, Problem::Undefined { kind: "volume", name: key.to_owned() });
         }
+        if let Some(volume) = volume.as_ref().filter(|key| self.input.model.volumes[*key].pod.is_some()) {
+            return Some(MountSource::PodVolume { volume: volume.clone() });
+        }
         Some(MountSource::Volume {
             volume: volume?,
             no_copy: options.is_some_and(|options| options.nocopy),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ResourceKey, SnapshotHash};
+use crate::ids::{ResourceKey, ServiceName, SnapshotHash};
 
 /// What a container looks like, engine neutral, without what the host adds (`resolv.conf`, addresses).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -81,10 +81,10 @@ pub struct Container {
     pub runtime: Option<String>,
     /// Devices of the host: (host path, container path, permissions).
     pub devices: Vec<(String, String, String)>,
-    /// `pid:` mode as the engine takes it (`host`).
-    pub pid: Option<String>,
-    /// `ipc:` mode as the engine takes it (`host`, `private`, `shareable`).
-    pub ipc: Option<String>,
+    /// Namespace of processes; `None`: its own.
+    pub pid: Option<Namespace>,
+    /// Namespace of System V IPC, POSIX queues and `/dev/shm`; `None`: as the engine is set up.
+    pub ipc: Option<Namespace>,
 }
 
 /// CPU, memory and process limits.
@@ -101,6 +101,34 @@ pub struct Resources {
     pub reserved_nano_cpus: Option<i64>,
     /// Memory that must be free on the host, in bytes; also the engine's soft limit.
     pub reserved_memory: Option<i64>,
+}
+
+/// Whose namespace a container lives in. In JSON a word, as in the compose file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum Namespace {
+    /// That of the replica with the same number of that service, on the same host.
+    Service(ServiceName),
+    /// As the engine takes it: `host`, `private`, `shareable`, `none`, `container:NAME`.
+    Engine(String),
+}
+
+impl From<String> for Namespace {
+    fn from(text: String) -> Self {
+        match text.strip_prefix("service:").map(ServiceName::new) {
+            Some(Ok(service)) => Self::Service(service),
+            _ => Self::Engine(text),
+        }
+    }
+}
+
+impl From<Namespace> for String {
+    fn from(namespace: Namespace) -> Self {
+        match namespace {
+            Namespace::Service(service) => format!("service:{service}"),
+            Namespace::Engine(mode) => mode,
+        }
+    }
 }
 
 /// Log driver and its options.

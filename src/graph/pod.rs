@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::ServiceName;
+use super::Graph;
+use crate::ids::{InvalidName, ServiceName};
 use crate::model::Medium;
 
 /// Last part of the name of a holder: no helper may be called so.
@@ -46,4 +47,57 @@ pub struct PodVolume {
     pub medium: Medium,
     /// Labels that the user gave.
     pub labels: BTreeMap<String, String>,
+}
+
+/// Reference of the image that holders run: orch's own binary, on every host that has an agent.
+pub const HOLDER_IMAGE: &str = "orch/holder:latest";
+
+/// Returns the name, as a service of the graph, of a helper of the pods of `service`: `web.sync`.
+///
+/// # Errors
+/// `member` has characters that no service's name has.
+pub fn member_name(service: &ServiceName, member: &str) -> Result<ServiceName, InvalidName> {
+    ServiceName::new(format!("{service}.{member}"))
+}
+
+impl Role {
+    /// Returns the word for it in labels and listings.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Holder => "holder",
+            Self::Init => "init",
+            Self::Sidecar => "sidecar",
+            Self::Main => "main",
+        }
+    }
+}
+
+impl Part {
+    /// Returns what the container called `service` in the graph is called inside its pod: `sync` of `web.sync`, nothing for
+    /// the main one.
+    pub fn member<'a>(&self, service: &'a ServiceName) -> &'a str {
+        service.as_str().strip_prefix(self.of.as_str()).map_or("", |rest| rest.trim_start_matches('.'))
+    }
+}
+
+impl Graph {
+    /// Returns the service of the compose file that `name` is or works for: `web` for `web`, `web.sync` and `web.pod`.
+    pub fn front<'a>(&'a self, name: &'a ServiceName) -> &'a ServiceName {
+        self.services.get(name).and_then(|service| service.part.as_ref()).map_or(name, |part| &part.of)
+    }
+
+    /// Returns the services that make up the pods of `front`, itself among them, with what they do there; none where its
+    /// containers are pods by themselves.
+    pub fn parts<'a>(&'a self, front: &'a ServiceName) -> impl Iterator<Item = (&'a ServiceName, Role)> {
+        self.services.iter().filter_map(move |(name, service)| {
+            let part = service.part.as_ref().filter(|part| part.of == *front)?;
+            Some((name, part.role))
+        })
+    }
+
+    /// Returns the services that own the namespaces of pods with several containers, by the service that they hold them for.
+    pub fn holders(&self) -> BTreeMap<&ServiceName, &ServiceName> {
+        let parts = self.services.iter().filter_map(|(name, service)| Some((name, service.part.as_ref()?)));
+        parts.filter(|(_, part)| part.role == Role::Holder).map(|(name, part)| (&part.of, name)).collect()
+    }
 }

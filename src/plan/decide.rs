@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::{NetworkMode, Restart, Service};
+use crate::graph::{NetworkMode, Restart, Role, Service};
 use crate::ids::{HostName, PodId, ServiceName};
 use crate::observed::{ContainerState, Health, Observed, ObservedContainer, PodMemory};
 
@@ -23,6 +23,8 @@ pub(super) enum Decision {
     /// Its container is there and does not run. `crashed`: it ran well enough to crash, so that what it depends on is
     /// not waited for again.
     Start { reason: Reason, crashed: bool },
+    /// It runs and shall not any more.
+    Stop(Reason),
     /// It runs and must be stopped and started.
     Restart(Reason),
     /// It has no container.
@@ -93,6 +95,10 @@ impl Case<'_> {
         self.desired.unstarted.contains(self.pod)
     }
 
+    fn role(&self) -> Option<Role> {
+        self.service.part.as_ref().map(|part| part.role)
+    }
+
     fn is_awaited(&self) -> bool {
         self.jobs.contains(&self.pod.service)
     }
@@ -142,7 +148,8 @@ impl Case<'_> {
     fn after_exit(&self, code: i32, by_itself: bool) -> Decision {
         let done = Decision::Done { code: Some(code) };
         let state = if by_itself { format!("exited with {code}") } else { format!("stopped by hand, {code}") };
-        if self.started_generation() < self.desired.generation {
+        // What prepares a pod runs once for it, not once for each `up`.
+        if self.role() != Some(Role::Init) && self.started_generation() < self.desired.generation {
             return self.start(&state, false);
         }
         let again = match self.service.restart {
@@ -177,6 +184,10 @@ impl Case<'_> {
         let since = desired.recreate_before.get(&self.pod.service).copied().unwrap_or(0);
         if container.generation.unwrap_or(0) < since {
             return Some(Reason::Asked);
+        }
+        if self.role() == Some(Role::Holder) {
+            // It is orch's own, and the same in every version.
+            return None;
         }
         let image = self.observed.hosts.get(self.host).and_then(|host| host.images.get(&self.service.container.image));
         image.filter(|id| **id != container.image_id).map(|_| Reason::ImageChanged)

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::graph::NetworkMode;
+use crate::graph::{NetworkMode, Role};
 use crate::ids::{HostName, PodId, ResourceKey, ServiceName};
-use crate::observed::{ContainerState, ObservedContainer};
+use crate::observed::{ContainerState, Observed, ObservedContainer};
 
 use super::decide::Decision;
 use super::order::{Draft, Node, Phase};
+use super::pods::started_before;
 use super::resources::Changes;
-use super::survey::{Found, Surplus};
+use super::survey::{Found, Surplus, Survey};
 use super::{Desired, Reason, Step};
 
 /// Longest time that connections of a pod get to end before it is stopped.
@@ -45,6 +46,8 @@ impl PodNodes {
 pub(super) struct Removal<'a> {
     pub(super) found: Found<'a>,
     pub(super) node: Node,
+    /// The step that takes it down: the first one but for the drain.
+    pub(super) down: Node,
 }
 
 /// Collects steps.
@@ -52,6 +55,7 @@ pub(super) struct Emitter<'a> {
     pub(super) draft: Draft,
     pub(super) desired: &'a Desired,
     ranks: &'a BTreeMap<&'a ServiceName, usize>,
+    survey: &'a Survey<'a>,
     pub(super) pods: BTreeMap<&'a PodId, PodNodes>,
     pub(super) removals: Vec<Removal<'a>>,
     /// By host and engine name: the step that makes it, and the one that removes its predecessor.
@@ -71,11 +75,16 @@ struct Teardown {
 }
 
 impl<'a> Emitter<'a> {
-    pub(super) fn new(desired: &'a Desired, ranks: &'a BTreeMap<&'a ServiceName, usize>) -> Self {
+    pub(super) fn new(
+        desired: &'a Desired,
+        ranks: &'a BTreeMap<&'a ServiceName, usize>,
+        survey: &'a Survey<'a>,
+    ) -> Self {
         Self {
             draft: Draft::default(),
             desired,
             ranks,
+            survey,
             pods: BTreeMap::new(),
             removals: Vec::new(),
             networks: BTreeMap::new(),
@@ -106,6 +115,23 @@ impl<'a> Emitter<'a> {
                 let step = Step::CreateVolume { volume: (*key).clone() };
                 let node = self.draft.add((Phase::Resource, 2, 0), host, step, Reason::Missing);
                 self.volumes.insert((host, key), node);
+            }
+        }
+    }
+
+    /// Adds the removal of volumes that pods had for themselves and that outlived them, as when the agent was killed meanwhile.
+    pub(super) fn leftover_volumes(&mut self, observed: &'a Observed) {
+        let desired = self.desired;
+        for (host, seen) in &observed.hosts {
+            let ours = seen.volumes.values().filter(|volume| volume.belongs_to(&desired.graph.project));
+            for volume in ours {
+                let Some(pod) = volume.pod() else { continue };
+                let is_assigned = desired.assignments.pods.get(&pod) == Some(host);
+                let is_used = seen.containers.values().any(|one| one.volumes.values().any(|name| *name == volume.name));
+                if !is_assigned && !is_used && desired.enabled.contains(&pod.service) {
+                    let step = Step::RemoveVolume { name: volume.name.clone() };
+                    self.draft.add((Phase::Resource, 3, 0), host, step, Reason::HalfMade);
+                }
             }
         }
     }
@@ -144,6 +170,7 @@ impl<'a> Emitter<'a> {
                 nodes.start = Some(self.start(pod, host, found.container.name.clone(), reason.clone()));
                 nodes
             }
+            (Decision::Stop(reason), Some(found)) => self.take_down(pod, found, reason, false),
             (Decision::Create(reason), _) => self.make(pod, host, reason, None, PodNodes::default()),
             (Decision::Replace(reason), Some(found)) => {
                 let nodes = self.take_down(pod, found, reason, true);
@@ -223,7 +250,9 @@ impl<'a> Emitter<'a> {
             nodes.push(node);
         }
         if let Some(node) = nodes.last().filter(|_| how.remove) {
-            self.removals.push(Removal { found, node: *node });
+            let drains = usize::from(how.drain && container.pod().is_some());
+            let down = nodes.get(drains).copied().unwrap_or(*node);
+            self.removals.push(Removal { found, node: *node, down });
         }
         nodes
     }
@@ -235,9 +264,36 @@ impl<'a> Emitter<'a> {
 
     /// Returns whether a load balancer sends to the container, so that it must be drained before it is stopped.
     fn is_balanced(&self, container: &ObservedContainer) -> bool {
-        let service = container.service.as_ref().and_then(|name| self.desired.graph.services.get(name));
-        let on_networks = service.is_some_and(|service| matches!(service.network, NetworkMode::Networks(_)));
-        on_networks && container.is_ready() && container.pod().is_some()
+        let (Some(name), Some(number)) = (&container.service, container.number) else { return false };
+        let graph = &self.desired.graph;
+        let part = graph.services.get(name).and_then(|service| service.part.as_ref());
+        // Connections to a pod of several containers are its main container's, as long as it lives where the pod does.
+        let own = match part.map(|part| part.role) {
+            None => Some(name),
+            Some(Role::Main) => {
+                let holder = graph.parts(name).find(|(_, role)| *role == Role::Holder).map(|(holder, _)| holder);
+                holder.filter(|holder| self.is_connected(container, &PodId::new((*holder).clone(), number)))
+            }
+            Some(Role::Holder | Role::Init | Role::Sidecar) => None,
+        };
+        let network = own.and_then(|name| graph.services.get(name)).map(|service| &service.network);
+        matches!(network, Some(NetworkMode::Networks(_))) && container.is_ready() && container.pod().is_some()
+    }
+}
+
+impl Emitter<'_> {
+    /// Returns whether a container lives in the namespaces of a holder that runs, or has networks of its own, as one that was
+    /// made before its pod had helpers.
+    fn is_connected(&self, container: &ObservedContainer, holder: &PodId) -> bool {
+        if !container.networks.is_empty() {
+            return true;
+        }
+        let holder = self.survey.pods.get(holder).and_then(|(_, found)| *found).map(|found| found.container);
+        holder.is_some_and(|holder| {
+            holder.is_running()
+                && container.network_mode == format!("container:{}", holder.id)
+                && !started_before(container, holder)
+        })
     }
 }
 

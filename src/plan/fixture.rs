@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use indexmap::IndexMap;
+
 use crate::expand::{Input, expand};
 use crate::graph::Graph;
 use crate::ids::{HostName, PodId};
-use crate::model::Model;
+use crate::model::{self, Model};
 use crate::observed::{Observed, ObservedContainer, PodMemory};
 use crate::place::{HostFacts, place};
 use crate::testing;
@@ -24,6 +26,8 @@ pub(crate) fn graph(text: &str) -> Graph {
     let mut model: Model = serde_yaml::from_str(&format!("name: shop\n{text}")).expect("a model");
     for service in model.services.values_mut() {
         service.image.get_or_insert("app".to_owned());
+        service.keys.init = helpers(service, "x-init");
+        service.keys.sidecars = helpers(service, "x-sidecars");
     }
     for (key, network) in model.networks.iter_mut().filter(|(_, network)| network.name.is_empty()) {
         network.name = format!("shop_{key}");
@@ -41,6 +45,15 @@ pub(crate) fn graph(text: &str) -> Graph {
         config_files: &[],
     };
     expand(&input).expect("a project without mistakes").graph
+}
+
+fn helpers(service: &model::Service, key: &str) -> IndexMap<String, model::Service> {
+    let Some(value) = service.extensions.get(key) else { return IndexMap::new() };
+    let mut helpers: IndexMap<String, model::Service> = serde_json::from_value(value.clone()).expect("helpers");
+    for helper in helpers.values_mut() {
+        helper.image.get_or_insert("helper".to_owned());
+    }
+    helpers
 }
 
 pub(crate) fn host(name: &str) -> HostName {

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
-
-use crate::graph::{Condition, Dependency, NetworkMode};
+use crate::graph::{Condition, Dependency};
 use crate::ids::{PodId, ServiceName};
 use crate::observed::{ObservedContainer, PodMemory};
 
 use super::decide::Decision;
+use super::pods::started_before;
 use super::survey::Survey;
 use super::{Desired, Reason};
 
@@ -26,7 +25,11 @@ impl<'a> Relations<'a> {
     /// To be called for every pod, in that order.
     pub(super) fn follow_others(&mut self, pod: &'a PodId) {
         let Some(service) = self.desired.graph.services.get(&pod.service) else { return };
-        if let NetworkMode::Service(owner) = &service.network {
+        if let Some(changed) = self.decisions.get(pod).and_then(|mine| self.prepare(pod, mine)) {
+            self.decisions.insert(pod, changed);
+        }
+        let owners: BTreeSet<&ServiceName> = service.owners().collect();
+        for owner in owners {
             let owner = PodId::new(owner.clone(), pod.number);
             if let Some(changed) = self.by_namespace(pod, &owner) {
                 self.decisions.insert(pod, changed);
@@ -45,7 +48,7 @@ impl<'a> Relations<'a> {
         }
     }
 
-    fn container(&self, pod: &PodId) -> Option<&'a ObservedContainer> {
+    pub(super) fn container(&self, pod: &PodId) -> Option<&'a ObservedContainer> {
         self.survey.pods.get(pod).and_then(|(_, found)| found.map(|found| found.container))
     }
 
@@ -63,21 +66,29 @@ impl<'a> Relations<'a> {
             _ if owner_down && mine.starts() && !unstarted(pod) => {
                 return Some(Decision::Held(format!("waits for `{owner}`, which shall not be started")));
             }
-            Decision::Held(_) | Decision::Done { .. } if mine.starts() => {
+            Decision::Held(_) | Decision::Done { .. } | Decision::Stop(_) if mine.starts() => {
                 return Some(Decision::Held(format!("waits for `{owner}`, whose network it shares")));
             }
-            Decision::Create(_) | Decision::Replace(_) => return remade(mine, reason),
+            Decision::Create(_) | Decision::Replace(_) => return remade(mine, reason, member),
             _ => {}
         }
         let foreign = match (member, self.container(owner)) {
-            (Some(member), Some(owner)) => member.network_mode != format!("container:{}", owner.id),
+            (Some(member), Some(container)) => !member.lives_with(&owner.service, container),
             _ => false,
         };
         if foreign {
-            return remade(mine, reason);
+            return remade(mine, reason, member);
+        }
+        let in_pod = self.desired.graph.services.get(&pod.service).is_some_and(|service| service.part.is_some());
+        if let (true, Decision::Start { reason, crashed: true }) = (in_pod, mine)
+            && (owners.starts()
+                || member.zip(self.container(owner)).is_some_and(|(one, other)| started_before(one, other)))
+        {
+            // It ended with its namespaces: all that comes before it in the pod is waited for again.
+            return Some(Decision::Start { reason: reason.clone(), crashed: false });
         }
         let stale = owners.starts()
-            || member.zip(self.container(owner)).is_some_and(|(member, owner)| started_before(member, owner));
+            || member.zip(self.container(owner)).is_some_and(|(member, owner)| is_left_behind(member, owner));
         (stale && *mine == Decision::Leave && !unstarted(pod)).then_some(Decision::Restart(reason))
     }
 
@@ -117,19 +128,21 @@ impl<'a> Relations<'a> {
     }
 }
 
-/// Returns the decision about a member of a namespace whose owner is a new container.
-fn remade(mine: &Decision, reason: Reason) -> Option<Decision> {
+/// Returns the decision about a member of a namespace whose owner is a new container. A job that has ended is run again when
+/// somebody asks; what prepares a pod prepares the new one.
+fn remade(mine: &Decision, reason: Reason, member: Option<&ObservedContainer>) -> Option<Decision> {
     match mine {
         Decision::Leave | Decision::Unpause | Decision::Start { .. } | Decision::Restart(_) => {
             Some(Decision::Replace(reason))
         }
-        Decision::Held(_) | Decision::Done { .. } | Decision::Create(_) | Decision::Replace(_) => None,
+        Decision::Done { .. } if member.is_some_and(ObservedContainer::is_init) => Some(Decision::Replace(reason)),
+        Decision::Held(_) | Decision::Done { .. } | Decision::Stop(_) | Decision::Create(_) | Decision::Replace(_) => {
+            None
+        }
     }
 }
 
 /// Returns whether both run and `member` was started before `owner` was.
-fn started_before(member: &ObservedContainer, owner: &ObservedContainer) -> bool {
-    let time = |container: &ObservedContainer| container.started_at.parse::<Timestamp>().ok();
-    let both = member.is_running() && owner.is_running();
-    both && time(member).zip(time(owner)).is_some_and(|(member, owner)| member < owner)
+fn is_left_behind(member: &ObservedContainer, owner: &ObservedContainer) -> bool {
+    member.is_running() && owner.is_running() && started_before(member, owner)
 }

@@ -10,8 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::graph::{MountSource, NetworkMode, Service};
 use crate::ids::{HostName, PodId, ResourceKey};
 use crate::observed::{
-    ContainerState, Health, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume, PROJECT_LABEL,
-    SPEC_HASH_LABEL, SPEC_PARTS_LABEL, spec_parts_label,
+    ContainerState, Health, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume, POD_LABEL,
+    PROJECT_LABEL, ROLE_LABEL, SPEC_HASH_LABEL, SPEC_PARTS_LABEL, spec_parts_label,
 };
 
 use super::{Desired, PlannedStep, Step};
@@ -143,9 +143,18 @@ impl New<'_> {
             networks: networks.into_iter().map(|name| (name, None)).collect(),
             network_mode,
             volumes: volumes(host, service, desired),
-            labels: labels(desired, SPEC_PARTS_LABEL, &spec_parts_label(&service.spec_parts)),
+            labels: container_labels(desired, service),
         }
     }
+}
+
+fn container_labels(desired: &Desired, service: &Service) -> BTreeMap<String, String> {
+    let mut labels = labels(desired, SPEC_PARTS_LABEL, &spec_parts_label(&service.spec_parts));
+    if let Some(part) = &service.part {
+        labels.insert(POD_LABEL.to_owned(), part.of.to_string());
+        labels.insert(ROLE_LABEL.to_owned(), part.role.word().to_owned());
+    }
+    labels
 }
 
 fn networks(host: &ObservedHost, service: &Service, desired: &Desired) -> Vec<String> {

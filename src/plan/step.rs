@@ -214,6 +214,13 @@ pub enum Reason {
     Part,
     /// Somebody paused it by hand.
     Paused,
+    /// It helps a container that has done its work.
+    MainEnded,
+    /// The file gives pods of that service no such helper any more.
+    NoPart {
+        /// That service.
+        of: ServiceName,
+    },
 }
 
 /// A condition on observed state that holds back a step.

@@ -84,10 +84,19 @@ enum Belongs {
 
 fn belongs(desired: &Desired, unplaced: &BTreeSet<&PodId>, container: &ObservedContainer) -> Belongs {
     let Some(name) = &container.service else { return Belongs::Orphan };
-    if container.oneoff || desired.graph.disabled.contains(name) {
+    let part = container.part();
+    let front = part.as_ref().map_or(name, |part| &part.of);
+    if container.oneoff || desired.graph.disabled.contains(front) {
         return Belongs::Other;
     }
-    let Some(service) = desired.graph.services.get(name) else { return Belongs::Orphan };
+    let Some(service) = desired.graph.services.get(name) else {
+        return match desired.graph.services.contains_key(front) {
+            // Its pod goes on without it.
+            true if desired.enabled.contains(front) => Belongs::Surplus(Reason::NoPart { of: front.clone() }),
+            true => Belongs::Other,
+            false => Belongs::Orphan,
+        };
+    };
     if !desired.enabled.contains(name) {
         return Belongs::Other;
     }

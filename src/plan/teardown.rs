@@ -146,10 +146,10 @@ impl<'a> Teardown<'a> {
     fn sweep(&self, draft: &mut Draft, host: &HostName, seen: &ObservedHost, containers: &[Node], volumes: bool) {
         let networks = seen.networks.values().filter(|network| network.belongs_to(self.project));
         let mut steps: Vec<Step> = networks.map(|network| Step::RemoveNetwork { name: network.name.clone() }).collect();
-        if volumes {
-            let ours = seen.volumes.values().filter(|volume| volume.belongs_to(self.project));
-            steps.extend(ours.map(|volume| Step::RemoveVolume { name: volume.name.clone() }));
-        }
+        // What a pod has for itself goes with it.
+        let ours = seen.volumes.values().filter(|volume| volume.belongs_to(self.project));
+        let goes = ours.filter(|volume| volumes || volume.is_of_pod());
+        steps.extend(goes.map(|volume| Step::RemoveVolume { name: volume.name.clone() }));
         for step in steps {
             let node = draft.add((Phase::Sweep, 0, 0), host, step, Reason::Down);
             for container in containers {

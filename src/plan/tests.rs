@@ -44,6 +44,7 @@ fn health(health: Health) -> impl FnOnce(&mut ObservedContainer) {
 
 mod changes;
 mod large;
+mod pods;
 mod unplaced;
 
 const HEALTHY_DB: &str =

@@ -34,7 +34,7 @@ pub(super) fn plan_up(desired: &Desired, observed: &Observed, memory: &BTreeMap<
         hold_back(&mut decisions);
     }
     messages.about(desired, &found, &decisions);
-    let mut emitter = Emitter::new(desired, &ranks);
+    let mut emitter = Emitter::new(desired, &ranks, &found);
     emitter.resources(&changes);
     for surplus in &found.surplus {
         emitter.surplus(surplus);
@@ -44,6 +44,7 @@ pub(super) fn plan_up(desired: &Desired, observed: &Observed, memory: &BTreeMap<
             emitter.pod(pod, host, *container, decision);
         }
     }
+    emitter.leftover_volumes(observed);
     let steps = super::wire::wire(emitter, &found, &changes, &decisions).into_steps();
     Plan { project: desired.graph.project.clone(), steps, notes: messages.notes, failures: messages.failures }
 }
@@ -74,6 +75,7 @@ fn decide_all<'a>(
         };
         relations.decisions.insert(pod, decide(&case));
     }
+    relations.unite_pods();
     let mut order: Vec<&PodId> = found.pods.keys().copied().collect();
     order.sort_by_key(|pod| ranks.get(&pod.service));
     for pod in order {

@@ -3,10 +3,11 @@
 //! Edges that the engine needs (names, networks, namespaces) are never left out. Those that keep the order of
 //! dependencies are left out where they would close a ring, which only replicas that share namespaces can bring about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::{Condition, Dependency, NetworkMode, Service};
 use crate::ids::{HostName, PodId, ServiceName};
+use crate::observed::ObservedContainer;
 
 use super::Gate;
 use super::decide::Decision;
@@ -34,6 +35,11 @@ pub(super) fn wire<'a>(
     wiring.rollouts();
     wiring.dependencies();
     wiring.emitter.draft
+}
+
+/// Returns whether two services are parts of the same pods.
+fn is_one_pod(one: &Service, other: &Service) -> bool {
+    one.part.as_ref().zip(other.part.as_ref()).is_some_and(|(one, other)| one.of == other.of)
 }
 
 struct Wiring<'a, 's> {
@@ -117,19 +123,65 @@ impl<'a> Wiring<'a, '_> {
         let pods: Vec<(&PodId, PodNodes)> =
             self.emitter.pods.iter().map(|(pod, nodes)| (*pod, nodes.clone())).collect();
         for (pod, member) in pods {
-            let Some(NetworkMode::Service(owner)) = self.service(&pod.service).map(|service| &service.network) else {
-                continue;
-            };
-            let Some(owner) = self.nodes(&PodId::new(owner.clone(), pod.number)).cloned() else { continue };
-            if self.lives_in_namespace(pod) {
-                self.after(owner.down(), member.teardown.last().copied());
-                if owner.drains {
-                    self.after(member.teardown.first().copied(), owner.teardown.first().copied());
+            let Some(service) = self.service(&pod.service) else { continue };
+            for owner in service.owners().collect::<BTreeSet<_>>() {
+                let Some(owner) = self.nodes(&PodId::new(owner.clone(), pod.number)).cloned() else { continue };
+                if self.lives_in_namespace(pod) {
+                    self.after(owner.down(), member.teardown.last().copied());
+                    if owner.drains {
+                        self.after(member.teardown.first().copied(), owner.teardown.first().copied());
+                    }
+                }
+                self.after(member.create, owner.create);
+                self.after(member.start, owner.start);
+            }
+            // In a pod of several the main container ends first, then its helpers, the last one first.
+            for dependency in service.depends_on.iter().filter(|_| service.part.is_some()) {
+                let before = self.nodes(&PodId::new(dependency.service.clone(), pod.number)).cloned();
+                let in_pod = self.service(&dependency.service).is_some_and(|other| is_one_pod(other, service));
+                if let Some(before) = before.filter(|_| in_pod) {
+                    self.after(before.down(), member.teardown.last().copied());
                 }
             }
-            self.after(member.create, owner.create);
-            self.after(member.start, owner.start);
         }
+        self.leftovers();
+    }
+
+    /// Helpers that the file no longer has go before the holder whose namespaces they live in.
+    fn leftovers(&mut self) {
+        let removals = &self.emitter.removals;
+        let by_id: BTreeMap<&str, Node> =
+            removals.iter().map(|removal| (removal.found.container.id.as_str(), removal.down)).collect();
+        let pods = removals.iter().filter_map(|removal| Some((removal.found.container.pod()?, removal)));
+        let by_pod: BTreeMap<(PodId, &HostName), Node> =
+            pods.map(|(pod, removal)| ((pod, removal.found.host), removal.down)).collect();
+        let mut edges = Vec::new();
+        for removal in removals {
+            let owner = removal.found.container.network_mode.strip_prefix("container:").and_then(|id| by_id.get(id));
+            let is_left_over = removal.found.container.pod().is_none_or(|pod| self.nodes(&pod).is_none());
+            edges.extend(owner.filter(|_| is_left_over).map(|down| (*down, removal.node)));
+            if is_left_over {
+                let before = self.helpers_of(removal.found.container);
+                edges.extend(
+                    before.filter_map(|pod| by_pod.get(&(pod, removal.found.host))).map(|down| (*down, removal.node)),
+                );
+            }
+        }
+        for (node, before) in edges {
+            self.emitter.draft.after_if_possible(node, before);
+        }
+    }
+
+    /// Returns what starts before a container in its pod, and so ends after it.
+    fn helpers_of(&self, container: &ObservedContainer) -> impl Iterator<Item = PodId> {
+        let own = container.pod().and_then(|pod| Some((self.service(&pod.service)?, pod.number)));
+        let number = own.map_or(0, |(_, number)| number);
+        let before = own.into_iter().flat_map(|(service, _)| {
+            let in_pod = |name: &ServiceName| self.service(name).is_some_and(|other| is_one_pod(other, service));
+            let others = service.depends_on.iter().map(|dependency| &dependency.service);
+            others.filter(move |name| in_pod(name)).cloned().collect::<Vec<_>>()
+        });
+        before.map(move |service| PodId::new(service, number))
     }
 
     /// Returns whether the container that there is lives in another one's namespace; its successor may be meant to.

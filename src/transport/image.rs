@@ -1,6 +1,7 @@
 //! orch's own image, made from its own binary: an archive as `docker save` writes it and every engine loads it.
 //!
-//! One layer, shared by two images: the agent's (`orch:<build>`) and the demo workloads' (`orch/demo:latest`). The same
+//! One layer, shared by its images: the agent's (`orch:<build>`), the demo workloads' (`orch/demo:latest`) and that of holders of
+//! pods (`orch/holder:latest`). The same
 //! binary gives the same archive, byte for byte, so that loading it twice changes nothing.
 
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ use super::elf;
 
 /// Image of the demo workloads that examples and tests run without a registry.
 pub const DEMO_IMAGE: &str = "orch/demo:latest";
+pub use crate::graph::HOLDER_IMAGE;
+
 /// Repository of the agent's images; the tag is the build.
 const REPOSITORY: &str = "orch";
 
@@ -83,7 +86,12 @@ impl Build {
         format!("{}/demo:latest", self.repository)
     }
 
-    /// Returns the archive with both images.
+    /// Returns the reference of the image that holders of pods run, [`HOLDER_IMAGE`].
+    pub fn holder_image(&self) -> String {
+        format!("{}/holder:latest", self.repository)
+    }
+
+    /// Returns the archive with all images.
     ///
     /// # Errors
     /// When the binary cannot be read, or needs a dynamic loader, which an image from scratch does not have.
@@ -104,7 +112,12 @@ impl Build {
             entrypoint: entrypoint.iter().map(|&word| word.to_owned()).collect(),
             labels: labels.clone(),
         };
-        archive(&root(&binary), &[image(&self.image(), &["/orch"]), image(&self.demo_image(), &["/orch", "demo"])])
+        let images = [
+            image(&self.image(), &["/orch"]),
+            image(&self.demo_image(), &["/orch", "demo"]),
+            image(&self.holder_image(), &["/orch", "hold"]),
+        ];
+        archive(&root(&binary), &images)
     }
 }
 

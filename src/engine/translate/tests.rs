@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::graph::{Mount, MountSource, Protocol};
+use crate::graph::{Mount, MountSource, Namespace, Protocol};
 
 /// A spec in which everything is asked for that a compose file can ask for.
 fn full() -> ContainerSpec {
@@ -77,8 +77,8 @@ fn full() -> ContainerSpec {
         platform: Some("linux/amd64".to_owned()),
         runtime: Some("runc".to_owned()),
         devices: vec![("/dev/fuse".to_owned(), "/dev/fuse".to_owned(), "rwm".to_owned())],
-        pid: Some("host".to_owned()),
-        ipc: Some("shareable".to_owned()),
+        pid: Some(Namespace::Engine("host".to_owned())),
+        ipc: Some(Namespace::Engine("shareable".to_owned())),
         ..Container::default()
     };
     let published = |published, host_ip: Option<&str>| HostPort {

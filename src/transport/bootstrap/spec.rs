@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::AgentOptions;
 use super::decide::AGENT_ROLE;
 use crate::engine::{ContainerSpec, EngineInfo, EngineRestart, SpecNetwork, label};
-use crate::graph::{Container, Logging, Mount, MountSource};
+use crate::graph::{Container, Logging, Mount, MountSource, Namespace};
 use crate::transport::image::Build;
 
 /// Time for an agent to hand over or close its connections.
@@ -48,7 +48,7 @@ pub fn agent_spec(build: &Build, options: &AgentOptions, engine: &EngineInfo) ->
             bind(run_dir, run_dir, true),
             bind(engine_socket, ENGINE_SOCKET, false),
         ],
-        pid: Some("host".to_owned()),
+        pid: Some(Namespace::Engine("host".to_owned())),
         read_only: true,
         cap_drop: vec!["ALL".to_owned()],
         cap_add: CAPABILITIES.map(str::to_owned).to_vec(),

@@ -1,0 +1,121 @@
+//! What becomes of the containers of one pod because of each other: they are replaced as one, what prepares a pod runs once for
+//! it, and helpers end with the work that they help with.
+//!
+//! That a main container can come and go while its holder and helpers stay, and that a new holder needs all others anew, is the
+//! rule of shared namespaces (`relate`); what is here comes before it and beside it. Source: Kubernetes' KEP-753.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::graph::{Graph, Role};
+use crate::ids::{PodId, ServiceName};
+use crate::observed::ObservedContainer;
+
+use super::Reason;
+use super::decide::Decision;
+use super::relate::Relations;
+
+impl<'a> Relations<'a> {
+    /// Looks at each pod of several containers as a whole: to be called before one looks at single ones.
+    pub(super) fn unite_pods(&mut self) {
+        for (pod, members) in self.pods_of_several() {
+            if self.decisions.get(&pod).is_some_and(|main| matches!(main, Decision::Done { .. })) {
+                self.end_with_main(&members);
+            } else {
+                self.replace_as_one(&members);
+            }
+        }
+    }
+
+    /// Returns the containers of each pod of several, the main one's id first.
+    fn pods_of_several(&self) -> Vec<(PodId, Vec<(&'a PodId, Role)>)> {
+        let mut pods: BTreeMap<PodId, Vec<(&PodId, Role)>> = BTreeMap::new();
+        for &pod in self.survey.pods.keys() {
+            if let Some(part) = self.desired.graph.services.get(&pod.service).and_then(|service| service.part.as_ref())
+            {
+                pods.entry(PodId::new(part.of.clone(), pod.number)).or_default().push((pod, part.role));
+            }
+        }
+        pods.into_iter().collect()
+    }
+
+    /// The main container has done its work: nothing keeps the others, least of all a helper that never ends by itself.
+    fn end_with_main(&mut self, members: &[(&'a PodId, Role)]) {
+        for (pod, _) in members.iter().filter(|(_, role)| *role != Role::Main) {
+            let decision = match self.container(pod) {
+                Some(container) if container.state.is_active() => Decision::Stop(Reason::MainEnded),
+                Some(container) => Decision::Done { code: container.state.code() },
+                None => Decision::Done { code: None },
+            };
+            self.decisions.insert(pod, decision);
+        }
+    }
+
+    /// What one of them is replaced for is a reason to replace all, unless that one alone is broken: the holder goes, and
+    /// with its namespaces all others.
+    fn replace_as_one(&mut self, members: &[(&'a PodId, Role)]) {
+        let reason = members.iter().find_map(|(pod, _)| match self.decisions.get(pod) {
+            Some(Decision::Replace(reason @ (Reason::SpecChanged { .. } | Reason::ImageChanged | Reason::Asked))) => {
+                Some(reason.clone())
+            }
+            _ => None,
+        });
+        let holder = members.iter().find(|(_, role)| *role == Role::Holder);
+        if let (Some(reason), Some((holder, _))) = (reason, holder)
+            && self.container(holder).is_some()
+        {
+            let own = self.decisions.get(holder);
+            if !own.is_some_and(|own| matches!(own, Decision::Replace(_))) {
+                self.decisions.insert(holder, Decision::Replace(reason));
+            }
+        }
+    }
+
+    /// What prepares a pod has run for it once any container that comes after it was started in the namespaces that there are;
+    /// it runs again only in new ones. Returns what becomes of it; `None`: `mine` is right.
+    pub(super) fn prepare(&self, pod: &PodId, mine: &Decision) -> Option<Decision> {
+        let graph = &self.desired.graph;
+        let part = graph.services.get(&pod.service)?.part.as_ref().filter(|part| part.role == Role::Init)?;
+        let state = "the pod was started anew".to_owned();
+        let again = Decision::Start { reason: Reason::NotRunning { state }, crashed: false };
+        let (holder_pod, holder) = self.holder(&part.of, pod.number)?;
+        let done = matches!(mine, Decision::Done { .. }) && self.container(pod).is_some();
+        if self.decisions.get(&holder_pod).is_some_and(|decision| matches!(decision, Decision::Start { .. })) {
+            return done.then_some(again);
+        }
+        if !holder.is_running() {
+            return None;
+        }
+        let later =
+            after_init(graph, &part.of).filter_map(|name| self.container(&PodId::new(name.clone(), pod.number)));
+        let mut later = later.filter(|container| !started_before(container, holder));
+        let code = self.container(pod).and_then(|container| container.state.code());
+        if later.any(|container| !container.started_at.is_empty()) {
+            return (!matches!(mine, Decision::Replace(_))).then_some(Decision::Done { code });
+        }
+        (done && started_before(self.container(pod)?, holder)).then_some(again)
+    }
+
+    fn holder(&self, of: &ServiceName, number: u32) -> Option<(PodId, &'a ObservedContainer)> {
+        let (holder, _) = self.desired.graph.parts(of).find(|(_, role)| *role == Role::Holder)?;
+        let pod = PodId::new(holder.clone(), number);
+        let container = self.container(&pod)?;
+        Some((pod, container))
+    }
+}
+
+/// The containers of a pod that start when all that prepares it has ended.
+fn after_init<'a>(graph: &'a Graph, of: &'a ServiceName) -> impl Iterator<Item = &'a ServiceName> {
+    graph.parts(of).filter(|(_, role)| matches!(role, Role::Sidecar | Role::Main)).map(|(name, _)| name)
+}
+
+/// Returns whether `one` was last started before `other` was, or never.
+pub(super) fn started_before(one: &ObservedContainer, other: &ObservedContainer) -> bool {
+    let time = |container: &ObservedContainer| container.started_at.parse::<Timestamp>().ok();
+    match (time(one), time(other)) {
+        (Some(one), Some(other)) => one < other,
+        (None, other) => other.is_some(),
+        (Some(_), None) => false,
+    }
+}
