@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::{Condition, Restart, Service};
+use crate::graph::{Condition, Restart, Role, Service};
 use crate::ids::{PodId, ServiceName};
 use crate::observed::{ContainerState, Health, Observed, ObservedContainer};
 
@@ -157,12 +157,23 @@ impl<'a> Gates<'a> {
         let others = others.filter(|(other, _)| !desired.unstarted.contains(*other));
         let mut seen = others.filter(|(_, host)| self.observed.hosts.contains_key(*host));
         seen.find_map(|(other, _)| {
-            let fine = self.containers.of_pod(other).is_some_and(|container| match container.state {
-                ContainerState::Exited { code, by_itself } => code == 0 && is_final(service, code, by_itself),
-                _ => container.is_ready(),
-            });
+            let ready = || self.containers.of_pod(other).is_some_and(ObservedContainer::is_ready);
+            let fine = self.has_finished(other, service) || self.has_ended_with_main(other, service) || ready();
             (!fine).then(|| format!("`{other}` is not ready"))
         })
+    }
+
+    /// Returns whether a pod ended well and stays so.
+    fn has_finished(&self, pod: &PodId, service: &Service) -> bool {
+        let state = self.containers.of_pod(pod).map(|container| container.state);
+        matches!(state, Some(ContainerState::Exited { code: 0, by_itself }) if is_final(service, 0, by_itself))
+    }
+
+    /// Returns whether it helps a container that ended well.
+    fn has_ended_with_main(&self, pod: &PodId, service: &Service) -> bool {
+        let Some(part) = service.part.as_ref().filter(|part| part.role != Role::Main) else { return false };
+        let main = self.desired.graph.services.get(&part.of);
+        main.is_some_and(|main| self.has_finished(&PodId::new(part.of.clone(), pod.number), main))
     }
 }
 

@@ -31,13 +31,15 @@ struct Draw {
     /// Live in the namespace of the service before.
     member: bool,
     port: bool,
+    /// 4: a sidecar; 5: one, and something that prepares the pod.
+    helpers: u8,
 }
 
 fn service() -> impl Strategy<Value = Draw> {
     let flags = (prop::bool::weighted(0.9), any::<bool>(), prop::bool::weighted(0.2), prop::bool::weighted(0.2));
     let member = prop::bool::weighted(0.25);
-    (flags, 0..4_u32, vec(0..8_u8, NAMES.len()), 0..3_u8, 0..4_u8, 0..4_u8, member).prop_map(
-        |((present, health, volume, port), scale, depends, version, networks, restart, member)| Draw {
+    (flags, 0..4_u32, vec(0..8_u8, NAMES.len()), 0..3_u8, 0..4_u8, 0..4_u8, member, 0..6_u8).prop_map(
+        |((present, health, volume, port), scale, depends, version, networks, restart, member, helpers)| Draw {
             present,
             scale,
             depends,
@@ -48,6 +50,7 @@ fn service() -> impl Strategy<Value = Draw> {
             restart,
             member,
             port,
+            helpers,
         },
     )
 }
@@ -88,6 +91,11 @@ fn text(draws: &[Draw]) -> String {
         let restart = ["no", "on-failure", "unless-stopped"].get(usize::from(draw.restart));
         if let Some(word) = restart.filter(|word| !awaited(index) || **word == "no") {
             parts.push(format!("restart: '{word}'"));
+        }
+        match draw.helpers {
+            4 => parts.push(format!("x-sidecars: {{s: {{environment: {{V: '{}'}}}}}}", draw.networks % 2)),
+            5 => parts.push("x-init: {i: {}}, x-sidecars: {s: {}}".to_owned()),
+            _ => {}
         }
         let depends = (0..index).filter(|other| present(*other)).filter_map(|other| {
             let (condition, restart) = match draw.depends[other] {
@@ -182,8 +190,10 @@ impl World {
 
     fn assert_reached(&self) {
         for (name, service) in &self.desired.graph.services {
-            let root = self.desired.graph.namespace_root(name);
-            if self.desired.graph.is_awaited_job(name) || self.desired.graph.is_awaited_job(root) {
+            let graph = &self.desired.graph;
+            let root = graph.namespace_root(name);
+            let owners = [name, root, graph.front(name), graph.front(root)];
+            if owners.into_iter().any(|name| graph.is_awaited_job(name)) {
                 continue;
             }
             for pod in service.replicas(name) {
