@@ -215,15 +215,7 @@ impl ObservedContainer {
 
     /// Returns what it is in a pod of several containers, if its labels say that it is in one.
     pub fn part(&self) -> Option<Part> {
-        let of = ServiceName::new(self.labels.get(POD_LABEL)?.as_str()).ok()?;
-        let role = match self.labels.get(ROLE_LABEL)?.as_str() {
-            "holder" => Role::Holder,
-            "init" => Role::Init,
-            "sidecar" => Role::Sidecar,
-            "main" => Role::Main,
-            _ => return None,
-        };
-        Some(Part { of, role })
+        part_of(|label| self.labels.get(label).map(String::as_str))
     }
 
     /// Returns whether it prepares a pod.
@@ -258,6 +250,19 @@ impl ObservedContainer {
     pub fn is_running(&self) -> bool {
         matches!(self.state, ContainerState::Running { .. })
     }
+}
+
+/// Returns what labels say of a container's part in a pod of several.
+pub fn part_of<'a>(label: impl Fn(&str) -> Option<&'a str>) -> Option<Part> {
+    let of = ServiceName::new(label(POD_LABEL)?).ok()?;
+    let role = match label(ROLE_LABEL)? {
+        "holder" => Role::Holder,
+        "init" => Role::Init,
+        "sidecar" => Role::Sidecar,
+        "main" => Role::Main,
+        _ => return None,
+    };
+    Some(Part { of, role })
 }
 
 /// Returns the text of [`SPEC_PARTS_LABEL`].

@@ -34,7 +34,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Graph, Protocol};
+use crate::graph::{Graph, Part, Protocol};
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName, SnapshotHash};
 use crate::place::HostFacts;
 use crate::plan::{Caller, ContainerState, History, Plan, UpOptions};
@@ -470,6 +470,9 @@ pub struct PodStatus {
     pub reason: Option<String>,
     /// Whether it shall exist (not an orphan, not scaled down).
     pub wanted: bool,
+    /// What it does in a pod of several containers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
 }
 
 /// A published port.

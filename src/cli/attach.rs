@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::engine::{EngineEvent, EventQuery, LogQuery, label};
 use crate::ids::{PodId, ProjectName, ServiceName};
-use crate::observed::ObservedContainer;
+use crate::observed::{ObservedContainer, part_of};
 
 use super::error::CliError;
 use super::logline::Names;
@@ -273,7 +273,8 @@ fn moved(event: &EngineEvent, choice: &Choice) -> Option<Moved> {
         _ => return None,
     };
     let (id, name, seconds) = (event.id.clone(), attribute("name")?.clone(), event.time_nanos / 1_000_000_000);
-    choice.takes_pod(&pod).then_some(Moved { id, name, pod, seconds, what })
+    let part = part_of(|label| attribute(label).map(String::as_str));
+    choice.takes_pod(&pod, part.as_ref()).then_some(Moved { id, name, pod, seconds, what })
 }
 
 /// Returns the service of the project's container that an event is of; `None` too for those that `run` made.

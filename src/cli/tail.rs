@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::engine::{EngineError, LogQuery};
+use crate::graph::{Part, Role};
 use crate::ids::{PodId, ProjectName, ServiceName};
 use crate::observed::ObservedContainer;
 
@@ -46,7 +47,7 @@ pub(crate) enum Said {
 pub(crate) struct Choice {
     /// Of this project.
     pub project: ProjectName,
-    /// Of these services; empty: all.
+    /// Of these services, each with the helpers of its pods; empty: all.
     pub services: Vec<ServiceName>,
     /// Not of these.
     pub but: Vec<ServiceName>,
@@ -57,13 +58,19 @@ pub(crate) struct Choice {
 impl Choice {
     /// Returns whether a container is one of those.
     pub(crate) fn takes(&self, container: &ObservedContainer) -> bool {
-        container.project.as_ref() == Some(&self.project) && container.pod().is_some_and(|pod| self.takes_pod(&pod))
+        let part = container.part();
+        container.project.as_ref() == Some(&self.project)
+            && container.pod().is_some_and(|pod| self.takes_pod(&pod, part.as_ref()))
     }
 
-    /// Returns whether a replica of the project is one of those.
-    pub(crate) fn takes_pod(&self, pod: &PodId) -> bool {
-        (self.services.is_empty() || self.services.contains(&pod.service))
-            && !self.but.contains(&pod.service)
+    /// Returns whether a replica of the project is one of those; `part` is what it is in a pod of several containers. Holders
+    /// never are: there is nothing in them.
+    pub(crate) fn takes_pod(&self, pod: &PodId, part: Option<&Part>) -> bool {
+        let named =
+            |names: &[ServiceName]| names.contains(&pod.service) || part.is_some_and(|part| names.contains(&part.of));
+        part.is_none_or(|part| part.role != Role::Holder)
+            && (self.services.is_empty() || named(&self.services))
+            && !named(&self.but)
             && self.index.is_none_or(|index| index == pod.number)
     }
 }

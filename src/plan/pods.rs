@@ -52,6 +52,35 @@ impl<'a> Relations<'a> {
         }
     }
 
+    /// A main container that had ended is run once more: so are those that had ended with it.
+    pub(super) fn wake_helpers(&mut self, main: &PodId) {
+        let graph = &self.desired.graph;
+        let members: Vec<(&PodId, Role)> = graph
+            .parts(&main.service)
+            .filter(|(_, role)| *role != Role::Main)
+            .filter_map(|(name, role)| {
+                let (pod, _) = self.survey.pods.get_key_value(&PodId::new(name.clone(), main.number))?;
+                Some((*pod, role))
+            })
+            .collect();
+        let holder = members.iter().find(|(_, role)| *role == Role::Holder).and_then(|(pod, _)| self.container(pod));
+        for (pod, role) in members {
+            let decision = match (self.container(pod), holder) {
+                (Some(container), Some(_)) if container.state.is_active() => Decision::Leave,
+                (Some(container), Some(holder)) if role == Role::Init && holder.is_running() => {
+                    Decision::Done { code: container.state.code() }
+                }
+                (Some(_), Some(_)) => {
+                    let state = "it had ended with the main container".to_owned();
+                    Decision::Start { reason: Reason::NotRunning { state }, crashed: false }
+                }
+                (Some(_), None) => Decision::Replace(Reason::HalfMade),
+                (None, _) => Decision::Create(Reason::Missing),
+            };
+            self.decisions.insert(pod, decision);
+        }
+    }
+
     /// What one of them is replaced for is a reason to replace all, unless that one alone is broken: the holder goes, and
     /// with its namespaces all others.
     fn replace_as_one(&mut self, members: &[(&'a PodId, Role)]) {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::graph::{NetworkMode, Scale};
+use crate::graph::{NetworkMode, Scale, Service};
 use crate::ids::{PodId, ServiceName};
 use crate::observed::{ContainerState, Health};
 use crate::plan::{Intent, StepId, plan, render, simulate};
@@ -179,7 +179,8 @@ impl World {
     /// be: all but one of those that it has and keeps. Jobs and single pods promise nothing.
     fn promise(&self) -> BTreeMap<ServiceName, usize> {
         let ready = self.ready();
-        let services = self.desired.graph.services.iter().filter(|(name, _)| !self.desired.graph.is_awaited_job(name));
+        let graph = &self.desired.graph;
+        let services = graph.services.iter().filter(|(name, _)| !graph.is_awaited_job(graph.front(name)));
         let promised = services.filter_map(|(name, service)| {
             let Scale::Replicas(wanted) = service.scale else { return None };
             let has = ready.get(name).copied().unwrap_or(0);
@@ -315,7 +316,9 @@ proptest! {
         let mut promise = world.promise();
         if !calm {
             // Members of a namespace whose owner died look ready and are not.
-            promise.retain(|name, _| !matches!(world.desired.graph.services[name].network, NetworkMode::Service(_)));
+            let services = &world.desired.graph.services;
+            let alone = |service: &Service| service.part.is_none() && !matches!(service.network, NetworkMode::Service(_));
+            promise.retain(|name, _| alone(&services[name]));
         }
         world.go(&cuts, &picks, &mut |world| {
             let ready = world.ready();

@@ -120,10 +120,15 @@ impl<'a> Relations<'a> {
             .filter(|dependency| dependency.condition != Condition::ServiceStarted)
             .map(|dependency| dependency.service.clone())
             .collect();
+        let mut revived = Vec::new();
         for (pod, decision) in &mut self.decisions {
             if *decision == (Decision::Done { code: None }) && awaited.contains(&pod.service) {
                 *decision = Decision::Create(Reason::Missing);
+                revived.push(*pod);
             }
+        }
+        for pod in revived {
+            self.wake_helpers(pod);
         }
     }
 }

@@ -87,6 +87,9 @@ pub(super) fn pods(desired: Option<&Desired>, observed: &Observed, state: &Proje
                 ready: seen.is_some_and(ObservedContainer::is_ready),
                 reason: reason(&pod, &name, seen, state),
                 wanted: wanted.contains_key(&pod),
+                part: seen.and_then(ObservedContainer::part).or_else(|| {
+                    desired.and_then(|d| d.graph.services.get(&pod.service)).and_then(|service| service.part.clone())
+                }),
                 name,
                 pod,
             }

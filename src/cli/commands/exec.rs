@@ -14,6 +14,7 @@ use crate::cli::tail::Choice;
 use crate::cli::terminal::{self, RawTerminal};
 use crate::cli::ui::Ui;
 use crate::engine::{Engine, ExecSession, ExecSpec};
+use crate::ids::ServiceName;
 use crate::observed::ObservedContainer;
 
 /// Piece of standard input that is passed on at once.
@@ -32,7 +33,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: ExecArgs) -> Result<Exi
     let index = (args.index > 0).then_some(args.index);
     let choice = Choice { project, services: vec![args.service.clone()], but: Vec::new(), index };
     let (containers, errors) = source::containers(&sources, &choice).await?;
-    let Some((at, target)) = target(&containers) else {
+    let Some((at, target)) = target(&containers, &args.service) else {
         context.ui.warn_all(&errors);
         let away = context.left_out().to_vec();
         return Err(CliError::NotRunning { name: args.service.clone(), index: args.index, away });
@@ -45,10 +46,14 @@ pub(crate) async fn run(context: &mut Context<'_>, args: ExecArgs) -> Result<Exi
     attach(context.ui, engine, session, !args.no_tty && has_terminal()).await
 }
 
-/// Of the containers that run, the one with the lowest number.
-fn target(containers: &[(usize, ObservedContainer)]) -> Option<(usize, &ObservedContainer)> {
+/// Of the containers that run, the one with the lowest number; not a helper in its pod, unless that is named (`web.sync`).
+fn target<'a>(
+    containers: &'a [(usize, ObservedContainer)],
+    service: &ServiceName,
+) -> Option<(usize, &'a ObservedContainer)> {
     let running = containers.iter().filter(|(_, container)| container.is_running());
-    running.min_by_key(|(_, container)| container.number).map(|(at, container)| (*at, container))
+    let meant = running.filter(|(_, container)| container.service.as_ref() == Some(service));
+    meant.min_by_key(|(_, container)| container.number).map(|(at, container)| (*at, container))
 }
 
 fn has_terminal() -> bool {

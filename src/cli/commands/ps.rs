@@ -12,6 +12,7 @@ use crate::cli::error::CliError;
 use crate::cli::ui::Ui;
 use crate::cli::{table, words};
 use crate::engine::Engine;
+use crate::graph::Role;
 use crate::ids::{HostName, ProjectName, ServiceName};
 use crate::observed::{ContainerState, ObservedHost};
 
@@ -47,6 +48,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &PsArgs) -> Result<(), 
 /// What the engine shows, in the agent's form.
 fn seen(observed: ObservedHost) -> Vec<PodStatus> {
     let pods = observed.containers.into_values().filter_map(|container| {
+        let part = container.part();
         Some(PodStatus {
             pod: container.pod()?,
             host: Some(HostName::local()),
@@ -61,6 +63,7 @@ fn seen(observed: ObservedHost) -> Vec<PodStatus> {
             command: container.command,
             reason: None,
             wanted: true,
+            part,
         })
     });
     pods.collect()
@@ -182,9 +185,15 @@ fn hosts(port: &PublishedStatus) -> Vec<IpAddr> {
     port.host_ip.map_or_else(all, |ip| vec![ip])
 }
 
-/// `-a` and `--status` decide; else what runs, and what shall run and cannot.
+/// `-a` and `--status` decide; else what runs, and what shall run and cannot. A service brings the helpers of its pods along;
+/// what only holds a pod together is shown by `-a`.
 fn is_listed(pod: &PodStatus, args: &PsArgs) -> bool {
-    if !args.names.is_empty() && !args.names.contains(&pod.pod.service) {
+    let front = pod.part.as_ref().map(|part| &part.of);
+    let named = |name: &ServiceName| *name == pod.pod.service || Some(name) == front;
+    if !args.names.is_empty() && !args.names.iter().any(named) {
+        return false;
+    }
+    if pod.part.as_ref().is_some_and(|part| part.role == Role::Holder) && !args.all {
         return false;
     }
     if !args.statuses.is_empty() {
@@ -288,6 +297,7 @@ mod tests {
             command: "sh -c 'echo hello; sleep 1000'".to_owned(),
             reason: None,
             wanted: true,
+            part: None,
         }
     }
 
