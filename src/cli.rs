@@ -19,6 +19,7 @@ mod fleet;
 mod foreground;
 mod images;
 mod join;
+mod lastwords;
 mod logline;
 mod order;
 mod preview;

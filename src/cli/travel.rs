@@ -53,9 +53,9 @@ struct Parcel {
 /// All that cannot travel, each at its place.
 pub(crate) fn gather(loaded: &Loaded) -> Result<Luggage, CliError> {
     let mut gathering = Gathering { loaded, luggage: Luggage::default(), problems: Vec::new(), seen: BTreeMap::new() };
-    for (name, service) in &loaded.model.services {
+    for (name, path, service) in loaded.model.containers() {
         for (at, volume) in service.volumes.iter().enumerate() {
-            gathering.mount(name, at, volume);
+            gathering.mount(&name, &path, at, volume);
         }
     }
     gathering.volumes();
@@ -72,8 +72,8 @@ struct Gathering<'a> {
 }
 
 impl<'a> Gathering<'a> {
-    fn mount(&mut self, service: &ServiceName, at: usize, volume: &'a ServiceVolume) {
-        let list = format!("services.{service}.volumes[{at}]");
+    fn mount(&mut self, service: &ServiceName, path: &str, at: usize, volume: &'a ServiceVolume) {
+        let list = format!("{path}.volumes[{at}]");
         let Some(path) = volume.source.as_deref().filter(|_| volume.kind == MountType::Bind) else { return };
         if !self.is_beside(path, &[list.clone(), format!("{list}.source")]) {
             return;

@@ -17,6 +17,9 @@ use super::resources::{Changes, Messages, changes};
 use super::survey::{Survey, survey};
 use super::{Desired, FailureKind, Plan, Reason};
 
+/// Failures in a row after which nobody at a terminal waits any longer for what depends on it.
+const GIVEN_UP: u32 = 4;
+
 /// Plans the way to `desired`.
 pub(super) fn plan_up(desired: &Desired, observed: &Observed, memory: &BTreeMap<PodId, PodMemory>) -> Plan {
     let ranks = ranks(&desired.graph);
@@ -33,7 +36,7 @@ pub(super) fn plan_up(desired: &Desired, observed: &Observed, memory: &BTreeMap<
     if blocked {
         hold_back(&mut decisions);
     }
-    messages.about(desired, &found, &decisions);
+    messages.about(desired, &found, &decisions, memory);
     let mut emitter = Emitter::new(desired, &ranks, &found);
     emitter.resources(&changes);
     for surplus in &found.surplus {
@@ -96,7 +99,13 @@ fn hold_back(decisions: &mut BTreeMap<&PodId, Decision>) {
 
 impl Messages {
     /// Adds what the survey and the decisions have to say to the user.
-    fn about(&mut self, desired: &Desired, found: &Survey<'_>, decisions: &BTreeMap<&PodId, Decision>) {
+    fn about(
+        &mut self,
+        desired: &Desired,
+        found: &Survey<'_>,
+        decisions: &BTreeMap<&PodId, Decision>,
+        memory: &BTreeMap<PodId, PodMemory>,
+    ) {
         self.unplaced(desired, decisions);
         for (pod, host) in &found.away {
             self.notes.push(format!("host `{host}` does not answer: `{pod}` is left as it is"));
@@ -118,7 +127,7 @@ impl Messages {
                 _ => {}
             }
         }
-        self.failed_dependencies(desired, found, decisions);
+        self.failed_dependencies(desired, found, decisions, memory);
     }
 
     /// Adds pods that no host can take, once for all of a service with the same reasons, and who waits for them.
@@ -152,7 +161,13 @@ impl Messages {
     }
 
     /// Adds dependencies that cannot come true, in Docker Compose's words.
-    fn failed_dependencies(&mut self, desired: &Desired, found: &Survey<'_>, decisions: &BTreeMap<&PodId, Decision>) {
+    fn failed_dependencies(
+        &mut self,
+        desired: &Desired,
+        found: &Survey<'_>,
+        decisions: &BTreeMap<&PodId, Decision>,
+        memory: &BTreeMap<PodId, PodMemory>,
+    ) {
         let mut said = BTreeSet::new();
         let enabled = desired.graph.services.iter().filter(|(name, _)| desired.enabled.contains(*name));
         for (name, service) in enabled {
@@ -162,9 +177,13 @@ impl Messages {
                 let others = decisions.range::<PodId, _>(PodId::all_of(&dependency.service));
                 let problem = others.filter_map(|(pod, decision)| match dependency.condition {
                     Condition::ServiceStarted => None,
-                    Condition::ServiceHealthy if !pending => None,
-                    Condition::ServiceHealthy => never_healthy(found, pod, decision),
-                    Condition::ServiceCompletedSuccessfully => never_completed(pod, decision),
+                    _ if !pending => never_completed(pod, decision).filter(|_| is_end(dependency.condition)),
+                    Condition::ServiceHealthy => {
+                        never_healthy(found, pod, decision).or_else(|| keeps_failing(found, pod, decision, memory))
+                    }
+                    Condition::ServiceCompletedSuccessfully => {
+                        never_completed(pod, decision).or_else(|| keeps_failing(found, pod, decision, memory))
+                    }
                 });
                 for problem in problem.filter(|problem| said.insert((problem.clone(), dependency.required))) {
                     if dependency.required {
@@ -185,6 +204,29 @@ fn listed(pods: &[&PodId]) -> String {
         [one] => format!("`{one}`"),
         [first, more @ ..] => format!("`{first}` and {} more of `{}`", more.len(), first.service),
     }
+}
+
+fn is_end(condition: Condition) -> bool {
+    condition == Condition::ServiceCompletedSuccessfully
+}
+
+/// What fails again and again may come true one day and is tried on; who waits for it at the terminal is told.
+fn keeps_failing(
+    found: &Survey<'_>,
+    pod: &PodId,
+    decision: &Decision,
+    memory: &BTreeMap<PodId, PodMemory>,
+) -> Option<String> {
+    let failures = memory.get(pod).map_or(0, |memory| memory.failures);
+    let container = found.pods.get(pod).and_then(|(_, found)| found.as_ref()).map(|found| found.container)?;
+    let ContainerState::Exited { code, .. } = container.state else { return None };
+    let waits = failures >= GIVEN_UP && matches!(decision, Decision::Held(_) | Decision::Start { .. });
+    waits.then(|| {
+        let name = &container.name;
+        format!(
+            "dependency failed to start: container {name} failed {failures} times in a row, the last time with {code}"
+        )
+    })
 }
 
 fn never_completed(pod: &PodId, decision: &Decision) -> Option<String> {

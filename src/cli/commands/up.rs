@@ -13,6 +13,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::foreground::{Foreground, Until};
 use crate::cli::images::{self, PullOptions};
+use crate::cli::lastwords;
 use crate::cli::progress::follow;
 use crate::cli::project::Project;
 use crate::cli::signals::Interrupts;
@@ -59,11 +60,17 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
         context.check_fit(&project, &engine).await?;
         interrupts.unless(ready(context, &project, engine, args)).await?
     };
-    if attached {
+    let sources = ground.sources.clone();
+    let ended = if attached {
         in_foreground(context, &project, ground, &mut interrupts, args, caller).await
     } else {
         detached(context, &project, &ground.seat, &mut interrupts, args, caller).await
+    };
+    if let Err(error) = &ended {
+        let all = Choice { project: project.name().clone(), services: Vec::new(), but: Vec::new(), index: None };
+        lastwords::show(context.ui, &sources, &all, error).await;
     }
+    ended
 }
 
 fn pull_options(context: &Context<'_>, args: &UpArgs) -> PullOptions {

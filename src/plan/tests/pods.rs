@@ -182,3 +182,20 @@ fn pods_are_placed_as_a_whole() {
     let on_a = (1..=4).filter(|number| world.desired.assignments.pods[&pod(&format!("web.{number}"))].as_str() == "a");
     assert_eq!(on_a.count(), 2);
 }
+
+#[test]
+fn what_prepares_a_pod_and_fails_again_and_again_is_said_and_tried_on() {
+    let mut world = World::running(POD, &["local"]);
+    world.remove("web.1");
+    world.remove("web.sync.1");
+    world.remove("web.log.1");
+    world.touch("web.migrate.1", exited(3));
+    world.memory.entry(pod("web.migrate.1")).or_default().failures = 4;
+    let plan = world.plan();
+    let failures: Vec<String> = plan.failures.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        failures,
+        ["dependency failed to start: container shop-web-1-migrate failed 4 times in a row, the last time with 3"]
+    );
+    assert!(brief(&plan).contains("start web-1-migrate (exited with 3)"), "{}", brief(&plan));
+}
