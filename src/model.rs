@@ -24,7 +24,7 @@ use crate::ids::{ProjectName, ResourceKey, ServiceName};
 pub use ambassador::{Ambassador, AmbassadorTarget, AmbassadorTls, Breaker, Export, ExternalLink, Medium};
 pub use deploy::{Deploy, DeployMode, DeployPlacement, Preference, Reservations, ResourceLimits, ResourcesSpec};
 pub use health::Healthcheck;
-pub use keys::{ServiceKeys, VolumeKeys};
+pub use keys::{HOLDER, ServiceKeys, VolumeKeys};
 pub use network::{Ipam, IpamConfig, Network, ServiceNetwork};
 pub use quantity::{Bytes, Cpus, GoDuration};
 pub use service::{
