@@ -14,6 +14,7 @@ use crate::api::client::Client;
 use crate::api::types::ObjectState;
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::expand::Snapshots;
+use crate::graph::member_name;
 use crate::ids::{HostName, ServiceName, SnapshotHash};
 use crate::load::Loaded;
 use crate::model::quantity::parse_bytes;
@@ -57,8 +58,7 @@ pub(crate) fn gather(loaded: &Loaded) -> Result<Luggage, CliError> {
         let path = format!("services.{name}");
         gathering.mounts(name, &path, service);
         for (key, helper, container) in service.keys.helpers() {
-            // As `expand` calls the service that each container of a pod becomes.
-            let Ok(full) = ServiceName::new(format!("{name}.{helper}")) else { continue };
+            let Ok(full) = member_name(name, helper) else { continue };
             gathering.mounts(&full, &format!("{path}.{key}.{helper}"), container);
         }
     }

@@ -20,8 +20,7 @@ impl Part<'_, '_> {
                 *name = self.content(&format!("{path}.ca"), name);
             }
             if let Some((certificate, key)) = identity {
-                *certificate = self.content(&format!("{path}.cert"), certificate);
-                *key = self.content(&format!("{path}.key"), key);
+                self.pair(&path, certificate, key);
             }
         }
         all
@@ -34,10 +33,16 @@ impl Part<'_, '_> {
         for route in &mut routes {
             let Route { tls: Some(RouteTls { certificate, key }), place, .. } = route else { continue };
             let path = self.route_path(place);
-            *certificate = self.content(&path, certificate);
-            *key = self.content(&path, key);
+            self.pair(&path, certificate, key);
         }
         Serving { http: http.clone(), routes, balance: balance.clone(), probe: probe.clone() }
+    }
+
+    /// A certificate and its key, which may be in one file.
+    fn pair(&mut self, tls: &str, certificate: &mut String, key: &mut String) {
+        let one = certificate == key;
+        *key = self.content(&format!("{tls}.key"), key);
+        *certificate = if one { key.clone() } else { self.content(&format!("{tls}.cert"), certificate) };
     }
 
     /// A route's place in the file tells it better than its number: some follow from others and are in no list.

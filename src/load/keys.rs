@@ -17,7 +17,7 @@ mod serving;
 use std::collections::BTreeMap;
 
 use crate::diag::{Diagnostic, Span};
-use crate::model::{Export, Medium, ServiceKeys, VolumeKeys};
+use crate::model::{Export, Medium, Probe, ServiceKeys, VolumeKeys};
 
 use super::node::{Entry, Node, Value};
 use super::profiles::Disabled;
@@ -30,6 +30,8 @@ pub(super) use certificate::uses;
 #[derive(Debug, Default)]
 pub(super) struct Understood {
     pub(super) services: BTreeMap<String, ServiceKeys>,
+    /// What the containers beside the main one of a service are asked, by their names.
+    pub(super) probes: BTreeMap<String, Vec<(String, Probe)>>,
     pub(super) volumes: BTreeMap<String, VolumeKeys>,
 }
 
@@ -122,6 +124,7 @@ pub(super) fn understand(
     for (name, entry) in tree.entries("services").filter(|(_, entry)| entry.node.as_map().is_some()) {
         let mut subject = Subject { project: &project, name, entry, report };
         let keys = subject.understand(&mut routes);
+        understood.probes.insert(name.clone(), subject.helper_probes());
         understood.services.insert(name.clone(), keys);
     }
     for (key, entry) in tree.entries("volumes") {
@@ -136,7 +139,7 @@ pub(super) fn understand(
 impl Subject<'_, '_> {
     fn understand(&mut self, claims: &mut route::Claims) -> ServiceKeys {
         self.names();
-        self.restarts();
+        self.namespaces();
         self.needs_network();
         let ambassadors = self.ambassadors();
         self.port_clashes();

@@ -30,6 +30,11 @@ pub(super) fn typed(tree: &Node, name: &str, mut understood: Understood, report:
         };
         let mut keys = understood.services.remove(name).unwrap_or_default();
         add_helpers(&mut keys, entry, services, report)?;
+        for (helper, probe) in understood.probes.remove(name).unwrap_or_default() {
+            if let Some(container) = keys.sidecars.get_mut(&helper) {
+                container.keys.probe = Some(probe);
+            }
+        }
         service.keys = keys;
     }
     for (key, pod) in understood.volumes {

@@ -7,6 +7,7 @@
 //! `ORCH_SPEC_UPDATE=1` writes what is expected anew, to be read in review. [`reference`] runs all that is accepted
 //! through Docker Compose itself, where there is one.
 
+mod carried;
 mod discovery;
 mod limits;
 mod project;
@@ -57,6 +58,11 @@ fn keys(model: &orch::model::Model) -> String {
     for (name, service) in &model.services {
         let mut keys = serde_json::to_value(&service.keys).expect("JSON");
         keys.as_object_mut().expect("a mapping").retain(|key, value| *value != default[key]);
+        for (group, helper, container) in service.keys.helpers() {
+            if let Some(probe) = &container.keys.probe {
+                keys[format!("{group}.{helper}.x-probe")] = serde_json::to_value(probe).expect("JSON");
+            }
+        }
         if keys.as_object().is_some_and(|keys| !keys.is_empty()) {
             said.insert(format!("services.{name}"), keys);
         }

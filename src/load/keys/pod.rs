@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use crate::diag::{Diagnostic, Span};
 use crate::load::helpers::{self, Kind, is_image};
 use crate::load::node::{Node, Value};
-use crate::model::HOLDER;
+use crate::model::{HOLDER, Probe};
 
 use super::Subject;
 use super::address::listen_in_pod;
@@ -76,29 +76,33 @@ impl<'a> Subject<'a, '_> {
         }
     }
 
-    /// An init container runs to its end.
-    pub(super) fn restarts(&mut self) {
-        for (_, name, entry) in helpers::of(self.node()).filter(|(kind, _, _)| *kind == Kind::Init) {
-            if let Some(restart) = entry.node.get("restart")
-                && let Some(word) = restart.as_str().filter(|word| matches!(*word, "always" | "unless-stopped"))
-            {
-                let message =
-                    format!("init container `{name}` runs to its end, so `restart: {word}` would never let it");
-                let help = "leave it out, or write `on-failure:N` for N times at most";
-                self.error(restart.span, message, help, "docs/patterns.md#x-init");
-            }
-        }
+    /// Helpers start before the main container, and what belongs to the network is the pod's.
+    pub(super) fn namespaces(&mut self) {
         for (kind, name, entry) in helpers::of(self.node()) {
-            for key in ["ipc", "pid"] {
-                if let Some(mode) = entry.node.get(key)
-                    && mode.as_str().is_some_and(|mode| mode.starts_with("service:"))
-                {
-                    let message = format!("{} `{name}` cannot share a namespace of another service", kind.word());
-                    let help = format!("say `{key}` of service `{}`", self.name);
-                    self.error(mode.span, message, help, "docs/patterns.md#x-sidecars");
-                }
+            if let Some(mode) = entry.node.get("pid")
+                && mode.as_str().is_some_and(|mode| mode.starts_with("service:"))
+            {
+                let message = format!("{} `{name}` cannot see the processes of a service", kind.word());
+                let help = "it starts before the main container: leave `pid` out, or write `host`";
+                self.error(mode.span, message, help, "docs/patterns.md#x-sidecars");
+            }
+            for (key, sysctl) in entry.node.entries("sysctls").filter(|(key, _)| key.starts_with("net.")) {
+                let message = format!("`{key}` is of the network, which the containers of a pod share");
+                let help = format!("say it under `sysctls` of service `{}`", self.name);
+                self.error(sysctl.key, message, help, "docs/patterns.md#x-sidecars");
             }
         }
+    }
+
+    /// `x-probe` of containers beside the main one.
+    pub(super) fn helper_probes(&mut self) -> Vec<(String, Probe)> {
+        let mut probes = Vec::new();
+        for (_, name, entry) in helpers::of(self.node()) {
+            let mut helper = Subject { project: self.project, name, entry, report: self.report };
+            let speaks = helper.speaks();
+            probes.extend(helper.probe(&speaks).map(|probe| (name.clone(), probe)));
+        }
+        probes
     }
 
     /// The containers of a pod share one network, so a port of it is one's only.

@@ -97,8 +97,8 @@ impl NoPort {
     /// Returns what to say of `service`.
     pub(super) fn reason(&self, service: &str) -> String {
         match self {
-            Self::None => format!("service `{service}` declares no port"),
-            Self::Several(ports) => format!("service `{service}` declares several ports ({ports})"),
+            Self::None => format!("`{service}` declares no port"),
+            Self::Several(ports) => format!("`{service}` declares several ports ({ports})"),
         }
     }
 }

@@ -165,14 +165,17 @@ static OF_THE_POD: &[(&[&str], &str)] = &[
     (&["container_name"], "it is named after the service and its own key"),
     (&["profiles"], "it is there with its service: give the service the profile"),
     (&["x-init", "x-sidecars", "x-ambassadors"], "put it beside this one, in the service"),
-    (&["x-route", "x-export", "x-balance", "x-probe"], "the pod is served as a whole: say it of the service"),
+    (&["ipc", "shm_size"], "the containers of a pod share memory: say it of the service"),
+    (&["restart"], "init containers are tried again until they end with 0, all others are there as long as their pod"),
+    (&["x-route", "x-export", "x-balance"], "the pod is served as a whole: say it of the service"),
     (&["x-patterns"], "patterns are used by services"),
     (&["deploy.mode", "deploy.replicas", "deploy.placement", "deploy.endpoint_mode", "deploy.labels",
        "deploy.restart_policy", "deploy.rollback_config", "deploy.update_config"],
         "the pod is deployed as a whole: say it of the service; a container has `deploy.resources` only"),
 ];
 
-const NOT_OF_INIT: (&str, &str) = ("healthcheck", "an init container is done when it has ended with 0");
+const NOT_OF_INIT: (&[&str], &str) =
+    (&["healthcheck", "x-probe"], "an init container is done when it has ended with 0");
 
 /// Returns the rows; those of containers beside the main one are made of the service's in `specification`.
 pub(super) fn rows(specification: &Rules) -> Vec<Rule> {
@@ -180,13 +183,13 @@ pub(super) fn rows(specification: &Rules) -> Vec<Rule> {
     let service = specification.keys.get("services").and_then(|services| services.keys.get("*"));
     let of_services = service.map(Rules::rows).unwrap_or_default();
     for (group, spec) in [("x-init", INIT), ("x-sidecars", SIDECARS), ("x-ambassadors", AMBASSADORS)] {
-        let mut refused: Vec<(&str, &str)> =
-            OF_THE_POD.iter().flat_map(|(keys, instead)| keys.iter().map(move |key| (*key, *instead))).collect();
-        if group == "x-init" {
-            refused.push(NOT_OF_INIT);
-        }
+        let more = (group == "x-init").then_some(&NOT_OF_INIT);
+        let refused = OF_THE_POD.iter().chain(more);
+        let refused: Vec<(&str, &str)> =
+            refused.flat_map(|(keys, instead)| keys.iter().map(move |key| (*key, *instead))).collect();
+        let probe = OWN.iter().filter(|rule| rule.path.starts_with("services.*.x-probe"));
         let path = |key: &str| -> &'static str { format!("services.*.{group}.*.{key}").leak() };
-        for rule in &of_services {
+        for rule in of_services.iter().chain(probe) {
             let Some(key) = rule.path.strip_prefix("services.*.") else { continue };
             let is_refused = refused
                 .iter()
