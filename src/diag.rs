@@ -56,7 +56,7 @@ pub struct Diagnostic {
     pub secondary: Vec<Label>,
     /// What to do.
     pub help: Option<String>,
-    /// Chapter of the specification: `05-services.md#links`.
+    /// Chapter of the specification (`05-services.md#links`), or page of orch's own (`docs/patterns.md#x-route`).
     pub spec: Option<Cow<'static, str>>,
 }
 

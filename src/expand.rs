@@ -13,6 +13,7 @@ mod network;
 mod placement;
 mod pod;
 mod port;
+mod served;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::graph::{
     Condition, Dependency, EndpointMode, Graph, Link, MAX_PODS, PullPolicy, Restart, Scale, Service, Volume,
 };
 use crate::ids::{ResourceKey, ServiceName, SnapshotHash};
-use crate::model::{self, ConditionName, DeployMode, Export, Model, Serving};
+use crate::model::{self, ConditionName, DeployMode, Model};
 
 pub use error::{ExpandError, Problem, Warning};
 
@@ -190,10 +191,10 @@ impl Part<'_, '_> {
             attach: self.service.attach.unwrap_or(true),
             pull: self.pull(),
             part: None,
-            ambassadors: Vec::new(),
-            external_links: Vec::new(),
-            export: Export::Nothing,
-            serving: Serving::default(),
+            ambassadors: self.ambassadors(),
+            external_links: self.service.keys.external_links.clone(),
+            export: self.service.keys.export.clone(),
+            serving: self.serving(),
             network,
             spec_hash: String::new(),
             spec_parts: BTreeMap::new(),

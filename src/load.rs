@@ -10,8 +10,10 @@
 mod check;
 mod discover;
 mod dotenv;
+mod helpers;
 mod hosts;
 pub mod interpolate;
+mod keys;
 mod long;
 mod merge;
 mod node;
@@ -39,6 +41,7 @@ use crate::model::Model;
 
 use node::{Map, Node, Value};
 use report::Report;
+use rules::{Keys, Rules};
 use values::Variables;
 
 pub use discover::NO_FILE;
@@ -192,7 +195,8 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     let name = project_name(request, &mut discovered, &documents, report)?;
     let variables = views::variables(&documents);
     let mut tree = unify(&mut documents, &discovered.environment, options.interpolate, report);
-    check::check(&mut tree, report);
+    let known = if options.interpolate { Keys::All } else { Keys::Specification };
+    check::check(&mut tree, known, report);
     validate::validate(&tree, report);
     // A variable that stays as it is written is no address.
     let hosts = tree.get("x-hosts").filter(|_| options.interpolate);
@@ -203,6 +207,7 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     if options.normalise {
         normalise::normalise(&mut tree, name.as_str());
     }
+    let understood = keys::understand(&tree, name.as_str(), &disabled, options.consistency, report);
     profiles::select(&mut tree, request);
     if options.consistency {
         validate::references(&tree, &disabled, report);
@@ -230,7 +235,7 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
         return None;
     }
     Some(Loaded {
-        model: Model { hosts, ..typed::typed(&tree, name.as_str(), report)? },
+        model: Model { hosts, ..typed::typed(&tree, name.as_str(), understood, report)? },
         warnings: Diagnostics::default(),
         working_dir: discovered.working_dir,
         config_files: discovered.config_files,
@@ -300,14 +305,33 @@ fn unify(
     report: &mut Report,
 ) -> Node {
     let mut variables = Variables { environment, missed: BTreeSet::new(), enabled: interpolate };
+    let known = variables.keys();
     let mut tree = None;
     for mut document in documents.drain(..) {
         obsolete(&mut document, report);
         values::interpolate(&mut document, &mut variables, report);
-        long::lengthen(&mut document, report);
-        tree = Some(merge::merge(tree, document));
+        long::lengthen(&mut document, known, report);
+        tree = Some(merge::merge(tree, document, known));
     }
-    tree.unwrap_or_else(|| unreachable!("`parse` returns a document at least"))
+    let mut tree = tree.unwrap_or_else(|| unreachable!("`parse` returns a document at least"));
+    keep_written(&mut tree, rules::root(Keys::All), known);
+    tree
+}
+
+/// Keeps how orch's own keys are written, which is what `config` prints, before anything is filled in or resolved. Where
+/// they cannot be understood, nobody shall try.
+fn keep_written(node: &mut Node, rules: &Rules, known: Keys) {
+    for (key, entry) in node.as_map_mut().into_iter().flatten() {
+        let Some(rules) = rules.key(key) else { continue };
+        if !rules.rule().is_own() {
+            keep_written(&mut entry.node, rules, known);
+            continue;
+        }
+        entry.written = Some(entry.node.as_written());
+        if known == Keys::Specification {
+            entry.node.value = Value::Unknown;
+        }
+    }
 }
 
 /// `version` means nothing any more.

@@ -24,7 +24,7 @@ use crate::ids::{ProjectName, ResourceKey, ServiceName};
 pub use ambassador::{Ambassador, AmbassadorTarget, AmbassadorTls, Breaker, Export, ExternalLink, Medium};
 pub use deploy::{Deploy, DeployMode, DeployPlacement, Preference, Reservations, ResourceLimits, ResourcesSpec};
 pub use health::Healthcheck;
-pub use keys::{ServiceKeys, VolumeKeys};
+pub use keys::{HOLDER, ServiceKeys, VolumeKeys};
 pub use network::{Ipam, IpamConfig, Network, ServiceNetwork};
 pub use quantity::{Bytes, Cpus, GoDuration};
 pub use service::{
@@ -63,23 +63,6 @@ pub struct Model {
     /// Top-level `x-` keys.
     #[serde(flatten)]
     pub extensions: Extensions,
-}
-
-impl Model {
-    /// Returns every description of a container: those of services and of the helpers in their pods, each with the name that
-    /// it has in the graph and the path that it is written at.
-    pub fn containers(&self) -> impl Iterator<Item = (ServiceName, String, &Service)> {
-        self.services.iter().flat_map(|(name, service)| {
-            let at = format!("services.{name}");
-            let below = at.clone();
-            let init = service.keys.init.iter().map(|(key, helper)| (key, "x-init", helper));
-            let sidecars = service.keys.sidecars.iter().map(|(key, helper)| (key, "x-sidecars", helper));
-            let helpers = init.chain(sidecars).filter_map(move |(key, list, helper)| {
-                Some((ServiceName::new(format!("{name}.{key}")).ok()?, format!("{below}.{list}.{key}"), helper))
-            });
-            std::iter::once((name.clone(), at, service)).chain(helpers)
-        })
-    }
 }
 
 /// A config or a secret: exactly one of the sources is set.

@@ -14,10 +14,11 @@ use crate::api::client::Client;
 use crate::api::types::ObjectState;
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::expand::Snapshots;
+use crate::graph::member_name;
 use crate::ids::{HostName, ServiceName, SnapshotHash};
 use crate::load::Loaded;
 use crate::model::quantity::parse_bytes;
-use crate::model::{MountType, ServiceVolume};
+use crate::model::{MountType, Service, ServiceVolume};
 use crate::snapshot::{self, DEFAULT_LIMIT, Tree};
 
 use super::board::Event;
@@ -53,9 +54,12 @@ struct Parcel {
 /// All that cannot travel, each at its place.
 pub(crate) fn gather(loaded: &Loaded) -> Result<Luggage, CliError> {
     let mut gathering = Gathering { loaded, luggage: Luggage::default(), problems: Vec::new(), seen: BTreeMap::new() };
-    for (name, path, service) in loaded.model.containers() {
-        for (at, volume) in service.volumes.iter().enumerate() {
-            gathering.mount(&name, &path, at, volume);
+    for (name, service) in &loaded.model.services {
+        let path = format!("services.{name}");
+        gathering.mounts(name, &path, service);
+        for (key, helper, container) in service.keys.helpers() {
+            let Ok(full) = member_name(name, helper) else { continue };
+            gathering.mounts(&full, &format!("{path}.{key}.{helper}"), container);
         }
     }
     gathering.volumes();
@@ -72,16 +76,21 @@ struct Gathering<'a> {
 }
 
 impl<'a> Gathering<'a> {
-    fn mount(&mut self, service: &ServiceName, path: &str, at: usize, volume: &'a ServiceVolume) {
-        let list = format!("{path}.volumes[{at}]");
+    fn mounts(&mut self, name: &ServiceName, path: &str, service: &'a Service) {
+        for (at, volume) in service.volumes.iter().enumerate() {
+            self.mount(name, at, volume, &format!("{path}.volumes[{at}]"));
+        }
+    }
+
+    fn mount(&mut self, service: &ServiceName, at: usize, volume: &'a ServiceVolume, list: &str) {
         let Some(path) = volume.source.as_deref().filter(|_| volume.kind == MountType::Bind) else { return };
-        if !self.is_beside(path, &[list.clone(), format!("{list}.source")]) {
+        if !self.is_beside(path, &[list.to_owned(), format!("{list}.source")]) {
             return;
         }
         match self.snapshot(path, volume) {
             Ok(hash) => drop(self.luggage.snapshots.insert((service.clone(), at), hash)),
             Err((text, help)) => {
-                self.problems.push(place(self.loaded, &list, Diagnostic::error(text).help(help)));
+                self.problems.push(place(self.loaded, list, Diagnostic::error(text).help(help)));
             }
         }
     }

@@ -41,7 +41,9 @@ pub(super) fn text(problem: &Diagnostic, sources: &SourceMap) -> String {
 }
 
 fn spec(problem: &Diagnostic) -> Option<String> {
-    problem.spec.as_ref().map(|section| format!("compose-spec {section}"))
+    let section = problem.spec.as_ref()?;
+    // Orch's own keys are described in its own pages.
+    Some(if section.starts_with("docs/") { section.to_string() } else { format!("compose-spec {section}") })
 }
 
 /// The labels that lie in one file.

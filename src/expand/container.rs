@@ -66,6 +66,7 @@ impl Part<'_, '_> {
             // Read into `environment` by `load`.
             env_file: _,
             expose: _,
+            external_links: _,
             links: _,
             mac_address: _,
             network_mode: _,

@@ -1,6 +1,6 @@
 //! Configs and secrets: content-addressed files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
@@ -52,11 +52,8 @@ impl Part<'_, '_> {
             self.error(&path, Problem::NoContent { kind: word, name });
             return None;
         };
-        let hash = sha256(bytes);
         let secret = kind == FileKind::Secret;
-        // The same bytes may be both: then they are handled as a secret.
-        let content = FileContent { bytes: bytes.clone(), secret };
-        self.files.entry(hash.clone()).and_modify(|known| known.secret |= secret).or_insert(content);
+        let hash = keep(self.files, bytes, secret);
         Some(FileMount {
             target: target(kind, reference),
             hash,
@@ -96,6 +93,14 @@ fn target(kind: FileKind, reference: &FileReference) -> String {
         FileKind::Config => format!("/{target}"),
         FileKind::Secret => format!("/run/secrets/{target}"),
     }
+}
+
+/// Keeps contents for the graph and returns their key. The same bytes may be both: then they are handled as a secret.
+pub(super) fn keep(files: &mut BTreeMap<String, FileContent>, bytes: &[u8], secret: bool) -> String {
+    let hash = sha256(bytes);
+    let content = || FileContent { bytes: bytes.to_vec(), secret };
+    files.entry(hash.clone()).and_modify(|known| known.secret |= secret).or_insert_with(content);
+    hash
 }
 
 /// Returns the SHA-256 of `bytes` in lower-case hex.

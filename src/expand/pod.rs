@@ -36,12 +36,10 @@ pub(super) fn volumes(model: &Model) -> BTreeMap<ResourceKey, PodVolume> {
 /// Puts what `whole` consists of into `services`: itself where that is one container, else the parts of its pods.
 pub(super) fn split(part: &mut Part<'_, '_>, whole: Service, services: &mut BTreeMap<ServiceName, Service>) {
     let name = part.name.clone();
-    let keys = &part.service.keys;
-    let helpers = keys.init.iter().map(|(key, model)| (key, model, Role::Init));
-    let helpers = helpers.chain(keys.sidecars.iter().map(|(key, model)| (key, model, Role::Sidecar)));
     let mut members = Vec::new();
-    for (key, model, role) in helpers {
-        let at = format!("{}.{}.{key}", part.at, if role == Role::Init { "x-init" } else { "x-sidecars" });
+    for (group, key, model) in part.service.keys.helpers() {
+        let role = if group == "x-init" { Role::Init } else { Role::Sidecar };
+        let at = format!("{}.{group}.{key}", part.at);
         if let Some(member) = helper(part, &at, key, model, role) {
             members.push(member);
         }

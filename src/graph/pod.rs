@@ -13,7 +13,7 @@ use crate::ids::{InvalidName, ServiceName};
 use crate::model::Medium;
 
 /// Last part of the name of a holder: no helper may be called so.
-pub const HOLDER: &str = "pod";
+pub use crate::model::HOLDER;
 
 /// What a service is in a pod of several containers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,11 +8,11 @@ use crate::model::{GoDuration, quantity::parse_bytes};
 use super::node::{Map, Node, Value};
 use super::path::Path;
 use super::report::Report;
-use super::rules::{self, Rules, Shape};
+use super::rules::{self, Keys, Rules, Shape};
 
 /// Checks all of `node`.
-pub(super) fn check(node: &mut Node, report: &mut Report) {
-    walk(node, rules::root(), &Path::Root, report);
+pub(super) fn check(node: &mut Node, keys: Keys, report: &mut Report) {
+    walk(node, rules::root(keys), &Path::Root, report);
 }
 
 fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
@@ -22,7 +22,9 @@ fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
     }
     match (rule.shape, &mut node.value) {
         (Shape::Any, _) => {}
-        (Shape::Map | Shape::IntOrMap, Value::Map(map)) => keys(map, rules, path, report),
+        (Shape::Map | Shape::IntOrMap | Shape::BoolOrMap | Shape::WordOrMap(_), Value::Map(map)) => {
+            keys(map, rules, path, report);
+        }
         (Shape::Open, Value::Map(map)) => {
             for (key, entry) in map.iter_mut() {
                 name(key, entry.key, path, report);
@@ -31,7 +33,7 @@ fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
                 }
             }
         }
-        (Shape::List, Value::Seq(items)) => {
+        (Shape::List | Shape::BoolOrList, Value::Seq(items)) => {
             for (index, item) in items.iter_mut().enumerate() {
                 walk(item, rules.item(), &path.item(index), report);
             }
@@ -40,7 +42,8 @@ fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
             Ok(Some(printed)) => node.value = printed,
             Ok(None) => {}
             Err(reason) => {
-                let reason = reason.unwrap_or_else(|| format!("must be {}, not {}", says(shape), node.value.kind()));
+                let expected = || if rule.expected.is_empty() { says(shape) } else { rule.expected.to_owned() };
+                let reason = reason.unwrap_or_else(|| format!("must be {}, not {}", expected(), node.value.kind()));
                 report.push(Diagnostic::error(format!("`{path}` {reason}")).at(node.span, "").spec(rule.spec));
             }
         },
@@ -70,15 +73,24 @@ fn keys(map: &mut Map, rules: &Rules, path: &Path<'_>, report: &mut Report) {
                             this file with Docker Compose";
                 report.push(problem.at(entry.key, "").help(help).spec(rules.rule().spec));
             }
+            Some(rules) if matches!(rules.rule().shape, Shape::Elsewhere(_)) => {
+                let Shape::Elsewhere(instead) = rules.rule().shape else { continue };
+                let problem =
+                    Diagnostic::error(format!("`{}` is not for a container beside the main one", path.key(key)));
+                report.push(problem.at(entry.key, "").help(instead).spec(rules.rule().spec));
+            }
             Some(rules) => walk(&mut entry.node, rules, &path.key(key), report),
-            None if key.starts_with("x-") => {}
+            None if key.starts_with("x-") => own(key, entry.key, path, report),
             None => {
                 let mut problem = Diagnostic::error(format!("unknown key `{key}` {}", path.inside())).at(entry.key, "");
                 if report.is_full() {
                     report.push(problem);
                     continue;
                 }
-                if let Some(meant) = did_you_mean(key, rules.names()) {
+                let own = format!("x-{key}");
+                if rules.names().any(|name| name == own) {
+                    problem = problem.help(format!("did you mean `{own}`?"));
+                } else if let Some(meant) = did_you_mean(key, rules.names()) {
                     problem = problem.help(format!("did you mean `{meant}`?"));
                 } else if matches!(path, Path::Root) {
                     problem = problem.help("keys of your own start with `x-`");
@@ -89,16 +101,33 @@ fn keys(map: &mut Map, rules: &Rules, path: &Path<'_>, report: &mut Report) {
     }
 }
 
+/// A key of somebody's own means nothing here, but for slips: one of ours at a wrong place, or almost one of ours.
+fn own(key: &str, span: crate::diag::Span, path: &Path<'_>, report: &mut Report) {
+    let problem = match (rules::misplaced(key, path), rules::near(key)) {
+        (Some(place), _) => {
+            Diagnostic::warning(format!("`{key}` has no effect {}", path.inside())).help(format!("it belongs {place}"))
+        }
+        (None, Some(meant)) => {
+            Diagnostic::warning(format!("`{key}` has no effect")).help(format!("did you mean `{meant}`?"))
+        }
+        (None, None) => return,
+    };
+    report.push(problem.at(span, ""));
+}
+
 /// Checks a scalar; `Some` is the form to keep instead. An error without text means the wrong kind of value.
 fn scalar(shape: Shape, value: &Value) -> Result<Option<Value>, Option<String>> {
     let text = |text: String| Ok(Some(Value::Str(text)));
     match (shape, value) {
-        (Shape::Text | Shape::Scalar | Shape::TextOrNumber, Value::Str(_)) | (Shape::Bool, Value::Bool(_)) => Ok(None),
-        (Shape::Word(words, _), Value::Str(word)) if words.contains(&word.as_str()) => Ok(None),
+        (Shape::Text | Shape::Scalar | Shape::TextOrNumber, Value::Str(_))
+        | (Shape::Bool | Shape::BoolOrMap | Shape::BoolOrList, Value::Bool(_)) => Ok(None),
+        (Shape::Word(words, _) | Shape::WordOrMap(words), Value::Str(word)) if words.contains(&word.as_str()) => {
+            Ok(None)
+        }
         (Shape::Word(_, later), Value::Str(word)) if later.contains(&word.as_str()) => {
             Err(Some(format!("cannot be `{word}`: it is part of the Compose Specification, but not supported yet")))
         }
-        (Shape::Word(words, _), Value::Str(word)) => {
+        (Shape::Word(words, _) | Shape::WordOrMap(words), Value::Str(word)) => {
             let meant =
                 did_you_mean(word, words.iter().copied()).map_or(String::new(), |meant| format!(", perhaps `{meant}`"));
             Err(Some(format!("must be one of {}, not `{word}`{meant}", words.join(", "))))
@@ -120,6 +149,13 @@ fn scalar(shape: Shape, value: &Value) -> Result<Option<Value>, Option<String>> 
             match parse_bytes(&written) {
                 Ok(bytes) => text(bytes.to_string()),
                 Err(reason) => Err(Some(format!("must be a number of bytes such as `64m`: {reason}"))),
+            }
+        }
+        (Shape::Percent, Value::Int(_) | Value::Str(_)) => {
+            let written = value.scalar_text().unwrap_or_default();
+            match written.trim_end_matches('%').trim().parse::<u8>() {
+                Ok(share) if (1..=100).contains(&share) => Ok(Some(Value::Int(share.into()))),
+                _ => Err(Some(format!("must be a share from 1% to 100%, not `{written}`"))),
             }
         }
         (Shape::Mode, Value::Int(mode)) if (0..=0o7777).contains(mode) => text(format!("0{mode:o}")),
@@ -149,9 +185,10 @@ fn int(number: i128, least: i64, most: i64) -> Result<Option<Value>, Option<Stri
 /// What a shape takes, as a message says it.
 fn says(shape: Shape) -> String {
     match shape {
-        Shape::Refused | Shape::Any => "absent",
+        Shape::Refused | Shape::Elsewhere(_) | Shape::Any => "absent",
         Shape::Text => "text",
         Shape::Word(words, _) => return format!("one of {}", words.join(", ")),
+        Shape::WordOrMap(words) => return format!("one of {}, or a mapping", words.join(", ")),
         Shape::Scalar => "text, a number or a boolean",
         Shape::TextOrNumber => "text or a number",
         Shape::Bool => "`true` or `false`",
@@ -160,7 +197,10 @@ fn says(shape: Shape) -> String {
         Shape::Duration => "a duration such as `1m30s`",
         Shape::Bytes => "a number of bytes such as `64m`",
         Shape::Mode => "a file mode such as `0440`",
+        Shape::Percent => "a share such as `50%`",
         Shape::IntOrMap => "a whole number or a mapping",
+        Shape::BoolOrMap => "`true`, `false` or a mapping",
+        Shape::BoolOrList => "`true`, `false` or a list",
         Shape::Map | Shape::Open => "a mapping",
         Shape::List => "a list",
     }

@@ -4,6 +4,7 @@
 //! in the table of `rules`.
 
 mod mounts;
+mod own;
 mod ports;
 
 use crate::diag::Diagnostic;
@@ -11,7 +12,7 @@ use crate::diag::Diagnostic;
 use super::node::{Entry, Map, Node, Value};
 use super::path::Path;
 use super::report::Report;
-use super::rules::{self, Rules, Shape};
+use super::rules::{self, Keys, Rules, Shape};
 use super::words;
 
 /// How a short form becomes long.
@@ -37,6 +38,18 @@ pub(super) const HEALTH_TEST: Long = Long::Value(health_test);
 pub(super) const RESOURCE: Long = Long::Value(resource);
 pub(super) const FILE_REFERENCE: Long = Long::Items(file_reference);
 pub(super) const ENV_FILE: Long = Long::Items(env_file);
+pub(super) const ONE_OR_MORE_OF_ANY: Long = Long::Value(own::one_or_more);
+pub(super) const PORTS: Long = Long::Value(own::ports);
+pub(super) const AMBASSADOR: Long = Long::Value(own::ambassador);
+pub(super) const ROUTE: Long = Long::Items(own::route);
+pub(super) const PATH: Long = Long::Value(own::path);
+pub(super) const REWRITE: Long = Long::Value(own::rewrite);
+pub(super) const REDIRECT: Long = Long::Value(own::redirect);
+pub(super) const TLS: Long = Long::Value(own::tls);
+pub(super) const BALANCE: Long = Long::Value(own::balance);
+pub(super) const STICKY: Long = Long::Value(own::sticky);
+pub(super) const PROBE: Long = Long::Value(own::probe);
+pub(super) const PATTERN: Long = Long::Items(own::pattern);
 pub(super) const EXPOSE: Long = Long::Items(ports::expose);
 pub(super) const PORT: Long = Long::Items(ports::port);
 pub(super) const VOLUME: Long = Long::Items(mounts::volume);
@@ -46,19 +59,22 @@ pub(super) use mounts::target;
 pub(super) use ports::{is_published, port_key};
 
 /// Makes all short forms of a file long.
-pub(super) fn lengthen(node: &mut Node, report: &mut Report) {
-    walk(node, rules::root(), &Path::Root, report);
+pub(super) fn lengthen(node: &mut Node, keys: Keys, report: &mut Report) {
+    walk(node, rules::root(keys), &Path::Root, report);
 }
 
-fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
+/// Makes the short forms of a part of a file long.
+pub(super) fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
     if rules.rule().shape == Shape::Any {
         return;
     }
     if let Long::Value(convert) = rules.rule().long {
+        let before = Before::of(node, rules);
         let taken = std::mem::replace(node, Node::new(node.span, Value::Null));
         let tag = taken.tag;
         *node = convert(taken, report);
         node.tag = tag;
+        before.note(node);
     }
     match &mut node.value {
         Value::Map(map) => {
@@ -70,13 +86,38 @@ fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
         }
         Value::Seq(items) => {
             if let Long::Items(convert) = rules.item().rule().long {
-                *items = std::mem::take(items).into_iter().flat_map(|item| convert(item, report)).collect();
+                let made = std::mem::take(items).into_iter().flat_map(|item| {
+                    let before = Before::of(&item, rules.item());
+                    let mut made = convert(item, report);
+                    if let [one] = made.as_mut_slice() {
+                        before.note(one);
+                    }
+                    made
+                });
+                *items = made.collect();
             }
             for (index, item) in items.iter_mut().enumerate() {
                 walk(item, rules.item(), &path.item(index), report);
             }
         }
         _ => {}
+    }
+}
+
+/// A value before it is made long: of orch's own keys the short form is what is printed.
+struct Before(Option<(Value, Value)>);
+
+impl Before {
+    fn of(node: &Node, rules: &Rules) -> Self {
+        Self(rules.rule().is_own().then(|| (node.as_written(), node.value.clone())))
+    }
+
+    fn note(self, node: &mut Node) {
+        if let Some((written, value)) = self.0
+            && node.value != value
+        {
+            node.short = Some(Box::new(written));
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 use indexmap::map::Entry as Slot;
 
 use super::node::{Entry, Map, Node, Tag, Value};
-use super::rules::{self, Rules};
+use super::rules::{self, Keys, Rules};
 
 /// How two values become one. A null in the later file keeps the earlier value.
 #[derive(Debug, Clone, Copy)]
@@ -25,9 +25,9 @@ pub(super) enum Merge {
 }
 
 /// Returns `later` merged onto `earlier`, doubles removed, and Compose's tags obeyed.
-pub(super) fn merge(earlier: Option<Node>, later: Node) -> Node {
+pub(super) fn merge(earlier: Option<Node>, later: Node, keys: Keys) -> Node {
     let base = earlier.unwrap_or_else(|| Node::new(later.span, Value::Map(Map::new())));
-    node(base, later, rules::root())
+    node(base, later, rules::root(keys))
 }
 
 /// A first value: nothing to merge with, but its own doubles and tags are dealt with.
@@ -35,7 +35,7 @@ fn first(mut node: Node, rules: &Rules) -> Option<Node> {
     if node.tag.take() == Some(Tag::Reset) {
         return None;
     }
-    let Node { span, value, .. } = node;
+    let Node { span, value, short, tag: _ } = node;
     let value = match value {
         Value::Map(map) => {
             let entries = map.into_iter().filter_map(|(key, entry)| {
@@ -50,7 +50,7 @@ fn first(mut node: Node, rules: &Rules) -> Option<Node> {
         }
         other => other,
     };
-    Some(Node::new(span, value))
+    Some(Node { short, ..Node::new(span, value) })
 }
 
 fn child<'r>(rules: &'r Rules, key: &str) -> &'r Rules {
@@ -58,7 +58,8 @@ fn child<'r>(rules: &'r Rules, key: &str) -> &'r Rules {
     rules.key(key).unwrap_or(&NONE)
 }
 
-fn node(earlier: Node, later: Node, rules: &Rules) -> Node {
+/// Returns a part of `later` merged onto the same part of `earlier`.
+pub(super) fn node(earlier: Node, later: Node, rules: &Rules) -> Node {
     let how = rules.rule().merge;
     let replaced = later.tag == Some(Tag::Override)
         || matches!(how, Merge::Replace)
@@ -68,14 +69,14 @@ fn node(earlier: Node, later: Node, rules: &Rules) -> Node {
         return first(later, rules).unwrap_or(Node::new(span, Value::Null));
     }
     match (earlier.value, later.value) {
-        (value, Value::Null) => Node::new(earlier.span, value),
+        (value, Value::Null) => Node { value, tag: None, ..earlier },
         (Value::Map(base), Value::Map(map)) => Node::new(earlier.span, Value::Map(maps(base, map, rules))),
         (Value::Seq(mut base), Value::Seq(items)) => {
             base.extend(items.into_iter().filter_map(|item| first(item, rules.item())));
             Node::new(later.span, Value::Seq(distinct(base, rules)))
         }
         (_, value) => {
-            let later = Node::new(later.span, value);
+            let later = Node { value, tag: None, ..later };
             first(later, rules).unwrap_or(Node::new(earlier.span, Value::Null))
         }
     }

@@ -22,6 +22,8 @@ pub(super) struct Node {
     pub(super) tag: Option<Tag>,
     /// What.
     pub(super) value: Value,
+    /// Of orch's own keys: the value as the file has it, where it was made long or was text for a number.
+    pub(super) short: Option<Box<Value>>,
 }
 
 /// A mapping in the order of the file.
@@ -34,6 +36,8 @@ pub(super) struct Entry {
     pub(super) key: Span,
     /// The value.
     pub(super) node: Node,
+    /// What is printed instead: `x-` keys are printed as they are written, whatever they mean.
+    pub(super) written: Option<Value>,
 }
 
 /// A YAML value, resolved by the rules of go-yaml (see `scalar`).
@@ -62,7 +66,7 @@ pub(super) enum Value {
 impl Node {
     /// Returns a value at a place, without a tag.
     pub(super) fn new(span: Span, value: Value) -> Self {
-        Self { span, tag: None, value }
+        Self { span, tag: None, value, short: None }
     }
 
     /// Returns text at a place.
@@ -79,7 +83,23 @@ impl Node {
     /// Returns the same place and tag with another value.
     #[must_use]
     pub(super) fn with(&self, value: Value) -> Self {
-        Self { span: self.span, tag: self.tag, value }
+        Self { span: self.span, tag: self.tag, value, short: None }
+    }
+
+    /// Returns the value as the file has it, as far as it is not merged of several.
+    pub(super) fn as_written(&self) -> Value {
+        if let Some(short) = &self.short {
+            return (**short).clone();
+        }
+        let again = |node: &Self| Self::new(node.span, node.as_written());
+        match &self.value {
+            Value::Seq(items) => Value::Seq(items.iter().map(again).collect()),
+            Value::Map(map) => {
+                let entries = map.iter().map(|(key, entry)| (key.clone(), Entry::new(entry.key, again(&entry.node))));
+                Value::Map(entries.collect())
+            }
+            other => other.clone(),
+        }
     }
 
     /// Returns the text, if it is text.
@@ -154,7 +174,7 @@ impl Node {
 impl Entry {
     /// Returns an entry whose key is at `key`.
     pub(super) fn new(key: Span, node: Node) -> Self {
-        Self { key, node }
+        Self { key, node, written: None }
     }
 }
 

@@ -1,8 +1,12 @@
 //! What a file leaves unsaid and Docker Compose fills in: names on the engine, the default network, dependencies that
 //! follow from links and shared namespaces, targets of secrets.
 
+use std::collections::BTreeSet;
+
 use crate::diag::Span;
 
+use super::helpers::{self, each_container};
+use super::keys;
 use super::node::{Entry, Map, Node, Value};
 
 /// Resources of the top level that have names on the engine.
@@ -26,9 +30,9 @@ pub(super) fn normalise(tree: &mut Node, project: &str) {
             default_used.get_or_insert(service.span);
         }
         imply(service);
-        secret_targets(service);
         sort_hosts(service);
     }
+    each_container(tree, &mut secret_targets);
     if let Some(span) = default_used {
         ensure_default_network(tree, span);
     }
@@ -116,11 +120,13 @@ fn sort_hosts(service: &mut Node) {
     }
 }
 
-/// Removes networks, volumes, configs and secrets that no service uses, as Docker Compose does.
+/// Removes networks, volumes, configs and secrets that no service uses, as Docker Compose does, but for those that are
+/// needed by orch's own keys.
 pub(super) fn drop_unused(tree: &mut Node) {
     for kind in RESOURCES {
-        let used: Vec<String> =
-            tree.entries("services").flat_map(|(_, service)| uses(&service.node, kind)).map(|(name, _)| name).collect();
+        let of_containers = helpers::containers(tree).flat_map(|(_, container)| uses(&container.node, kind));
+        let of_keys = tree.entries("services").flat_map(|(_, service)| keys::uses(tree, &service.node, kind));
+        let used: BTreeSet<String> = of_containers.chain(of_keys).map(|(name, _)| name).collect();
         if let Some(map) = tree.get_mut(kind).and_then(Node::as_map_mut) {
             map.retain(|key, _| used.contains(key));
         }

@@ -57,6 +57,11 @@ impl Report {
         self.problems.len() >= MAX_PROBLEMS
     }
 
+    /// Returns how many errors there are.
+    pub(super) fn errors(&self) -> usize {
+        self.errors
+    }
+
     /// Returns whether there is an error.
     pub(super) fn failed(&self) -> bool {
         self.errors > 0

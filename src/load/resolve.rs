@@ -7,8 +7,8 @@ use crate::diag::Diagnostic;
 
 use super::discover::{read, reason};
 use super::dotenv;
+use super::helpers::each_container;
 use super::node::{Entry, Map, Node, Value};
-use super::normalise::services_mut;
 use super::report::Report;
 use super::source::{Files, absolute};
 
@@ -47,8 +47,7 @@ impl Surroundings<'_> {
 
 /// Makes all paths of the model absolute.
 pub(super) fn paths(tree: &mut Node, around: &Surroundings<'_>) {
-    for entry in services_mut(tree) {
-        let service = &mut entry.node;
+    each_container(tree, &mut |service| {
         for volume in service.get_mut("volumes").and_then(Node::as_seq_mut).into_iter().flatten() {
             if volume.str("type") == Some("bind") {
                 around.rebase(volume, "source");
@@ -57,7 +56,7 @@ pub(super) fn paths(tree: &mut Node, around: &Surroundings<'_>) {
         for file in service.get_mut("env_file").and_then(Node::as_seq_mut).into_iter().flatten() {
             around.rebase(file, "path");
         }
-    }
+    });
     for kind in ["configs", "secrets"] {
         for entry in tree.get_mut(kind).and_then(Node::as_map_mut).into_iter().flat_map(|map| map.values_mut()) {
             around.rebase(&mut entry.node, "file");
@@ -76,8 +75,7 @@ pub(super) fn paths(tree: &mut Node, around: &Surroundings<'_>) {
 
 /// Gives names without a value the project's value, and puts what environment files say beneath.
 pub(super) fn environment(tree: &mut Node, around: &Surroundings<'_>, report: &mut Report) {
-    for entry in services_mut(tree) {
-        let service = &mut entry.node;
+    each_container(tree, &mut |service| {
         let mut below = Map::new();
         for file in service.items("env_file").to_vec() {
             for (name, value) in env_file(&file, around, &below, report) {
@@ -98,7 +96,7 @@ pub(super) fn environment(tree: &mut Node, around: &Surroundings<'_>, report: &m
         if !below.is_empty() {
             service.set("environment", Value::Map(below));
         }
-    }
+    });
 }
 
 fn env_file(file: &Node, around: &Surroundings<'_>, below: &Map, report: &mut Report) -> dotenv::Pairs {
@@ -144,8 +142,8 @@ pub(super) fn contents(tree: &Node, around: &Surroundings<'_>, report: &mut Repo
 ///
 /// Source: Docker Compose 2.40, which looks for relative paths in the project's directory.
 pub(super) fn profiles(tree: &mut Node, around: &Surroundings<'_>, report: &mut Report) {
-    for entry in services_mut(tree) {
-        for option in entry.node.get_mut("security_opt").and_then(Node::as_seq_mut).into_iter().flatten() {
+    each_container(tree, &mut |container| {
+        for option in container.get_mut("security_opt").and_then(Node::as_seq_mut).into_iter().flatten() {
             let text = option.as_str().unwrap_or_default();
             let path = text.strip_prefix("seccomp=").or_else(|| text.strip_prefix("seccomp:"));
             let Some(path) = path.filter(|path| !matches!(*path, "unconfined" | "builtin")) else { continue };
@@ -157,7 +155,7 @@ pub(super) fn profiles(tree: &mut Node, around: &Surroundings<'_>, report: &mut 
                 }
             }
         }
-    }
+    });
 }
 
 fn profile(path: &str, around: &Surroundings<'_>) -> Result<serde_json::Value, String> {

@@ -1,23 +1,53 @@
 //! Last phase: the checked tree becomes the typed model.
 
+use indexmap::IndexMap;
+use serde::de::DeserializeOwned;
 use serde_json::{Map as JsonMap, Number, Value as Json};
 
 use crate::diag::Diagnostic;
-use crate::model::Model;
+use crate::ids::ServiceName;
+use crate::model::{Model, Service, ServiceKeys};
 
-use super::node::{Node, Value};
+use super::helpers::{self, Kind};
+use super::keys::Understood;
+use super::node::{Entry, Node, Value};
 use super::report::Report;
-use super::rules::{self, Rules, Shape};
+use super::rules::{self, Keys, Rules, Shape};
 
 /// Returns the model, or reports why the tree is none, which the checks before should have found.
-pub(super) fn typed(tree: &Node, name: &str, report: &mut Report) -> Option<Model> {
-    let mut json = convert(tree, Some(rules::root()));
+pub(super) fn typed(tree: &Node, name: &str, mut understood: Understood, report: &mut Report) -> Option<Model> {
+    let rules = rules::root(Keys::All);
+    let mut json = convert(&tree.value, Some(rules));
     if let Json::Object(map) = &mut json {
         map.insert("name".to_owned(), Json::String(name.to_owned()));
         map.remove("version");
     }
+    let mut model: Model = read(json, report)?;
+    let services = rules.key("services").and_then(|rules| rules.key("*"));
+    for (name, entry) in tree.entries("services") {
+        let Some(service) = ServiceName::new(name.as_str()).ok().and_then(|name| model.services.get_mut(&name)) else {
+            continue;
+        };
+        let mut keys = understood.services.remove(name).unwrap_or_default();
+        add_helpers(&mut keys, entry, services, report)?;
+        for (helper, probe) in understood.probes.remove(name).unwrap_or_default() {
+            if let Some(container) = keys.sidecars.get_mut(&helper) {
+                container.keys.probe = Some(probe);
+            }
+        }
+        service.keys = keys;
+    }
+    for (key, pod) in understood.volumes {
+        if let Some(volume) = model.volumes.get_mut(key.as_str()) {
+            volume.pod = Some(pod);
+        }
+    }
+    Some(model)
+}
+
+fn read<T: DeserializeOwned>(json: Json, report: &mut Report) -> Option<T> {
     match serde_json::from_value(json) {
-        Ok(model) => Some(model),
+        Ok(value) => Some(value),
         Err(error) => {
             report.push(Diagnostic::error(format!("this project cannot be represented: {error}")));
             None
@@ -25,9 +55,24 @@ pub(super) fn typed(tree: &Node, name: &str, report: &mut Report) -> Option<Mode
     }
 }
 
+/// Adds the containers beside the main one, in the order in which they start.
+fn add_helpers(keys: &mut ServiceKeys, service: &Entry, rules: Option<&Rules>, report: &mut Report) -> Option<()> {
+    for (kind, name, entry) in helpers::of(&service.node) {
+        let rules = rules.and_then(|rules| rules.key(kind.key())).and_then(|rules| rules.key(name));
+        let container: Service = read(convert(&entry.node.value, rules), report)?;
+        let group: &mut IndexMap<String, Service> =
+            if kind == Kind::Init { &mut keys.init } else { &mut keys.sidecars };
+        group.insert(name.clone(), container);
+        if kind == Kind::Ambassador {
+            keys.images.insert(name.clone());
+        }
+    }
+    Some(())
+}
+
 /// Leaves out what says nothing: empty text where text is optional, and nulls where they mean nothing.
-fn convert(node: &Node, rules: Option<&Rules>) -> Json {
-    match &node.value {
+fn convert(value: &Value, rules: Option<&Rules>) -> Json {
+    match value {
         Value::Unknown | Value::Null => Json::Null,
         Value::Bool(value) => Json::Bool(*value),
         Value::Int(value) => i64::try_from(*value)
@@ -44,13 +89,15 @@ fn convert(node: &Node, rules: Option<&Rules>) -> Json {
             }
         }
         Value::Date(text) | Value::Str(text) => Json::String(text.clone()),
-        Value::Seq(items) => items.iter().map(|item| convert(item, rules.map(Rules::item))).collect(),
+        Value::Seq(items) => items.iter().map(|item| convert(&item.value, rules.map(Rules::item))).collect(),
         Value::Map(map) => {
             let mut object = JsonMap::new();
             for (key, entry) in map {
                 let child = rules.and_then(|rules| rules.key(key));
-                if !says_nothing(&entry.node, rules, child) {
-                    object.insert(key.clone(), convert(&entry.node, child));
+                if let Some(written) = &entry.written {
+                    object.insert(key.clone(), convert(written, None));
+                } else if !says_nothing(&entry.node, rules, child) {
+                    object.insert(key.clone(), convert(&entry.node.value, child));
                 }
             }
             Json::Object(object)

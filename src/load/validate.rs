@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::diag::{Diagnostic, Span};
 
+use super::helpers::containers;
 use super::long::{config_target, is_published, secret_target};
 use super::node::{Entry, Node, Value};
 use super::report::Report;
@@ -18,9 +19,8 @@ pub(super) use references::references;
 
 /// Checks values that belong together.
 pub(super) fn validate(tree: &Node, report: &mut Report) {
-    let mut names: BTreeMap<String, Span> = BTreeMap::new();
-    for (name, entry) in tree.entries("services").filter(|(_, entry)| entry.node.as_map().is_some()) {
-        let mut check = Service { name, entry, report };
+    for (name, entry) in containers(tree) {
+        let mut check = Container { name, entry, report };
         check.image();
         check.agreements();
         check.words();
@@ -30,6 +30,9 @@ pub(super) fn validate(tree: &Node, report: &mut Report) {
         check.mounts();
         check.files();
         check.required();
+    }
+    let mut names: BTreeMap<String, Span> = BTreeMap::new();
+    for (name, entry) in tree.entries("services").filter(|(_, entry)| entry.node.as_map().is_some()) {
         container_name(name, &entry.node, &mut names, report);
     }
     for (key, entry) in tree.entries("networks") {
@@ -43,13 +46,15 @@ pub(super) fn validate(tree: &Node, report: &mut Report) {
     external(tree, report);
 }
 
-struct Service<'a> {
-    name: &'a str,
+/// A service, or a container beside one.
+struct Container<'a> {
+    /// As a message calls it: "service `web`".
+    name: String,
     entry: &'a Entry,
     report: &'a mut Report,
 }
 
-impl Service<'_> {
+impl Container<'_> {
     fn node(&self) -> &Node {
         &self.entry.node
     }
@@ -65,7 +70,7 @@ impl Service<'_> {
     fn image(&mut self) {
         let image = self.node().get("image");
         if image.is_none_or(|image| image.as_str() == Some("")) && self.node().get("build").is_none() {
-            let message = format!("service `{}` has no image", self.name);
+            let message = format!("{} has no image", self.name);
             let span = image.map_or(self.entry.key, |image| image.span);
             self.error(span, message, "add `image: NAME`", "05-services.md#image");
         }
@@ -86,7 +91,7 @@ impl Service<'_> {
             if short.is_null() || long.is_null() || same_number(&short.value, &long.value) {
                 continue;
             }
-            let message = format!("`{key}` and `deploy.{path}` of service `{}` differ", self.name);
+            let message = format!("`{key}` and `deploy.{path}` of {} differ", self.name);
             let problem = Diagnostic::error(message).at(short.span, "this").also(long.span, "and this");
             self.report.push(problem.help("say it once").spec("deploy.md"));
         }
@@ -134,7 +139,7 @@ impl Service<'_> {
             && networks
             && let Some(listed) = self.node().get("networks")
         {
-            let message = format!("service `{}` has both `network_mode` and `networks`", self.name);
+            let message = format!("{} has both `network_mode` and `networks`", self.name);
             let problem = Diagnostic::error(message).at(mode.span, "").also(listed.span, "");
             self.report.push(problem.help("keep one of them").spec("05-services.md#network_mode"));
         }
@@ -205,7 +210,7 @@ impl Service<'_> {
             let message = format!("`{path}` is not an absolute path in the container");
             self.error(target.span, message, "start it with `/`", spec);
         } else if let Some(before) = seen.insert(path.trim_end_matches('/').to_owned(), target.span) {
-            let message = format!("service `{}` mounts two things at `{path}`", self.name);
+            let message = format!("{} mounts two things at `{path}`", self.name);
             self.report.push(Diagnostic::error(message).at(target.span, "again").also(before, "first").spec(spec));
         }
     }
@@ -214,7 +219,7 @@ impl Service<'_> {
         for (kind, path) in [("configs", config_target as fn(&Node) -> String), ("secrets", secret_target)] {
             for reference in self.entry.node.items(kind).iter().filter(|reference| reference.as_map().is_some()) {
                 if reference.str("source").is_none_or(str::is_empty) && !path(reference).is_empty() {
-                    let message = format!("an entry of `{kind}` of service `{}` needs a `source`", self.name);
+                    let message = format!("an entry of `{kind}` of {} needs a `source`", self.name);
                     self.error(reference.span, message, "", "05-services.md#configs");
                 }
             }
@@ -240,7 +245,7 @@ impl Service<'_> {
         for (key, needed) in [("devices", ["source", "target"]), ("env_file", ["path", "path"])] {
             for item in self.entry.node.items(key).iter().filter(|item| item.as_map().is_some()) {
                 if let Some(missing) = needed.into_iter().find(|needed| item.get(needed).is_none()) {
-                    let message = format!("an entry of `{key}` of service `{}` needs a `{missing}`", self.name);
+                    let message = format!("an entry of `{key}` of {} needs a `{missing}`", self.name);
                     self.error(item.span, message, "", "05-services.md");
                 }
             }

@@ -11,7 +11,7 @@ use super::interpolate::{self, Failure};
 use super::node::{Node, Value};
 use super::path::Path;
 use super::report::Report;
-use super::rules::{self, Rules, Shape};
+use super::rules::{self, Keys, Rule, Rules, Shape};
 
 const SPEC: &str = "12-interpolation.md";
 
@@ -25,9 +25,16 @@ pub(super) struct Variables<'a> {
     pub(super) enabled: bool,
 }
 
+impl Variables<'_> {
+    /// Returns the keys that can be understood.
+    pub(super) fn keys(&self) -> Keys {
+        if self.enabled { Keys::All } else { Keys::Specification }
+    }
+}
+
 /// Replaces variables and casts, in all of `node`.
 pub(super) fn interpolate(node: &mut Node, variables: &mut Variables<'_>, report: &mut Report) {
-    walk(node, rules::root(), &Path::Root, variables, report);
+    walk(node, rules::root(variables.keys()), &Path::Root, variables, report);
 }
 
 /// Replaces the variables of one text, outside of a tree (`name` of the project); the report gets what is wrong.
@@ -78,24 +85,33 @@ fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, variables: &mut Variabl
         }
         Value::Str(_) => {
             text(node, path, variables, report);
-            cast(node, rules.rule().shape, path, report);
+            cast(node, rules.rule(), path, report);
         }
         _ => {}
     }
 }
 
+/// Casts in all of `node`, whose text holds no variables: for what does not come from a compose file.
+pub(super) fn cast_all(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
+    let environment = BTreeMap::new();
+    let mut variables = Variables { environment: &environment, missed: BTreeSet::new(), enabled: false };
+    walk(node, rules, path, &mut variables, report);
+}
+
 /// Makes text a number or boolean where one belongs.
-fn cast(node: &mut Node, shape: Shape, path: &Path<'_>, report: &mut Report) {
+fn cast(node: &mut Node, rule: &Rule, path: &Path<'_>, report: &mut Report) {
     let Some(text) = node.as_str() else { return };
-    let value = match shape {
-        Shape::Bool => boolean(text, node, path, report),
+    let value = match rule.shape {
+        Shape::BoolOrMap | Shape::BoolOrList if text.parse::<bool>().is_err() => return,
+        Shape::Bool | Shape::BoolOrMap | Shape::BoolOrList => boolean(text, node, path, report),
         Shape::Int(..) | Shape::IntOrMap => text.parse::<i64>().ok().map(|number| Value::Int(number.into())),
         Shape::Number => text.parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::Float),
         _ => return,
     };
     // Text that is no number stays; the check of shapes says what is expected.
     if let Some(value) = value {
-        node.value = value;
+        let text = std::mem::replace(&mut node.value, value);
+        node.short = rule.is_own().then(|| Box::new(text));
     }
 }
 

@@ -159,7 +159,7 @@ impl<'a> Reader<'a> {
                 }
                 let (value, tag) = Self::scalar(&text, style, tag.as_deref(), span)?;
                 let weight = 1 + text.len() / 100;
-                self.finish(Node { span, tag, value }, anchor, weight)
+                self.finish(Node { tag, ..Node::new(span, value) }, anchor, weight)
             }
             Event::SequenceStart(anchor, tag) => self.open(span, anchor, tag.as_deref(), OpenKind::Seq(Vec::new())),
             Event::MappingStart(anchor, tag) => {
@@ -189,7 +189,7 @@ impl<'a> Reader<'a> {
             OpenKind::Map(builder) => Value::Map(builder.finish()),
         };
         let span = Span { end: self.trimmed_end(open.span.start, end), ..open.span };
-        self.finish(Node { span, tag: open.tag, value }, open.anchor, open.weight)
+        self.finish(Node { tag: open.tag, ..Node::new(span, value) }, open.anchor, open.weight)
     }
 
     /// Block collections end where the next line starts: the span ends after the last text before.

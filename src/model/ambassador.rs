@@ -68,6 +68,15 @@ pub enum AmbassadorTarget {
     },
 }
 
+impl AmbassadorTarget {
+    /// Returns the port there.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Service { port, .. } | Self::Exported { port, .. } | Self::Outside { port, .. } => *port,
+        }
+    }
+}
+
 /// TLS to the far side of an [`Ambassador`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AmbassadorTls {
@@ -108,6 +117,9 @@ pub enum Export {
 }
 
 /// A service of another project by a name of one's own (`external_links`).
+///
+/// The name of a container (`a-b-c-1`) may mean several (`a-b/c`, `a/b-c`): then there is one for each with the same
+/// alias, one after the other, and the first whose service is there counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExternalLink {
     /// The other project.

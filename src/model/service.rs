@@ -72,6 +72,9 @@ pub struct Service {
     /// Ports that it listens on: `80`, `53/udp`, `8000-8010`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub expose: Vec<String>,
+    /// Names for services of other projects, as they are written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub external_links: Vec<String>,
     /// Lines of `/etc/hosts`, `name=address`, sorted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub extra_hosts: Vec<String>,

@@ -1,12 +1,13 @@
 //! The Compose Specification as files: what `load` makes of them, beside each.
 //!
 //! * A folder per chapter. `NAME.yaml` (and `NAME.2.yaml`, … as further `-f`) has `NAME.json`, the canonical model, or
-//!   `NAME.txt`, the problems. A first line `# args: …` holds profiles (`--profile P`) and services.
+//!   `NAME.txt`, the problems; and where it has keys of orch's own `NAME.keys.json`, what they mean. A first line `# args: …` holds profiles (`--profile P`) and services.
 //! * `NAME.table` holds many short cases of one service; see [`table`].
 //!
 //! `ORCH_SPEC_UPDATE=1` writes what is expected anew, to be read in review. [`reference`] runs all that is accepted
 //! through Docker Compose itself, where there is one.
 
+mod carried;
 mod discovery;
 mod limits;
 mod project;
@@ -50,6 +51,30 @@ fn cases() -> Vec<PathBuf> {
     files(".yaml").into_iter().filter(|path| !further(path)).collect()
 }
 
+/// Returns what orch's own keys of a project mean, without what is at its default; empty: there are none.
+fn keys(model: &orch::model::Model) -> String {
+    let default = serde_json::to_value(orch::model::ServiceKeys::default()).expect("JSON");
+    let mut said = serde_json::Map::new();
+    for (name, service) in &model.services {
+        let mut keys = serde_json::to_value(&service.keys).expect("JSON");
+        keys.as_object_mut().expect("a mapping").retain(|key, value| *value != default[key]);
+        for (group, helper, container) in service.keys.helpers() {
+            if let Some(probe) = &container.keys.probe {
+                keys[format!("{group}.{helper}.x-probe")] = serde_json::to_value(probe).expect("JSON");
+            }
+        }
+        if keys.as_object().is_some_and(|keys| !keys.is_empty()) {
+            said.insert(format!("services.{name}"), keys);
+        }
+    }
+    for (key, volume) in &model.volumes {
+        if let Some(pod) = &volume.pod {
+            said.insert(format!("volumes.{key}"), serde_json::to_value(pod).expect("JSON"));
+        }
+    }
+    if said.is_empty() { String::new() } else { format!("{:#}\n", serde_json::Value::Object(said)) }
+}
+
 #[test]
 fn files_load_as_written_beside_them() {
     let mut failures = Vec::new();
@@ -58,6 +83,10 @@ fn files_load_as_written_beside_them() {
     for case in cases {
         match Project::of_case(&case).load() {
             Ok(loaded) => {
+                let keys = keys(&loaded.model);
+                if !keys.is_empty() || case.with_extension("keys.json").exists() {
+                    expect(&case.with_extension("keys.json"), &keys, &mut failures);
+                }
                 let warnings = loaded.warnings.to_string();
                 let json = orch::load::render_json(&loaded.model);
                 expect(&case.with_extension("json"), &json, &mut failures);

@@ -3,6 +3,7 @@
 //! Needs Docker Compose 2.40 or later 2.x: the program named by `ORCH_COMPOSE_REFERENCE`, or `docker-compose` in PATH.
 //! Where there is none the test says so loudly; set `ORCH_COMPOSE_REFERENCE=required` to make that a failure (as CI does).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,7 +22,11 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("mode: host}, 81", "2.40 does not see that a port given as number and as text is the same"),
     ("/run/secrets/c", "2.40 mounts two secrets at one path"),
     ("size=2", "2.40 mounts two memory file systems at one path"),
+    ("x-keys/forms.yaml", "2.40 does not know that a list and a mapping are the same in keys that it does not know"),
 ];
+
+/// Chapter of orch's own keys: its files need configs and the like that Docker Compose does not see a use of.
+const OWN: &str = "tests/spec/x-keys/";
 
 #[expect(clippy::disallowed_methods, reason = "the reference is a program")]
 fn command(program: &Path) -> Command {
@@ -37,8 +42,8 @@ fn reference() -> Option<PathBuf> {
     (minor >= 40).then_some(program)
 }
 
-/// What Docker Compose says of a project in `directory`; `None` if it refuses.
-fn theirs(program: &Path, directory: &Path, request: &LoadRequest) -> Option<Value> {
+/// What Docker Compose says of a project in `directory`, in a form; `None` if it refuses.
+fn theirs(program: &Path, directory: &Path, request: &LoadRequest, form: &str) -> Option<Vec<u8>> {
     let mut run = command(program);
     run.current_dir(directory).env_clear().envs(ENVIRONMENT).env("HOME", "/home/u");
     for file in &request.files {
@@ -47,8 +52,23 @@ fn theirs(program: &Path, directory: &Path, request: &LoadRequest) -> Option<Val
     for profile in &request.profiles {
         run.args(["--profile", profile]);
     }
-    let output = run.args(["config", "--format", "json"]).args(&request.services).output().expect("it ran before");
-    output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("it prints JSON"))
+    if request.options.all_resources {
+        run.arg("--all-resources");
+    }
+    let output = run.args(["config", "--format", form]).args(&request.services).output().expect("it ran before");
+    output.status.success().then_some(output.stdout)
+}
+
+/// Returns the `x-` keys of a project, by their paths.
+fn extensions(project: &Value) -> BTreeMap<String, Value> {
+    let mut found = BTreeMap::new();
+    for section in ["services", "volumes"] {
+        for (name, entry) in project[section].as_object().into_iter().flatten() {
+            let keys = entry.as_object().into_iter().flatten().filter(|(key, _)| key.starts_with("x-"));
+            found.extend(keys.map(|(key, value)| (format!("{section}.{name}.{key}"), value.clone())));
+        }
+    }
+    found
 }
 
 /// Takes out the `x-` keys below the top level, which Docker Compose leaves out of its JSON.
@@ -84,7 +104,7 @@ fn docker_compose_makes_the_same_of_every_file_that_orch_accepts() {
         if DIFFERENT.iter().any(|(part, _)| name.contains(part)) {
             continue;
         }
-        if let Some(failure) = compare(&program, &project, &mut compared) {
+        if let Some(failure) = compare(&program, &name, &project, &mut compared) {
             failures.push(format!("{name}\n{failure}"));
         }
     }
@@ -93,7 +113,7 @@ fn docker_compose_makes_the_same_of_every_file_that_orch_accepts() {
 }
 
 /// Runs a project through both; `Some` says how they differ.
-fn compare(program: &Path, project: &Project, compared: &mut usize) -> Option<String> {
+fn compare(program: &Path, name: &str, project: &Project, compared: &mut usize) -> Option<String> {
     let directory = tempfile::Builder::new().prefix("project").tempdir().expect("a directory");
     for (path, text) in &project.files.files {
         std::fs::write(directory.path().join(path.file_name().expect("a name")), text).expect("written");
@@ -104,15 +124,26 @@ fn compare(program: &Path, project: &Project, compared: &mut usize) -> Option<St
     let mut request = project.request.clone();
     request.cwd = directory.path().canonicalize().expect("it is there");
     request.options.contents = false;
+    request.options.all_resources = name.contains(OWN);
     if !request.services.is_empty() {
         request.options.selection = Selection::WithDependencies;
     }
     let loaded = load(&OsFiles, &request).ok()?;
     let mut ours: Value = serde_json::from_str(&render_json(&loaded.model)).expect("JSON");
-    let Some(mut theirs) = theirs(program, &request.cwd, &request) else {
+    let Some(printed) = theirs(program, &request.cwd, &request, "json") else {
         return Some("Docker Compose refuses it".to_owned());
     };
+    let mut theirs: Value = serde_json::from_slice(&printed).expect("it prints JSON");
     *compared += 1;
+    // It leaves `x-` keys out of its JSON. Of several files each has its own rules to merge them, which is ours alone.
+    if name.contains(OWN) && request.files.len() == 1 {
+        let printed = self::theirs(program, &request.cwd, &request, "yaml").expect("as in JSON");
+        let theirs: Value = serde_yaml::from_slice(&printed).expect("it prints YAML");
+        let (ours, theirs) = (extensions(&ours), extensions(&theirs));
+        if ours != theirs {
+            return Some(format!("keys of orch's own:\n{ours:#?}\n{theirs:#?}"));
+        }
+    }
     without_extensions(&mut ours, true);
     without_extensions(&mut theirs, true);
     ours.sort_all_objects();

@@ -141,6 +141,7 @@ pub(super) fn expose(node: Node, report: &mut Report) -> Vec<Node> {
     let text = match &node.value {
         Value::Str(text) => text.clone(),
         Value::Int(number) => number.to_string(),
+        Value::Null => String::new(),
         _ => return vec![node],
     };
     let (ports, protocol) = text.rsplit_once('/').unwrap_or((&text, "tcp"));

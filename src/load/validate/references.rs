@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::diag::{Diagnostic, Severity, Span, did_you_mean};
+use crate::load::helpers::containers;
 use crate::load::node::Node;
 use crate::load::normalise::{RESOURCES, uses};
 use crate::load::profiles::Disabled;
@@ -10,11 +11,11 @@ use crate::load::report::Report;
 
 /// Checks what enabled services refer to.
 pub(in crate::load) fn references(tree: &Node, disabled: &Disabled, report: &mut Report) {
-    for (name, service) in tree.entries("services") {
+    for (container, entry) in containers(tree) {
         for kind in RESOURCES {
-            for (target, span) in uses(&service.node, kind) {
+            for (target, span) in uses(&entry.node, kind) {
                 if tree.get(kind).is_none_or(|map| map.get(&target).is_none()) {
-                    report.push(undefined(tree, name, kind, &target, span));
+                    report.push(undefined(tree, &container, kind, &target, span));
                 }
             }
         }
@@ -40,10 +41,9 @@ pub(in crate::load) fn references(tree: &Node, disabled: &Disabled, report: &mut
     cycles(tree, report);
 }
 
-fn undefined(tree: &Node, service: &str, kind: &str, target: &str, span: Span) -> Diagnostic {
+fn undefined(tree: &Node, container: &str, kind: &str, target: &str, span: Span) -> Diagnostic {
     let singular = kind.trim_end_matches('s');
-    let problem =
-        Diagnostic::error(format!("service `{service}` refers to {singular} `{target}`, which is not defined"));
+    let problem = Diagnostic::error(format!("{container} refers to {singular} `{target}`, which is not defined"));
     let problem = problem.at(span, format!("not under the top level's `{kind}`"));
     let meant = did_you_mean(target, tree.entries(kind).map(|(key, _)| key.as_str()));
     let help = match meant {

@@ -1,0 +1,143 @@
+//! Which requests are taken already: two routes of a project that match the same are refused, unless they share by weight.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::diag::{Diagnostic, Span};
+use crate::load::keys::Project;
+use crate::load::report::Report;
+use crate::model::{HostMatch, PathMatch, Route};
+
+use super::SPEC;
+
+/// Whether a route is in the file, or follows from another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    File,
+    /// Plain HTTP that is sent to TLS.
+    Implied,
+}
+
+/// What a route matches, for one host, method and port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Match {
+    host: Option<HostMatch>,
+    path: PathMatch,
+    method: Option<String>,
+    headers: Vec<(String, String)>,
+    port: u16,
+    host_ip: Option<IpAddr>,
+}
+
+struct Claim {
+    weighted: bool,
+    service: String,
+    span: Span,
+    origin: Origin,
+}
+
+/// The requests and ports that routes have claimed so far.
+#[derive(Default)]
+pub(in crate::load::keys) struct Claims {
+    matches: BTreeMap<Match, Vec<Claim>>,
+    /// Whether a port speaks TLS, and who said so.
+    ports: BTreeMap<u16, (bool, Span)>,
+    /// Where routes listen, for those that publish the same port.
+    listen: BTreeMap<(u16, Option<IpAddr>), Span>,
+}
+
+impl Claims {
+    /// Takes what a route matches; what is taken already is reported. Returns whether all was free.
+    pub(super) fn take(
+        &mut self,
+        route: &Route,
+        service: &str,
+        span: Span,
+        origin: Origin,
+        report: &mut Report,
+    ) -> bool {
+        for port in &route.listen {
+            if let Some((tls, before)) = self.ports.get(&port.port).filter(|(tls, _)| *tls != port.tls) {
+                let words = if *tls { ["plain HTTP", "TLS"] } else { ["TLS", "plain HTTP"] };
+                let message = format!("port {} would speak both TLS and plain HTTP", port.port);
+                let problem = Diagnostic::error(message).at(span, words[0]).also(*before, words[1]);
+                report.push(problem.help("let one of them listen elsewhere: `listen: PORT`").spec(SPEC));
+                return false;
+            }
+            self.ports.insert(port.port, (port.tls, span));
+            self.listen.insert((port.port, route.host_ip), span);
+        }
+        let weighted = route.weight.is_some();
+        for one in matches(route) {
+            let claims = self.matches.entry(one).or_default();
+            if let Some(other) = claims.iter().find(|other| !(weighted && other.weighted)) {
+                report.push(clash(service, span, origin, other));
+                return false;
+            }
+            claims.push(Claim { weighted, service: service.to_owned(), span, origin });
+        }
+        true
+    }
+
+    /// Reports ports of routes that a service publishes.
+    pub(in crate::load::keys) fn published(&self, project: &Project<'_>, report: &mut Report) {
+        for (name, service) in project.tree.entries("services") {
+            for port in service.node.items("ports") {
+                let is_tcp = port.str("protocol").is_none_or(|protocol| matches!(protocol, "" | "tcp"));
+                let Some(published) = port.get("published").filter(|_| is_tcp) else { continue };
+                let Some(number) = published.as_str().and_then(|text| text.parse::<u16>().ok()) else { continue };
+                let address = port.str("host_ip").and_then(|text| text.parse::<IpAddr>().ok());
+                let address = address.filter(|address| !address.is_unspecified());
+                let clash = self.listen.iter().find(|((port, host_ip), _)| {
+                    *port == number && (address.is_none() || host_ip.is_none() || address == *host_ip)
+                });
+                if let Some((_, route)) = clash {
+                    let message = format!("port {number} is published by service `{name}`, and routes listen there");
+                    let problem =
+                        Diagnostic::error(message).at(published.span, "published here").also(*route, "a route");
+                    let help = "publish another port, or let the route listen elsewhere: `listen: PORT`";
+                    report.push(problem.help(help).spec(SPEC));
+                }
+            }
+        }
+    }
+}
+
+/// Every host, method and port of a route.
+fn matches(route: &Route) -> Vec<Match> {
+    let or_any = |list: Vec<Option<HostMatch>>| if list.is_empty() { vec![None] } else { list };
+    let hosts = or_any(route.hosts.iter().cloned().map(Some).collect());
+    let methods: Vec<Option<String>> =
+        if route.methods.is_empty() { vec![None] } else { route.methods.iter().cloned().map(Some).collect() };
+    let mut all = Vec::with_capacity(hosts.len() * methods.len() * route.listen.len());
+    for host in &hosts {
+        for method in &methods {
+            for port in &route.listen {
+                all.push(Match {
+                    host: host.clone(),
+                    path: route.path.clone(),
+                    method: method.clone(),
+                    headers: route.headers.clone(),
+                    port: port.port,
+                    host_ip: route.host_ip,
+                });
+            }
+        }
+    }
+    all
+}
+
+fn clash(service: &str, span: Span, origin: Origin, other: &Claim) -> Diagnostic {
+    let message = if other.service == service {
+        format!("two routes of service `{service}` match the same requests")
+    } else {
+        format!("routes of services `{}` and `{service}` match the same requests", other.service)
+    };
+    let help = if origin == Origin::File && other.origin == Origin::File {
+        "change what one of them matches, or give each a `weight` to share the requests"
+    } else {
+        "a route with `tls` sends plain HTTP there to HTTPS: say `http: off` of it where another route takes plain HTTP"
+    };
+    let problem = Diagnostic::error(message).at(span, "this").also(other.span, "and this");
+    problem.help(help).spec(SPEC)
+}
