@@ -53,7 +53,6 @@ pub fn run(cli: Cli) -> Exit {
     let result = match command {
         Command::Version(args) => commands::version::run(&mut ui, &args).map(|()| Exit::Success),
         Command::Demo(args) => Ok(crate::demo::main(args)),
-        Command::Hold => crate::agent::hold::run().map(|()| Exit::Success).map_err(CliError::Runtime),
         Command::Agent(AgentArgs { verb: None, run: Some(run) }) => commands::agent::serve(run),
         command => block_on(dispatch(&mut Context::new(global, &mut ui), command)),
     };
@@ -87,7 +86,7 @@ async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, C
         Command::Host(args) => host::run(context, args.verb).await?,
         Command::Status(args) => status::run(context, &args).await?,
         Command::Ls(args) => ls::run(context, &args).await?,
-        Command::Version(_) | Command::Demo(_) | Command::Hold | Command::Agent(AgentArgs { verb: None, run: _ }) => {
+        Command::Version(_) | Command::Demo(_) | Command::Agent(AgentArgs { verb: None, run: _ }) => {
             unreachable!("run before there is a runtime")
         }
     }

@@ -191,9 +191,6 @@ pub enum Command {
     Agent(AgentArgs),
     /// Run a workload of the examples and tests
     Demo(crate::demo::DemoArgs),
-    /// Hold the namespaces of a pod: what its first container runs
-    #[command(hide = true)]
-    Hold,
     /// Show the version
     Version(VersionArgs),
 }

@@ -102,6 +102,27 @@ fn isolation_shows_nothing_of_a_network_not_shared() {
 }
 
 #[test]
+fn sidecar_keeps_pages_fresh_beside_a_server_that_comes_and_goes() {
+    let host = Host::boot(&["nginx", "busybox"]);
+    let sidecar = Project::example(&host, "sidecar");
+    sidecar.up();
+    let page = || curl(&host, "http://127.0.0.1:8083/");
+    let pods: BTreeSet<String> =
+        (1..=2).map(|number| sidecar.inspect(&format!("sidecar-web-{number}-pod"), "{{.Config.Hostname}}")).collect();
+    let of = |page: &str| page.split([' ', ',', '.']).find(|word| pods.contains(*word)).map(str::to_owned);
+    let seen: BTreeSet<String> = (0..10).filter_map(|_| of(&page())).collect();
+    assert_eq!(seen, pods, "each replica has pages of its own");
+    eventually(secs(10), "pages that were written while the server served", || {
+        let page = page();
+        if page.contains("served before: yes") { Ok(()) } else { Err(page) }
+    });
+    host.docker(&["kill", "sidecar-web-1"]);
+    becomes(secs(10), "both replicas", &pods, || (0..10).filter_map(|_| of(&page())).collect());
+    sidecar.down();
+    assert_eq!(host.docker(&["volume", "ls", "-q"]), "");
+}
+
+#[test]
 fn guestbook_over_three_hosts_answers_the_same_on_each() {
     let cluster = three_hosts(&["busybox", "redis"]);
     let guestbook = Project::example(&cluster.desk, "guestbook");

@@ -27,6 +27,7 @@ mod names;
 mod passing;
 mod people;
 mod placement;
+mod pods;
 mod ports;
 mod registry;
 mod restarts;

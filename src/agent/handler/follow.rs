@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc};
 
-use crate::api::types::Progress;
-use crate::graph::Restart;
+use crate::api::types::{PodStatus, Progress};
+use crate::graph::{Restart, Role};
 use crate::ids::PodId;
 use crate::plan::{ContainerState, Desired, Health};
 
@@ -100,7 +100,7 @@ impl Follow {
         let awaited = |pod: &PodId| desired.enabled.contains(&pod.service) && !desired.unstarted.contains(pod);
         for pod in pods.iter().filter(|pod| pod.wanted && awaited(&pod.pod)) {
             match pod.state {
-                _ if pod.ready => {}
+                _ if pod.ready || has_ended_with_main(pod, &pods) => {}
                 Some(ContainerState::Exited { code: 0, by_itself: true }) => {}
                 Some(ContainerState::Exited { code, by_itself: true }) if is_job(desired, &pod.pod) => {
                     messages.push(format!("container {} exited ({code})", pod.name));
@@ -116,6 +116,14 @@ impl Follow {
         }
         if messages.is_empty() { Some(done) } else { Some(Progress::Failed { messages }) }
     }
+}
+
+/// Returns whether a container helps one that has ended by itself, and ended for that reason.
+fn has_ended_with_main(helper: &PodStatus, pods: &[PodStatus]) -> bool {
+    let Some(part) = helper.part.as_ref().filter(|part| part.role != Role::Main) else { return false };
+    let is_main = |pod: &&PodStatus| pod.pod.service == part.of && pod.pod.number == helper.pod.number;
+    let main = pods.iter().find(is_main).and_then(|main| main.state);
+    matches!(main, Some(ContainerState::Exited { by_itself: true, .. }))
 }
 
 fn is_job(desired: &Desired, pod: &PodId) -> bool {
