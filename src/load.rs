@@ -19,6 +19,7 @@ mod merge;
 mod node;
 mod normalise;
 mod path;
+pub mod patterns;
 mod profiles;
 mod report;
 mod resolve;
@@ -92,6 +93,20 @@ pub struct LoadOptions {
     pub contents: bool,
     /// What becomes of services that were not named when others were.
     pub selection: Selection,
+    /// What becomes of orch's own keys.
+    pub own_keys: OwnKeys,
+}
+
+/// What becomes of orch's own keys in what [`render_yaml`] prints. What they mean is in the model either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OwnKeys {
+    /// Patterns are used; services without any are printed as they are written.
+    #[default]
+    Used,
+    /// Patterns are left alone, and all is printed as it is written, as Docker Compose does: for `config`.
+    AsWritten,
+    /// Patterns are used, and all is printed in its long form: for `config --expanded`.
+    Expanded,
 }
 
 impl Default for LoadOptions {
@@ -105,6 +120,7 @@ impl Default for LoadOptions {
             all_resources: false,
             contents: true,
             selection: Selection::All,
+            own_keys: OwnKeys::Used,
         }
     }
 }
@@ -154,6 +170,8 @@ pub struct Loaded {
     pub profiles: BTreeSet<String>,
     /// Variables that the files ask for.
     pub variables: Vec<views::VariableUse>,
+    /// Whether patterns were used.
+    pub with_patterns: bool,
     tree: Node,
 }
 
@@ -196,6 +214,16 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     let variables = views::variables(&documents);
     let mut tree = unify(&mut documents, &discovered.environment, options.interpolate, report);
     let known = if options.interpolate { Keys::All } else { Keys::Specification };
+    if options.own_keys != OwnKeys::Expanded || known == Keys::Specification {
+        keep_written(&mut tree, rules::root(Keys::All), known);
+    }
+    let places = patterns::Places {
+        files,
+        cwd: &request.cwd,
+        working_dir: &discovered.working_dir,
+        environment: &request.environment,
+    };
+    let with_patterns = options.own_keys != OwnKeys::AsWritten && patterns::apply(&mut tree, &places, report);
     check::check(&mut tree, known, report);
     validate::validate(&tree, report);
     // A variable that stays as it is written is no address.
@@ -244,6 +272,7 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
         disabled: disabled.into_iter().filter_map(|(name, of)| Some((ServiceName::new(name).ok()?, of))).collect(),
         profiles,
         variables,
+        with_patterns,
         tree,
     })
 }
@@ -313,9 +342,7 @@ fn unify(
         long::lengthen(&mut document, known, report);
         tree = Some(merge::merge(tree, document, known));
     }
-    let mut tree = tree.unwrap_or_else(|| unreachable!("`parse` returns a document at least"));
-    keep_written(&mut tree, rules::root(Keys::All), known);
-    tree
+    tree.unwrap_or_else(|| unreachable!("`parse` returns a document at least"))
 }
 
 /// Keeps how orch's own keys are written, which is what `config` prints, before anything is filled in or resolved. Where

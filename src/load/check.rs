@@ -15,7 +15,8 @@ pub(super) fn check(node: &mut Node, keys: Keys, report: &mut Report) {
     walk(node, rules::root(keys), &Path::Root, report);
 }
 
-fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
+/// Checks a part of a file, or a file that is no compose file.
+pub(super) fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
     let rule = rules.rule();
     if node.is_unknown() || node.is_null() && (rule.nullable || rule.shape == Shape::Any) {
         return;
@@ -44,7 +45,8 @@ fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
             Err(reason) => {
                 let expected = || if rule.expected.is_empty() { says(shape) } else { rule.expected.to_owned() };
                 let reason = reason.unwrap_or_else(|| format!("must be {}, not {}", expected(), node.value.kind()));
-                report.push(Diagnostic::error(format!("`{path}` {reason}")).at(node.span, "").spec(rule.spec));
+                let what = if matches!(path, Path::Root) { "this file".to_owned() } else { format!("`{path}`") };
+                report.push(Diagnostic::error(format!("{what} {reason}")).at(node.span, "").spec(rule.spec));
             }
         },
     }

@@ -35,7 +35,9 @@ fn first(mut node: Node, rules: &Rules) -> Option<Node> {
     if node.tag.take() == Some(Tag::Reset) {
         return None;
     }
-    let Node { span, value, short, tag: _ } = node;
+    // Of orch's own keys a list is printed with its doubles.
+    let written = node.as_seq().filter(|_| rules.rule().is_own()).map(|items| (items.len(), node.as_written()));
+    let Node { span, value, mut short, tag: _ } = node;
     let value = match value {
         Value::Map(map) => {
             let entries = map.into_iter().filter_map(|(key, entry)| {
@@ -46,7 +48,11 @@ fn first(mut node: Node, rules: &Rules) -> Option<Node> {
         }
         Value::Seq(items) => {
             let items = items.into_iter().filter_map(|item| first(item, rules.item())).collect();
-            Value::Seq(distinct(items, rules))
+            let items = distinct(items, rules);
+            if let Some((_, written)) = written.filter(|(length, _)| *length != items.len()) {
+                short.get_or_insert_with(|| Box::new(written));
+            }
+            Value::Seq(items)
         }
         other => other,
     };

@@ -1,13 +1,17 @@
 //! The problems found so far, and the text that they point into.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::diag::{Diagnostic, Diagnostics, Severity, SourceMap, Span};
+use crate::diag::{Diagnostic, Diagnostics, Severity, SourceId, SourceMap, Span};
 
 use super::node::Node;
 
 /// Problems that are kept; more tell nobody more.
 const MAX_PROBLEMS: usize = 100;
+
+/// Values of patterns whose places are kept: more tell nobody more.
+const MAX_VALUES: usize = 10_000;
 
 /// Ports that the files of a project may name, ranges counted out, published and exposed together. Room for the longest
 /// range that people are told to write (10,000 to 20,000, media of telephone servers) once published and once exposed.
@@ -22,6 +26,10 @@ pub(super) struct Report {
     left_out: usize,
     errors: usize,
     ports: usize,
+    /// Sources that are patterns, each with the place that uses it.
+    uses: BTreeMap<SourceId, Span>,
+    /// Values given to patterns, with the places in the patterns that they are put at.
+    values: Vec<(Span, Span)>,
 }
 
 impl Report {
@@ -42,8 +50,37 @@ impl Report {
         false
     }
 
+    /// Notes that a source is the pattern that is used at `span`: problems in one are told with the other.
+    pub(super) fn note_use(&mut self, pattern: SourceId, span: Span) {
+        self.uses.insert(pattern, span);
+    }
+
+    /// Notes where in a pattern a value is put.
+    pub(super) fn note_value(&mut self, value: Span, place: Span) {
+        if value.source != place.source && self.values.len() < MAX_VALUES {
+            self.values.push((value, place));
+        }
+    }
+
+    /// Returns the other place of a problem that has to do with a pattern: its use, or where it puts the value.
+    fn origin(&self, problem: &Diagnostic) -> Option<(Span, &'static str)> {
+        let span = problem.primary.as_ref()?.span;
+        if let Some(used) = self.uses.get(&span.source) {
+            let told = problem.secondary.iter().any(|label| label.span.source != span.source);
+            return (!told).then_some((*used, "used here"));
+        }
+        let told = problem.secondary.iter().any(|label| self.uses.contains_key(&label.span.source));
+        let within = |value: &Span| value.source == span.source && value.start <= span.start && span.end <= value.end;
+        let (_, place) = self.values.iter().find(|(value, _)| !told && within(value))?;
+        Some((*place, "the pattern puts it here"))
+    }
+
     /// Adds a problem.
     pub(super) fn push(&mut self, problem: Diagnostic) {
+        let problem = match self.origin(&problem) {
+            Some((span, text)) => problem.also(span, text),
+            None => problem,
+        };
         self.errors += usize::from(problem.severity == Severity::Error);
         if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(problem);

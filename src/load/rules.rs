@@ -5,6 +5,7 @@
 //! does not model yet has a row of shape [`Shape::Refused`], so that it is refused with its place and never ignored.
 
 mod own;
+mod pattern;
 mod table;
 
 use std::collections::BTreeMap;
@@ -198,6 +199,24 @@ pub(super) fn root(keys: Keys) -> &'static Rules {
     }
 }
 
+/// Returns the rules of a pattern's file.
+pub(super) fn of_pattern() -> &'static Rules {
+    static PATTERN: LazyLock<Rules> = LazyLock::new(|| {
+        let mut root = Rules::default();
+        for rule in pattern::ROWS {
+            root.insert(*rule);
+        }
+        root
+    });
+    &PATTERN
+}
+
+/// Returns the rules of a service.
+pub(super) fn of_service() -> &'static Rules {
+    static NONE: LazyLock<Rules> = LazyLock::new(Rules::default);
+    root(Keys::All).key("services").and_then(|services| services.key("*")).unwrap_or(&NONE)
+}
+
 pub(super) use own::{misplaced, near};
 
 /// Lists that the specification wants without doubles: a double is dropped.
@@ -266,6 +285,7 @@ mod tests {
             assert!(!of_items || keys == 1, "{path} says nothing of its items");
         }
         visit(root(Keys::All), "");
+        visit(of_pattern(), "");
     }
 
     #[test]

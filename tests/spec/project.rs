@@ -43,6 +43,13 @@ impl Project {
             (2..9).map(|n| case.with_extension(format!("{n}.yaml"))).filter(|path| path.exists()).map(|p| read(&p)),
         );
         let mut project = Self::new(texts);
+        let prefix = format!("{}.pattern-", case.file_stem().expect("a name").to_string_lossy());
+        for entry in std::fs::read_dir(case.parent().expect("a chapter")).expect("it is there").flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some(pattern) = name.strip_prefix(&prefix) {
+                project.files.files.insert(format!("/project/patterns/{pattern}").into(), read(&entry.path()).into());
+            }
+        }
         let mut args = first.lines().next().and_then(|line| line.strip_prefix("# args: ")).unwrap_or("").split(' ');
         while let Some(arg) = args.next().filter(|arg| !arg.is_empty()) {
             if arg == "--profile" {

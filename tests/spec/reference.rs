@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use orch::load::{LoadRequest, OsFiles, Selection, load, render_json};
+use orch::load::{LoadRequest, OsFiles, OwnKeys, Selection, load, render_json};
 use serde_json::Value;
 
 use crate::project::{ENVIRONMENT, Project, SHARED};
@@ -26,7 +26,7 @@ const DIFFERENT: &[(&str, &str)] = &[
 ];
 
 /// Chapter of orch's own keys: its files need configs and the like that Docker Compose does not see a use of.
-const OWN: &str = "tests/spec/x-keys/";
+const OWN: &str = "tests/spec/x-";
 
 #[expect(clippy::disallowed_methods, reason = "the reference is a program")]
 fn command(program: &Path) -> Command {
@@ -124,6 +124,7 @@ fn compare(program: &Path, name: &str, project: &Project, compared: &mut usize) 
     let mut request = project.request.clone();
     request.cwd = directory.path().canonicalize().expect("it is there");
     request.options.contents = false;
+    request.options.own_keys = OwnKeys::AsWritten;
     request.options.all_resources = name.contains(OWN);
     if !request.services.is_empty() {
         request.options.selection = Selection::WithDependencies;
