@@ -4,6 +4,7 @@
 //! It must never need the store, the network or another host to keep what runs running.
 
 pub mod admission;
+mod ambassadors;
 pub mod dataplane;
 pub mod execute;
 pub mod fleet;

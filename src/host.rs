@@ -4,6 +4,7 @@
 pub mod disk;
 pub mod engine_process;
 pub mod files;
+pub mod inside;
 pub mod listening;
 pub mod network;
 pub mod sockets;

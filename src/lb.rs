@@ -7,6 +7,7 @@ pub mod listeners;
 pub mod pick;
 pub mod table;
 
+mod ambassador;
 mod balancer;
 mod build;
 mod choose;
@@ -18,5 +19,6 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+pub use ambassador::{AmbassadorStats, AmbassadorTargetStats};
 pub use balancer::{Balancer, BalancerOptions, BindError};
 pub use stats::{BalancerStats, EndpointStats};

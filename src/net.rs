@@ -2,6 +2,7 @@
 
 pub mod addr;
 pub mod dns;
+pub mod lookup;
 pub mod names;
 
 #[cfg(any(test, feature = "testing"))]

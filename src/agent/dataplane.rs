@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::graph::Protocol;
 use crate::host::network::{BridgeSpec, HostNetwork, HostNetworkError, HostNetworkSpec, ListenerPorts, OpenPort};
 use crate::ids::{HostName, ProjectName};
-use crate::lb::table::{Draining, LbTable, NetworkId, PublishedKey};
-use crate::lb::{Balancer, BindError};
+use crate::lb::table::{AmbassadorKey, Draining, LbTable, NetworkId, PublishedKey};
+use crate::lb::{AmbassadorStats, Balancer, BindError};
 use crate::mesh::{Incoming, Mesh};
 use crate::net::dns::{DnsListener, DnsServer, Upstreams};
 use crate::net::names::NameTable;
@@ -30,7 +30,7 @@ use super::folding::{Folded, Folding};
 use super::shared::{Record, Shared};
 
 /// How often rules and addresses are checked although nothing asked for it: a flushed firewall is mended within this.
-const CHECK: Duration = Duration::from_secs(2);
+pub(super) const CHECK: Duration = Duration::from_secs(2);
 
 /// Changes of the picture within this time make one new table: an `up` of many containers brings hundreds.
 const COALESCE: Duration = Duration::from_millis(3);
@@ -260,6 +260,29 @@ impl Dataplane {
     /// Undoes [`Dataplane::join_mesh`].
     pub fn leave_mesh(&self) {
         self.balancer.leave();
+    }
+
+    /// Returns how many sockets an ambassador's listener has.
+    pub fn sockets_per_listener(&self) -> usize {
+        self.balancer.sockets_per_listener()
+    }
+
+    /// Serves an ambassador on sockets that were opened inside its pod.
+    ///
+    /// # Errors
+    /// There is no socket.
+    pub fn open_ambassador(&self, key: AmbassadorKey, sockets: Vec<std::net::TcpListener>) -> std::io::Result<()> {
+        self.balancer.add_ambassador(key, sockets)
+    }
+
+    /// Ends an ambassador's listener.
+    pub fn close_ambassador(&self, key: &AmbassadorKey) {
+        self.balancer.remove_ambassador(key);
+    }
+
+    /// Returns what the ambassadors of this host do.
+    pub fn ambassador_stats(&self) -> Vec<AmbassadorStats> {
+        self.balancer.ambassador_stats()
     }
 
     /// Returns why a published port is not listened on, by port.

@@ -152,6 +152,7 @@ async fn act(
             if let Some(service) = desired(record)?.graph.services.get(&pod.service) {
                 snapshots::ensure(shared, service).await?;
             }
+            ambassadors_of(shared, desired(record)?, pod).await?;
             let started = engine.start_container(name).await.map_err(text)?;
             informer.put(started);
             Ok(())
@@ -182,6 +183,20 @@ async fn act(
             informer.refresh(id).await.map_err(text)
         }
     }
+}
+
+/// Makes the ambassadors of a pod listen, whose target is not waited for: what starts in it finds them.
+async fn ambassadors_of(shared: &Shared, desired: &Desired, pod: &PodId) -> Result<(), String> {
+    let graph = &desired.graph;
+    let helps = graph.services.get(&pod.service).and_then(|service| service.part.as_ref());
+    let Some(part) = helps.filter(|part| part.role != Role::Holder) else { return Ok(()) };
+    let has = graph.services.get(&part.of).is_some_and(|front| !front.ambassadors.is_empty());
+    if !has {
+        return Ok(());
+    }
+    // The table knows where they lead before the first connection comes.
+    shared.dataplane.refresh_tables(shared);
+    shared.ambassadors.ensure(shared, desired, &PodId::new(part.of.clone(), pod.number)).await
 }
 
 /// Stops a container; a grace that is shortened meanwhile is asked for anew, which the engine takes beside the first.

@@ -23,6 +23,7 @@ use crate::snapshot::Snapshots;
 use crate::store::{Store, StoreError, Write};
 
 use super::AgentOptions;
+use super::ambassadors::Ambassadors;
 use super::dataplane::Dataplane;
 use super::fleet::identity::IdentityFiles;
 use super::fleet::members::{Fleet, HostRecord, host_key};
@@ -55,6 +56,8 @@ pub struct Shared {
     pub files: Arc<HostFiles>,
     /// What image references mean here.
     pub images: Images,
+    /// What listens inside pods.
+    pub(super) ambassadors: Ambassadors,
     /// Held while a desired state is computed and written, so that two projects never take the same address.
     pub admission: tokio::sync::Mutex<()>,
     /// Held while files are written: their calls must come one after the other.
@@ -213,6 +216,7 @@ impl Shared {
             dataplane,
             files,
             images: Images::default(),
+            ambassadors: Ambassadors::default(),
             admission: tokio::sync::Mutex::default(),
             writing_files: tokio::sync::Mutex::default(),
             snapshots,

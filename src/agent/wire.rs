@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | informer | the engine's events | the picture, records of exits | with the agent |
 //! | dataplane | picture, records | tables, listeners, rules, addresses | with the agent |
+//! | ambassadors | picture, records | listeners inside pods | with the agent |
 //! | machine | the host | what is told of it | with the agent |
 //! | show | the picture | what the other hosts are told | with the agent |
 //! | seat | all hosts' pictures | records | with the agent |
@@ -122,6 +123,7 @@ pub(super) async fn start(
     let uninstalled = stop.child_token();
     tasks.spawn(shared.informer.clone().run(stop.clone()));
     tasks.spawn(shared.dataplane.clone().run(shared.clone(), uninstalled.clone()));
+    tasks.spawn(super::ambassadors::run(shared.clone(), uninstalled.clone()));
     tasks.spawn(super::fleet::seat::run(shared.clone(), stop.clone()));
     tasks.spawn(super::fleet::machine::run(shared.clone(), stop.clone()));
     tasks.spawn(super::fleet::show(shared.clone(), stop.clone()));

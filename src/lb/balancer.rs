@@ -14,13 +14,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+use super::ambassador::{AmbassadorStats, Stand};
 use super::choose::HOLD;
 use super::inbound::Inbound;
 use super::l4::{Inlet, L4};
 use super::listeners::{Listening, Workers};
 use super::routing::Shared;
 use super::stats::BalancerStats;
-use super::table::{LbTable, NetworkId, PublishedKey};
+use super::table::{AmbassadorKey, LbTable, NetworkId, PublishedKey};
 use crate::graph::Protocol;
 use crate::host::sockets::{self, BindTo};
 use crate::ids::HostName;
@@ -81,6 +82,8 @@ struct Listeners {
     /// One or two for each: an address, or all of IPv4 and of IPv6.
     published: BTreeMap<PublishedKey, Vec<Listening>>,
     peers: Option<Listening>,
+    /// Inside pods.
+    ambassadors: BTreeMap<AmbassadorKey, Listening>,
 }
 
 impl Balancer {
@@ -151,6 +154,33 @@ impl Balancer {
     /// Returns the networks that have a listener, with its address.
     pub fn vip_listeners(&self) -> BTreeMap<NetworkId, SocketAddr> {
         self.listeners().vips.iter().map(|(network, listening)| (network.clone(), listening.address)).collect()
+    }
+
+    /// Returns how many sockets each listener has: one for each thread.
+    pub fn sockets_per_listener(&self) -> usize {
+        self.workers.count()
+    }
+
+    /// Serves an ambassador on sockets that were opened inside its pod; an earlier listener of it ends.
+    ///
+    /// # Errors
+    /// There is no socket.
+    pub fn add_ambassador(&self, key: AmbassadorKey, sockets: Vec<std::net::TcpListener>) -> io::Result<()> {
+        let stand = Stand { shared: Arc::clone(&self.shared), key: key.clone() };
+        let listening = self.workers.serve(sockets, stand)?;
+        self.listeners().ambassadors.insert(key, listening);
+        Ok(())
+    }
+
+    /// Ends an ambassador's listener; its connections go on.
+    pub fn remove_ambassador(&self, key: &AmbassadorKey) {
+        self.listeners().ambassadors.remove(key);
+    }
+
+    /// Returns what the ambassadors in pods of this host do.
+    pub fn ambassador_stats(&self) -> Vec<AmbassadorStats> {
+        let listeners = self.listeners();
+        self.shared.ambassadors.stats(self.shared.now(), |key| listeners.ambassadors.contains_key(key))
     }
 
     /// Joins a cluster: endpoints on other hosts are reached through `mesh`, and other hosts' agents are served on

@@ -1,5 +1,7 @@
 //! From desired and observed state to a table: which pods stand behind which address. Pure.
 
+mod elsewhere;
+
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -31,6 +33,13 @@ impl LbTable {
             project.add_vips(&mut table);
             project.add_pods(own, &mut table);
             project.add_published(own, &mut table);
+            project.add_exports(&mut table);
+        }
+        // These lead to what other projects have in the table.
+        for view in projects {
+            let project = Project { view, draining };
+            project.add_external_links(&mut table);
+            project.add_ambassadors(own, &mut table);
         }
         table
     }

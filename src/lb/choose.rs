@@ -96,6 +96,17 @@ pub(super) enum Fruitless {
     Exhausted,
 }
 
+impl std::fmt::Display for Fruitless {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NoDoor => "there is no such service, or it may not be reached from here",
+            Self::NoneReady => "none of its pods is ready",
+            Self::AllFailed => "none of its pods took the connection",
+            Self::Exhausted => "this host has no room for another connection",
+        })
+    }
+}
+
 /// Why a round over the endpoints brought no connection.
 enum Setback {
     NoDoor,
@@ -299,7 +310,13 @@ fn next(routing: &Routing, pool: &Pool, index: usize, port: u16, lease: Lease, d
 
 /// By what right the client may reach the service, as the other host's agent is told.
 fn target_door(routing: &Routing, pool: &Pool, door: &Door, client: IpAddr) -> TargetDoor {
-    let Door::Vip { network: id, .. } = door else { return TargetDoor::Published };
+    let id = match door {
+        // An external link's address is in the caller's network, and what is behind it in another project.
+        Door::Vip { network, .. } if pool.project != network.project => return TargetDoor::Exported,
+        Door::Vip { network, .. } => network,
+        Door::Published(_) => return TargetDoor::Published,
+        Door::Exported { .. } => return TargetDoor::Exported,
+    };
     let source = match client {
         IpAddr::V4(client) => routing.service_at(id, client),
         IpAddr::V6(_) => None,

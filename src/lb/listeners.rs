@@ -85,8 +85,18 @@ impl Workers {
 
     /// Starts to listen on `address`, with one socket for each worker.
     pub(super) fn listen<S: Serve>(&self, address: SocketAddr, bind_to: BindTo, serve: S) -> io::Result<Listening> {
-        let listeners = sockets::listen_shared(address, bind_to, self.handles.len())?;
-        let address = listeners.first().map_or(Ok(address), std::net::TcpListener::local_addr)?;
+        self.serve(sockets::listen_shared(address, bind_to, self.handles.len())?, serve)
+    }
+
+    /// Returns how many workers there are.
+    pub(super) fn count(&self) -> usize {
+        self.handles.len()
+    }
+
+    /// Accepts on `listeners`, one for each worker.
+    pub(super) fn serve<S: Serve>(&self, listeners: Vec<std::net::TcpListener>, serve: S) -> io::Result<Listening> {
+        let first = listeners.first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let address = first.local_addr()?;
         let (stop, serve) = (CancellationToken::new(), Arc::new(serve));
         for (worker, listener) in self.handles.iter().zip(listeners) {
             let (gate, serve, stop) = (Arc::clone(&self.gate), Arc::clone(&serve), stop.clone());

@@ -10,11 +10,14 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::ambassador::Ambassadors;
 use super::endpoint::EndpointState;
 use super::pick::Failures;
-use super::table::{Backend, Endpoint, LbTable, NetworkId, PodAddress, PublishedKey};
+use super::table::{Backend, Endpoint, Exported, LbTable, NetworkId, PodAddress, PublishedKey};
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
 use crate::mesh::{Mesh, Refusal, TargetDoor};
+use crate::model::Export;
+use crate::net::lookup::HostNames;
 
 /// What all connections share: the current table and the endpoints' states.
 #[derive(Debug)]
@@ -22,6 +25,10 @@ pub(super) struct Shared {
     own_host: HostName,
     start: Instant,
     routing: ArcSwap<Routing>,
+    /// Stand-ins inside pods of this host.
+    pub(super) ambassadors: Ambassadors,
+    /// Names outside.
+    pub(super) names: HostNames,
     changes: watch::Sender<()>,
     registry: Mutex<Registry>,
     /// The way to endpoints on other hosts, while this host is in a cluster.
@@ -40,6 +47,8 @@ pub(super) struct Routing {
     /// Pods of this host by container, for other hosts that ask for them by their own addresses.
     here: BTreeMap<NetworkId, BTreeMap<String, Target>>,
     published: BTreeMap<PublishedKey, (u16, Arc<Pool>)>,
+    /// Services that other projects may reach.
+    exports: BTreeMap<(ProjectName, ServiceName), (Export, Arc<Pool>)>,
     /// The services of each network: who may call whom.
     members: BTreeMap<NetworkId, BTreeMap<ServiceName, Arc<Pool>>>,
 }
@@ -120,6 +129,8 @@ pub(super) enum Door {
     Vip { network: NetworkId, address: Ipv4Addr, port: u16 },
     /// To a published port.
     Published(PublishedKey),
+    /// From an ambassador, to a service that another project exports.
+    Exported { project: ProjectName, service: ServiceName, port: u16 },
 }
 
 impl Shared {
@@ -128,6 +139,8 @@ impl Shared {
             own_host,
             start: Instant::now(),
             routing: ArcSwap::default(),
+            ambassadors: Ambassadors::default(),
+            names: HostNames::default(),
             changes: watch::Sender::new(()),
             registry: Mutex::default(),
             mesh: ArcSwapOption::empty(),
@@ -167,6 +180,7 @@ impl Shared {
         self.routing.store(Arc::new(routing));
         registry.retire_all_but(table);
         drop(registry);
+        self.ambassadors.set(&table.ambassadors, self.now());
         self.changes.send_replace(());
     }
 
@@ -186,17 +200,24 @@ impl Shared {
 
 impl Registry {
     fn compile(&mut self, table: &LbTable, own_host: &HostName, now: Duration) -> Routing {
-        let LbTable { version, vips, published, pods } = table;
+        // Ambassadors are kept apart: they have their own state.
+        let LbTable { version, vips, published, pods, exports, ambassadors: _ } = table;
         let mut routing = Routing { version: *version, ..Routing::default() };
         for (address, vip) in vips {
             let pool = Arc::new(self.pool(&vip.backend, own_host, now));
-            let members = routing.members.entry(vip.network.clone()).or_default();
-            members.insert(vip.backend.service.clone(), Arc::clone(&pool));
+            if vip.backend.project == vip.network.project {
+                let members = routing.members.entry(vip.network.clone()).or_default();
+                members.insert(vip.backend.service.clone(), Arc::clone(&pool));
+            }
             routing.vips.insert(*address, (vip.network.clone(), pool));
         }
         for (key, port) in published {
             let pool = self.pool(&port.backend, own_host, now);
             routing.published.insert(*key, (port.target, Arc::new(pool)));
+        }
+        for (key, Exported { export, backend }) in exports {
+            let pool = Arc::new(self.pool(backend, own_host, now));
+            routing.exports.insert(key.clone(), (export.clone(), pool));
         }
         for (address, PodAddress { network, endpoint }) in pods {
             let target = self.target(endpoint, Way::Single, own_host, now);
@@ -259,7 +280,12 @@ fn single(table: &LbTable) -> BTreeSet<&str> {
 fn balanced(table: &LbTable) -> BTreeSet<&str> {
     let vips = table.vips.values().map(|vip| &vip.backend);
     let published = table.published.values().map(|port| &port.backend);
-    vips.chain(published).flat_map(|backend| &backend.endpoints).map(|endpoint| endpoint.container.as_str()).collect()
+    let exports = table.exports.values().map(|exported| &exported.backend);
+    vips.chain(published)
+        .chain(exports)
+        .flat_map(|backend| &backend.endpoints)
+        .map(|endpoint| endpoint.container.as_str())
+        .collect()
 }
 
 impl Routing {
@@ -270,10 +296,27 @@ impl Routing {
         match door {
             Door::Vip { network, address, port } => {
                 let (owner, pool) = self.vips.get(address).or_else(|| self.elsewhere.get(address))?;
+                if owner == network && pool.project != network.project {
+                    return self.exported(&pool.project, &pool.service, *port).map(|pool| (pool, *port));
+                }
                 (owner == network).then_some((pool, *port))
             }
             Door::Published(key) => self.published.get(key).map(|(target, pool)| (pool, *target)),
+            Door::Exported { project, service, port } => {
+                self.exported(project, service, *port).map(|pool| (pool, *port))
+            }
         }
+    }
+
+    /// Returns the service of another project if that port of it may be reached.
+    fn exported(&self, project: &ProjectName, service: &ServiceName, port: u16) -> Option<&Arc<Pool>> {
+        let (export, pool) = self.exports.get(&(project.clone(), service.clone()))?;
+        let allowed = match export {
+            Export::Nothing => false,
+            Export::Ports(ports) => ports.contains(&port),
+            Export::All => true,
+        };
+        allowed.then_some(pool)
     }
 
     /// Returns the published ports.
@@ -321,6 +364,9 @@ impl Routing {
                 let (_, members) = members(network, source)?;
                 members.get(service).ok_or_else(|| denied(format!("it is not in network `{network}`")))?
             }
+            TargetDoor::Exported => self
+                .exported(project, service, *port)
+                .ok_or_else(|| denied(format!("it does not export its port {port}")))?,
             TargetDoor::Published => {
                 let publishes = |(target, pool): &&(u16, Arc<Pool>)| {
                     (target, &pool.project, &pool.service) == (port, project, service)

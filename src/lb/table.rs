@@ -3,11 +3,16 @@
 //! A table is a value: made whole from desired and observed state, swapped in whole, read without locks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::graph::Protocol;
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
+use crate::model::{Breaker, Export};
 
 /// All that the load balancer of one host knows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -18,6 +23,10 @@ pub struct LbTable {
     pub vips: BTreeMap<Ipv4Addr, Vip>,
     /// Published ports.
     pub published: BTreeMap<PublishedKey, Published>,
+    /// Stand-ins inside pods of this host.
+    pub ambassadors: BTreeMap<AmbassadorKey, AmbassadorEntry>,
+    /// Services that other projects may reach.
+    pub exports: BTreeMap<(ProjectName, ServiceName), Exported>,
     /// Containers at their own addresses, ready or not. Those of this host are reached so by other hosts only.
     pub pods: BTreeMap<Ipv4Addr, PodAddress>,
 }
@@ -106,3 +115,126 @@ pub struct Endpoint {
 
 /// Pods that must get no new connections although they are ready: they are being drained.
 pub type Draining = BTreeSet<String>;
+
+/// A service that other projects may reach.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exported {
+    /// What of it.
+    pub export: Export,
+    /// What stands behind it.
+    pub backend: Arc<Backend>,
+}
+
+/// An ambassador of one pod.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AmbassadorKey {
+    /// The project.
+    pub project: ProjectName,
+    /// The pod, by its service of the file.
+    pub pod: PodId,
+    /// The ambassador's name in the file.
+    pub name: String,
+}
+
+impl fmt::Display for AmbassadorKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { project, pod, name } = self;
+        write!(f, "{project}/{pod}/{name}")
+    }
+}
+
+/// Where an ambassador leads, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AmbassadorEntry {
+    /// The pod's own address, by which other hosts know who calls; `None`: it has none.
+    pub address: Option<IpAddr>,
+    /// Where to, in this order.
+    pub targets: Vec<AmbassadorWay>,
+    /// TLS to the far side.
+    pub tls: Option<AmbassadorTls>,
+    /// Time for one connect.
+    pub timeout: Duration,
+    /// More rounds over the targets.
+    pub retries: u32,
+    /// When a target is left alone.
+    pub breaker: Breaker,
+}
+
+/// One target of an ambassador.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AmbassadorWay {
+    /// A service's virtual address in a network that the pod is on.
+    Service {
+        /// The network.
+        network: NetworkId,
+        /// The virtual address.
+        address: Ipv4Addr,
+        /// The service.
+        service: ServiceName,
+        /// Port in its containers.
+        port: u16,
+    },
+    /// A service that another project exports.
+    Exported {
+        /// The project.
+        project: ProjectName,
+        /// Its service.
+        service: ServiceName,
+        /// Port in its containers.
+        port: u16,
+    },
+    /// An address outside.
+    Outside {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// It leads nowhere as things are.
+    Nowhere {
+        /// The target as the file has it.
+        target: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl AmbassadorWay {
+    /// Returns the name that the far side's certificate must have where the file names none.
+    pub fn host_name(&self) -> String {
+        match self {
+            Self::Service { service, .. } | Self::Exported { service, .. } => service.to_string(),
+            Self::Outside { host, .. } => host.clone(),
+            Self::Nowhere { target, .. } => target.clone(),
+        }
+    }
+}
+
+impl fmt::Display for AmbassadorWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service { service, port, .. } => write!(f, "{service}:{port}"),
+            Self::Exported { project, service, port } => write!(f, "{project}/{service}:{port}"),
+            Self::Outside { host, port } => write!(f, "{host}:{port}"),
+            Self::Nowhere { target, .. } => f.write_str(target),
+        }
+    }
+}
+
+/// What TLS to the far side of an ambassador needs; contents are PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AmbassadorTls {
+    /// Name that its certificate must have.
+    pub server_name: Option<String>,
+    /// Authorities that are trusted; `None`: those of the host.
+    pub authorities: Option<Arc<[u8]>>,
+    /// Certificate and key that the pod shows.
+    pub identity: Option<(Arc<[u8]>, Arc<[u8]>)>,
+}
+
+impl fmt::Debug for AmbassadorTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A key is in it.
+        f.debug_struct("AmbassadorTls").field("server_name", &self.server_name).finish_non_exhaustive()
+    }
+}

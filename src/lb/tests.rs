@@ -1,5 +1,6 @@
 //! The balancer over real sockets on loopback: every test has addresses of its own, so that ports never clash.
 
+mod ambassador;
 mod cluster;
 mod end_to_end;
 mod redirect;

@@ -115,6 +115,8 @@ pub enum TargetDoor {
     },
     /// To a port that the service publishes.
     Published,
+    /// To a port that the service exports, from a pod of another project.
+    Exported,
 }
 
 /// Why a stream was denied by the agent that was asked.

@@ -129,3 +129,14 @@ pub struct ExternalLink {
     /// The name that only the linking service knows it by.
     pub alias: String,
 }
+
+impl ExternalLink {
+    /// Returns what the address of the other service is kept under, beside the project's own services: a name that no service
+    /// of a file has.
+    pub fn key(&self) -> ServiceName {
+        let Self { project, service, alias: _ } = self;
+        // Both are made of characters that names of services may have; names of projects have no dot.
+        ServiceName::new(format!("{project}..{service}"))
+            .unwrap_or_else(|_| unreachable!("projects and services have names of the same characters"))
+    }
+}

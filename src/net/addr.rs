@@ -13,7 +13,7 @@
 //! Where a fixed address, the gateway or `ip_range` is in the way, the virtual addresses move to the next block below, or
 //! to a smaller one. `ip_range` of the file is what host 0 gives to containers; more hosts are refused then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
@@ -129,6 +129,12 @@ fn members<'a>(
     })
 }
 
+/// Returns what the services of other projects are called that services in a network know: each has an address there.
+fn external_links(graph: &Graph, network: &ResourceKey) -> BTreeSet<ServiceName> {
+    let all = members(graph, network).filter_map(|(name, _)| graph.services.get(name));
+    all.flat_map(|service| service.external_links.iter().map(crate::model::ExternalLink::key)).collect()
+}
+
 /// Finds what is wrong with fixed addresses whatever the subnets are, also in external networks.
 fn fixed_address_errors(graph: &Graph) -> Vec<AddressError> {
     let mut errors = Vec::new();
@@ -213,8 +219,12 @@ fn cut(allocation: &Allocation<'_>, key: &ResourceKey, subnet: Ipv4Net) -> Resul
     if !errors.is_empty() {
         return Err(errors);
     }
-    let services: Vec<&ServiceName> =
-        if is_bridge(network) { members(allocation.graph, key).map(|(name, _)| name).collect() } else { Vec::new() };
+    let external = external_links(allocation.graph, key);
+    let services: Vec<&ServiceName> = if is_bridge(network) {
+        members(allocation.graph, key).map(|(name, _)| name).chain(&external).collect()
+    } else {
+        Vec::new()
+    };
     let wishes = slices::Wishes {
         subnet,
         gateway,

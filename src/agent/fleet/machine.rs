@@ -53,6 +53,7 @@ pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
 /// Returns what is wrong on this host and no project's fault.
 pub async fn problems(shared: &Shared) -> Vec<String> {
     let mut problems = shared.dataplane.problems().await;
+    problems.extend(shared.ambassadors.problems());
     problems.extend(full_disks(shared));
     problems.extend(shared.unwritten_problem());
     problems

@@ -96,6 +96,7 @@ impl Hosts {
                 ]),
                 published: BTreeMap::from([(member.site.key(), published)]),
                 pods: all.clone().map(endpoint).map(pod).collect(),
+                ..LbTable::default()
             };
             let errors = member.site.balancer.set_table(&table);
             assert!(errors.is_empty(), "{errors:?}");

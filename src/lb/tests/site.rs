@@ -59,9 +59,8 @@ impl Site {
         let published = Published { target: self.target, backend: Arc::new(self.backend(pods)) };
         LbTable {
             version: self.version.fetch_add(1, Ordering::Relaxed) + 1,
-            vips: BTreeMap::new(),
             published: BTreeMap::from([(self.key(), published)]),
-            pods: BTreeMap::new(),
+            ..LbTable::default()
         }
     }
 

@@ -129,6 +129,9 @@ fn links_of(service: &Service) -> HashMap<String, String> {
         links.insert(format!("{target}-1"), format!("1.{target}"));
         links.insert(link.alias.to_lowercase(), target);
     }
+    for link in &service.external_links {
+        links.insert(link.alias.to_lowercase(), link.key().as_str().to_lowercase());
+    }
     links
 }
 
@@ -164,6 +167,10 @@ fn zone(project: &ProjectView<'_>, key: &ResourceKey) -> Zone {
         let member = Member { name: &name.as_str().to_lowercase(), service, ports: ports_of(service), vip, pods };
         let wanted: BTreeSet<u32> = project.desired.pods().filter(|p| &p.service == name).map(|p| p.number).collect();
         member.enter(&mut zone, &attachment.aliases, &wanted);
+    }
+    // Services of other projects that links name: nobody else can ask for these names, they are none.
+    for (name, vip) in vips.into_iter().flatten().filter(|(name, _)| !graph.services.contains_key(*name)) {
+        zone.enter(name.as_str(), Rank::Service, VIP_TTL_SECS, &[*vip], &Arc::default());
     }
     for (container, address) in running {
         let service = container.service.as_ref().and_then(|name| graph.services.get(name));

@@ -1,0 +1,317 @@
+//! Ambassadors: the agent listens inside a pod's namespace and relays what comes there to something elsewhere.
+//!
+//! The application speaks plain TCP to an address of its own; which of several targets takes the connection, on which host it is,
+//! whether it is spoken to by TLS, and how often that is tried, is decided here. A target that fails again and again is left
+//! alone for a while (its breaker is open); after that one connection tries it. When no target takes a connection, it is reset:
+//! as near to "connection refused" as an accepted connection can come.
+
+mod breaker;
+mod outside;
+mod tls;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::choose::{Search, Server, is_own_limit};
+use super::endpoint::{EndpointState, Lease};
+use super::listeners::Serve;
+use super::relay::relay;
+use super::routing::{Door, Shared};
+use super::table::{AmbassadorEntry, AmbassadorKey, AmbassadorWay};
+use crate::host::sockets;
+
+use breaker::Switch;
+use outside::Outside;
+use tls::Tls;
+
+/// Pause before the second round over the targets; it doubles with each.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// One ambassador of one pod, as long as the table has it.
+#[derive(Debug)]
+pub(super) struct Ambassador {
+    entry: AmbassadorEntry,
+    targets: Vec<Arc<Target>>,
+    /// `None`: the file says no TLS; an error: what is wrong with it.
+    tls: Option<Result<Tls, String>>,
+    counts: Arc<Counts>,
+}
+
+/// One target with what is known of it.
+#[derive(Debug)]
+struct Target {
+    way: AmbassadorWay,
+    /// Who an outside address's connections count for.
+    state: Arc<EndpointState>,
+    switch: Switch,
+}
+
+/// What an ambassador did since it was first in a table.
+#[derive(Debug, Default)]
+struct Counts {
+    open: AtomicUsize,
+    connections: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// What an ambassador does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AmbassadorStats {
+    /// Which.
+    pub key: AmbassadorKey,
+    /// Whether it listens in its pod.
+    pub listens: bool,
+    /// Connections open.
+    pub open: usize,
+    /// Connections that came.
+    pub connections: u64,
+    /// Those that no target took.
+    pub failed: u64,
+    /// Its targets, in their order.
+    pub targets: Vec<AmbassadorTargetStats>,
+}
+
+/// How a target of an ambassador is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AmbassadorTargetStats {
+    /// `redis:6379`, `shop/db:5432`, `bank.example.com:443`.
+    pub target: String,
+    /// Connections that it took.
+    pub connections: u64,
+    /// Those that it did not take.
+    pub failed: u64,
+    /// Whether it is left alone at the moment.
+    pub is_open_circuit: bool,
+    /// What the last failure was.
+    pub last_error: Option<String>,
+}
+
+/// All ambassadors of this host; the next table takes over what it keeps.
+#[derive(Debug, Default)]
+pub(super) struct Ambassadors(Mutex<BTreeMap<AmbassadorKey, Arc<Ambassador>>>);
+
+impl Ambassadors {
+    /// Agrees them with a table. What did not change keeps its counts, breakers and TLS sessions.
+    pub(super) fn set(&self, table: &BTreeMap<AmbassadorKey, AmbassadorEntry>, now: Duration) {
+        let mut known = self.lock();
+        known.retain(|key, _| table.contains_key(key));
+        for (key, entry) in table {
+            let before = known.get(key).cloned();
+            if before.as_ref().is_some_and(|before| before.entry == *entry) {
+                continue;
+            }
+            known.insert(key.clone(), Arc::new(Ambassador::new(entry, before.as_deref(), now)));
+        }
+    }
+
+    fn get(&self, key: &AmbassadorKey) -> Option<Arc<Ambassador>> {
+        self.lock().get(key).cloned()
+    }
+
+    /// Returns what each does at `now`; `listens` says which have a listener.
+    pub(super) fn stats(&self, now: Duration, listens: impl Fn(&AmbassadorKey) -> bool) -> Vec<AmbassadorStats> {
+        let all = self.lock();
+        let stats = all.iter().map(|(key, one)| AmbassadorStats {
+            key: key.clone(),
+            listens: listens(key),
+            open: one.counts.open.load(Ordering::Relaxed),
+            connections: one.counts.connections.load(Ordering::Relaxed),
+            failed: one.counts.failed.load(Ordering::Relaxed),
+            targets: one.targets.iter().map(|target| target.stats(now)).collect(),
+        });
+        stats.collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<AmbassadorKey, Arc<Ambassador>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ambassador {
+    fn new(entry: &AmbassadorEntry, before: Option<&Self>, now: Duration) -> Self {
+        let known = |way: &AmbassadorWay| before?.targets.iter().find(|target| target.way == *way).cloned();
+        let new = |way: &AmbassadorWay| {
+            let state = EndpointState::new(way.to_string(), now);
+            Arc::new(Target { way: way.clone(), state, switch: Switch::default() })
+        };
+        let targets = entry.targets.iter().map(|way| known(way).unwrap_or_else(|| new(way))).collect();
+        let same_tls = before.filter(|before| before.entry.tls == entry.tls).map(|before| before.tls.clone());
+        let tls = same_tls.unwrap_or_else(|| entry.tls.as_ref().map(Tls::new));
+        let counts = before.map(|before| Arc::clone(&before.counts)).unwrap_or_default();
+        Self { entry: entry.clone(), targets, tls, counts }
+    }
+}
+
+impl Target {
+    fn stats(&self, now: Duration) -> AmbassadorTargetStats {
+        AmbassadorTargetStats {
+            target: self.way.to_string(),
+            connections: self.state.connected.load(Ordering::Relaxed),
+            failed: self.state.failed.load(Ordering::Relaxed),
+            is_open_circuit: self.switch.is_open(now),
+            last_error: self.switch.last_error(),
+        }
+    }
+}
+
+/// Serves the connections of one listener inside a pod.
+#[derive(Debug)]
+pub(super) struct Stand {
+    pub(super) shared: Arc<Shared>,
+    pub(super) key: AmbassadorKey,
+}
+
+impl Serve for Stand {
+    async fn serve(self: Arc<Self>, client: TcpStream, peer: SocketAddr) {
+        let Some(ambassador) = self.shared.ambassadors.get(&self.key) else {
+            return sockets::reset_on_close(&client);
+        };
+        let counts = Arc::clone(&ambassador.counts);
+        counts.connections.fetch_add(1, Ordering::Relaxed);
+        let _open = Open::count(&counts.open);
+        match ambassador.link(&self.shared, peer).await {
+            Some(Linked { far: Far::Here(server), lease }) => relay(client, server, lease.state()).await,
+            Some(Linked { far: Far::There(server), lease }) => relay(client, *server, lease.state()).await,
+            Some(Linked { far: Far::Tls(server), lease }) => relay(client, *server, lease.state()).await,
+            None => {
+                tracing::debug!(ambassador = %self.key, "connection refused: no target took it");
+                counts.failed.fetch_add(1, Ordering::Relaxed);
+                sockets::reset_on_close(&client);
+            }
+        }
+    }
+}
+
+/// A connection counted while it lives.
+struct Open<'a>(&'a AtomicUsize);
+
+impl<'a> Open<'a> {
+    fn count(open: &'a AtomicUsize) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(open)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection to a target.
+struct Linked {
+    far: Far,
+    lease: Share,
+}
+
+/// Whom a connection counts for.
+enum Share {
+    /// An endpoint of a service.
+    Endpoint(Lease),
+    /// An outside address.
+    Outside(Arc<EndpointState>),
+}
+
+impl Share {
+    fn state(&self) -> &EndpointState {
+        match self {
+            Self::Endpoint(lease) => lease,
+            Self::Outside(state) => state,
+        }
+    }
+}
+
+/// The far end.
+enum Far {
+    Here(TcpStream),
+    There(Box<crate::mesh::MeshStream>),
+    Tls(Box<tls::Stream>),
+}
+
+/// Why a target did not take a connection.
+type Reason = String;
+
+impl Ambassador {
+    /// Tries the targets in their order, round after round. Those that are left alone are tried only when no other is there.
+    async fn link(&self, shared: &Arc<Shared>, peer: SocketAddr) -> Option<Linked> {
+        let mut pause = PAUSE;
+        for round in 0..=self.entry.retries {
+            if round > 0 {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            for target in &self.targets {
+                if !target.switch.may_try(shared.now(), self.entry.breaker.pause) {
+                    continue;
+                }
+                match timeout(self.entry.timeout, self.reach(shared, target, peer)).await {
+                    Ok(Ok((far, lease))) => {
+                        target.switch.close();
+                        target.state.connected.fetch_add(1, Ordering::Relaxed);
+                        return Some(Linked { far, lease });
+                    }
+                    Ok(Err(reason)) => self.failed(shared, target, reason),
+                    Err(_) => self.failed(shared, target, format!("no answer within {:?}", self.entry.timeout)),
+                }
+            }
+        }
+        None
+    }
+
+    fn failed(&self, shared: &Shared, target: &Target, reason: Reason) {
+        tracing::debug!(target = %target.way, reason, "an ambassador's target did not take a connection");
+        target.state.failed.fetch_add(1, Ordering::Relaxed);
+        target.switch.fail(shared.now(), self.entry.breaker, reason);
+    }
+
+    async fn reach(&self, shared: &Arc<Shared>, target: &Target, peer: SocketAddr) -> Result<(Far, Share), Reason> {
+        let (far, share) = match &target.way {
+            AmbassadorWay::Service { network, address, port, .. } => {
+                let door = Door::Vip { network: network.clone(), address: *address, port: *port };
+                self.search(shared, door, peer).await?
+            }
+            AmbassadorWay::Exported { project, service, port } => {
+                let door = Door::Exported { project: project.clone(), service: service.clone(), port: *port };
+                self.search(shared, door, peer).await?
+            }
+            AmbassadorWay::Outside { host, port } => {
+                let server = Outside { host, port: *port }.connect(&shared.names).await?;
+                (Far::Here(server), Share::Outside(Arc::clone(&target.state)))
+            }
+            AmbassadorWay::Nowhere { why, .. } => return Err(why.clone()),
+        };
+        match &self.tls {
+            None => Ok((far, share)),
+            Some(Err(reason)) => Err(reason.clone()),
+            Some(Ok(tls)) => Ok((Far::Tls(Box::new(tls.connect(far, &target.way).await?)), share)),
+        }
+    }
+
+    async fn search(&self, shared: &Arc<Shared>, door: Door, peer: SocketAddr) -> Result<(Far, Share), Reason> {
+        // Retries are this ambassador's own: a search that waits would use up the time of the next target.
+        let client = self.entry.address.unwrap_or_else(|| peer.ip());
+        let search = Search::new(shared, door, client, self.entry.timeout);
+        let (server, lease) = search.link().await.map_err(|fruitless| fruitless.to_string())?;
+        let far = match server {
+            Server::Here(server) => Far::Here(server),
+            Server::There(server) => Far::There(server),
+        };
+        Ok((far, Share::Endpoint(lease)))
+    }
+}
+
+fn connect_error(error: &std::io::Error) -> Reason {
+    if is_own_limit(error) {
+        format!("this host has no room for another connection: {error}")
+    } else {
+        error.to_string()
+    }
+}

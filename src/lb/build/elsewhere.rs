@@ -1,0 +1,126 @@
+//! What leads out of a project's own networks: ambassadors, external links, and what a service exports.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::super::table::{
+    AmbassadorEntry, AmbassadorKey, AmbassadorTls, AmbassadorWay, Backend, Exported, LbTable, NetworkId, Vip,
+};
+use super::{MAX_SHARING, Project, address_in};
+use crate::graph::{Attachment, Graph, NetworkMode, Service};
+use crate::ids::{HostName, PodId, ServiceName};
+use crate::model::{Ambassador, AmbassadorTarget, Export};
+
+impl Project<'_> {
+    /// Adds the services that other projects may reach.
+    pub(super) fn add_exports(self, table: &mut LbTable) {
+        let graph = &self.view.desired.graph;
+        for (name, service) in graph.services.iter().filter(|(_, service)| service.export != Export::Nothing) {
+            let backend = self.backend(name, |host, container| self.published_address(host, container, MAX_SHARING));
+            let exported = Exported { export: service.export.clone(), backend: Arc::new(backend) };
+            table.exports.insert((graph.project.clone(), name.clone()), exported);
+        }
+    }
+
+    /// Adds the addresses by which services know those of other projects. One that is not there, or not exported, has no
+    /// endpoint: its connections are held for a moment, as those of any service without a ready pod.
+    pub(super) fn add_external_links(self, table: &mut LbTable) {
+        let graph = &self.view.desired.graph;
+        let links = graph.services.values().flat_map(|service| &service.external_links);
+        for link in links {
+            let key = link.key();
+            for (network, addresses) in &self.view.desired.addresses.networks {
+                let Some(address) = addresses.services.get(&key) else { continue };
+                let found = table.exports.get(&(link.project.clone(), link.service.clone()));
+                let none =
+                    || Backend { project: link.project.clone(), service: link.service.clone(), endpoints: Vec::new() };
+                let backend = found.map_or_else(|| Arc::new(none()), |exported| Arc::clone(&exported.backend));
+                let id = NetworkId { project: graph.project.clone(), network: network.clone() };
+                table.vips.insert(*address, Vip { network: id, backend });
+            }
+        }
+    }
+
+    /// Adds the ambassadors of pods on the host `own`.
+    pub(super) fn add_ambassadors(self, own: &HostName, table: &mut LbTable) {
+        let desired = self.view.desired;
+        let graph = &desired.graph;
+        let with = graph.services.iter().filter(|(_, service)| !service.ambassadors.is_empty());
+        for (name, service) in with {
+            let here = desired.assignments.pods.range(PodId::all_of(name)).filter(|(_, host)| *host == own);
+            for (pod, _) in here {
+                for ambassador in &service.ambassadors {
+                    let key = AmbassadorKey {
+                        project: graph.project.clone(),
+                        pod: pod.clone(),
+                        name: ambassador.name.clone(),
+                    };
+                    table.ambassadors.insert(key, self.ambassador(own, pod, service, ambassador));
+                }
+            }
+        }
+    }
+
+    fn ambassador(self, own: &HostName, pod: &PodId, service: &Service, ambassador: &Ambassador) -> AmbassadorEntry {
+        let Ambassador { name: _, address: _, port: _, targets, tls, timeout, retries, breaker } = ambassador;
+        let graph = &self.view.desired.graph;
+        let content = |hash: &String| -> Option<Arc<[u8]>> { Some(graph.files.get(hash)?.bytes.as_slice().into()) };
+        let tls = tls.as_ref().map(|tls| AmbassadorTls {
+            server_name: tls.server_name.clone(),
+            authorities: tls.authorities.as_ref().and_then(content),
+            identity: tls.identity.as_ref().and_then(|(chain, key)| Some((content(chain)?, content(key)?))),
+        });
+        AmbassadorEntry {
+            address: self.pod_address(own, pod, service),
+            targets: targets.iter().map(|target| self.way(service, target)).collect(),
+            tls,
+            timeout: *timeout,
+            retries: *retries,
+            breaker: *breaker,
+        }
+    }
+
+    /// Returns the pod's address in the first of its networks.
+    fn pod_address(self, own: &HostName, pod: &PodId, service: &Service) -> Option<IpAddr> {
+        let graph = &self.view.desired.graph;
+        let containers = &self.view.observed.hosts.get(own)?.containers;
+        let container = containers.values().find(|container| container.pod().as_ref() == Some(pod))?;
+        let networks = attachments(service).iter().filter_map(|one| graph.networks.get(&one.network));
+        networks.filter_map(|network| address_in(container, &network.name)).next().map(IpAddr::V4)
+    }
+
+    fn way(self, service: &Service, target: &AmbassadorTarget) -> AmbassadorWay {
+        match target {
+            AmbassadorTarget::Service { service: wanted, port } => self.way_to(service, wanted, *port),
+            AmbassadorTarget::Exported { project, service, port } => {
+                AmbassadorWay::Exported { project: project.clone(), service: service.clone(), port: *port }
+            }
+            AmbassadorTarget::Outside { host, port } => AmbassadorWay::Outside { host: host.clone(), port: *port },
+        }
+    }
+
+    /// The way to a service of the same project leads over the first network that both are on.
+    fn way_to(self, from: &Service, wanted: &ServiceName, port: u16) -> AmbassadorWay {
+        let desired = self.view.desired;
+        let graph: &Graph = &desired.graph;
+        let found = attachments(from).iter().find_map(|attachment| {
+            let address = desired.addresses.networks.get(&attachment.network)?.services.get(wanted)?;
+            let network = NetworkId { project: graph.project.clone(), network: attachment.network.clone() };
+            Some((network, *address))
+        });
+        match found {
+            Some((network, address)) => AmbassadorWay::Service { network, address, service: wanted.clone(), port },
+            None => AmbassadorWay::Nowhere {
+                target: format!("{wanted}:{port}"),
+                why: format!("the pod shares no network with `{wanted}`"),
+            },
+        }
+    }
+}
+
+fn attachments(service: &Service) -> &[Attachment] {
+    match &service.network {
+        NetworkMode::Networks(attachments) => attachments,
+        _ => &[],
+    }
+}
