@@ -72,7 +72,7 @@ fn block_on(future: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit
 }
 
 async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, CliError> {
-    use commands::{agent, config, down, events, exec, host, logs, ls, plan, ps, status, up};
+    use commands::{agent, config, down, events, exec, host, logs, ls, pattern, plan, ps, status, up};
     match command {
         Command::Up(args) => return up::run(context, &args).await,
         Command::Logs(args) => return logs::run(context, args).await,
@@ -83,6 +83,7 @@ async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, C
         Command::Plan(args) => plan::run(context, &args).await?,
         Command::Ps(args) => ps::run(context, &args).await?,
         Command::Config(args) => config::run(context, &args)?,
+        Command::Pattern(args) => pattern::run(context, args)?,
         Command::Host(args) => host::run(context, args.verb).await?,
         Command::Status(args) => status::run(context, &args).await?,
         Command::Ls(args) => ls::run(context, &args).await?,

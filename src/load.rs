@@ -10,6 +10,7 @@
 mod check;
 mod discover;
 mod dotenv;
+mod expanded;
 mod helpers;
 mod hosts;
 pub mod interpolate;
@@ -176,6 +177,12 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Returns the project as YAML with a comment behind each line that says where it comes from. For what was loaded with
+    /// [`OwnKeys::Expanded`].
+    pub fn render_expanded(&self) -> String {
+        expanded::render(&self.tree, self.model.name.as_str(), self.warnings.sources())
+    }
+
     /// Returns where the value at `path` (`["services", "web", "ports", "0"]`) is written, or the nearest place above.
     pub fn place(&self, path: &[&str]) -> Option<Span> {
         let mut at = &self.tree;
@@ -203,6 +210,11 @@ pub fn load(files: &dyn Files, request: &LoadRequest) -> Result<Loaded, Diagnost
         Some(loaded) if !report.failed() => Ok(Loaded { warnings: report.finish(), ..loaded }),
         _ => Err(report.finish()),
     }
+}
+
+/// Returns the directory that relative paths of a project start from, also where there is no file.
+pub fn working_dir(files: &dyn Files, request: &LoadRequest) -> PathBuf {
+    discover::discover(files, request, &mut Report::default()).working_dir
 }
 
 /// The phases in order; `None` when there is nothing left to work on.

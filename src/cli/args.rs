@@ -17,10 +17,12 @@ use super::exit::Exit;
 mod agent;
 mod host;
 mod look;
+mod pattern;
 
 pub use agent::*;
 pub use host::*;
 pub use look::*;
+pub use pattern::*;
 
 /// Colours of help and usage errors, as cargo has them.
 const STYLES: Styles = Styles::styled()
@@ -183,6 +185,8 @@ pub enum Command {
     Config(ConfigArgs),
     /// List running projects
     Ls(LsArgs),
+    /// List, show and check patterns
+    Pattern(PatternArgs),
     /// Add, list, change and remove hosts
     Host(HostArgs),
     /// Show the cluster: hosts, seat, versions, projects
@@ -460,7 +464,20 @@ mod tests {
 
     #[test]
     fn every_command_that_tells_something_tells_it_as_json() {
-        for command in ["ls", "ps", "plan", "config", "agent status", "up -d", "down", "events", "version"] {
+        for command in [
+            "ls",
+            "ps",
+            "plan",
+            "config",
+            "agent status",
+            "up -d",
+            "down",
+            "events",
+            "version",
+            "pattern ls",
+            "pattern show x",
+            "pattern lint x",
+        ] {
             let line = format!("orch {command} --format json");
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }

@@ -8,6 +8,7 @@ pub(crate) mod exec;
 pub(crate) mod host;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod pattern;
 pub(crate) mod plan;
 pub(crate) mod ps;
 pub(crate) mod status;

@@ -160,6 +160,11 @@ impl<'u> Context<'u> {
         Ok(loaded)
     }
 
+    /// Loads files that were loaded before in another way: what is doubtful about them was told.
+    pub(crate) fn load_quietly(&self, services: &[ServiceName], options: &LoadOptions) -> Result<Loaded, CliError> {
+        project::load(&self.global, services, options)
+    }
+
     /// Loads the files down to the graph and tells what is doubtful about them.
     pub(crate) fn load_graph(&mut self, selection: &Selection) -> Result<Project, CliError> {
         let loaded = project::load(&self.global, &selection.services, &LoadOptions::default())?;

@@ -182,6 +182,22 @@ pub enum CliError {
         /// A service of almost that name.
         similar: Option<String>,
     },
+    /// A pattern that is nowhere.
+    #[error("no such pattern: {name}")]
+    NoSuchPattern {
+        /// What was named.
+        name: String,
+        /// A pattern of almost that name.
+        similar: Option<String>,
+    },
+    /// Patterns that were checked and cannot be used; what is wrong was said.
+    #[error("{wrong} of {of} patterns cannot be used")]
+    WrongPatterns {
+        /// How many.
+        wrong: usize,
+        /// Of how many.
+        of: usize,
+    },
     /// Nothing to work on.
     #[error("no service selected")]
     NoService,
@@ -278,6 +294,8 @@ impl CliError {
             | Self::NoSuchHost { .. }
             | Self::NoTunnelAddress { .. }
             | Self::NoSuchService { .. }
+            | Self::NoSuchPattern { .. }
+            | Self::WrongPatterns { .. }
             | Self::NoService
             | Self::NotRunning { .. }
             | Self::Value { .. }
@@ -358,7 +376,11 @@ impl CliError {
                  `docker load -i FILE` brings one from elsewhere"
                     .to_owned(),
             ),
-            Self::NoSuchService { similar: Some(similar), .. } | Self::NoSuchHost { similar: Some(similar), .. } => Some(format!("did you mean `{similar}`?")),
+            Self::NoSuchPattern { similar: None, .. } => {
+                Some("`orch pattern ls` lists them; a file is named by its path".to_owned())
+            }
+            Self::NoSuchPattern { similar: Some(similar), .. }
+            | Self::NoSuchService { similar: Some(similar), .. } | Self::NoSuchHost { similar: Some(similar), .. } => Some(format!("did you mean `{similar}`?")),
             Self::NoService => Some(
                 "the file defines no service that is enabled: add one, or name its profile with `--profile`".to_owned(),
             ),

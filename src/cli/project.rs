@@ -1,6 +1,7 @@
 //! Files to Model to Graph, as the flags say. All that the process knows by itself goes in here as values.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::diag::{Diagnostic, Diagnostics};
@@ -58,7 +59,11 @@ impl Project {
 /// # Errors
 /// All problems that were found, each at its place.
 pub(crate) fn load(global: &Global, services: &[ServiceName], options: &LoadOptions) -> Result<Loaded, CliError> {
-    let request = LoadRequest {
+    load::load(&OsFiles, &request(global, services, options)?).map_err(CliError::Files)
+}
+
+fn request(global: &Global, services: &[ServiceName], options: &LoadOptions) -> Result<LoadRequest, CliError> {
+    Ok(LoadRequest {
         cwd: std::env::current_dir().map_err(CliError::Directory)?,
         files: global.files.clone(),
         project_name: global.project_name.clone(),
@@ -68,8 +73,18 @@ pub(crate) fn load(global: &Global, services: &[ServiceName], options: &LoadOpti
         services: services.iter().map(ToString::to_string).collect(),
         environment: environment(),
         options: LoadOptions { all_resources: global.all_resources, ..options.clone() },
-    };
-    load::load(&OsFiles, &request).map_err(CliError::Files)
+    })
+}
+
+/// Returns this directory, and those that patterns are looked for in, the nearest first.
+///
+/// # Errors
+/// When this directory is gone.
+pub(crate) fn pattern_directories(global: &Global) -> Result<(PathBuf, Vec<PathBuf>), CliError> {
+    let request = request(global, &[], &LoadOptions::default())?;
+    let directories =
+        load::patterns::library::directories(&load::working_dir(&OsFiles, &request), &request.environment);
+    Ok((request.cwd, directories))
 }
 
 /// Returns the hosts of the files; none where nobody named a file and none is found.

@@ -152,11 +152,14 @@ impl Node {
         self.get(key).and_then(Self::as_str)
     }
 
-    /// Sets a key of a mapping; nothing happens to other values.
+    /// Sets a key of a mapping: where a file has it, it stays there; else it has a place without text. Nothing happens to
+    /// other values.
     pub(super) fn set(&mut self, key: &str, value: Value) {
-        let span = self.span;
-        if let Some(map) = self.as_map_mut() {
-            map.insert(key.to_owned(), Entry::new(span, Self::new(span, value)));
+        let span = Span { end: self.span.start, ..self.span };
+        let Some(map) = self.as_map_mut() else { return };
+        match map.get_mut(key) {
+            Some(entry) => entry.node = Self::new(entry.node.span, value),
+            None => drop(map.insert(key.to_owned(), Entry::new(span, Self::new(span, value)))),
         }
     }
 

@@ -21,7 +21,7 @@ pub(super) fn normalise(tree: &mut Node, project: &str) {
             && service.str("network_mode").is_none_or(str::is_empty)
         {
             service.set("networks", Value::Null);
-            let span = service.span;
+            let span = Span { end: service.span.start, ..service.span };
             if let Some(networks) = service.get_mut("networks") {
                 *networks = Node::map(span, [("default", Value::Null)]);
             }
@@ -59,6 +59,7 @@ fn ensure_default_network(tree: &mut Node, span: Span) {
         tree.set("networks", Value::Map(Map::new()));
     }
     if let Some(networks) = tree.get_mut("networks").and_then(Node::as_map_mut) {
+        let span = Span { end: span.start, ..span };
         let empty = || Entry::new(span, Node::new(span, Value::Map(Map::new())));
         networks.entry("default".to_owned()).or_insert_with(empty);
     }

@@ -9,7 +9,9 @@
 
 mod carried;
 mod discovery;
+mod expanded;
 mod limits;
+mod pages;
 mod project;
 mod properties;
 mod reference;

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use orch::load::{render_json, render_yaml};
+use orch::load::{OwnKeys, render_json, render_yaml};
 use orch::model::Model;
 use proptest::prelude::*;
 
@@ -362,6 +362,22 @@ fn what_config_prints_loads_as_the_same_model() {
                 Ok(again) => assert_eq!(placeless(again.model), placeless(loaded.model.clone()), "{text}"),
                 Err(problems) => panic!("{text}\n{problems}"),
             }
+        }
+    }
+}
+
+#[test]
+fn what_config_expanded_prints_loads_as_the_same_model() {
+    for mut project in accepted() {
+        project.request.options.own_keys = OwnKeys::Expanded;
+        let loaded = project.load().expect("accepted");
+        let text = loaded.render_expanded();
+        let mut again = Project::new([text.clone()]);
+        again.request.profiles = vec!["*".to_owned()];
+        again.request.options.own_keys = OwnKeys::Expanded;
+        match again.load() {
+            Ok(again) => assert_eq!(placeless(again.model), placeless(loaded.model.clone()), "{text}"),
+            Err(problems) => panic!("{text}\n{problems}"),
         }
     }
 }

@@ -231,6 +231,10 @@ pub struct ConfigArgs {
     #[arg(long)]
     pub no_env_resolution: bool,
 
+    /// Put patterns in, make every short form long, and say behind each line where it comes from
+    #[arg(long, conflicts_with_all = ["list", "no_interpolate"])]
+    pub expanded: bool,
+
     /// Write to this file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,

@@ -6,7 +6,7 @@ use crate::cli::args::{ConfigArgs, ConfigFormat};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::table;
-use crate::load::{LoadOptions, Loaded, Selection, render_json, render_yaml, views};
+use crate::load::{LoadOptions, Loaded, OwnKeys, Selection, render_json, render_yaml, views};
 
 /// Prints the project, or a list of something in it.
 ///
@@ -23,9 +23,15 @@ pub(crate) fn run(context: &mut Context<'_>, args: &ConfigArgs) -> Result<(), Cl
         selection: if args.names.is_empty() { Selection::All } else { Selection::WithDependencies },
         ..LoadOptions::default()
     };
-    let loaded = context.load(&args.names, &options)?;
+    let own_keys = if args.expanded { OwnKeys::Expanded } else { OwnKeys::Used };
+    let mut loaded = context.load(&args.names, &LoadOptions { own_keys, ..options.clone() })?;
     if args.quiet {
         return Ok(());
+    }
+    if loaded.with_patterns && !args.expanded && args.hash.is_none() {
+        // Docker Compose knows no patterns: what it prints is the file without them. That they are right is known by now.
+        let own_keys = OwnKeys::AsWritten;
+        loaded = context.load_quietly(&args.names, &LoadOptions { own_keys, ..options })?;
     }
     let text = render(&loaded, args)?;
     match &args.output {
@@ -57,6 +63,7 @@ fn render(loaded: &Loaded, args: &ConfigArgs) -> Result<String, CliError> {
         hashes(loaded, service)?
     } else {
         let mut text = match args.format {
+            ConfigFormat::Yaml if args.expanded => loaded.render_expanded(),
             ConfigFormat::Yaml => render_yaml(model),
             ConfigFormat::Json => render_json(model),
         };
