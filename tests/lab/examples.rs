@@ -123,6 +123,23 @@ fn sidecar_keeps_pages_fresh_beside_a_server_that_comes_and_goes() {
 }
 
 #[test]
+fn ambassador_counts_wherever_redis_is() {
+    let host = Host::boot(&["busybox", "redis"]);
+    let ambassador = Project::example(&host, "ambassador");
+    ambassador.up();
+    let count = || curl(&host, "http://127.0.0.1:8084/cgi-bin/counter").trim().parse::<u32>();
+    assert_eq!(count(), Ok(1));
+    assert_eq!(count(), Ok(2));
+    // What the stand-in leads to is looked at anew for each connection.
+    host.docker(&["pause", "ambassador-redis-1"]);
+    eventually(secs(15), "the spare one counts", || {
+        let counted = count();
+        if counted == Ok(1) { Ok(()) } else { Err(counted) }
+    });
+    ambassador.down();
+}
+
+#[test]
 fn guestbook_over_three_hosts_answers_the_same_on_each() {
     let cluster = three_hosts(&["busybox", "redis"]);
     let guestbook = Project::example(&cluster.desk, "guestbook");

@@ -10,6 +10,7 @@ mod probe;
 mod project;
 mod wait;
 
+mod ambassadors;
 mod bad_input;
 mod command_line;
 mod elsewhere;

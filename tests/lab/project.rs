@@ -140,3 +140,8 @@ pub(crate) fn host_name(answer: &str) -> String {
     let line = answer.lines().find_map(|line| line.strip_prefix("Hostname: "));
     line.unwrap_or_else(|| panic!("no host name in: {answer}")).to_owned()
 }
+
+/// Returns the host names in an answer of `web`: one, or none where it is no answer.
+pub(crate) fn host_names(answer: &str) -> BTreeSet<String> {
+    answer.lines().filter_map(|line| line.strip_prefix("Hostname: ")).map(str::to_owned).collect()
+}

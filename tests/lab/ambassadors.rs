@@ -1,0 +1,139 @@
+//! Stand-ins inside pods: they are there before the application, they follow what they lead to, and they go with their pod.
+
+use crate::cluster::Cluster;
+use crate::fleet::add;
+use crate::host::{Done, Host};
+use crate::project::Project;
+use crate::wait::{becomes, eventually, secs};
+
+/// An application that asks its own loopback address at its very start, and a service that answers.
+const YAML: &str = "\
+services:
+  app:
+    image: busybox
+    init: true
+    command: [sh, -c, 'timeout 5 wget -q -O - http://127.0.0.1:8000/ > /first 2>&1; exec sleep 1000000']
+    x-ambassadors: {back: {listen: 8000, to: ['web:80']}}
+    depends_on: {web: {condition: service_started}}
+  web: {<<: *web, deploy: {replicas: 2}}
+";
+
+impl Project<'_> {
+    fn ask(&self, container: &str, port: u16) -> Done {
+        self.within(container, &format!("timeout 5 wget -q -O - http://127.0.0.1:{port}/"))
+    }
+
+    #[track_caller]
+    fn answers(&self, container: &str, port: u16) -> String {
+        eventually(secs(10), "an answer inside the pod", || {
+            let done = self.ask(container, port);
+            if done.code == 0 { Ok(done.stdout) } else { Err(done.stderr) }
+        })
+    }
+}
+
+#[test]
+fn an_ambassador_is_there_before_the_application_and_after_whatever_ends() {
+    let host = Host::boot(&["busybox"]);
+    let project = Project::new(&host, "amb", YAML);
+    project.up();
+    assert!(project.within("amb-app-1", "cat /first").ok().contains("Hostname:"), "it answered at the very start");
+    assert_eq!(project.answering("amb-app-1", "http://127.0.0.1:8000/", 10), project.running("web"));
+    for trouble in [
+        "docker kill amb-app-1",
+        "docker kill amb-app-1-pod",
+        "docker rm -f amb-app-1-pod",
+        "docker kill orch-agent",
+        "docker kill amb-web-1",
+    ] {
+        host.sh(trouble);
+        project.answers("amb-app-1", 8000);
+    }
+    // Another target takes effect without a new container.
+    let made = project.inspect("amb-app-1", "{{.Id}}");
+    project.rewrite(&YAML.replace("'web:80'", "'203.0.113.1:80'"));
+    project.orch(&["up", "-d"]).ok();
+    eventually(secs(5), "nobody answers there", || {
+        let done = project.ask("amb-app-1", 8000);
+        if done.code == 0 { Err(done.stdout) } else { Ok(()) }
+    });
+    assert_eq!(project.inspect("amb-app-1", "{{.Id}}"), made);
+    project.down();
+}
+
+#[test]
+fn what_other_projects_export_is_reached_by_ambassadors_and_links_and_nothing_else_is() {
+    let host = Host::boot(&["busybox"]);
+    let back = Project::new(&host, "back", "services:\n  web: {<<: *web, x-export: 80}\n  private: *web\n");
+    back.up();
+    let front = Project::new(
+        &host,
+        "front",
+        "\
+services:
+  app:
+    <<: *client
+    x-ambassadors:
+      open: {listen: 8001, to: ['back/web:80']}
+      closed: {listen: 8002, to: ['back/private:80'], retries: 0, timeout: 500ms}
+      other-port: {listen: 8003, to: ['back/web:81'], retries: 0, timeout: 500ms}
+  linked: {<<: *client, external_links: ['back/web:shop', 'back-private-1:secret']}
+  plain: *client
+",
+    );
+    front.up();
+    assert_eq!(front.answering("front-app-1", "http://127.0.0.1:8001/", 3), back.running("web"));
+    assert_eq!(front.answering("front-linked-1", "http://shop/", 3), back.running("web"));
+    for refused in ["http://127.0.0.1:8002/", "http://127.0.0.1:8003/"] {
+        let done = front.within("front-app-1", &format!("timeout 5 wget -q -O - {refused}"));
+        assert_ne!(done.code, 0, "{refused} answers: {}", done.stdout);
+    }
+    let secret = front.within("front-linked-1", "timeout 8 wget -q -O - http://secret/");
+    assert_ne!(secret.code, 0, "what is not exported answers: {}", secret.stdout);
+    assert_ne!(front.within("front-plain-1", "nslookup shop").code, 0, "a link is the linking service's only");
+    // It follows the other project, also over its end.
+    back.orch(&["up", "-d", "--force-recreate", "web"]).ok();
+    becomes(secs(10), "the new pod answers", &back.running("web"), || {
+        let done = front.ask("front-app-1", 8001);
+        crate::project::host_names(&done.stdout)
+    });
+}
+
+#[test]
+fn an_ambassador_leads_to_other_hosts_and_to_the_next_target_when_one_is_lost() {
+    let cluster = Cluster::boot(3, &["busybox"]);
+    add(&cluster, &[1, 2, 3]).ok();
+    let yaml = "\
+services:
+  app:
+    <<: *client
+    deploy: {placement: {constraints: [node.hostname == node1]}}
+    x-ambassadors: {back: {listen: 8000, to: ['first:80', 'second:80'], timeout: 500ms}}
+  first: {<<: *web, deploy: {placement: {constraints: [node.hostname == node2]}}}
+  second: {<<: *web, deploy: {placement: {constraints: [node.hostname == node3]}}}
+";
+    let project = Project::new(&cluster.desk, "far", yaml);
+    project.orch(&["up", "-d", "--wait"]).ok();
+    let ask = || {
+        let done = cluster[1].exec(&[
+            "docker",
+            "exec",
+            "far-app-1",
+            "timeout",
+            "5",
+            "wget",
+            "-q",
+            "-O",
+            "-",
+            "http://127.0.0.1:8000/",
+        ]);
+        crate::project::host_names(&done.stdout)
+    };
+    let of = |number: usize, service: &str| {
+        let name = format!("far-{service}-1");
+        std::iter::once(cluster[number].docker(&["inspect", "-f", "{{.Config.Hostname}}", &name])).collect()
+    };
+    becomes(secs(5), "the first target answers, on another host", &of(2, "first"), ask);
+    cluster[2].power_off();
+    becomes(secs(10), "the second one takes over", &of(3, "second"), ask);
+}
