@@ -43,7 +43,7 @@ fn an_ambassador_is_there_before_the_application_and_after_whatever_ends() {
         "docker kill amb-app-1",
         "docker kill amb-app-1-pod",
         "docker rm -f amb-app-1-pod",
-        "docker kill orch-agent",
+        "kill -9 $(docker inspect -f {{.State.Pid}} orch-agent)",
         "docker kill amb-web-1",
     ] {
         host.sh(trouble);
