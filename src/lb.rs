@@ -9,6 +9,7 @@ pub mod table;
 
 mod balancer;
 mod build;
+mod choose;
 mod endpoint;
 mod inbound;
 mod relay;

@@ -14,8 +14,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+use super::choose::HOLD;
 use super::inbound::Inbound;
-use super::l4::{HOLD, Inlet, L4};
+use super::l4::{Inlet, L4};
 use super::listeners::{Listening, Workers};
 use super::routing::Shared;
 use super::stats::BalancerStats;

@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::choose::{CONNECT, connect, is_own_limit};
 use super::endpoint::Lease;
-use super::l4::{CONNECT, connect, is_own_limit};
 use super::listeners::Serve;
 use super::relay::relay;
 use super::routing::Shared;

@@ -1,0 +1,387 @@
+//! The search for an endpoint that takes a connection or a request: which one next, for how long, and what is learnt from
+//! each try.
+//!
+//! An endpoint that fails is followed by the next best one, always by the latest table. When all have failed, or none is
+//! ready, the search goes on for a while: a pod may turn ready, or another table may come, any moment. Who relays bytes and
+//! who relays requests search alike, so that marks, leases and drain mean the same for both.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::endpoint::{EndpointState, Lease};
+use super::pick::{Candidate, PortHistory, mix, pick};
+use super::routing::{Door, Pool, RemoteHost, Routing, Shared};
+use crate::host::sockets;
+use crate::mesh::{DialError, Kind, MeshStream, Refusal, Target, TargetDoor};
+
+/// How long a connection waits for an endpoint that takes it, all attempts included.
+///
+/// Longer than a container takes to come back after a crash (about a second with the first restart at once), shorter
+/// than the five seconds after which many clients give up.
+pub(super) const HOLD: Duration = Duration::from_secs(3);
+
+/// Time for one connect. Endpoints are containers of this host or of one nearby: an answer takes microseconds, and a
+/// SYN that is lost is sent again by the kernel after one second, which is when another endpoint is the better bet.
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
+
+/// Time for one connect by way of another host's agent, which itself has [`CONNECT`] for the container: its answer, that
+/// the container did not take the connection, is worth more than our impatience.
+const REMOTE_CONNECT: Duration = Duration::from_millis(1500);
+
+/// First and longest pause between rounds over endpoints that all refused.
+const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// The search for an endpoint, for one connection or request.
+#[derive(Debug)]
+pub(super) struct Search {
+    shared: Arc<Shared>,
+    door: Door,
+    client: IpAddr,
+    hold: Duration,
+    deadline: Instant,
+    /// There once it had to wait for something.
+    changes: Option<watch::Receiver<()>>,
+    pause: Duration,
+    /// Endpoints that failed in this round.
+    tried: Vec<Arc<EndpointState>>,
+    /// Hosts whose agents failed in this round: none of their endpoints is tried in it.
+    lost: Vec<Arc<RemoteHost>>,
+    /// This host had no descriptor, memory or local port left: the round is over.
+    is_exhausted: bool,
+}
+
+/// A connection to an endpoint.
+#[derive(Debug)]
+pub(super) enum Server {
+    /// Of this host.
+    Here(TcpStream),
+    /// Of another host, through its agent.
+    There(Box<MeshStream>),
+}
+
+/// The endpoint to try next.
+#[derive(Debug)]
+pub(super) struct Next {
+    pub(super) address: SocketAddr,
+    pub(super) lease: Lease,
+    /// How its host is asked for it, if that is another one.
+    pub(super) remote: Option<Remote>,
+}
+
+/// How to ask another host's agent for an endpoint.
+#[derive(Debug, Clone)]
+pub(super) struct Remote {
+    pub(super) host: Arc<RemoteHost>,
+    pub(super) target: Target,
+}
+
+/// Why a search ended without an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fruitless {
+    /// Nothing is behind the door: its virtual address, port or service is gone.
+    NoDoor,
+    /// No endpoint is ready.
+    NoneReady,
+    /// All that are ready failed.
+    AllFailed,
+    /// This host has no descriptor, memory or local port left.
+    Exhausted,
+}
+
+/// Why a round over the endpoints brought no connection.
+enum Setback {
+    NoDoor,
+    NoneReady,
+    AllFailed(PortHistory),
+    Exhausted,
+}
+
+/// How one connect failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The endpoint did not take it.
+    Endpoint,
+    /// The agent of the endpoint's host gave no answer, or none that counts.
+    Host,
+    /// The endpoint left the table meanwhile.
+    Overtaken,
+    /// This host has no descriptor, memory or local port left.
+    Exhausted,
+}
+
+impl Search {
+    /// Begins a search for what is behind `door`, which may take `hold` in all.
+    pub(super) fn new(shared: &Arc<Shared>, door: Door, client: IpAddr, hold: Duration) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            door,
+            client,
+            hold,
+            deadline: Instant::now() + hold,
+            changes: None,
+            pause: PAUSE,
+            tried: Vec::new(),
+            lost: Vec::new(),
+            is_exhausted: false,
+        }
+    }
+
+    /// Returns a connection to an endpoint, with its share of the endpoint's count.
+    pub(super) async fn link(mut self) -> Result<(Server, Lease), Fruitless> {
+        loop {
+            let next = self.next().await?;
+            if let Some(server) = self.connect(&next).await {
+                return Ok((server, next.lease));
+            }
+        }
+    }
+
+    /// Returns the best endpoint that was not yet tried in this round; waits for another round where that may help.
+    pub(super) async fn next(&mut self) -> Result<Next, Fruitless> {
+        loop {
+            let setback = match self.look() {
+                Ok(next) => return Ok(next),
+                Err(setback) => setback,
+            };
+            // From here on it hears of changes; what changed before that, another look shows.
+            let Some(changes) = &mut self.changes else {
+                self.changes = Some(self.shared.changes());
+                continue;
+            };
+            let (fruitless, until) = match setback {
+                Setback::NoDoor => return Err(Fruitless::NoDoor),
+                Setback::NoneReady => (Fruitless::NoneReady, self.deadline),
+                Setback::AllFailed(history) if !history.is_worth_waiting(self.hold) => {
+                    return Err(Fruitless::AllFailed);
+                }
+                Setback::AllFailed(_) => (Fruitless::AllFailed, self.deadline.min(Instant::now() + self.pause)),
+                Setback::Exhausted => (Fruitless::Exhausted, self.deadline.min(Instant::now() + self.pause)),
+            };
+            // Whether a change or the end of the pause woke it: another round.
+            let _woken = timeout_at(until, changes.changed()).await;
+            if Instant::now() >= self.deadline {
+                return Err(fruitless);
+            }
+            changes.mark_unchanged();
+            self.pause = (self.pause * 2).min(PAUSE_MAX);
+            self.tried.clear();
+            self.lost.clear();
+            self.is_exhausted = false;
+        }
+    }
+
+    /// Connects to an endpoint within the time that is left, and notes how that went; `None` if it failed.
+    pub(super) async fn connect(&mut self, next: &Next) -> Option<Server> {
+        let patience = if next.remote.is_some() { REMOTE_CONNECT } else { CONNECT };
+        let until = self.deadline.min(Instant::now() + patience);
+        let shared = Arc::clone(&self.shared);
+        let connecting = async {
+            match &next.remote {
+                // Boxed: most connections never need it.
+                Some(remote) => Box::pin(connect_there(&shared, remote)).await,
+                None => connect_here(next.address).await,
+            }
+        };
+        let changes = self.changes.get_or_insert_with(|| shared.changes());
+        let outcome = tokio::select! {
+            biased;
+            outcome = connecting => outcome,
+            () = retired(changes, &next.lease) => Err(Failure::Overtaken),
+            () = tokio::time::sleep_until(until) => match next.remote {
+                // Only its whole time says something of the host; else it was the client's that ran out.
+                Some(_) if until < self.deadline => Err(Failure::Host),
+                _ => Err(Failure::Endpoint),
+            },
+        };
+        match outcome {
+            Ok(server) => {
+                next.lease.note_success(next.address.port());
+                Some(server)
+            }
+            Err(failure) => {
+                self.note_failure(next, failure);
+                None
+            }
+        }
+    }
+
+    /// Notes that an endpoint failed: it is not tried again in this round, and avoided by others for a while.
+    pub(super) fn note_failure(&mut self, next: &Next, failure: Failure) {
+        match failure {
+            Failure::Endpoint | Failure::Host => {
+                let now = self.shared.now();
+                next.lease.note_failure(next.address.port(), now);
+                self.tried.push(next.lease.endpoint());
+                if let Some(Remote { host, .. }) = next.remote.as_ref().filter(|_| failure == Failure::Host) {
+                    host.note_failure(now);
+                    self.lost.push(Arc::clone(host));
+                }
+            }
+            Failure::Overtaken => {}
+            Failure::Exhausted => self.is_exhausted = true,
+        }
+    }
+
+    /// The best endpoint not yet tried in this round, by the latest table.
+    fn look(&self) -> Result<Next, Setback> {
+        if self.is_exhausted {
+            return Err(Setback::Exhausted);
+        }
+        let now = self.shared.now();
+        loop {
+            let routing = self.shared.routing();
+            let (pool, port) = routing.behind(&self.door).ok_or(Setback::NoDoor)?;
+            let Some(index) = best(pool, port, now, &self.tried, &self.lost) else {
+                return Err(self.setback(port, now));
+            };
+            // Without a lease it has just been retired, which the next look sees.
+            if let Some(lease) = pool.targets[index].state.lease() {
+                return Ok(next(&routing, pool, index, port, lease, &self.door, self.client));
+            }
+        }
+    }
+
+    fn setback(&self, port: u16, now: Duration) -> Setback {
+        let Some(youngest) = self.tried.iter().map(|state| now.saturating_sub(state.since)).min() else {
+            return Setback::NoneReady;
+        };
+        // Of a port behind an agent that failed nothing is known: it counts as one that may come up.
+        let served_before = !self.lost.is_empty() || self.tried.iter().any(|state| state.served_before(port));
+        Setback::AllFailed(PortHistory { served_before, youngest })
+    }
+}
+
+/// Returns the best endpoint of a pool for a connection to `port` that is neither among the `tried` nor on a `lost` host.
+fn best(
+    pool: &Pool,
+    port: u16,
+    now: Duration,
+    tried: &[Arc<EndpointState>],
+    lost: &[Arc<RemoteHost>],
+) -> Option<usize> {
+    pick(pool.targets.len(), luck(), |index| {
+        let target = &pool.targets[index];
+        let (state, host) = (&target.state, target.remote.as_ref());
+        let usable = !state.is_retired()
+            && !tried.iter().any(|tried| Arc::ptr_eq(tried, state))
+            && !lost.iter().any(|lost| host.is_some_and(|host| Arc::ptr_eq(lost, host)));
+        usable.then(|| Candidate {
+            marked_down: state.is_marked_down(port, now) || host.is_some_and(|host| host.is_marked_down(now)),
+            remote: host.is_some(),
+            in_flight: state.open(),
+        })
+    })
+}
+
+/// An endpoint of a pool as one to be connected to.
+fn next(routing: &Routing, pool: &Pool, index: usize, port: u16, lease: Lease, door: &Door, client: IpAddr) -> Next {
+    let target = &pool.targets[index];
+    let remote = target.remote.as_ref().map(|host| Remote {
+        host: Arc::clone(host),
+        target: Target {
+            project: pool.project.clone(),
+            service: pool.service.clone(),
+            container: target.state.container.clone(),
+            port,
+            door: target_door(routing, pool, door, client),
+        },
+    });
+    Next { address: SocketAddr::new(IpAddr::V4(target.address), port), lease, remote }
+}
+
+/// By what right the client may reach the service, as the other host's agent is told.
+fn target_door(routing: &Routing, pool: &Pool, door: &Door, client: IpAddr) -> TargetDoor {
+    let Door::Vip { network: id, .. } = door else { return TargetDoor::Published };
+    let source = match client {
+        IpAddr::V4(client) => routing.service_at(id, client),
+        IpAddr::V6(_) => None,
+    };
+    let network = id.network.clone();
+    if pool.is_single { TargetDoor::Pod { network, source } } else { TargetDoor::Network { network, source } }
+}
+
+async fn connect_here(address: SocketAddr) -> Result<Server, Failure> {
+    match connect(address).await {
+        Ok(stream) => Ok(Server::Here(stream)),
+        Err(error) if is_own_limit(&error) => Err(Failure::Exhausted),
+        Err(_) => Err(Failure::Endpoint),
+    }
+}
+
+/// Connects to a container of this host.
+pub(super) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    TcpSocket::from_std_stream(sockets::client(address)?).connect(address).await
+}
+
+/// Returns whether a connect failed because this host has no descriptor, memory or local port left.
+pub(super) fn is_own_limit(error: &io::Error) -> bool {
+    sockets::is_exhausted(error) || error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+async fn connect_there(shared: &Shared, Remote { host, target }: &Remote) -> Result<Server, Failure> {
+    let peer = shared.mesh().and_then(|mesh| mesh.peer(&host.name).map(|peer| (mesh, peer)));
+    let Some((mesh, peer)) = peer else {
+        tracing::debug!(host = %host.name, "an endpoint's host has no known agent");
+        return Err(Failure::Host);
+    };
+    match mesh.dial(&peer, &Kind::Tcp(target.clone())).await {
+        Ok(stream) => {
+            host.note_success();
+            Ok(Server::There(Box::new(stream)))
+        }
+        Err(DialError::Exhausted(_)) => Err(Failure::Exhausted),
+        Err(DialError::Refused { reason, .. }) => {
+            shared.denied.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(host = %host.name, service = %target.service, port = target.port, %reason, "denied");
+            match reason {
+                Refusal::NotAccepted { .. }
+                | Refusal::NotMember
+                | Refusal::NotOffered { .. }
+                | Refusal::NotServed
+                | Refusal::NotUnderstood => Err(Failure::Host),
+                Refusal::UnknownEndpoint { .. }
+                | Refusal::NotAllowed { .. }
+                | Refusal::Unconnected { .. }
+                | Refusal::NoSnapshot { .. }
+                | Refusal::Busy { .. } => {
+                    host.note_success();
+                    Err(Failure::Endpoint)
+                }
+            }
+        }
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(host = %host.name, %error, cause, "cannot reach another host's endpoints");
+            Err(Failure::Host)
+        }
+    }
+}
+
+/// Resolves when the endpoint has left the table.
+async fn retired(changes: &mut watch::Receiver<()>, endpoint: &EndpointState) {
+    while !endpoint.is_retired() {
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// A number that is different each time, from a sequence of this thread's own.
+fn luck() -> u64 {
+    use std::cell::Cell;
+    use std::hash::{BuildHasher, RandomState};
+    thread_local!(static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0)));
+    STATE.with(|state| {
+        let next = state.get().wrapping_add(1);
+        state.set(next);
+        mix(next)
+    })
+}
