@@ -17,6 +17,7 @@ mod routing;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod udp;
 
 pub use balancer::{Balancer, BalancerOptions, BindError};
-pub use stats::{BalancerStats, EndpointStats};
+pub use stats::{BalancerStats, DatagramStats, EndpointStats};

@@ -12,6 +12,7 @@ mod wait;
 
 mod bad_input;
 mod command_line;
+mod datagrams;
 mod elsewhere;
 mod ending;
 mod examples;
