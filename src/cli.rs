@@ -72,7 +72,7 @@ fn block_on(future: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit
 }
 
 async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, CliError> {
-    use commands::{agent, config, down, events, exec, host, logs, ls, pattern, plan, ps, status, up};
+    use commands::{agent, config, dns, down, events, exec, host, lb, logs, ls, pattern, plan, ps, status, up, why};
     match command {
         Command::Up(args) => return up::run(context, &args).await,
         Command::Logs(args) => return logs::run(context, args).await,
@@ -87,6 +87,9 @@ async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, C
         Command::Host(args) => host::run(context, args.verb).await?,
         Command::Status(args) => status::run(context, &args).await?,
         Command::Ls(args) => ls::run(context, &args).await?,
+        Command::Why(args) => why::run(context, args).await?,
+        Command::Dns(args) => dns::run(context, args).await?,
+        Command::Lb(args) => lb::run(context, args).await?,
         Command::Version(_) | Command::Demo(_) | Command::Agent(AgentArgs { verb: None, run: _ }) => {
             unreachable!("run before there is a runtime")
         }

@@ -150,6 +150,11 @@ impl Service {
         (1..=count).map(move |number| PodId::new(name.clone(), number))
     }
 
+    /// Returns whether it is run once for each `up`, by its own rule.
+    pub fn is_job(&self) -> bool {
+        self.restart == Restart::No
+    }
+
     /// Returns the keys of the named volumes that its containers mount.
     pub fn volumes(&self) -> impl Iterator<Item = &ResourceKey> {
         self.container.mounts.iter().filter_map(|mount| match &mount.source {

@@ -20,7 +20,7 @@ use crate::graph::Protocol;
 use crate::host::network::{BridgeSpec, HostNetwork, HostNetworkError, HostNetworkSpec, ListenerPorts, OpenPort};
 use crate::ids::{HostName, ProjectName};
 use crate::lb::table::{AmbassadorKey, Draining, LbTable, NetworkId, PublishedKey};
-use crate::lb::{AmbassadorStats, Balancer, BindError};
+use crate::lb::{AmbassadorStats, Balancer, BalancerStats, BindError};
 use crate::mesh::{Incoming, Mesh};
 use crate::net::dns::{DnsListener, DnsServer, Upstreams};
 use crate::net::names::NameTable;
@@ -263,6 +263,16 @@ impl Dataplane {
     /// Undoes [`Dataplane::join_mesh`].
     pub fn leave_mesh(&self) {
         self.balancer.leave();
+    }
+
+    /// Returns the names that containers are answered by now.
+    pub fn name_table(&self) -> Arc<NameTable> {
+        self.names.load_full()
+    }
+
+    /// Returns what the load balancer does.
+    pub fn balancer_stats(&self) -> BalancerStats {
+        self.balancer.stats()
     }
 
     /// Returns how many sockets an ambassador's listener has.

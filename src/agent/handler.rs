@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use crate::api::server::{ByteStream, Handler};
 use crate::api::types::{
     Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, FetchImage, FoundRequest,
-    HostChange, ImageOffer, KeyAnswer, KeyRequest, OfferImage, Progress, ProjectStatus, ProjectSummary, RemoveHost,
-    SeatAnswer, SeatRequest, SnapshotList, StopRequest, UpRequest,
+    HostChange, ImageOffer, KeyAnswer, KeyRequest, NameQuestion, NameTold, OfferImage, Progress, ProjectStatus,
+    ProjectSummary, RemoveHost, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion,
+    WhyTold,
 };
 use crate::controller::{self, Request};
 use crate::graph::{Graph, MAX_PODS};
@@ -26,6 +27,7 @@ use crate::store::StoreError;
 
 mod cluster;
 mod follow;
+mod seeing;
 mod status;
 
 use super::admission;
@@ -36,6 +38,7 @@ use super::passing;
 use super::reconcile::{plan_for, recall};
 use super::shared::{Aim, Following, Record, Shared, project_key};
 use follow::Follow;
+use seeing::Seen;
 use status::{addresses, pods, published, summary_of, unmoved};
 
 /// Progress lines that a slow client may fall behind before the agent waits for it.
@@ -134,6 +137,10 @@ impl AgentHandler {
     /// may be touched any more.
     pub fn new(shared: Arc<Shared>, build: String, uninstalled: tokio_util::sync::CancellationToken) -> Self {
         Self { shared, started: Instant::now(), build, uninstalled, planning: Semaphore::new(PLANS_AT_ONCE) }
+    }
+
+    fn record(&self, project: &ProjectName) -> Option<Arc<Record>> {
+        self.shared.project(project).and_then(|handle| handle.record.borrow().clone())
     }
 
     async fn prepare(&self, project: &ProjectName, request: UpRequest) -> Result<Prepared, ApiError> {
@@ -280,6 +287,20 @@ impl Handler for AgentHandler {
             failures,
             history: record.as_ref().map(|record| record.history.clone()).unwrap_or_default(),
         })
+    }
+
+    async fn dns(&self, project: ProjectName, question: NameQuestion) -> Result<NameTold, ApiError> {
+        let record = self.record(&project);
+        Seen::of(&self.shared, &project, record.as_deref())?.name(&question)
+    }
+
+    async fn why(&self, project: ProjectName, question: WhyQuestion) -> Result<WhyTold, ApiError> {
+        let record = self.record(&project);
+        Seen::of(&self.shared, &project, record.as_deref())?.why(&question)
+    }
+
+    async fn traffic(&self) -> Result<Traffic, ApiError> {
+        Ok(seeing::traffic(&self.shared))
     }
 
     async fn plan(&self, project: ProjectName, request: UpRequest) -> Result<Plan, ApiError> {

@@ -23,8 +23,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::server::{ByteStream, MAX_BODY, too_large};
 use super::types::{
     Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, FetchImage, FoundRequest, HostChange,
-    ImageOffer, KeyAnswer, KeyRequest, OfferImage, Progress, ProjectStatus, ProjectSummary, RemoveHost, SeatAnswer,
-    SeatRequest, SnapshotList, StopRequest, UpRequest,
+    ImageOffer, KeyAnswer, KeyRequest, NameQuestion, NameTold, OfferImage, Progress, ProjectStatus, ProjectSummary,
+    RemoveHost, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -138,6 +138,21 @@ impl Client {
     /// Removes the project. Dropping the stream does not stop what was accepted.
     pub async fn down(&self, project: &ProjectName, request: &DownRequest) -> Result<ProgressStream, ClientError> {
         self.stream(self.post(&format!("/v1/projects/{project}/down"), request)?).await
+    }
+
+    /// Asks what a name means to a container of a project.
+    pub async fn dns(&self, project: &ProjectName, question: &NameQuestion) -> Result<NameTold, ClientError> {
+        self.value(self.post(&format!("/v1/projects/{project}/dns"), question)?, WORKING).await
+    }
+
+    /// Asks why something of a project is as it is.
+    pub async fn why(&self, project: &ProjectName, question: &WhyQuestion) -> Result<WhyTold, ClientError> {
+        self.value(self.post(&format!("/v1/projects/{project}/why"), question)?, WORKING).await
+    }
+
+    /// Asks what the load balancer of the agent's host does.
+    pub async fn traffic(&self) -> Result<Traffic, ClientError> {
+        self.get("/v1/traffic").await
     }
 
     /// Shows the cluster as the agent sees it.

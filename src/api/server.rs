@@ -34,8 +34,9 @@ use self::route::Route;
 pub use self::socket::{BindError, bind_socket};
 use super::types::{
     Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, FetchImage, FoundRequest,
-    HostChange, ImageOffer, KeyAnswer, KeyRequest, OfferImage, Progress, ProjectStatus, ProjectSummary, RemoveHost,
-    SeatAnswer, SeatRequest, SnapshotList, StopRequest, UpRequest,
+    HostChange, ImageOffer, KeyAnswer, KeyRequest, NameQuestion, NameTold, OfferImage, Progress, ProjectStatus,
+    ProjectSummary, RemoveHost, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion,
+    WhyTold,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -73,6 +74,12 @@ pub trait Handler: Send + Sync + 'static {
     async fn down(&self, project: ProjectName, request: DownRequest) -> Result<mpsc::Receiver<Progress>, ApiError>;
     /// Stops a project's containers and keeps them.
     async fn stop(&self, project: ProjectName, request: StopRequest) -> Result<mpsc::Receiver<Progress>, ApiError>;
+    /// Says what a name means to a container of a project.
+    async fn dns(&self, project: ProjectName, question: NameQuestion) -> Result<NameTold, ApiError>;
+    /// Says why something of a project is as it is.
+    async fn why(&self, project: ProjectName, question: WhyQuestion) -> Result<WhyTold, ApiError>;
+    /// Says what the load balancer of this host does.
+    async fn traffic(&self) -> Result<Traffic, ApiError>;
     /// Shows the cluster.
     async fn cluster(&self) -> Result<ClusterStatus, ApiError>;
     /// Makes this host the first one of a new cluster.
@@ -223,6 +230,9 @@ async fn dispatch(handler: &dyn Handler, request: Request<Incoming>) -> Result<R
             let down = read(request).await?;
             Ok(progress(handler.down(project, down).await?))
         }
+        Route::Dns(project) => json(&handler.dns(project, read(request).await?).await?),
+        Route::Why(project) => json(&handler.why(project, read(request).await?).await?),
+        Route::Traffic => json(&handler.traffic().await?),
         Route::Cluster => json(&handler.cluster().await?),
         Route::Found => nothing(handler.found(read(request).await?).await),
         Route::Key => json(&handler.key(read(request).await?).await?),

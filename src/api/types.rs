@@ -9,6 +9,9 @@
 //! | `POST /v1/projects/NAME/up` | [`UpRequest`] | stream of [`Progress`], one JSON object a line |
 //! | `POST /v1/projects/NAME/down` | [`DownRequest`] | stream of [`Progress`] |
 //! | `POST /v1/projects/NAME/stop` | [`StopRequest`] | stream of [`Progress`] |
+//! | `POST /v1/projects/NAME/dns` | [`NameQuestion`] | [`NameTold`] |
+//! | `POST /v1/projects/NAME/why` | [`WhyQuestion`] | [`WhyTold`] |
+//! | `GET /v1/traffic` | | [`Traffic`] |
 //! | `GET /v1/cluster` | | [`ClusterStatus`] |
 //! | `POST /v1/cluster/found` | [`FoundRequest`] | `{}`; the agent restarts as the seat of a new cluster |
 //! | `POST /v1/cluster/key` | [`KeyRequest`] | [`KeyAnswer`] of a host that is to be added |
@@ -28,6 +31,10 @@
 //! (another method), 408 (the body came too slowly) and 413 (it is larger than
 //! 64 MiB, and no snapshot). The project of a graph must be the
 //! path's. A stream that ends without `Done` or `Failed` was cut: what was accepted goes on.
+
+mod seeing;
+
+pub use seeing::{Finding, NameQuestion, NameSays, NameTold, Traffic, Weight, WhyQuestion, WhyTold};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -183,6 +183,12 @@ pub enum Command {
     /// Parse, resolve and render the compose file in canonical format
     #[command(visible_alias = "convert")]
     Config(ConfigArgs),
+    /// Say why a service, pod, port or route is as it is
+    Why(WhyArgs),
+    /// Say what a name means to a container
+    Dns(DnsArgs),
+    /// Show what the load balancer does, endpoint by endpoint
+    Lb(LbArgs),
     /// List running projects
     Ls(LsArgs),
     /// List, show and check patterns

@@ -2,10 +2,12 @@
 
 pub(crate) mod agent;
 pub(crate) mod config;
+pub(crate) mod dns;
 pub(crate) mod down;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod host;
+pub(crate) mod lb;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod pattern;
@@ -14,3 +16,4 @@ pub(crate) mod ps;
 pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod version;
+pub(crate) mod why;

@@ -219,6 +219,17 @@ impl<'u> Context<'u> {
         Ok(client())
     }
 
+    /// Returns a client of an agent that knows all of the project: of the first host that answers, or the local one.
+    ///
+    /// # Errors
+    /// No host answers.
+    pub(crate) async fn any_agent(&mut self) -> Result<Client, CliError> {
+        match self.fleet()? {
+            Some(fleet) => Ok(fleet.look().await?.client),
+            None => self.client().await,
+        }
+    }
+
     /// Returns a client of the agent of `engine`; see [`Context::client`].
     ///
     /// # Errors

@@ -320,7 +320,7 @@ impl Balancer {
             refused: self.refused.load(Ordering::Relaxed),
             denied: self.shared.denied.load(Ordering::Relaxed),
             datagrams: self.udp.stats(),
-            endpoints: self.shared.routing().endpoint_stats(),
+            endpoints: self.shared.routing().endpoint_stats(self.shared.now()),
         }
     }
 

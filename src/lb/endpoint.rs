@@ -190,6 +190,11 @@ impl EndpointState {
         failures.iter().any(|(failed, state)| *failed == port && state.is_down(now))
     }
 
+    /// Returns whether connects to any port failed so recently that others are preferred at `now`.
+    pub(super) fn is_avoided(&self, now: Duration) -> bool {
+        u128::from(self.failed_until_ms.load(Ordering::Relaxed)) > now.as_millis()
+    }
+
     /// Returns whether a connect to `port` ever succeeded.
     pub(super) fn served_before(&self, port: impl Into<PortKey>) -> bool {
         let PortKey(port) = port.into();

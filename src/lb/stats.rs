@@ -1,6 +1,7 @@
 //! What a load balancer tells of itself.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,9 @@ pub struct EndpointStats {
     pub connected: u64,
     /// Connects that failed, and sessions that were refused.
     pub failed: u64,
+    /// Whether others are preferred at the moment: it, or its host's agent, failed lately.
+    #[serde(default)]
+    pub avoided: bool,
     /// Bytes sent to it.
     pub sent: u64,
     /// Bytes received from it.
@@ -70,7 +74,7 @@ pub struct EndpointStats {
 
 impl Routing {
     /// Returns the counters of every endpoint, each once although it may stand behind several addresses.
-    pub(super) fn endpoint_stats(&self) -> Vec<EndpointStats> {
+    pub(super) fn endpoint_stats(&self, now: Duration) -> Vec<EndpointStats> {
         let mut all: Vec<EndpointStats> = self
             .pools()
             .flat_map(|pool| pool.targets.iter().map(move |target| (pool, target)))
@@ -82,6 +86,8 @@ impl Routing {
                 open: target.state.open(),
                 connected: target.state.connected.load(Ordering::Relaxed),
                 failed: target.state.failed.load(Ordering::Relaxed),
+                avoided: target.state.is_avoided(now)
+                    || target.remote.as_ref().is_some_and(|host| host.is_marked_down(now)),
                 sent: target.state.sent.load(Ordering::Relaxed),
                 received: target.state.received.load(Ordering::Relaxed),
             })

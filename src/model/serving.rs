@@ -74,6 +74,18 @@ pub enum HostMatch {
     Below(String),
 }
 
+impl HostMatch {
+    /// Returns whether a request for `host`, in lower case and without port, is meant.
+    pub fn takes(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(name) => name == host,
+            Self::Below(name) => {
+                host.strip_suffix(name.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+            }
+        }
+    }
+}
+
 /// The path that a request must have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

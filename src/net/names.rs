@@ -41,8 +41,11 @@ use crate::graph::Protocol;
 use crate::plan::ProjectView;
 
 mod build;
+mod explain;
 #[cfg(test)]
 mod tests;
+
+pub use explain::explain;
 
 /// The domain of full names: reserved for private use (ICANN resolution 2024.07.29.06), so it cannot become public.
 pub const APEX: &str = "orch.internal";

@@ -162,6 +162,16 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// Returns the pod that it is about; `None`: it is about none, or about a container that may be nobody's.
+    pub fn pod(&self) -> Option<&PodId> {
+        match self {
+            Self::CreateContainer { pod, .. } | Self::StartContainer { pod, .. } | Self::Drain { pod, .. } => Some(pod),
+            _ => None,
+        }
+    }
+}
+
 /// Why a step is in the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "why")]

@@ -18,7 +18,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("mesh", &["clock", "host"]),
     ("lb", &["clock", "host", "mesh", "net"]),
     ("transport", &["engine"]),
-    ("api", &["transport"]),
+    ("api", &["transport", "lb"]),
 ];
 
 /// The shells: they wire, and may import all that is above.

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::api::client::{Client, ClientError};
 use crate::graph::Graph;
+use crate::lb::BalancerStats;
 
 /// Answers from what it holds; progress comes from a channel that the test feeds.
 #[derive(Default)]
@@ -50,6 +51,15 @@ impl Handler for FakeHandler {
     }
     async fn stop(&self, _: ProjectName, _: StopRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
         self.stream().await
+    }
+    async fn dns(&self, project: ProjectName, _: NameQuestion) -> Result<NameTold, ApiError> {
+        Err(ApiError { message: format!("no project `{project}`"), kind: ErrorKind::NotFound })
+    }
+    async fn why(&self, project: ProjectName, _: WhyQuestion) -> Result<WhyTold, ApiError> {
+        Err(ApiError { message: format!("no project `{project}`"), kind: ErrorKind::NotFound })
+    }
+    async fn traffic(&self) -> Result<Traffic, ApiError> {
+        Ok(Traffic { host: HostName::local(), balancer: BalancerStats::default(), ambassadors: Vec::new() })
     }
     async fn cluster(&self) -> Result<ClusterStatus, ApiError> {
         let (host, seat) = (HostName::local(), HostName::local());

@@ -59,6 +59,50 @@ pub enum StateWord {
     Exited,
 }
 
+/// `dns`.
+#[derive(Debug, Clone, Args)]
+pub struct DnsArgs {
+    /// The name, as an application would ask for it
+    #[arg(value_name = "NAME")]
+    pub name: String,
+
+    /// The service that asks; default: any container of the project
+    #[arg(long, value_name = "SERVICE")]
+    pub from: Option<ServiceName>,
+
+    /// Form of the answer
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: TextFormat,
+}
+
+/// `why`.
+#[derive(Debug, Clone, Args)]
+pub struct WhyArgs {
+    /// A service, a pod (`web.2`), a container, a published port, or a host name of a route
+    #[arg(value_name = "NAME")]
+    pub about: String,
+
+    /// Form of the answer
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: TextFormat,
+}
+
+/// `lb`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LbArgs {
+    /// Print once and end, also on a terminal
+    #[arg(long)]
+    pub no_stream: bool,
+
+    /// Form of the table; JSON is printed once
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: TableFormat,
+
+    /// Services; default: all
+    #[arg(value_name = "SERVICE")]
+    pub names: Vec<ServiceName>,
+}
+
 /// `logs`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct LogsArgs {

@@ -1,0 +1,71 @@
+//! `orch why`: the reasons that the agents have for how something is, so that nobody has to guess them from logs.
+
+use std::fmt::Write as _;
+
+use crate::api::types::{Finding, Weight, WhyQuestion, WhyTold};
+use crate::cli::args::{TextFormat, WhyArgs};
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+
+/// Asks the agent.
+///
+/// # Errors
+/// When there is no project, it has nothing of that name, or no agent answers.
+pub(crate) async fn run(context: &mut Context<'_>, args: WhyArgs) -> Result<(), CliError> {
+    let project = context.project_name()?;
+    let client = context.any_agent().await?;
+    let told = client.why(&project, &WhyQuestion { about: args.about }).await?;
+    match args.format {
+        TextFormat::Json => context.ui.json(&told),
+        TextFormat::Text => context.ui.data(text(&told).as_bytes()),
+    }
+}
+
+fn text(told: &WhyTold) -> String {
+    let mut text = format!("{}\n", told.about);
+    for Finding { weight, text: what, hint } in &told.findings {
+        let mark = match weight {
+            Weight::Problem => '!',
+            Weight::Waiting => '~',
+            Weight::Fine => '✓',
+        };
+        writeln!(text, "  {mark} {what}").expect("a string takes all");
+        if let Some(hint) = hint {
+            writeln!(text, "    {hint}").expect("a string takes all");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_have_a_mark_and_a_hint() {
+        let finding = |weight, text: &str, hint: Option<&str>| Finding {
+            weight,
+            text: text.to_owned(),
+            hint: hint.map(str::to_owned),
+        };
+        let told = WhyTold {
+            about: "service `web`".to_owned(),
+            findings: vec![
+                finding(
+                    Weight::Problem,
+                    "container shop-web-1 ended with 1, by itself",
+                    Some("`orch logs web` shows more"),
+                ),
+                finding(Weight::Waiting, "1 of its 2 pods are ready", None),
+                finding(Weight::Fine, "port 8080/tcp of each host leads to its port 80", None),
+            ],
+        };
+        insta::assert_snapshot!(text(&told), @"
+        service `web`
+          ! container shop-web-1 ended with 1, by itself
+            `orch logs web` shows more
+          ~ 1 of its 2 pods are ready
+          ✓ port 8080/tcp of each host leads to its port 80
+        ");
+    }
+}

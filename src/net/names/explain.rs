@@ -1,0 +1,188 @@
+//! Why a name means to a container what it does: by links, services, aliases, networks.
+
+use std::collections::BTreeSet;
+
+use crate::diag::did_you_mean;
+use crate::graph::{EndpointMode, NetworkMode, Service};
+use crate::ids::{ResourceKey, ServiceName};
+use crate::plan::ProjectView;
+
+use super::APEX;
+
+/// Returns what there is to say about `name` as asked by a container of `from`, a sentence each.
+///
+/// The view is one in which each pod is one service.
+pub fn explain(view: &ProjectView<'_>, from: Option<&ServiceName>, name: &str) -> Vec<String> {
+    let graph = &view.desired.graph;
+    let name = name.trim_end_matches('.').to_lowercase();
+    let suffix = format!(".{}.{APEX}", graph.project);
+    let short = name.strip_suffix(&suffix).unwrap_or(&name);
+    let asker = from.and_then(|from| graph.services.get(from));
+    let mut said = Vec::new();
+    if let Some(asker) = asker {
+        said.extend(by_link(asker, short));
+        if !said.is_empty() {
+            return said;
+        }
+    }
+    let (_, bare) = short.split_once('.').filter(|(head, _)| is_of_pods(head)).unwrap_or(("", short));
+    let service = graph.services.iter().find(|(service, _)| service.as_str().to_lowercase() == bare);
+    match service {
+        Some((service, what)) => said.push(of_service(view, asker, from, service, what, short != bare)),
+        None => said.extend(by_alias(view, asker, bare)),
+    }
+    if said.is_empty() {
+        let known = graph.services.keys().map(ServiceName::as_str);
+        let near = did_you_mean(bare, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        said.push(format!("`{bare}` is no service, alias or link of project `{}`{near}", graph.project));
+        if short == name && !name.ends_with(APEX) {
+            let networks = asker.map(networks_of).unwrap_or_default();
+            let inside = |key: &&ResourceKey| graph.networks.get(*key).is_some_and(|network| network.internal);
+            if !networks.is_empty() && networks.iter().all(inside) {
+                said.push("it is on internal networks only, from where no other resolver is asked".to_owned());
+            }
+        }
+    }
+    said
+}
+
+fn is_of_pods(head: &str) -> bool {
+    head == "tasks" || (!head.is_empty() && head.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn by_link(asker: &Service, name: &str) -> Option<String> {
+    let link = asker.links.iter().find(|link| link.alias.to_lowercase() == name);
+    if let Some(link) = link.filter(|link| link.alias != link.service.as_str()) {
+        return Some(format!("it is a link of this service to `{}`", link.service));
+    }
+    let external = asker.external_links.iter().find(|link| link.alias.to_lowercase() == name)?;
+    Some(format!("it is an external link of this service to `{}/{}`", external.project, external.service))
+}
+
+fn of_service(
+    view: &ProjectView<'_>,
+    asker: Option<&Service>,
+    from: Option<&ServiceName>,
+    name: &ServiceName,
+    service: &Service,
+    of_pods: bool,
+) -> String {
+    let (theirs, ours) = (networks_of(service), asker.map(networks_of));
+    if theirs.is_empty() {
+        return format!("`{name}` is a service without a network of its own, so that it has no name");
+    }
+    if let (Some(ours), Some(from)) = (&ours, from)
+        && ours.is_disjoint(&theirs)
+    {
+        return format!(
+            "`{name}` is a service, and shares no network with `{from}`: it is on {}, `{from}` on {}",
+            list(&theirs),
+            list(ours)
+        );
+    }
+    let shared: BTreeSet<&ResourceKey> = match &ours {
+        Some(ours) => ours.intersection(&theirs).copied().collect(),
+        None => theirs,
+    };
+    let containers = view.observed.hosts.values().flat_map(|host| host.containers.values());
+    let ready = containers.filter(|one| one.is_ready() && one.pod().is_some_and(|pod| pod.service == *name)).count();
+    let pods = if ready == 1 { "1 pod is ready".to_owned() } else { format!("{ready} pods are ready") };
+    if of_pods || service.endpoint_mode == EndpointMode::Dnsrr {
+        return format!("it names pods of service `{name}` on {}: {pods}", list(&shared));
+    }
+    format!("it is the virtual address of service `{name}` on {}, behind which {pods}", list(&shared))
+}
+
+fn by_alias(view: &ProjectView<'_>, asker: Option<&Service>, name: &str) -> Vec<String> {
+    let ours = asker.map(networks_of);
+    let services = view.desired.graph.services.iter();
+    let aliases = services.flat_map(|(service, what)| match &what.network {
+        NetworkMode::Networks(attachments) => attachments.iter().map(|one| (service, one)).collect::<Vec<_>>(),
+        _ => Vec::new(),
+    });
+    let named = aliases.filter(|(_, one)| one.aliases.iter().any(|alias| alias.to_lowercase() == name));
+    named
+        .map(|(service, one)| match &ours {
+            Some(ours) if !ours.contains(&one.network) => format!(
+                "it is an alias of `{service}` on network `{}`, which the asking service is not on",
+                one.network
+            ),
+            _ => format!("it is an alias of service `{service}` on network `{}`", one.network),
+        })
+        .collect()
+}
+
+fn networks_of(service: &Service) -> BTreeSet<&ResourceKey> {
+    match &service.network {
+        NetworkMode::Networks(attachments) => attachments.iter().map(|one| &one.network).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+fn list(networks: &BTreeSet<&ResourceKey>) -> String {
+    let names: Vec<String> = networks.iter().map(|key| format!("`{key}`")).collect();
+    match names.len() {
+        0 => "no network".to_owned(),
+        1 => format!("network {}", names[0]),
+        _ => format!("networks {}", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Observed;
+    use crate::plan::fixture::graph;
+    use crate::testing;
+
+    #[track_caller]
+    fn check(project: &str, from: &str, name: &str, expected: &[&str]) {
+        let desired = testing::desired(graph(project));
+        let view = ProjectView { desired: &desired, observed: &Observed::default() };
+        let from = (!from.is_empty()).then(|| from.parse().expect("a name"));
+        assert_eq!(explain(&view, from.as_ref(), name), expected, "{name} from {from:?}");
+    }
+
+    const TWO: &str = "networks: {front: {}, back: {internal: true}}\nservices: {web: {networks: {front: null}, links: ['api:backend']}, api: \
+                       {networks: {front: null, back: {aliases: [store]}}}, db: {networks: {back: null}}}";
+
+    #[test]
+    fn services_links_and_aliases_say_where_they_come_from() {
+        check(
+            TWO,
+            "web",
+            "api",
+            &["it is the virtual address of service `api` on network `front`, behind which 0 pods are ready"],
+        );
+        check(
+            TWO,
+            "web",
+            "API.shop.orch.internal.",
+            &["it is the virtual address of service `api` on network `front`, behind which 0 pods are ready"],
+        );
+        check(TWO, "web", "tasks.api", &["it names pods of service `api` on network `front`: 0 pods are ready"]);
+        check(TWO, "web", "backend", &["it is a link of this service to `api`"]);
+        check(TWO, "db", "store", &["it is an alias of service `api` on network `back`"]);
+    }
+
+    #[test]
+    fn what_is_not_found_says_why() {
+        check(
+            TWO,
+            "web",
+            "db",
+            &["`db` is a service, and shares no network with `web`: it is on network `back`, `web` on network `front`"],
+        );
+        check(TWO, "web", "store", &["it is an alias of `api` on network `back`, which the asking service is not on"]);
+        check(TWO, "web", "appi", &["`appi` is no service, alias or link of project `shop`; did you mean `api`?"]);
+        check(
+            TWO,
+            "db",
+            "example.com",
+            &[
+                "`example.com` is no service, alias or link of project `shop`",
+                "it is on internal networks only, from where no other resolver is asked",
+            ],
+        );
+    }
+}
