@@ -57,6 +57,7 @@ const CAPABILITIES: [&str; 41] = [
 impl Part<'_, '_> {
     /// Every attribute of the model is named here or in the pattern below: a new one will not compile until it has a
     /// place in the graph.
+    #[expect(clippy::too_many_lines, reason = "a list of all attributes")]
     pub(super) fn container(&mut self) -> Container {
         let model::Service {
             // Elsewhere: replicas, order, placement, names, ports, files, policy.

@@ -102,6 +102,21 @@ impl Node {
         }
     }
 
+    /// Changes every place in it.
+    pub(super) fn each_span(&mut self, change: &dyn Fn(&mut Span)) {
+        change(&mut self.span);
+        match &mut self.value {
+            Value::Seq(items) => items.iter_mut().for_each(|item| item.each_span(change)),
+            Value::Map(map) => {
+                for entry in map.values_mut() {
+                    change(&mut entry.key);
+                    entry.node.each_span(change);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Returns the text, if it is text.
     pub(super) fn as_str(&self) -> Option<&str> {
         if let Value::Str(text) = &self.value { Some(text) } else { None }

@@ -11,10 +11,10 @@ pub mod library;
 mod lint;
 mod parameter;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
 
-use crate::diag::{Diagnostic, SourceMap, Span};
+use crate::diag::{Diagnostic, SourceId, SourceMap, Span};
 
 use super::node::{Entry, Map, Node, Value};
 use super::path::Path;
@@ -59,10 +59,20 @@ struct Use {
     sections: Vec<(&'static str, Node)>,
 }
 
+/// What a use adds to a section of the top level, with the pattern's name and the place of the use.
+type Section = (&'static str, Node, String, Span);
+
 /// Puts patterns in place of their uses. Returns whether there were any.
 pub(super) fn apply(tree: &mut Node, places: &Places<'_>, report: &mut Report) -> bool {
-    let services: Vec<String> = tree.entries("services").map(|(name, _)| name.clone()).collect();
-    let mut applied = Applied { places, left: MAX_USES, budget: fill::BUDGET, services: &services, top: Vec::new() };
+    let services: BTreeSet<String> = tree.entries("services").map(|(name, _)| name.clone()).collect();
+    let mut applied = Applied {
+        places,
+        left: MAX_USES,
+        budget: fill::BUDGET,
+        known: BTreeMap::new(),
+        services: &services,
+        top: Vec::new(),
+    };
     let mut any = false;
     for name in &services {
         let service = tree.get_mut("services").and_then(|services| services.get_mut(name));
@@ -76,13 +86,13 @@ pub(super) fn apply(tree: &mut Node, places: &Places<'_>, report: &mut Report) -
             check::walk(&mut entry.node, list, &path.key("x-patterns"), report);
         }
         let uses = applied.uses(&entry.node, report);
-        let Some(uses) = applied.without_clashes(name, uses, report) else { continue };
+        let Some(uses) = without_clashes(name, uses, report) else { continue };
         let service = tree.get_mut("services").and_then(|services| services.get_mut(name));
         if let Some(service) = service {
             put_beneath(service, uses, &mut applied.top, &path, report);
         }
     }
-    sections(tree, applied.top, report);
+    sections(tree, &applied.top, report);
     any
 }
 
@@ -93,10 +103,12 @@ struct Applied<'a> {
     left: usize,
     /// What they may still add.
     budget: usize,
+    /// Patterns that were read, each with its source; `None`: it is wrong.
+    known: BTreeMap<String, (SourceId, Option<Definition>)>,
     /// Names of all services.
-    services: &'a [String],
+    services: &'a BTreeSet<String>,
     /// What patterns add to the top level, with the use that does.
-    top: Vec<(&'static str, Node, String, Span)>,
+    top: Vec<Section>,
 }
 
 impl Applied<'_> {
@@ -112,6 +124,9 @@ impl Applied<'_> {
                 continue;
             }
             seen.push(item);
+            if self.budget == 0 {
+                break;
+            }
             if self.left == 0 {
                 let message = format!("patterns are used more than {MAX_USES} times up to here");
                 report.push(Diagnostic::error(message).at(item.span, "").spec(SPEC));
@@ -131,7 +146,10 @@ impl Applied<'_> {
         };
         let source = library::find(name, self.places, report)?;
         report.note_use(source, name.span);
-        let definition = Definition::read(source, name.as_str()?, report)?;
+        if !fill::spend(&mut self.budget, report.sources.text(source).len() / 100, name.span, report) {
+            return None;
+        }
+        let definition = self.definition(source, name.as_str()?, report)?;
         let given = definition.given(item, self.services, report)?;
         let mut filler = fill::Filler::new(&given, &mut self.budget, report);
         let service = definition.service.as_ref().map(|node| filler.node(node));
@@ -140,23 +158,41 @@ impl Applied<'_> {
         Some(Use { name: name.as_str()?.to_owned(), span: name.span, service, sections })
     }
 
-    /// Makes short forms long, and refuses what two patterns say both.
-    fn without_clashes(&self, service: &str, mut uses: Vec<Use>, report: &mut Report) -> Option<Vec<Use>> {
-        let before = report.errors();
-        let path = Path::Root.key("services");
-        let path = path.key(service);
-        for one in &mut uses {
-            prepare(&mut one.service, rules::of_service(), &path, report);
+    /// Reads a pattern, or moves what was read for another use of it to this use's copy of the text. What is wrong with one
+    /// is told once.
+    fn definition(&mut self, source: SourceId, name: &str, report: &mut Report) -> Option<Definition> {
+        if let Some((first, known)) = self.known.get(name) {
+            return known.as_ref().map(|definition| definition.moved(*first, source));
         }
-        for (index, one) in uses.iter().enumerate() {
-            for earlier in &uses[..index] {
-                if let Some(clash) = clash(&earlier.service, &one.service, "") {
-                    report.push(clash.describe(service, earlier, one, &report.sources));
-                }
+        let definition = Definition::read(source, name, report);
+        self.known.insert(name.to_owned(), (source, definition.clone()));
+        definition
+    }
+}
+
+/// Makes short forms long, and refuses what two patterns say both.
+fn without_clashes(service: &str, mut uses: Vec<Use>, report: &mut Report) -> Option<Vec<Use>> {
+    let before = report.errors();
+    let path = Path::Root.key("services");
+    let path = path.key(service);
+    for one in &mut uses {
+        prepare(&mut one.service, rules::of_service(), &path, report);
+    }
+    // What was said first, by its path, with the use that says it.
+    let mut said: BTreeMap<String, (Said<'_>, usize)> = BTreeMap::new();
+    for (index, one) in uses.iter().enumerate() {
+        let mut told: BTreeSet<usize> = BTreeSet::new();
+        for second in said_by(&one.service) {
+            let Some((first, by)) = said.get(&second.path) else {
+                said.insert(second.path.clone(), (second, index));
+                continue;
+            };
+            if *by != index && !first.agrees(&second) && told.insert(*by) {
+                report.push(both_say(service, (&uses[*by], first), (one, &second), &report.sources));
             }
         }
-        (report.errors() == before).then_some(uses)
     }
+    (report.errors() == before).then_some(uses)
 }
 
 /// Makes what a pattern adds like what a compose file says once it is read.
@@ -166,13 +202,7 @@ fn prepare(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report)
 }
 
 /// Merges what patterns add to a service beneath what it says itself.
-fn put_beneath(
-    service: &mut Node,
-    uses: Vec<Use>,
-    top: &mut Vec<(&'static str, Node, String, Span)>,
-    path: &Path<'_>,
-    report: &mut Report,
-) {
+fn put_beneath(service: &mut Node, uses: Vec<Use>, top: &mut Vec<Section>, path: &Path<'_>, report: &mut Report) {
     let mut base = Node::new(service.span, Value::Map(Map::new()));
     for Use { name, span, service, sections } in uses {
         if service.as_map().is_none() {
@@ -192,7 +222,7 @@ fn put_beneath(
 }
 
 /// Adds what patterns say of volumes, configs and secrets, beneath what the files say themselves.
-fn sections(tree: &mut Node, all: Vec<(&'static str, Node, String, Span)>, report: &mut Report) {
+fn sections(tree: &mut Node, all: &[Section], report: &mut Report) {
     for section in SECTIONS {
         let Some(rules) = rules::root(Keys::All).key(section) else { continue };
         let path = Path::Root.key(section);
@@ -240,56 +270,64 @@ fn sections(tree: &mut Node, all: Vec<(&'static str, Node, String, Span)>, repor
     }
 }
 
-/// What two patterns say both.
-struct Clash {
+/// A value that a pattern says where only one can win, or a container that it makes.
+struct Said<'a> {
     path: String,
-    first: Span,
-    second: Span,
-    is_entry: bool,
+    span: Span,
+    /// The value; `None`: a container.
+    value: Option<&'a Value>,
 }
 
-impl Clash {
-    fn describe(&self, service: &str, first: &Use, second: &Use, sources: &SourceMap) -> Diagnostic {
-        let what = &self.path;
-        let message = if first.name == second.name {
-            format!("service `{service}` uses pattern `{}` twice, and both say `{what}`", first.name)
-        } else {
-            format!("patterns `{}` and `{}` of service `{service}` both say `{what}`", first.name, second.name)
-        };
-        let help = if self.is_entry {
-            "give one of them another name, where it has a parameter for it"
-        } else {
-            "choose values that agree, or say it in the service itself without one of the patterns"
-        };
-        let problem = Diagnostic::error(message).at(second.span, "this").also(first.span, "and this");
-        let problem = problem.also(self.second, "here");
-        // Two uses of one pattern have a copy of its text each.
-        let same = sources.locate(self.first) == sources.locate(self.second);
-        let problem = if same { problem } else { problem.also(self.first, "and here") };
-        problem.help(help).spec(SPEC)
+impl Said<'_> {
+    fn agrees(&self, other: &Self) -> bool {
+        match (self.value, other.value) {
+            (Some(Value::Unknown), Some(_)) | (Some(_), Some(Value::Unknown)) => true,
+            (Some(one), Some(other)) => one == other,
+            _ => false,
+        }
     }
 }
 
-/// Returns the first thing that two parts of a service say differently where only one of them can win.
-fn clash(first: &Node, second: &Node, path: &str) -> Option<Clash> {
-    let (Value::Map(one), Value::Map(other)) = (&first.value, &second.value) else {
-        let lists = first.as_seq().is_some() && second.as_seq().is_some();
-        let agree = lists || same(first, second) || first.is_unknown() || second.is_unknown();
-        return (!agree).then(|| Clash {
-            path: path.to_owned(),
-            first: first.span,
-            second: second.span,
-            is_entry: false,
-        });
-    };
-    other.iter().find_map(|(key, entry)| {
-        let before = one.get(key)?;
-        let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        if GROUPS.contains(&path) {
-            return Some(Clash { path: below, first: before.key, second: entry.key, is_entry: true });
+/// Returns what a part of a service says: lists are left out, because they go on behind each other.
+fn said_by(service: &Node) -> Vec<Said<'_>> {
+    let mut all = Vec::new();
+    let mut next: Vec<(String, &Node)> = vec![(String::new(), service)];
+    while let Some((path, node)) = next.pop() {
+        for (key, entry) in node.as_map().into_iter().flatten() {
+            let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            if GROUPS.contains(&path.as_str()) {
+                all.push(Said { path: below, span: entry.key, value: None });
+                continue;
+            }
+            match &entry.node.value {
+                Value::Map(_) => next.push((below, &entry.node)),
+                Value::Seq(_) => {}
+                value => all.push(Said { path: below, span: entry.node.span, value: Some(value) }),
+            }
         }
-        clash(&before.node, &entry.node, &below)
-    })
+    }
+    all
+}
+
+fn both_say(service: &str, first: (&Use, &Said<'_>), second: (&Use, &Said<'_>), sources: &SourceMap) -> Diagnostic {
+    let ((first, earlier), (second, later)) = (first, second);
+    let what = &later.path;
+    let message = if first.name == second.name {
+        format!("service `{service}` uses pattern `{}` twice, and both say `{what}`", first.name)
+    } else {
+        format!("patterns `{}` and `{}` of service `{service}` both say `{what}`", first.name, second.name)
+    };
+    let help = if later.value.is_none() {
+        "give one of them another name, where it has a parameter for it"
+    } else {
+        "choose values that agree, or say it in the service itself without one of the patterns"
+    };
+    let problem = Diagnostic::error(message).at(second.span, "this").also(first.span, "and this");
+    let problem = problem.also(later.span, "here");
+    // Two uses of one pattern have a copy of its text each.
+    let same = sources.locate(earlier.span) == sources.locate(later.span);
+    let problem = if same { problem } else { problem.also(earlier.span, "and here") };
+    problem.help(help).spec(SPEC)
 }
 
 /// Returns whether two values are the same, wherever they are written.

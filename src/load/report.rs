@@ -77,12 +77,12 @@ impl Report {
 
     /// Adds a problem.
     pub(super) fn push(&mut self, problem: Diagnostic) {
-        let problem = match self.origin(&problem) {
-            Some((span, text)) => problem.also(span, text),
-            None => problem,
-        };
         self.errors += usize::from(problem.severity == Severity::Error);
         if self.problems.len() < MAX_PROBLEMS {
+            let problem = match self.origin(&problem) {
+                Some((span, text)) => problem.also(span, text),
+                None => problem,
+            };
             self.problems.push(problem);
         } else {
             self.left_out += 1;

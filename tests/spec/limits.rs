@@ -116,3 +116,70 @@ fn ranges_of_ports() {
     assert!(Project::new([honest]).load().is_ok(), "the ports of a telephone server");
     assert!(spent_ms() - before < LIMIT_MS);
 }
+
+/// A service with many entries below one of orch's own keys.
+fn many(key: &str, count: usize, line: impl Fn(usize) -> String) -> String {
+    let lines: String = (0..count).fold(String::new(), |text, n| text + "      " + &line(n) + "\n");
+    format!("services:\n  web:\n    image: x\n    expose: [80]\n    {key}:\n{lines}  db: {{image: x}}\n")
+}
+
+/// Fails the test unless `text` loads in time.
+#[track_caller]
+fn loads(text: String) {
+    let project = Project::new([text]);
+    let before = spent_ms();
+    let loaded = project.load().map_err(|problems| problems.to_string());
+    let spent = spent_ms() - before;
+    assert!(loaded.is_ok(), "{}", loaded.err().unwrap_or_default());
+    assert!(spent < 3 * LIMIT_MS, "it took {spent} ms");
+}
+
+#[test]
+fn many_stand_ins() {
+    let address = |n: usize| format!("127.{}.{}.{}:80", n >> 16, (n >> 8) & 255, n & 255);
+    check(
+        many("x-ambassadors", 20_000, |n| format!("a{n}: {{listen: '{}', to: nowhere:1}}", address(n))),
+        "leads to nothing",
+    );
+    loads(many("x-ambassadors", 10_000, |n| {
+        format!("a{n}: {{listen: '{}', to: 'a.b:1'}}", address(n + 256).replace(":80", ":81"))
+    }));
+    check(many("x-ambassadors", 40_000, |n| format!("a{n}: 'a.b:1'")), "listen on port 1");
+    loads(many("external_links", 15_000, |n| format!("- a-b-c-d-e-f-g-h-i-{n}")));
+    check(many("external_links", 100, |n| format!("- '{}{n}'", "-".repeat(20_000))), "does not say which service");
+}
+
+#[test]
+fn many_routes() {
+    let list = |word: &str| (0..100).map(|n| format!("{word}{n}")).collect::<Vec<_>>().join(", ");
+    let hosts = list("h");
+    let line = |n: usize| format!("- {{host: [{hosts}], path: /{n}, listen: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]}}");
+    check(many("x-route", 500, line), "routes name more than 100000 pairs of host and port");
+    check(many("x-route", 1, |_| format!("- {{host: [{hosts}, one]}}")), "at most 100 entries of `host`");
+    loads(many("x-route", 20_000, |_| "- a.example.com".to_owned()));
+    loads(many("x-route", 3_000, |n| format!("- {{host: a{n}.example.com, port: 80}}")));
+}
+
+#[test]
+fn many_helpers() {
+    loads(many("x-sidecars", 2_000, |n| format!("s{n}: {{image: x, environment: {{A: {n}}}, tmpfs: /t}}")));
+    check(many("x-sidecars", 4_000, |n| format!("s{n}: {{image: x, expose: ['1-9000']}}")), "more than 20480 ports");
+    check(many("x-sidecars", 2_000, |n| format!("s{n}: {{image: x, expose: [{}]}}", n % 2 + 1)), "both expose port");
+}
+
+#[test]
+fn many_uses_of_patterns() {
+    let line =
+        |n: usize| format!("- {{use: redis-ambassador, with: {{name: r{n}, port: {}, variable: V{n}}}}}", n + 1000);
+    check(many("x-patterns", 1_001, line), "patterns are used more than 1000 times");
+    let text = many("x-patterns", 1_000, |n| line(n).replace("redis-ambassador", "big"));
+    let mut project = Project::new([text]);
+    let values: String = (0..5_000).fold(String::new(), |text, n| text + &format!("    K{n}: v\n"));
+    let parameters = "parameters: {name: {}, port: {type: port}, variable: {}}\n";
+    let pattern = format!("{parameters}service:\n  labels:\n{values}");
+    project.files.files.insert("/project/patterns/big.yaml".into(), pattern.into_bytes());
+    let before = spent_ms();
+    let problems = project.load().expect_err("too large").to_string();
+    assert!(problems.contains("patterns make this project too large"), "{problems}");
+    assert!(spent_ms() - before < 6 * LIMIT_MS, "it took {} ms", spent_ms() - before);
+}

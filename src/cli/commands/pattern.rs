@@ -120,12 +120,11 @@ struct Object<'a> {
 fn list(context: &mut Context<'_>, args: &PatternLsArgs) -> Result<(), CliError> {
     let mut rows = Vec::new();
     for pattern in Shelf::new(context)?.all() {
-        match pattern.describe() {
-            Ok(described) => rows.push((pattern.from, described)),
-            Err(_) => {
-                let name = &pattern.name;
-                context.ui.warn(&format!("pattern `{name}` cannot be used: `orch pattern lint {name}` says why"));
-            }
+        if let Ok(described) = pattern.describe() {
+            rows.push((pattern.from, described));
+        } else {
+            let name = &pattern.name;
+            context.ui.warn(&format!("pattern `{name}` cannot be used: `orch pattern lint {name}` says why"));
         }
     }
     match args.format {
@@ -168,4 +167,74 @@ fn check(context: &mut Context<'_>, args: &PatternLintArgs) -> Result<(), CliErr
         }
     }
     if wrong > 0 { Err(CliError::WrongPatterns { wrong, of: args.files.len() }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::Global;
+    use crate::cli::ui::Style;
+    use crate::cli::ui::testing::ui;
+
+    /// Runs with two patterns of the project's own, one of which is wrong; returns what was printed, and what was told.
+    fn show(verb: PatternVerb) -> (Result<(), String>, String, String) {
+        let project = tempfile::tempdir().expect("a directory");
+        let patterns = project.path().join("patterns");
+        std::fs::create_dir(&patterns).expect("made");
+        let own = "name: own\ndescription: mine\nparameters: {n: {type: port, default: 80, description: a port}}\n\
+                   service: {expose: [\"${param.n}\"]}\n";
+        for (name, text) in [("own.yaml", own), ("wrong.yml", "parameters: 5\n"), ("no-pattern.txt", "")] {
+            std::fs::write(patterns.join(name), text).expect("written");
+        }
+        let (mut ui, out, err) = ui(Style::Plain);
+        let global = Global { project_directory: Some(project.path().to_owned()), ..Global::default() };
+        let mut context = Context::new(global, &mut ui);
+        let result = run(&mut context, PatternArgs { verb }).map_err(|error| error.to_string());
+        let clean = |text: String| text.replace(&project.path().display().to_string(), "DIR");
+        (result, clean(out.take()), clean(err.take()))
+    }
+
+    #[test]
+    fn patterns_are_listed_with_those_of_the_project() {
+        let (result, out, err) = show(PatternVerb::Ls(PatternLsArgs::default()));
+        assert_eq!(result, Ok(()));
+        assert!(err.contains("pattern `wrong` cannot be used: `orch pattern lint wrong` says why"), "{err}");
+        let row = |name: &str| out.lines().find(|line| line.split_whitespace().next() == Some(name));
+        assert!(row("own").is_some_and(|row| row.contains("DIR/patterns/own.yaml") && row.ends_with("mine")), "{out}");
+        for (name, _) in BUILT_IN {
+            assert!(row(name).is_some_and(|row| row.contains(IN_BINARY)), "{out}");
+        }
+        let (_, out, _) = show(PatternVerb::Ls(PatternLsArgs { format: TableFormat::Json }));
+        let list: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        let own = list.as_array().expect("a list").iter().find(|one| one["name"] == "own").expect("it is there");
+        let parameter = json!({ "name": "n", "takes": "port", "default": "80", "description": "a port" });
+        assert_eq!(own["parameters"], json!([parameter]));
+    }
+
+    #[test]
+    fn a_pattern_is_shown_as_it_is_and_as_what_it_takes() {
+        let args = |name: &str, format| PatternVerb::Show(PatternShowArgs { name: name.to_owned(), format });
+        let (result, out, _) = show(args("redis-ambassador", TextFormat::Text));
+        assert_eq!((result, out.as_str()), (Ok(()), BUILT_IN[1].1));
+        let (_, out, _) = show(args("own", TextFormat::Json));
+        let shown: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!((&shown["name"], &shown["from"]), (&json!("own"), &json!("DIR/patterns/own.yaml")));
+        let (result, _, _) = show(args("nothing", TextFormat::Text));
+        assert_eq!(result, Err("no such pattern: nothing".to_owned()));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_pattern_is_said() {
+        let args = |files: &[&str], format| {
+            PatternVerb::Lint(PatternLintArgs { files: files.iter().map(|file| (*file).to_owned()).collect(), format })
+        };
+        let (result, out, _) = show(args(&["own", "wrong"], TextFormat::Text));
+        assert_eq!(result, Err("1 of 2 patterns cannot be used".to_owned()));
+        assert!(out.contains("own.yaml: nothing to complain about"), "{out}");
+        assert!(out.contains("`parameters` must be a mapping, not a number"), "{out}");
+        let (result, out, _) = show(args(&["own"], TextFormat::Json));
+        assert_eq!(result, Ok(()));
+        let shown: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!(shown["diagnostics"], json!([]));
+    }
 }

@@ -142,6 +142,10 @@ impl<'a> Subject<'a, '_> {
             return outside();
         }
         let problem = Diagnostic::error(format!("ambassador `{name}` leads to nothing: there is no service `{host}`"));
+        if self.report.is_full() {
+            self.report.push(problem);
+            return None;
+        }
         let help = match did_you_mean(host, self.project.services()) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!(

@@ -53,6 +53,10 @@ impl Subject<'_, '_> {
             self.report.push(problem.help("define it under the top level's `secrets`").spec(spec));
             return None;
         }
+        if self.report.is_full() {
+            self.report.push(Diagnostic::error(format!("`{name}` is no secret")).at(node.span, ""));
+            return None;
+        }
         let kinds = if needs == Needs::Any { "secret or config" } else { "secret" };
         let sections: &[&str] = if needs == Needs::Any { &["secrets", "configs"] } else { &["secrets"] };
         let known = sections.iter().flat_map(|kind| self.project.tree.entries(kind)).map(|(name, _)| name.as_str());

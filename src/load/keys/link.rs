@@ -13,14 +13,25 @@ const SPEC: &str = "05-services.md#external_links";
 const HELP: &str =
     "write `PROJECT/SERVICE` or `PROJECT/SERVICE:ALIAS`; a container's name `PROJECT-SERVICE-NUMBER` is understood too";
 
+/// Longest name of a container that is understood.
+const MAX_NAME: usize = 255;
+/// Most hyphens in one: it is looked up by each.
+const MAX_HYPHENS: usize = 8;
+
 /// What a link may mean: `PROJECT/SERVICE` means one thing; a container's name is cut at any of its hyphens.
 fn meanings(text: &str) -> Vec<(ProjectName, ServiceName)> {
     let pair = |project: &str, service: &str| Some((ProjectName::new(project).ok()?, ServiceName::new(service).ok()?));
     if let Some((project, service)) = text.split_once('/') {
         return pair(project, service).into_iter().collect();
     }
+    if text.len() > MAX_NAME {
+        return Vec::new();
+    }
     let Some((name, number)) = text.rsplit_once(['-', '_']) else { return Vec::new() };
     if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Vec::new();
+    }
+    if name.matches(['-', '_']).count() > MAX_HYPHENS {
         return Vec::new();
     }
     // The longest project first: people name services by one word more often than projects.
@@ -93,6 +104,7 @@ mod tests {
             ("shop/", ""),
             ("/db", ""),
             ("-db-1", ""),
+            ("a-b-c-d-e-f-g-h-i-j-k-1", ""),
         ] {
             let shown: Vec<String> =
                 meanings(text).iter().map(|(project, service)| format!("{project}/{service}")).collect();

@@ -10,10 +10,11 @@ use crate::model::{HOLDER, Probe};
 
 use super::Subject;
 use super::address::listen_in_pod;
-use super::ports::{Declared, declared};
+use super::ports::declared;
 
 const NAMES: &str = "docs/patterns.md#names";
 const NETWORK: &str = "docs/patterns.md#x-route";
+const ELSEWHERE: &str = "let the ambassador listen elsewhere: `listen: PORT`";
 const PORTS: &str = "docs/patterns.md#ports";
 
 impl<'a> Subject<'a, '_> {
@@ -107,48 +108,43 @@ impl<'a> Subject<'a, '_> {
 
     /// The containers of a pod share one network, so a port of it is one's only.
     pub(super) fn port_clashes(&mut self) {
-        let mut ambassadors: Vec<(&str, Ipv4Addr, u16, Span)> = Vec::new();
+        let mut ambassadors = Listening::default();
+        let of_service: BTreeMap<u16, Span> =
+            declared(self.node()).iter().flat_map(|ports| ports.tcp().map(|port| (port, ports.span))).collect();
         for (name, entry) in self.node().entries("x-ambassadors").filter(|(_, entry)| !is_image(&entry.node)) {
             let Some((address, port, span)) = listens(&entry.node, entry.key) else { continue };
-            let clash = ambassadors.iter().find(|(_, other, taken, _)| *taken == port && overlap(address, *other));
-            if let Some((other, _, _, before)) = clash {
+            if let Some((other, before)) = ambassadors.taken(address, port) {
                 let message =
                     format!("ambassadors `{other}` and `{name}` of service `{}` listen on port {port}", self.name);
-                self.taken(message, span, *before, "let one of them listen elsewhere: `listen: PORT`");
+                self.taken(message, span, before, ELSEWHERE);
+            } else {
+                ambassadors.add(address, port, name, span);
             }
-            ambassadors.push((name, address, port, span));
-        }
-        let service = declared(self.node());
-        for (name, _, port, span) in &ambassadors {
-            if let Some(before) = service.iter().find(|declared| declared.has(*port)) {
+            if let Some(before) = of_service.get(&port) {
                 let message =
                     format!("ambassador `{name}` listens on port {port}, which is service `{}`'s own", self.name);
-                self.taken(message, *span, before.span, "let the ambassador listen elsewhere: `listen: PORT`");
+                self.taken(message, span, *before, ELSEWHERE);
             }
         }
-        let mut exposed: Vec<(&'a str, Declared)> = Vec::new();
+        // Ports of all files are limited in number, so that ranges may be counted out.
+        let mut exposed: BTreeMap<(bool, u16), (&'a str, Span)> = BTreeMap::new();
         for (kind, name, entry) in helpers::of(self.node()).filter(|(kind, _, _)| *kind != Kind::Init) {
+            let word = kind.word();
             for own in declared(&entry.node) {
-                let word = kind.word();
-                let both = |declared: &Declared| {
-                    declared.is_tcp == own.is_tcp && declared.first <= own.last && own.first <= declared.last
-                };
-                if let Some((other, before)) = exposed.iter().find(|(other, declared)| *other != name && both(declared))
-                {
-                    let port = own.first.max(before.first);
+                let mut clash = None;
+                for port in own.first..=own.last {
+                    let known = exposed.entry((own.is_tcp, port)).or_insert((name, own.span));
+                    clash = clash.or_else(|| (known.0 != name).then_some((port, *known)));
+                }
+                if let Some((port, (other, before))) = clash {
                     let message = format!("{word} `{name}` and `{other}` of one pod both expose port {port}");
-                    self.taken(
-                        message,
-                        own.span,
-                        before.span,
-                        "they share a network: let one of them listen elsewhere",
-                    );
+                    let help = "they share a network: let one of them listen elsewhere";
+                    self.taken(message, own.span, before, help);
                 }
-                if let Some((other, _, _, before)) = ambassadors.iter().find(|(_, _, port, _)| own.has(*port)) {
+                if let Some((other, before)) = own.tcp().find_map(|port| ambassadors.any(port)) {
                     let message = format!("{word} `{name}` exposes a port that ambassador `{other}` listens on");
-                    self.taken(message, own.span, *before, "let the ambassador listen elsewhere: `listen: PORT`");
+                    self.taken(message, own.span, before, ELSEWHERE);
                 }
-                exposed.push((name, own));
             }
         }
     }
@@ -159,8 +155,25 @@ impl<'a> Subject<'a, '_> {
     }
 }
 
-fn overlap(one: Ipv4Addr, other: Ipv4Addr) -> bool {
-    one == other || one.is_unspecified() || other.is_unspecified()
+/// What ambassadors listen at, by port and address.
+#[derive(Default)]
+struct Listening<'a>(BTreeMap<u16, BTreeMap<Ipv4Addr, (&'a str, Span)>>);
+
+impl<'a> Listening<'a> {
+    fn add(&mut self, address: Ipv4Addr, port: u16, name: &'a str, span: Span) {
+        self.0.entry(port).or_default().insert(address, (name, span));
+    }
+
+    /// Who listens at a port already, at this address or at all.
+    fn taken(&self, address: Ipv4Addr, port: u16) -> Option<(&'a str, Span)> {
+        let at = self.0.get(&port)?;
+        let everywhere = at.get(&Ipv4Addr::UNSPECIFIED).or_else(|| at.get(&address));
+        everywhere.or_else(|| at.values().next().filter(|_| address.is_unspecified())).copied()
+    }
+
+    fn any(&self, port: u16) -> Option<(&'a str, Span)> {
+        self.0.get(&port)?.values().next().copied()
+    }
 }
 
 /// Where a built-in ambassador listens, as far as that can be read.

@@ -1,6 +1,6 @@
 //! What a service says of its ports: `ports` and `expose`, and what they speak.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diag::{Diagnostic, Span, did_you_mean};
 use crate::load::node::Node;
@@ -18,9 +18,12 @@ pub(super) struct Declared {
 }
 
 impl Declared {
-    /// Returns whether a TCP port is among them.
-    pub(super) fn has(&self, port: u16) -> bool {
-        self.is_tcp && (self.first..=self.last).contains(&port)
+    /// Returns the TCP ports among them.
+    pub(super) fn tcp(&self) -> impl Iterator<Item = u16> + use<> {
+        (self.first..=self.last).filter({
+            let is_tcp = self.is_tcp;
+            move |_| is_tcp
+        })
     }
 }
 
@@ -42,17 +45,20 @@ pub(super) fn declared(container: &Node) -> Vec<Declared> {
 }
 
 /// What TCP ports of a service speak, as far as it says so.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Speaks {
     /// By `app_protocol`, with its place; `None`: something that is passed on as it is.
     pub(super) said: BTreeMap<u16, (Option<AppProtocol>, Span)>,
-    /// TCP ports that are declared, without ranges.
-    pub(super) single: Vec<u16>,
-    /// Whether there are ranges beside.
-    pub(super) ranges: bool,
+    /// The one port that requests can be meant for: the one that is said to speak HTTP, else the one that is declared and
+    /// not said to speak something else.
+    pub(super) http_port: Result<u16, NoPort>,
 }
 
+/// Ports that a message lists.
+const LISTED: usize = 5;
+
 /// Why there is no port to take where none is given.
+#[derive(Debug, Clone)]
 pub(super) enum NoPort {
     /// None is declared.
     None,
@@ -73,22 +79,26 @@ impl Speaks {
         let routed = forwarding.map(|route| (route.port, AppProtocol::Http));
         routed.chain(said).collect()
     }
+}
 
-    /// Returns the one port that requests can be meant for: the one that is said to speak HTTP, else the one that is
-    /// declared and not said to speak something else.
-    pub(super) fn http_port(&self) -> Result<u16, NoPort> {
-        let http: Vec<u16> =
-            self.said.iter().filter(|(_, (protocol, _))| protocol.is_some()).map(|(port, _)| *port).collect();
-        let open = || self.single.iter().copied().filter(|port| !self.said.contains_key(port)).collect();
-        let candidates: Vec<u16> = if http.is_empty() { open() } else { http };
-        match candidates.as_slice() {
-            [port] if !self.ranges || self.any_http() => Ok(*port),
-            [] if !self.ranges => Err(NoPort::None),
-            ports => {
-                let single = ports.iter().map(|port| format!("`{port}`"));
-                let ranges = (self.ranges && !self.any_http()).then(|| "a range".to_owned());
-                Err(NoPort::Several(single.chain(ranges).collect::<Vec<_>>().join(", ")))
-            }
+/// See [`Speaks::http_port`]; `single` are the TCP ports that are declared, and beside them there may be ranges.
+fn http_port(
+    said: &BTreeMap<u16, (Option<AppProtocol>, Span)>,
+    single: &BTreeSet<u16>,
+    ranges: bool,
+) -> Result<u16, NoPort> {
+    let http = said.iter().filter(|(_, (protocol, _))| protocol.is_some()).map(|(port, _)| *port).collect::<Vec<_>>();
+    let is_said = !http.is_empty();
+    let candidates =
+        if is_said { http } else { single.iter().copied().filter(|port| !said.contains_key(port)).collect() };
+    match candidates.as_slice() {
+        [port] if is_said || !ranges => Ok(*port),
+        [] if !ranges => Err(NoPort::None),
+        ports => {
+            let single = ports.iter().take(LISTED).map(|port| format!("`{port}`"));
+            let range = (ranges && !is_said).then(|| "a range".to_owned());
+            let more = (ports.len() > LISTED).then(|| "…".to_owned());
+            Err(NoPort::Several(single.chain(more).chain(range).collect::<Vec<_>>().join(", ")))
         }
     }
 }
@@ -106,14 +116,10 @@ impl NoPort {
 impl Subject<'_, '_> {
     /// Reads `app_protocol` of the published ports.
     pub(super) fn speaks(&mut self) -> Speaks {
-        let mut speaks = Speaks::default();
-        for declared in declared(self.node()).into_iter().filter(|declared| declared.is_tcp) {
-            if declared.first != declared.last {
-                speaks.ranges = true;
-            } else if !speaks.single.contains(&declared.first) {
-                speaks.single.push(declared.first);
-            }
-        }
+        let mut said: BTreeMap<u16, (Option<AppProtocol>, Span)> = BTreeMap::new();
+        let tcp = declared(self.node()).into_iter().filter(|declared| declared.is_tcp);
+        let (single, ranges): (Vec<_>, Vec<_>) = tcp.partition(|declared| declared.first == declared.last);
+        let single: BTreeSet<u16> = single.into_iter().map(|declared| declared.first).collect();
         for port in self.node().items("ports") {
             let is_tcp = port.str("protocol").is_none_or(|protocol| matches!(protocol, "" | "tcp"));
             let (Some(target), Some(word)) = (port.get("target").and_then(super::port), port.get("app_protocol"))
@@ -125,7 +131,7 @@ impl Subject<'_, '_> {
             if protocol.is_none() && !KNOWN_OTHERS.contains(&text) {
                 self.perhaps_http(text, word.span);
             }
-            if let Some((before, span)) = speaks.said.insert(target, (protocol, word.span))
+            if let Some((before, span)) = said.insert(target, (protocol, word.span))
                 && before != protocol
             {
                 let message = format!("port {target} of service `{}` speaks two things", self.name);
@@ -133,7 +139,8 @@ impl Subject<'_, '_> {
                 self.report.push(problem.help("it is one port of the container: say the same").spec(SPEC));
             }
         }
-        speaks
+        let http_port = http_port(&said, &single, !ranges.is_empty());
+        Speaks { said, http_port }
     }
 
     /// A word that nobody knows is passed on as it is, which is not what a slip of the pen meant.

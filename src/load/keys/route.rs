@@ -3,6 +3,7 @@
 mod action;
 mod claims;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::diag::{Diagnostic, Span};
@@ -39,17 +40,18 @@ impl Subject<'_, '_> {
     /// there.
     pub(super) fn routes(&mut self, speaks: &Speaks, claims: &mut Claims) -> Vec<Route> {
         let mut routes: Vec<Route> = Vec::new();
+        let mut said: BTreeMap<String, String> = BTreeMap::new();
         for node in self.node().items("x-route").iter().filter(|node| node.as_map().is_some()) {
             let Some((route, redirect)) = self.route(node, speaks) else { continue };
-            let same = |known: &&Route| {
-                Route { place: String::new(), ..(*known).clone() } == Route { place: String::new(), ..route.clone() }
-            };
-            if let Some(known) = routes.iter().find(same) {
+            // By its text: of thousands each would be compared with each.
+            let text = serde_json::to_string(&Route { place: String::new(), ..route.clone() }).unwrap_or_default();
+            if let Some(place) = said.get(&text) {
                 let problem = Diagnostic::warning(format!("this route of service `{}` is said twice", self.name));
-                let problem = problem.at(node.span, "").help(format!("it is at {} already: remove one", known.place));
+                let problem = problem.at(node.span, "").help(format!("it is at {place} already: remove one"));
                 self.report.push(problem.spec(SPEC));
                 continue;
             }
+            said.insert(text, route.place.clone());
             let is_own = claims.take(&route, self.name, node.span, claims::Origin::File, self.report);
             let redirect = redirect
                 .map(|port| to_tls(&route, port))
@@ -135,9 +137,13 @@ impl Subject<'_, '_> {
 
     fn not_too_many(&mut self, items: &[Node], what: &str) {
         if let Some(item) = items.get(MAX_ITEMS) {
-            let message = format!("a route has at most {MAX_ITEMS} entries of `{what}`");
-            self.error(item.span, message, "make several routes of it", SPEC);
+            self.too_many(item.span, what);
         }
+    }
+
+    fn too_many(&mut self, span: Span, what: &str) {
+        let message = format!("a route has at most {MAX_ITEMS} entries of `{what}`");
+        self.error(span, message, "make several routes of it", SPEC);
     }
 
     fn path_match(&mut self, node: Option<&Node>) -> Option<PathMatch> {
@@ -196,7 +202,10 @@ impl Subject<'_, '_> {
 
     fn headers(&mut self, node: &Node) -> Vec<(String, String)> {
         let mut headers: Vec<(String, String)> = Vec::new();
-        for (name, entry) in node.entries("headers") {
+        if let Some((_, entry)) = node.entries("headers").nth(MAX_ITEMS) {
+            self.too_many(entry.key, "headers");
+        }
+        for (name, entry) in node.entries("headers").take(MAX_ITEMS) {
             let Some(value) = entry.node.as_str() else { continue };
             let lower = name.to_ascii_lowercase();
             if lower == "host" {
@@ -317,8 +326,8 @@ impl Subject<'_, '_> {
 
     fn route_port(&mut self, node: &Node, speaks: &Speaks) -> Option<u16> {
         let Some(said) = node.get("port") else {
-            return match speaks.http_port() {
-                Ok(port) => Some(port),
+            return match &speaks.http_port {
+                Ok(port) => Some(*port),
                 Err(reason) => {
                     let message = format!("where this route leads is not clear: {}", reason.reason(self.name));
                     self.error(node.span, message, "add `port: PORT`, the port in the container", SPEC);

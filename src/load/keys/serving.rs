@@ -185,8 +185,8 @@ impl Subject<'_, '_> {
         if let Some(port) = probe.get("port") {
             return super::port(port);
         }
-        match speaks.http_port() {
-            Ok(port) => Some(port),
+        match &speaks.http_port {
+            Ok(port) => Some(*port),
             Err(reason) => {
                 let message = format!("which port to ask is not clear: {}", reason.reason(self.name));
                 self.error(probe.span, message, "add `port: PORT`", PROBE);

@@ -1,5 +1,7 @@
 //! The file of a pattern, read and checked.
 
+use std::collections::BTreeSet;
+
 use indexmap::IndexMap;
 
 use crate::diag::{Diagnostic, SourceId, Span, did_you_mean};
@@ -9,13 +11,13 @@ use crate::load::report::Report;
 use crate::load::{check, rules, values, yaml};
 
 use super::fill::{self, Given};
-use super::parameter::Parameter;
+use super::parameter::{Kind, Parameter};
 use super::{SECTIONS, SPEC};
 
 const WRITING: &str = "docs/patterns.md#writing-a-pattern";
 
 /// A pattern.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Definition {
     pub(super) description: Option<String>,
     pub(super) parameters: IndexMap<String, Parameter>,
@@ -64,8 +66,28 @@ impl Definition {
         (report.errors() == before).then_some(Self { description, parameters, parameters_span, service, sections })
     }
 
+    /// Returns the same with all its places in another copy of its text.
+    pub(super) fn moved(&self, from: SourceId, to: SourceId) -> Self {
+        let mut moved = self.clone();
+        let place = |span: &mut Span| {
+            if span.source == from {
+                span.source = to;
+            }
+        };
+        place(&mut moved.parameters_span);
+        for parameter in moved.parameters.values_mut() {
+            place(&mut parameter.span);
+            for value in [&mut parameter.default, &mut parameter.example].into_iter().flatten() {
+                value.each_span(&place);
+            }
+        }
+        let sections = moved.sections.iter_mut().map(|(_, node)| node);
+        moved.service.iter_mut().chain(sections).for_each(|node| node.each_span(&place));
+        moved
+    }
+
     /// Returns the values that a use gives, and those that stand in; what is wrong with them is reported.
-    pub(super) fn given(&self, item: &Node, services: &[String], report: &mut Report) -> Option<Given> {
+    pub(super) fn given(&self, item: &Node, services: &BTreeSet<String>, report: &mut Report) -> Option<Given> {
         let before = report.errors();
         for (name, entry) in item.entries("with") {
             if !self.parameters.contains_key(name) {
@@ -84,11 +106,16 @@ impl Definition {
             let said = item.get("with").and_then(|with| with.get(name)).filter(|said| !said.is_null());
             let value = match (said, &parameter.default) {
                 (Some(said), _) if said.is_unknown() => said.clone(),
-                (Some(said), _) => match parameter.check(said, services) {
+                (Some(said), _) => match parameter.check(said, Some(services)) {
                     Ok(value) => Node::new(said.span, value),
                     Err(reason) => {
                         let problem = Diagnostic::error(format!("`{name}` {reason}"));
-                        let problem = problem.at(said.span, "").also(parameter.span, "as the pattern says here");
+                        let mut problem = problem.at(said.span, "").also(parameter.span, "as the pattern says here");
+                        let meant = said.as_str().filter(|_| parameter.kind == Kind::Service && !report.is_full());
+                        let meant = meant.and_then(|text| did_you_mean(text, services.iter().map(String::as_str)));
+                        if let Some(meant) = meant {
+                            problem = problem.help(format!("did you mean `{meant}`?"));
+                        }
                         report.push(problem.spec(SPEC));
                         continue;
                     }
@@ -124,7 +151,9 @@ fn one_document(source: SourceId, report: &mut Report) -> Option<Node> {
     let mut documents = match yaml::parse(source, &report.sources) {
         Ok(documents) => documents,
         Err(problems) => {
-            problems.into_iter().for_each(|problem| report.push(problem));
+            for problem in problems {
+                report.push(problem);
+            }
             return None;
         }
     };

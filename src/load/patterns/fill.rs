@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use crate::diag::{Diagnostic, did_you_mean};
+use crate::diag::{Diagnostic, Span, did_you_mean};
 use crate::load::node::{Entry, Map, Node, Value};
 use crate::load::report::Report;
 
@@ -71,6 +71,19 @@ pub(super) fn is_name(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
 }
 
+/// Takes `cost` of what patterns may add. Returns whether there was enough; the first that finds none says so.
+pub(super) fn spend(budget: &mut usize, cost: usize, span: Span, report: &mut Report) -> bool {
+    if *budget == 0 {
+        return false;
+    }
+    *budget = budget.saturating_sub(cost);
+    if *budget == 0 {
+        let message = format!("patterns make this project too large: more than {BUDGET} values");
+        report.push(Diagnostic::error(message).at(span, "reached here").spec(SPEC));
+    }
+    *budget > 0
+}
+
 /// Fills one pattern.
 pub(super) struct Filler<'a> {
     given: &'a Given,
@@ -85,17 +98,9 @@ impl<'a> Filler<'a> {
         Self { given, report, budget, used: BTreeSet::new() }
     }
 
-    /// Takes what a value costs. Returns whether there was enough; the first that finds none says so.
+    /// Takes what a value costs.
     fn takes(&mut self, node: &Node, text: &str) -> bool {
-        if *self.budget == 0 {
-            return false;
-        }
-        *self.budget = self.budget.saturating_sub(1 + text.len() / 100);
-        if *self.budget == 0 {
-            let message = format!("patterns make this project too large: more than {BUDGET} values");
-            self.report.push(Diagnostic::error(message).at(node.span, "reached here").spec(SPEC));
-        }
-        *self.budget > 0
+        spend(self.budget, 1 + text.len() / 100, node.span, self.report)
     }
 
     /// Returns a part of the pattern with values in it.

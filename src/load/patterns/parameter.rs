@@ -1,9 +1,11 @@
 //! Parameters of patterns: their types, and what a value must be.
 
+use std::collections::BTreeSet;
+
 use regex_automata::meta::Regex;
 use regex_automata::util::syntax;
 
-use crate::diag::{Diagnostic, Span, did_you_mean};
+use crate::diag::{Diagnostic, Span};
 use crate::load::node::{Node, Value};
 use crate::load::report::Report;
 use crate::model::quantity::{parse_bytes, parse_duration};
@@ -195,7 +197,7 @@ impl Parameter {
 
     /// A value in the pattern's own file, which must be what it asks of others.
     fn accepted(&self, name: &str, node: &Node, report: &mut Report) -> Option<Value> {
-        match self.check(node, &[]) {
+        match self.check(node, None) {
             Ok(value) => Some(value),
             Err(reason) => {
                 report.push(Diagnostic::error(format!("`{name}` {reason}")).at(node.span, "").spec(SPEC));
@@ -204,11 +206,11 @@ impl Parameter {
         }
     }
 
-    /// Returns a value as it is put into the pattern. `services` are those of the project; empty: not known.
+    /// Returns a value as it is put into the pattern. `services` are those of the project, where it is known.
     ///
     /// # Errors
     /// What it must be.
-    pub(super) fn check(&self, node: &Node, services: &[String]) -> Result<Value, String> {
+    pub(super) fn check(&self, node: &Node, services: Option<&BTreeSet<String>>) -> Result<Value, String> {
         let wrong = || format!("must be {}, not {}", self.kind.expected(), shown(node));
         let value = self.kind.read(&node.value).ok_or_else(wrong)?;
         if !self.choices.is_empty() && !self.choices.contains(&value) {
@@ -231,13 +233,10 @@ impl Parameter {
         {
             return Err(format!("must match `{text}`, which {} does not", shown(node)));
         }
-        if self.kind == Kind::Service && !services.is_empty() {
-            let own = value.scalar_text().unwrap_or_default();
-            if !services.contains(&own) {
-                let meant = did_you_mean(&own, services.iter().map(String::as_str));
-                let meant = meant.map_or(String::new(), |meant| format!(", perhaps `{meant}`"));
-                return Err(format!("must be {}, not `{own}`{meant}", self.kind.expected()));
-            }
+        if let (Kind::Service, Some(services), Some(own)) = (self.kind, services, value.scalar_text())
+            && !services.contains(&own)
+        {
+            return Err(format!("must be {}, not `{own}`", self.kind.expected()));
         }
         Ok(value)
     }

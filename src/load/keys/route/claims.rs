@@ -18,12 +18,14 @@ pub(super) enum Origin {
     Implied,
 }
 
-/// What a route matches, for one host, method and port.
+/// Most pairs of host and port that the routes of a project may name: each is looked up on its own.
+const MAX_MATCHES: usize = 100_000;
+
+/// What a route matches, for one host and port; methods are compared one by one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Match {
     host: Option<HostMatch>,
     path: PathMatch,
-    method: Option<String>,
     headers: Vec<(String, String)>,
     port: u16,
     host_ip: Option<IpAddr>,
@@ -31,6 +33,8 @@ struct Match {
 
 struct Claim {
     weighted: bool,
+    /// Sorted; empty: any.
+    methods: Vec<String>,
     service: String,
     span: Span,
     origin: Origin,
@@ -40,6 +44,7 @@ struct Claim {
 #[derive(Default)]
 pub(in crate::load::keys) struct Claims {
     matches: BTreeMap<Match, Vec<Claim>>,
+    count: usize,
     /// Whether a port speaks TLS, and who said so.
     ports: BTreeMap<u16, (bool, Span)>,
     /// Where routes listen, for those that publish the same port.
@@ -67,14 +72,27 @@ impl Claims {
             self.ports.insert(port.port, (port.tls, span));
             self.listen.insert((port.port, route.host_ip), span);
         }
+        let before = self.count;
+        self.count = before.saturating_add(route.hosts.len().max(1) * route.listen.len());
+        if self.count > MAX_MATCHES {
+            if before <= MAX_MATCHES {
+                let message = format!("routes name more than {MAX_MATCHES} pairs of host and port up to here");
+                let help = "`*.example.com` takes all names below it";
+                report.push(Diagnostic::error(message).at(span, "").help(help).spec(SPEC));
+            }
+            return false;
+        }
         let weighted = route.weight.is_some();
         for one in matches(route) {
             let claims = self.matches.entry(one).or_default();
-            if let Some(other) = claims.iter().find(|other| !(weighted && other.weighted)) {
+            let methods = &route.methods;
+            let both = |other: &&Claim| !(weighted && other.weighted) && overlap(methods, &other.methods);
+            if let Some(other) = claims.iter().find(both) {
                 report.push(clash(service, span, origin, other));
                 return false;
             }
-            claims.push(Claim { weighted, service: service.to_owned(), span, origin });
+            let (methods, service) = (methods.clone(), service.to_owned());
+            claims.push(Claim { weighted, methods, service, span, origin });
         }
         true
     }
@@ -88,9 +106,10 @@ impl Claims {
                 let Some(number) = published.as_str().and_then(|text| text.parse::<u16>().ok()) else { continue };
                 let address = port.str("host_ip").and_then(|text| text.parse::<IpAddr>().ok());
                 let address = address.filter(|address| !address.is_unspecified());
-                let clash = self.listen.iter().find(|((port, host_ip), _)| {
-                    *port == number && (address.is_none() || host_ip.is_none() || address == *host_ip)
-                });
+                let at_port = self.listen.range((number, None)..).take_while(|((port, _), _)| *port == number);
+                let mut clash =
+                    at_port.filter(|((_, host_ip), _)| address.is_none() || host_ip.is_none() || address == *host_ip);
+                let clash = clash.next();
                 if let Some((_, route)) = clash {
                     let message = format!("port {number} is published by service `{name}`, and routes listen there");
                     let problem =
@@ -103,28 +122,23 @@ impl Claims {
     }
 }
 
-/// Every host, method and port of a route.
+/// Every host and port of a route.
 fn matches(route: &Route) -> Vec<Match> {
-    let or_any = |list: Vec<Option<HostMatch>>| if list.is_empty() { vec![None] } else { list };
-    let hosts = or_any(route.hosts.iter().cloned().map(Some).collect());
-    let methods: Vec<Option<String>> =
-        if route.methods.is_empty() { vec![None] } else { route.methods.iter().cloned().map(Some).collect() };
-    let mut all = Vec::with_capacity(hosts.len() * methods.len() * route.listen.len());
-    for host in &hosts {
-        for method in &methods {
-            for port in &route.listen {
-                all.push(Match {
-                    host: host.clone(),
-                    path: route.path.clone(),
-                    method: method.clone(),
-                    headers: route.headers.clone(),
-                    port: port.port,
-                    host_ip: route.host_ip,
-                });
-            }
-        }
-    }
-    all
+    let hosts: Vec<Option<HostMatch>> =
+        if route.hosts.is_empty() { vec![None] } else { route.hosts.iter().cloned().map(Some).collect() };
+    let one = |host: &Option<HostMatch>, port: u16| Match {
+        host: host.clone(),
+        path: route.path.clone(),
+        headers: route.headers.clone(),
+        port,
+        host_ip: route.host_ip,
+    };
+    hosts.iter().flat_map(|host| route.listen.iter().map(|port| one(host, port.port))).collect()
+}
+
+/// Whether two lists of methods have one in common; an empty one has all.
+fn overlap(one: &[String], other: &[String]) -> bool {
+    one.is_empty() || other.is_empty() || one.iter().any(|method| other.binary_search(method).is_ok())
 }
 
 fn clash(service: &str, span: Span, origin: Origin, other: &Claim) -> Diagnostic {
