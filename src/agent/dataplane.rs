@@ -340,6 +340,7 @@ impl Dataplane {
                     vips: network.vips,
                     addresses: network.addresses,
                     lb_port,
+                    udp: BTreeMap::new(),
                     dns_port,
                 }),
                 Err(error) => problems.push(format!(

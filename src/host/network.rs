@@ -1,6 +1,7 @@
 //! Redirect rules, firewall openings and addresses of bridges of one host: observed, compared, set.
 
 mod addresses;
+mod conntrack;
 #[cfg(any(test, feature = "testing"))]
 mod fake;
 mod foreign;
@@ -53,17 +54,27 @@ pub struct BridgeSpec {
     pub addresses: Vec<Ipv4Addr>,
     /// Port at the gateway that takes TCP for these.
     pub lb_port: u16,
+    /// UDP ports that services of the network declare, each with the port of the bridge's addresses that takes it for them.
+    pub udp: BTreeMap<u16, u16>,
     /// Port at the gateway that answers DNS over UDP and TCP.
     pub dns_port: u16,
 }
 
 /// The ports that a bridge's rules send to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ListenerPorts {
     /// As [`BridgeSpec::lb_port`].
     pub lb: u16,
+    /// As [`BridgeSpec::udp`].
+    pub udp: BTreeMap<u16, u16>,
     /// As [`BridgeSpec::dns_port`].
     pub dns: u16,
+}
+
+impl From<BridgeSpec> for ListenerPorts {
+    fn from(spec: BridgeSpec) -> Self {
+        Self { lb: spec.lb_port, udp: spec.udp, dns: spec.dns_port }
+    }
 }
 
 /// What went wrong.

@@ -205,6 +205,7 @@ mod tests {
             vips: "10.0.15.0/24".parse().expect("a net"),
             addresses: vec![ip(1), ip(2), elsewhere(7)],
             lb_port: 1,
+            udp: BTreeMap::new(),
             dns_port: 2,
         };
         let links = BTreeMap::from([("br-a".to_owned(), 5), ("eth0".to_owned(), 2)]);

@@ -65,8 +65,7 @@ impl HostNetwork for FakeHostNetwork {
 
     async fn ports(&self) -> Result<BTreeMap<String, ListenerPorts>> {
         let spec = self.spec();
-        let ports = |bridge: &super::BridgeSpec| ListenerPorts { lb: bridge.lb_port, dns: bridge.dns_port };
-        Ok(spec.bridges.iter().map(|bridge| (bridge.bridge.clone(), ports(bridge))).collect())
+        Ok(spec.bridges.into_iter().map(|bridge| (bridge.bridge.clone(), bridge.into())).collect())
     }
 
     async fn problems(&self) -> Result<Vec<String>> {

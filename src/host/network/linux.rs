@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 
 use super::addresses::Netlink;
 use super::rules::{self, Family, Printed};
-use super::{BridgeSpec, HostNetwork, HostNetworkError, HostNetworkSpec, ListenerPorts, Result, foreign};
+use super::{BridgeSpec, HostNetwork, HostNetworkError, HostNetworkSpec, ListenerPorts, Result, conntrack, foreign};
 use crate::host::tools::{HostTools, ToolError};
 
 /// The programs of one family.
@@ -84,7 +84,11 @@ impl LinuxHostNetwork {
             Ok(netlink) => netlink.ensure(&spec.bridges, &gone).await,
             Err(error) => Err(error),
         };
-        Ok([rules?, addresses?].concat())
+        let mended = [rules?, addresses?].concat();
+        if !mended.is_empty() {
+            forget_flows(spec).await;
+        }
+        Ok(mended)
     }
 
     /// Published ports in IPv6. Where the host has none of it, only an address that was asked for makes that an error.
@@ -132,7 +136,7 @@ impl HostNetwork for LinuxHostNetwork {
 
     async fn ports(&self) -> Result<BTreeMap<String, ListenerPorts>> {
         let bridges = rules::bridges(&self.save(&V4).await?).into_iter();
-        Ok(bridges.map(|spec| (spec.bridge, ListenerPorts { lb: spec.lb_port, dns: spec.dns_port })).collect())
+        Ok(bridges.map(|spec| (spec.bridge.clone(), spec.into())).collect())
     }
 
     async fn problems(&self) -> Result<Vec<String>> {
@@ -144,6 +148,16 @@ impl HostNetwork for LinuxHostNetwork {
                 Ok(Vec::new())
             }
         }
+    }
+}
+
+/// Lets datagrams that are under way go by the rules of now.
+async fn forget_flows(spec: &HostNetworkSpec) {
+    let bridges = spec.bridges.clone();
+    match tokio::task::spawn_blocking(move || conntrack::forget(&bridges)).await.map_err(io::Error::other).flatten() {
+        Ok(0) => {}
+        Ok(flows) => tracing::info!(flows, "datagrams under way go by the new rules"),
+        Err(error) => tracing::debug!(%error, "the kernel does not tell of flows that go by earlier rules"),
     }
 }
 

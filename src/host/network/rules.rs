@@ -44,7 +44,7 @@ pub(super) fn wanted(spec: &HostNetworkSpec, family: Family) -> Rules {
     let bridges: BTreeSet<&BridgeSpec> = if family == Family::V4 { bridges.iter().collect() } else { BTreeSet::new() };
     let (mut pre, mut input) = (Vec::new(), Vec::new());
     for bridge in bridges {
-        let BridgeSpec { bridge, gateway, subnet, vips, addresses: _, lb_port, dns_port } = bridge;
+        let BridgeSpec { bridge, gateway, subnet, vips, addresses: _, lb_port, udp, dns_port } = bridge;
         pre.push(format!("-d {vips} -i {bridge} -p tcp -j REDIRECT --to-ports {lb_port}"));
         // By name alone a connection that was not redirected would match; by state only redirected ones do.
         let open = |protocol: &str, port: &u16| {
@@ -64,6 +64,16 @@ pub(super) fn wanted(spec: &HostNetworkSpec, family: Family) -> Rules {
         pre.push(format!(
             "-d {subnet} -i {bridge} -p tcp -m addrtype --dst-type LOCAL -j REDIRECT --to-ports {lb_port}"
         ));
+        // Datagrams: only what services declare, so that elsewhere nobody listens as ever. The address is left as it is, by
+        // which the listener knows who is meant; another port, because the host itself may have this one on all addresses.
+        if !udp.is_empty() {
+            pre.push(format!("-d {gateway}/32 -i {bridge} -p udp -j RETURN"));
+        }
+        for (declared, port) in udp {
+            let matches = format!("-p udp -m udp --dport {declared} -m addrtype --dst-type LOCAL");
+            pre.push(format!("-d {subnet} -i {bridge} {matches} -j DNAT --to-destination :{port}"));
+            input.push(open("udp", port));
+        }
         let echo = "-p icmp -m icmp --icmp-type 8";
         input.push(format!("-d {gateway}/32 -i {bridge} {echo} -j RETURN"));
         input.push(format!("-d {subnet} -i {bridge} {echo} -j ACCEPT"));
@@ -215,6 +225,10 @@ fn read_bridge(bridge: String, rules: &[String]) -> Option<BridgeSpec> {
     let dns = redirects().find(|rule| value(rule, "--dport").is_some())?;
     let elsewhere = redirects().find(|rule| value(rule, "--dst-type").is_some())?;
     let lb = redirects().find(|rule| value(rule, "--dport").or(value(rule, "--dst-type")).is_none())?;
+    let udp = rules.iter().filter_map(|rule| {
+        let port = value(rule, "--to-destination")?.strip_prefix(':')?;
+        Some((value(rule, "--dport")?.parse().ok()?, port.parse().ok()?))
+    });
     Some(BridgeSpec {
         bridge,
         gateway: value(dns, "-d")?.split('/').next()?.parse().ok()?,
@@ -222,6 +236,7 @@ fn read_bridge(bridge: String, rules: &[String]) -> Option<BridgeSpec> {
         vips: value(lb, "-d")?.parse().ok()?,
         addresses: Vec::new(),
         lb_port: value(lb, "--to-ports")?.parse().ok()?,
+        udp: udp.collect(),
         dns_port: value(dns, "--to-ports")?.parse().ok()?,
     })
 }
@@ -246,6 +261,7 @@ mod tests {
             vips: "10.192.15.0/24".parse().expect("a net"),
             addresses: vec![],
             lb_port: 4000,
+            udp: BTreeMap::from([(53, 4053), (5000, 4054)]),
             dns_port: 5353,
         };
         let open = |host_ip: Option<&str>, port, protocol| OpenPort {
@@ -273,6 +289,8 @@ mod tests {
         ORCH-INPUT -i br-a -p tcp -m tcp --dport 4000 -m conntrack --ctstate DNAT -j ACCEPT
         ORCH-INPUT -i br-a -p udp -m udp --dport 5353 -m conntrack --ctstate DNAT -j ACCEPT
         ORCH-INPUT -i br-a -p tcp -m tcp --dport 5353 -m conntrack --ctstate DNAT -j ACCEPT
+        ORCH-INPUT -i br-a -p udp -m udp --dport 4053 -m conntrack --ctstate DNAT -j ACCEPT
+        ORCH-INPUT -i br-a -p udp -m udp --dport 4054 -m conntrack --ctstate DNAT -j ACCEPT
         ORCH-INPUT -d 10.192.0.1/32 -i br-a -p icmp -m icmp --icmp-type 8 -j RETURN
         ORCH-INPUT -d 10.192.0.0/20 -i br-a -p icmp -m icmp --icmp-type 8 -j ACCEPT
         ORCH-INPUT -p tcp -m tcp --dport 8080 -j ACCEPT
@@ -282,6 +300,9 @@ mod tests {
         ORCH-PRE -d 10.192.0.1/32 -i br-a -p tcp -m tcp --dport 53 -j REDIRECT --to-ports 5353
         ORCH-PRE -d 10.192.0.1/32 -i br-a -p tcp -j RETURN
         ORCH-PRE -d 10.192.0.0/20 -i br-a -p tcp -m addrtype --dst-type LOCAL -j REDIRECT --to-ports 4000
+        ORCH-PRE -d 10.192.0.1/32 -i br-a -p udp -j RETURN
+        ORCH-PRE -d 10.192.0.0/20 -i br-a -p udp -m udp --dport 53 -m addrtype --dst-type LOCAL -j DNAT --to-destination :4053
+        ORCH-PRE -d 10.192.0.0/20 -i br-a -p udp -m udp --dport 5000 -m addrtype --dst-type LOCAL -j DNAT --to-destination :4054
         ");
         insta::assert_snapshot!(text(Family::V6), @r"
         ORCH-INPUT -p tcp -m tcp --dport 8080 -j ACCEPT
@@ -332,13 +353,13 @@ mod tests {
         check(twice, &[jump], "*nat\n-D PREROUTING -j ORCH-PRE\n-D PREROUTING -i x -g ORCH-PRE\n-I");
         check(
             |s| s.replace("-A ORCH-PRE -d 10.192.15.0/24", "-A ORCH-PRE -d 10.192.14.0/24"),
-            &["wrote the 5 rules of chain ORCH-PRE (had 5)"],
+            &["wrote the 8 rules of chain ORCH-PRE (had 8)"],
             "*nat\n:ORCH-PRE - [0:0]\n-A ORCH-PRE -d 10.192.15.0/24",
         );
         let flushed = |s: &str| s.lines().filter(|l| !l.contains("ORCH-INPUT")).collect::<Vec<_>>().join("\n");
         check(
             flushed,
-            &["wrote the 7 rules of chain ORCH-INPUT (was not there), put the jump to ORCH-INPUT first in INPUT of \
+            &["wrote the 9 rules of chain ORCH-INPUT (was not there), put the jump to ORCH-INPUT first in INPUT of \
                table filter"],
             "*filter\n:ORCH-INPUT - [0:0]\n",
         );

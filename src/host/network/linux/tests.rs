@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use super::super::{BridgeSpec, OpenPort};
 use super::*;
 use crate::graph::Protocol;
+use crate::host::datagrams;
 use crate::host::namespace::in_new_host;
 
 async fn run(command: &str) -> String {
@@ -38,6 +39,7 @@ fn bridge(name: &str, third: u8, addresses: &[u8]) -> BridgeSpec {
         vips: Ipv4Net::new(Ipv4Addr::new(10, 192, third, 128), 25).expect("a net"),
         addresses: addresses.iter().map(|last| Ipv4Addr::new(10, 192, third, *last)).collect(),
         lb_port: 4000 + u16::from(third),
+        udp: BTreeMap::new(),
         dns_port: 5000 + u16::from(third),
     }
 }
@@ -48,8 +50,9 @@ fn spec() -> HostNetworkSpec {
         port,
         protocol: Protocol::Tcp,
     };
+    let declares = BridgeSpec { udp: BTreeMap::from([(53, 4053)]), ..bridge("br-a", 1, &[129, 130]) };
     HostNetworkSpec {
-        bridges: vec![bridge("br-b", 2, &[129]), bridge("br-a", 1, &[129, 130])],
+        bridges: vec![bridge("br-b", 2, &[129]), declares],
         published: vec![open(None, 8080), open(Some("127.0.0.1"), 8081), open(Some("2001:db8::1"), 8082)],
     }
 }
@@ -98,8 +101,8 @@ fn set_once_and_then_left_alone() {
         br-b inet 10.192.2.129/32
         ");
         let ports = LinuxHostNetwork::here().ports().await.expect("rules");
-        assert_eq!(ports["br-a"], ListenerPorts { lb: 4001, dns: 5001 });
-        assert_eq!(ports["br-b"], ListenerPorts { lb: 4002, dns: 5002 });
+        assert_eq!(ports["br-a"], ListenerPorts { lb: 4001, udp: BTreeMap::from([(53, 4053)]), dns: 5001 });
+        assert_eq!(ports["br-b"], ListenerPorts { lb: 4002, udp: BTreeMap::new(), dns: 5002 });
     });
 }
 
@@ -318,6 +321,78 @@ fn pods_of_other_hosts_are_answered_for_and_those_of_this_one_stay_direct() {
         // The pod is gone: nobody answers there.
         ensure(&network, &HostNetworkSpec { bridges: vec![bridge("br-a", 1, &[129])], published: vec![] }).await;
         assert!(!client.ping(elsewhere));
+    });
+}
+
+#[test]
+fn datagrams_for_declared_ports_come_with_their_address_also_of_flows_that_began_before() {
+    in_new_host(async || {
+        let network = host().await;
+        let client = Pod::start("br-a", "10.192.1.5/24", "10.192.1.1").await;
+        let server = Pod::start("br-a", "10.192.1.70/24", "10.192.1.1").await;
+        let sockets = || datagrams::bind_shared("0.0.0.0:0".parse().expect("valid"), Some("br-a"), 1).expect("free");
+        let listener = sockets().remove(0);
+        let port = listener.local_addr().expect("bound").port();
+        let mut spec = spec();
+        spec.bridges[1].addresses.push(Ipv4Addr::new(10, 192, 1, 71));
+        // Asked for before anything of it is there, by a client that goes on asking.
+        let early = client.within(|| std::net::UdpSocket::bind("10.192.1.5:5000").expect("free"));
+        run("iptables -P INPUT ACCEPT").await;
+        ensure(&network, &spec).await;
+        early.send_to(b"early", "10.192.1.129:777").expect("sent");
+        run("iptables -P INPUT DROP").await;
+        spec.bridges[1].udp.insert(777, port);
+        ensure(&network, &spec).await;
+        let heard = |expected: Option<(&str, &str)>| {
+            let mut buffer = [0; 16];
+            let found = datagrams::receive(&listener, &mut buffer).ok();
+            if let Some(found) = found {
+                datagrams::send_from(&listener, b"answer", found.to, found.from).expect("sent");
+            }
+            let seen = found.map(|found| (found.from.to_string(), found.to.to_string()));
+            let seen = seen.as_ref().map(|(from, to)| (from.as_str(), to.as_str()));
+            assert_eq!(seen, expected);
+        };
+        let answered = |socket: &std::net::UdpSocket| {
+            socket.set_read_timeout(Some(std::time::Duration::from_secs(1))).expect("set");
+            socket.recv_from(&mut [0; 16]).expect("answered").1.to_string()
+        };
+        early.send_to(b"again", "10.192.1.129:777").expect("sent");
+        heard(Some(("10.192.1.5:5000", "10.192.1.129")));
+        assert_eq!(answered(&early), "10.192.1.129:777");
+        // A virtual address, and a pod of another host: each answers as itself.
+        for address in ["10.192.1.130", "10.192.1.71"] {
+            let socket = client.within(|| std::net::UdpSocket::bind("10.192.1.5:0").expect("free"));
+            socket.connect((address, 777)).expect("a way there");
+            socket.send(b"hello").expect("sent");
+            heard(Some((&socket.local_addr().expect("bound").to_string(), address)));
+            assert_eq!(answered(&socket), format!("{address}:777"));
+        }
+        // Not what nobody declared, nor what the host has at the gateway, nor what is sent straight to the listener.
+        let at_gateway = std::net::UdpSocket::bind("10.192.1.1:777").expect("free");
+        run("iptables -I INPUT -p udp -d 10.192.1.1 -j ACCEPT").await;
+        for address in ["10.192.1.129:778".to_owned(), "10.192.1.1:777".to_owned(), format!("10.192.1.129:{port}")] {
+            early.send_to(b"no", address).expect("sent");
+            heard(None);
+        }
+        assert_eq!(at_gateway.recv(&mut [0; 16]).expect("what the host has is left alone"), 2);
+        // A pod of this host is reached straight, also where the packets of one bridge pass the rules.
+        let serving = server.within(|| std::net::UdpSocket::bind("10.192.1.70:777").expect("free"));
+        serving.set_read_timeout(Some(std::time::Duration::from_secs(1))).expect("set");
+        for filtered in ["0", "1"] {
+            std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", filtered).expect("br_netfilter is loaded");
+            early.send_to(b"hello", "10.192.1.70:777").expect("sent");
+            let (_, from) = serving.recv_from(&mut [0; 16]).expect("it arrives");
+            assert_eq!(from.to_string(), "10.192.1.5:5000", "filtered: {filtered}");
+        }
+        // The next agent takes the same port, or another one, and goes on with what is under way.
+        let ports = LinuxHostNetwork::here().ports().await.expect("rules");
+        assert_eq!(ports["br-a"].udp, BTreeMap::from([(53, 4053), (777, port)]));
+        let listener = sockets().remove(0);
+        spec.bridges[1].udp.insert(777, listener.local_addr().expect("bound").port());
+        ensure(&network, &spec).await;
+        early.send_to(b"again", "10.192.1.129:777").expect("sent");
+        assert_eq!(datagrams::receive(&listener, &mut [0; 16]).expect("heard").from.to_string(), "10.192.1.5:5000");
     });
 }
 
