@@ -4,6 +4,7 @@
 //! default action the kernel leaves out), and never ask libc for a name (it would load modules that are not there).
 
 mod client;
+mod datagrams;
 mod files;
 mod resolve;
 mod sockets;
@@ -20,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::Exit;
 
 pub use client::ClientArgs;
+pub use datagrams::DatagramsArgs;
 pub use web::WebArgs;
 
 /// `orch demo`.
@@ -70,6 +72,14 @@ pub enum Workload {
         #[arg(long)]
         silent: bool,
     },
+    /// Send back each datagram, after a line with the name of this container
+    UdpEcho {
+        /// Where to listen
+        #[arg(long, default_value = "0.0.0.0:7", value_name = "ADDRESS:PORT")]
+        listen: SocketAddr,
+    },
+    /// Send datagrams to such a server, and count what comes back
+    Datagrams(DatagramsArgs),
     /// Ask the first server of /etc/resolv.conf for a name, and print what it answers
     Resolve(resolve::ResolveArgs),
     /// Connect to a port, send a line if one is given, and print what comes back
@@ -153,6 +163,8 @@ async fn run(workload: Workload) -> Result<Exit, DemoError> {
             job(Duration::from_secs_f64(seconds), exit, ticks).await
         }
         Workload::TcpEcho { listen, silent } => sockets::echo(listen, silent).await,
+        Workload::UdpEcho { listen } => datagrams::echo(listen).await,
+        Workload::Datagrams(args) => datagrams::run(&args).await,
         Workload::Resolve(args) => resolve::run(&args).await,
         Workload::Connect(args) => sockets::connect(&args).await,
         Workload::Client(args) => client::run(&args).await,

@@ -231,6 +231,18 @@ impl Graph {
         })
     }
 
+    /// Returns the ports of services in a network that take datagrams, as far as the file tells of them: those of services
+    /// that live in the namespace of one in the network, too.
+    pub fn datagram_ports(&self, network: &ResourceKey) -> BTreeSet<u16> {
+        let is_in = |name: &ServiceName| match self.services.get(self.namespace_root(name)).map(|root| &root.network) {
+            Some(NetworkMode::Networks(attachments)) => attachments.iter().any(|one| one.network == *network),
+            _ => false,
+        };
+        let told = self.services.iter().filter(|(_, service)| !service.expose.is_empty());
+        let told = told.filter(|(name, _)| is_in(name)).flat_map(|(_, service)| &service.expose);
+        told.filter(|exposed| exposed.protocol == Protocol::Udp).map(|exposed| exposed.port).collect()
+    }
+
     /// Returns the service whose containers own the namespaces that those of `name` live in; often `name`.
     ///
     /// A name that the graph does not have is its own root. `expand` refuses rings, and owners that have not one root.

@@ -18,7 +18,8 @@ mod routing;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod udp;
 
 pub use ambassador::{AmbassadorStats, AmbassadorTargetStats};
 pub use balancer::{Balancer, BalancerOptions, BindError};
-pub use stats::{BalancerStats, EndpointStats};
+pub use stats::{BalancerStats, DatagramStats, EndpointStats};

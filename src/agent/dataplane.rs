@@ -82,6 +82,8 @@ struct LiveNetwork {
     subnet: Ipv4Net,
     vips: Ipv4Net,
     addresses: Vec<Ipv4Addr>,
+    /// Ports of its services that take datagrams.
+    datagrams: BTreeSet<u16>,
 }
 
 impl Dataplane {
@@ -188,7 +190,8 @@ impl Dataplane {
         self.note_unbound(self.balancer.sync_published());
         problems.extend(self.published_problems().into_iter().map(|(key, problem)| {
             let address = key.host_ip.map_or_else(|| "all addresses".to_owned(), |ip| ip.to_string());
-            format!("port {} on {address} cannot be published: {problem}", key.port)
+            let protocol = if key.protocol == Protocol::Udp { "UDP port" } else { "port" };
+            format!("{protocol} {} on {address} cannot be published: {problem}", key.port)
         }));
         *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problems;
         result.map(drop)
@@ -334,13 +337,13 @@ impl Dataplane {
         for network in live {
             match self.listener(&network, listening) {
                 Ok((lb_port, dns_port)) => bridges.push(BridgeSpec {
+                    udp: self.datagram_listeners(&network, listening, &mut problems),
                     bridge: network.bridge,
                     gateway: network.gateway,
                     subnet: network.subnet,
                     vips: network.vips,
                     addresses: network.addresses,
                     lb_port,
-                    udp: BTreeMap::new(),
                     dns_port,
                 }),
                 Err(error) => problems.push(format!(
@@ -373,6 +376,29 @@ impl Dataplane {
         let ports = (lb_port, dns.address().port());
         listening.networks.insert(network.id.clone(), NetworkListener { gateway: network.gateway, lb_port, dns });
         Ok(ports)
+    }
+
+    /// Agrees what is listened on for datagrams with what a network's services declare.
+    fn datagram_listeners(
+        &self,
+        network: &LiveNetwork,
+        listening: &Listening,
+        problems: &mut Vec<String>,
+    ) -> BTreeMap<u16, u16> {
+        let LiveNetwork { id, bridge, datagrams, .. } = network;
+        let earlier = listening.earlier.as_ref().and_then(|ports| ports.get(bridge)).map(|ports| &ports.udp);
+        let (ports, errors) = self.balancer.sync_datagrams(id, bridge, datagrams, earlier.unwrap_or(&BTreeMap::new()));
+        if let Some((port, error)) = errors.first_key_value() {
+            let more = match errors.len() - 1 {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            problems.push(format!(
+                "UDP port {port}{more} of services in network `{}` of `{}` is not served at virtual addresses: {}",
+                id.network, id.project, error.source
+            ));
+        }
+        ports
     }
 
     fn note_unbound(&self, unbound: BTreeMap<PublishedKey, BindError>) {
@@ -447,6 +473,7 @@ fn live_networks(
                 subnet: addresses.subnet,
                 vips: addresses.vips,
                 addresses: all,
+                datagrams: desired.graph.datagram_ports(key),
             });
         }
     }
@@ -457,7 +484,7 @@ fn open_ports(records: &[Arc<Record>], own: &HostName) -> Vec<OpenPort> {
     let desired = records.iter().filter_map(|record| record.desired.as_ref()).filter(|desired| desired.is_for(own));
     let mut ports: Vec<OpenPort> = desired
         .flat_map(|desired| &desired.addresses.ports)
-        .filter(|port| port.protocol == Protocol::Tcp)
+        .filter(|port| port.protocol != Protocol::Sctp)
         .map(|port| OpenPort { host_ip: port.host_ip, port: port.published, protocol: port.protocol })
         .collect();
     ports.sort_unstable();

@@ -179,7 +179,7 @@ impl Problem {
                 Some("lower `scale` or `deploy.replicas`, or make several projects of it".to_owned())
             }
             Self::NotBalanced { protocol, .. } => {
-                Some(format!("{protocol} is not balanced yet: publish it with `mode: host`"))
+                Some(format!("{protocol} is not balanced: publish it with `mode: host`"))
             }
             Self::NoSuchCapability { .. } => {
                 Some("`man 7 capabilities` has them all; `ALL` means every one".to_owned())

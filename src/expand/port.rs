@@ -49,11 +49,8 @@ impl Part<'_, '_> {
         if *target == 0 {
             self.invalid(&format!("{path}.target"), "port", "0", "a number from 1 to 65535");
         }
-        if let Some(protocol @ (Protocol::Udp | Protocol::Sctp)) = protocol
-            && mode == PortMode::Ingress
-        {
-            let protocol = if protocol == Protocol::Udp { "UDP" } else { "SCTP" };
-            self.error(path, Problem::NotBalanced { protocol, target: *target });
+        if protocol == Some(Protocol::Sctp) && mode == PortMode::Ingress {
+            self.error(path, Problem::NotBalanced { protocol: "SCTP", target: *target });
         }
         let host_ip = self.host_ip(path, host_ip.as_deref());
         let published = self.published(path, published.as_deref());

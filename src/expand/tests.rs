@@ -255,11 +255,23 @@ fn ports() {
         "host_ip: here",
         "services.a.ports[0].host_ip: `here` is not a valid address, expected an IPv4 or IPv6 address",
     );
-    for protocol in ["udp", "sctp"] {
-        let upper = protocol.to_ascii_uppercase();
-        let expected = format!("services.a.ports[0]: {upper} port 80 cannot be published by the load balancer");
-        bad(&format!("protocol: {protocol}"), &expected);
-    }
+    assert_eq!(port("protocol: udp").mode, PortMode::Ingress);
+    bad("protocol: sctp", "services.a.ports[0]: SCTP port 80 cannot be published by the load balancer");
+}
+
+#[test]
+fn ports_for_datagrams_are_those_that_services_of_a_network_tell_of() {
+    let graph = graph(
+        "services: {a: {expose: ['53/udp', '53', '90'], networks: {in: null}}, \
+         b: {ports: [{target: 5353, protocol: udp}], networks: {in: null, out: null}}, \
+         c: {network_mode: 'service:b', expose: ['161/udp']}, d: {network_mode: host, expose: ['1/udp']}}\n\
+         networks: {in: {name: in}, out: {name: out}}",
+    );
+    let ports = |key: &str| {
+        let ports = graph.datagram_ports(&crate::ids::ResourceKey::new(key).expect("valid"));
+        ports.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!((ports("in"), ports("out"), ports("default")), (vec![53, 161, 5353], vec![161, 5353], vec![]));
 }
 
 #[test]

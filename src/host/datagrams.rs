@@ -216,6 +216,15 @@ pub fn send(socket: &impl AsFd, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Reads a datagram of the peer of a connected socket. What does not fit into `buffer` is lost.
+///
+/// # Errors
+/// `WouldBlock` when there is none; `ConnectionRefused` when the peer's host said that nobody listens there.
+pub fn hear(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let (length, _) = rustix::net::recv(socket, buffer, rustix::net::RecvFlags::DONTWAIT)?;
+    Ok(length)
+}
+
 /// How long the kernel remembers a flow of datagrams: what it rewrites on their way, it does for so long after the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remembered {

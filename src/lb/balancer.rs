@@ -4,7 +4,7 @@
 //! and decides nothing: which pods are in a table is decided by [`LbTable::build`], which one gets a connection by
 //! [`super::pick`]. All calls may come from any thread or runtime; none waits but `drain` and `stop`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,13 +22,21 @@ use super::listeners::{Listening, Workers};
 use super::routing::Shared;
 use super::stats::BalancerStats;
 use super::table::{AmbassadorKey, LbTable, NetworkId, PublishedKey};
+use super::udp::{self, Limits, Udp};
 use crate::graph::Protocol;
+use crate::host::datagrams;
 use crate::host::sockets::{self, BindTo};
 use crate::ids::HostName;
 use crate::mesh::{Incoming, Mesh};
 
 /// Descriptors that a connection may need: two sockets and two pipes of two ends each.
 const DESCRIPTORS_PER_CONNECTION: u64 = 6;
+
+/// Sessions of datagrams at a time, those of other hosts included; one descriptor each.
+const SESSIONS: u64 = 16_384;
+
+/// UDP ports of one network that are listened on at virtual addresses.
+const UDP_PORTS: usize = 256;
 
 /// Descriptors left for everything else in the process.
 const DESCRIPTORS_RESERVED: u64 = 512;
@@ -43,7 +51,7 @@ pub struct BalancerOptions {
     /// Connections at a time, lowered to what the limit on descriptors allows. When it is reached, further connections
     /// wait in the kernel's queue until one ends.
     pub max_connections: usize,
-    /// How long a connection waits for an endpoint.
+    /// How long a connection or datagram waits for an endpoint.
     pub hold: Duration,
 }
 
@@ -54,7 +62,7 @@ impl Default for BalancerOptions {
     }
 }
 
-/// Why a published port is not served. It is tried again with every table.
+/// Why a port is not served. It is tried again with every table.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}")]
 pub struct BindError {
@@ -65,11 +73,17 @@ pub struct BindError {
     pub source: io::Error,
 }
 
+/// Says that a network declares too many ports for datagrams.
+#[derive(Debug, thiserror::Error)]
+#[error("{UDP_PORTS} UDP ports of a network are served at virtual addresses, and this is one more")]
+struct TooManyPorts;
+
 /// A running load balancer. Dropping it ends all listeners and connections at once; [`Balancer::stop`] is the kind way.
 #[derive(Debug)]
 pub struct Balancer {
     shared: Arc<Shared>,
     workers: Workers,
+    udp: Udp,
     listeners: Mutex<Listeners>,
     hold: Duration,
     refused: Arc<AtomicU64>,
@@ -79,11 +93,21 @@ pub struct Balancer {
 #[derive(Debug, Default)]
 struct Listeners {
     vips: BTreeMap<NetworkId, Listening>,
+    /// By the port that services declare, with the interface that they are for.
+    datagrams: BTreeMap<NetworkId, (String, BTreeMap<u16, udp::Listening>)>,
     /// One or two for each: an address, or all of IPv4 and of IPv6.
-    published: BTreeMap<PublishedKey, Vec<Listening>>,
+    published: BTreeMap<PublishedKey, Vec<Open>>,
     peers: Option<Listening>,
     /// Inside pods.
     ambassadors: BTreeMap<AmbassadorKey, Listening>,
+}
+
+/// A published port that is listened on, until this is dropped.
+#[derive(Debug)]
+#[expect(dead_code, reason = "what counts is that they are there")]
+enum Open {
+    Connections(Listening),
+    Datagrams(udp::Listening),
 }
 
 impl Balancer {
@@ -95,9 +119,13 @@ impl Balancer {
         let BalancerOptions { threads, own_host, max_connections, hold } = options;
         let cpus = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = if threads == 0 { cpus() } else { threads };
+        let limits = limits_by_descriptors();
+        let shared = Arc::new(Shared::new(own_host));
+        let workers = Workers::start(threads, max_connections.min(limits.connections))?;
         Ok(Self {
-            shared: Arc::new(Shared::new(own_host)),
-            workers: Workers::start(threads, max_connections.min(connections_by_descriptors()))?,
+            udp: Udp::new(&shared, &workers, hold, limits.sessions),
+            shared,
+            workers,
             listeners: Mutex::default(),
             hold,
             refused: Arc::default(),
@@ -146,9 +174,59 @@ impl Balancer {
         Ok(port)
     }
 
-    /// Ends a network's listener; its connections go on. Returns whether there was one.
+    /// Listens on a network's bridge for datagrams to these ports of its addresses but the gateway, each at another port
+    /// that a rule of the packet filter sends them to. Returns that port for each, and why some have none.
+    ///
+    /// Takes the ports of `hints` where they are free. Called again it agrees what is listened on with what is wanted now.
+    pub fn sync_datagrams(
+        &self,
+        network: &NetworkId,
+        bridge: &str,
+        wanted: &BTreeSet<u16>,
+        hints: &BTreeMap<u16, u16>,
+    ) -> (BTreeMap<u16, u16>, BTreeMap<u16, BindError>) {
+        let mut listeners = self.listeners();
+        let (device, mut open) = listeners.datagrams.remove(network).unwrap_or_default();
+        let mut errors = BTreeMap::new();
+        let (wanted, too_many): (Vec<_>, Vec<_>) = wanted.iter().enumerate().partition(|(index, _)| *index < UDP_PORTS);
+        for (_, port) in too_many {
+            let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port));
+            errors.insert(*port, BindError { address, source: io::Error::other(TooManyPorts) });
+        }
+        let wanted: BTreeSet<u16> = wanted.into_iter().map(|(_, port)| *port).collect();
+        open.retain(|port, _| device == bridge && wanted.contains(port));
+        for port in &wanted {
+            if open.contains_key(port) {
+                continue;
+            }
+            let inlet = udp::Inlet::Bridge(network.clone(), *port);
+            let listen = |at: u16| {
+                let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, at));
+                let limits = Limits::rewritten(datagrams::remembered());
+                let listening = self.udp.listen(address, Some(bridge), &inlet, limits);
+                listening.map_err(|source| BindError { address, source })
+            };
+            let listening = match hints.get(port) {
+                Some(hint) => listen(*hint).or_else(|_| listen(0)),
+                None => listen(0),
+            };
+            match listening {
+                Ok(listening) => drop(open.insert(*port, listening)),
+                Err(error) => drop(errors.insert(*port, error)),
+            }
+        }
+        let ports = open.iter().map(|(port, listening)| (*port, listening.address.port())).collect();
+        if !open.is_empty() {
+            listeners.datagrams.insert(network.clone(), (bridge.to_owned(), open));
+        }
+        (ports, errors)
+    }
+
+    /// Ends a network's listeners; its connections go on. Returns whether there was one.
     pub fn remove_vip_listener(&self, network: &NetworkId) -> bool {
-        self.listeners().vips.remove(network).is_some()
+        let mut listeners = self.listeners();
+        listeners.datagrams.remove(network);
+        listeners.vips.remove(network).is_some()
     }
 
     /// Returns the networks that have a listener, with its address.
@@ -193,7 +271,8 @@ impl Balancer {
     /// The address cannot be listened on; then this host is in no cluster.
     pub fn join(&self, mesh: Mesh, address: SocketAddr, control: mpsc::Sender<Incoming>) -> io::Result<SocketAddr> {
         self.leave();
-        let inbound = Inbound { shared: Arc::clone(&self.shared), mesh: mesh.clone(), control };
+        let datagrams = Arc::clone(self.udp.common());
+        let inbound = Inbound { shared: Arc::clone(&self.shared), mesh: mesh.clone(), datagrams, control };
         let listening = self.workers.listen(address, BindTo::Present, inbound)?;
         let address = listening.address;
         self.listeners().peers = Some(listening);
@@ -207,7 +286,7 @@ impl Balancer {
         self.listeners().peers = None;
     }
 
-    /// Returns how many connections to a container are open or being opened.
+    /// Returns how many connections to a container, and sessions of datagrams with it, are open or being opened.
     pub fn open_connections(&self, container: &str) -> usize {
         self.shared.states_of(container).iter().map(|state| state.open()).sum()
     }
@@ -240,6 +319,7 @@ impl Balancer {
             accepted: gate.accepted.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
             denied: self.shared.denied.load(Ordering::Relaxed),
+            datagrams: self.udp.stats(),
             endpoints: self.shared.routing().endpoint_stats(),
         }
     }
@@ -271,7 +351,7 @@ impl Balancer {
         let mut present = std::mem::take(&mut listeners.published);
         let mut errors = BTreeMap::new();
         let mut missing = Vec::new();
-        for key in wanted.filter(|key| key.protocol == Protocol::Tcp) {
+        for key in wanted.filter(|key| key.protocol != Protocol::Sctp) {
             match present.remove(&key) {
                 Some(listening) => drop(listeners.published.insert(key, listening)),
                 None => missing.push(key),
@@ -288,27 +368,41 @@ impl Balancer {
         errors
     }
 
-    fn listen_published(&self, key: PublishedKey) -> Result<Vec<Listening>, BindError> {
+    fn listen_published(&self, key: PublishedKey) -> Result<Vec<Open>, BindError> {
         let listen = |address: SocketAddr| {
-            self.workers
-                .listen(address, BindTo::Present, self.l4(Inlet::Published(key)))
-                .map_err(|source| BindError { address, source })
+            let open = if key.protocol == Protocol::Udp {
+                let inlet = udp::Inlet::Published(key);
+                self.udp.listen(address, None, &inlet, Limits::plain()).map(Open::Datagrams)
+            } else {
+                let serve = self.l4(Inlet::Published(key));
+                self.workers.listen(address, BindTo::Present, serve).map(Open::Connections)
+            };
+            open.map_err(|source| BindError { address, source })
         };
         if let Some(ip) = key.host_ip {
             return Ok(vec![listen(SocketAddr::new(ip, key.port))?]);
         }
-        let mut listening = vec![listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, key.port)))?];
+        let mut open = vec![listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, key.port)))?];
         match listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, key.port))) {
-            Ok(ipv6) => listening.push(ipv6),
+            Ok(ipv6) => open.push(ipv6),
             Err(error) if sockets::is_family_missing(&error.source) => {}
             Err(error) => return Err(error),
         }
-        Ok(listening)
+        Ok(open)
     }
 }
 
-/// Connections that the limit on descriptors allows, after raising it as far as it goes.
-fn connections_by_descriptors() -> usize {
+/// How much may go on at a time.
+struct AtATime {
+    connections: usize,
+    sessions: usize,
+}
+
+/// What the limit on descriptors allows, after raising it as far as it goes.
+fn limits_by_descriptors() -> AtATime {
     let free = sockets::raise_descriptor_limit().saturating_sub(DESCRIPTORS_RESERVED);
-    usize::try_from(free / DESCRIPTORS_PER_CONNECTION).unwrap_or(usize::MAX).max(16)
+    let sessions = SESSIONS.min(free / 8);
+    let connections = (free - sessions) / DESCRIPTORS_PER_CONNECTION;
+    let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).max(16);
+    AtATime { connections: number(connections), sessions: number(sessions) }
 }

@@ -22,7 +22,7 @@ impl LbTable {
     /// Containers that no replica number names, or that are not ready, are nobody's endpoints; a container whose
     /// specification is no longer the desired one is, as long as it is ready and not draining. Ports of services that
     /// were never asked to run (`Desired::enabled`) are not published, nor those of a project that is not for this host.
-    /// Only TCP is balanced.
+    /// SCTP is not balanced.
     ///
     /// At its own address every container is reached as long as it runs: whoever asks for that one means it. Where two
     /// have one address (a fixed one, while its pod moves), the container of `own` wins, then the one that is ready.
@@ -102,7 +102,7 @@ impl Project<'_> {
         if !desired.is_for(own) {
             return;
         }
-        for port in desired.addresses.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
+        for port in desired.addresses.ports.iter().filter(|port| port.protocol != Protocol::Sctp) {
             if !desired.enabled.contains(&port.service) {
                 continue;
             }

@@ -15,7 +15,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::endpoint::{EndpointState, Lease};
+use super::endpoint::{EndpointState, Lease, PortKey};
 use super::pick::{Candidate, PortHistory, mix, pick};
 use super::routing::{Door, Pool, RemoteHost, Routing, Shared};
 use crate::host::sockets;
@@ -33,7 +33,7 @@ pub(super) const CONNECT: Duration = Duration::from_secs(1);
 
 /// Time for one connect by way of another host's agent, which itself has [`CONNECT`] for the container: its answer, that
 /// the container did not take the connection, is worth more than our impatience.
-const REMOTE_CONNECT: Duration = Duration::from_millis(1500);
+pub(super) const REMOTE_CONNECT: Duration = Duration::from_millis(1500);
 
 /// First and longest pause between rounds over endpoints that all refused.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -44,6 +44,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 pub(super) struct Search {
     shared: Arc<Shared>,
     door: Door,
+    /// Whether it is for datagrams: what is known of a port is known of connections or of datagrams to it.
+    datagrams: bool,
     client: IpAddr,
     hold: Duration,
     deadline: Instant,
@@ -134,6 +136,7 @@ impl Search {
         Self {
             shared: Arc::clone(shared),
             door,
+            datagrams: false,
             client,
             hold,
             deadline: Instant::now() + hold,
@@ -145,6 +148,11 @@ impl Search {
         }
     }
 
+    /// The same for datagrams.
+    pub(super) fn of_datagrams(shared: &Arc<Shared>, door: Door, client: IpAddr, hold: Duration) -> Self {
+        Self { datagrams: true, ..Self::new(shared, door, client, hold) }
+    }
+
     /// Returns a connection to an endpoint, with its share of the endpoint's count.
     pub(super) async fn link(mut self) -> Result<(Server, Lease), Fruitless> {
         loop {
@@ -153,6 +161,16 @@ impl Search {
                 return Ok((server, next.lease));
             }
         }
+    }
+
+    /// Returns a new search for the same.
+    pub(super) fn anew(&self) -> Self {
+        Self { datagrams: self.datagrams, ..Self::new(&self.shared, self.door.clone(), self.client, self.hold) }
+    }
+
+    /// Returns the best endpoint that was not yet tried in this round, if there is one now.
+    pub(super) fn next_now(&self) -> Option<Next> {
+        self.look().ok()
     }
 
     /// Returns the best endpoint that was not yet tried in this round; waits for another round where that may help.
@@ -214,7 +232,7 @@ impl Search {
         };
         match outcome {
             Ok(server) => {
-                next.lease.note_success(next.address.port());
+                next.lease.note_success(self.key(next.address.port()));
                 Some(server)
             }
             Err(failure) => {
@@ -229,7 +247,7 @@ impl Search {
         match failure {
             Failure::Endpoint | Failure::Host => {
                 let now = self.shared.now();
-                next.lease.note_failure(next.address.port(), now);
+                next.lease.note_failure(self.key(next.address.port()), now);
                 self.tried.push(next.lease.endpoint());
                 if let Some(Remote { host, .. }) = next.remote.as_ref().filter(|_| failure == Failure::Host) {
                     host.note_failure(now);
@@ -250,7 +268,7 @@ impl Search {
         loop {
             let routing = self.shared.routing();
             let (pool, port) = routing.behind(&self.door).ok_or(Setback::NoDoor)?;
-            let Some(index) = best(pool, port, now, &self.tried, &self.lost) else {
+            let Some(index) = best(pool, self.key(port), now, &self.tried, &self.lost) else {
                 return Err(self.setback(port, now));
             };
             // Without a lease it has just been retired, which the next look sees.
@@ -260,12 +278,16 @@ impl Search {
         }
     }
 
+    fn key(&self, port: u16) -> PortKey {
+        if self.datagrams { PortKey::datagrams(port) } else { port.into() }
+    }
+
     fn setback(&self, port: u16, now: Duration) -> Setback {
         let Some(youngest) = self.tried.iter().map(|state| now.saturating_sub(state.since)).min() else {
             return Setback::NoneReady;
         };
         // Of a port behind an agent that failed nothing is known: it counts as one that may come up.
-        let served_before = !self.lost.is_empty() || self.tried.iter().any(|state| state.served_before(port));
+        let served_before = !self.lost.is_empty() || self.tried.iter().any(|state| state.served_before(self.key(port)));
         Setback::AllFailed(PortHistory { served_before, youngest })
     }
 }
@@ -273,7 +295,7 @@ impl Search {
 /// Returns the best endpoint of a pool for a connection to `port` that is neither among the `tried` nor on a `lost` host.
 fn best(
     pool: &Pool,
-    port: u16,
+    port: PortKey,
     now: Duration,
     tried: &[Arc<EndpointState>],
     lost: &[Arc<RemoteHost>],
@@ -358,27 +380,33 @@ async fn connect_there(shared: &Shared, Remote { host, target }: &Remote) -> Res
         Err(DialError::Refused { reason, .. }) => {
             shared.denied.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(host = %host.name, service = %target.service, port = target.port, %reason, "denied");
-            match reason {
-                Refusal::NotAccepted { .. }
-                | Refusal::NotMember
-                | Refusal::NotOffered { .. }
-                | Refusal::NotServed
-                | Refusal::NotUnderstood => Err(Failure::Host),
-                Refusal::UnknownEndpoint { .. }
-                | Refusal::NotAllowed { .. }
-                | Refusal::Unconnected { .. }
-                | Refusal::NoSnapshot { .. }
-                | Refusal::Busy { .. } => {
-                    host.note_success();
-                    Err(Failure::Endpoint)
-                }
+            let failure = failure_of(&reason);
+            if failure == Failure::Endpoint {
+                host.note_success();
             }
+            Err(failure)
         }
         Err(error) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
             tracing::warn!(host = %host.name, %error, cause, "cannot reach another host's endpoints");
             Err(Failure::Host)
         }
+    }
+}
+
+/// Says what it means that another host's agent denied an endpoint.
+pub(super) fn failure_of(reason: &Refusal) -> Failure {
+    match reason {
+        Refusal::NotAccepted { .. }
+        | Refusal::NotMember
+        | Refusal::NotOffered { .. }
+        | Refusal::NotServed
+        | Refusal::NotUnderstood => Failure::Host,
+        Refusal::UnknownEndpoint { .. }
+        | Refusal::NotAllowed { .. }
+        | Refusal::Unconnected { .. }
+        | Refusal::NoSnapshot { .. }
+        | Refusal::Busy { .. } => Failure::Endpoint,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Lives from the table that brings a container to the last connection after the table that drops it. A container that
 //! comes back gets a new one, so that `retired` never has to be taken back.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,24 @@ const SERVED_PORTS: usize = 8;
 
 /// Ports of an endpoint whose failures are remembered at a time; a port scan must not grow this.
 const FAILED_PORTS: usize = 16;
+
+/// A port of a container, and whether it takes connections or datagrams there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PortKey(u32);
+
+impl PortKey {
+    /// Returns the key of a port that takes datagrams.
+    pub(super) fn datagrams(port: u16) -> Self {
+        Self(1 << 16 | u32::from(port))
+    }
+}
+
+impl From<u16> for PortKey {
+    /// Returns the key of a port that takes connections.
+    fn from(port: u16) -> Self {
+        Self(u32::from(port))
+    }
+}
 
 /// A ready container, or one that was and still has connections.
 #[derive(Debug)]
@@ -36,12 +54,13 @@ pub(super) struct EndpointState {
     open: AtomicUsize,
     idle: Notify,
     retired: AtomicBool,
+    ended: AtomicBool,
     closed: AtomicBool,
     closing: Notify,
-    served: [AtomicU16; SERVED_PORTS],
+    served: [AtomicU32; SERVED_PORTS],
     /// The latest `until` of `failures`, in milliseconds: spares the lock where nothing failed lately.
     failed_until_ms: AtomicU64,
-    failures: Mutex<Vec<(u16, Failures)>>,
+    failures: Mutex<Vec<(PortKey, Failures)>>,
 }
 
 impl EndpointState {
@@ -56,6 +75,7 @@ impl EndpointState {
             open: AtomicUsize::default(),
             idle: Notify::new(),
             retired: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             closing: Notify::new(),
             served: Default::default(),
@@ -89,6 +109,16 @@ impl EndpointState {
         self.retired.load(Ordering::SeqCst)
     }
 
+    /// Takes note that its container does not run any more. Connections end by themselves then, or are reset later.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns whether nobody is there any more: what is sent to it is lost.
+    pub(super) fn is_gone(&self) -> bool {
+        self.ended.load(Ordering::SeqCst) || self.is_closed()
+    }
+
     /// Resets every connection to it.
     pub(super) fn close_connections(&self) {
         self.closed.store(true, Ordering::SeqCst);
@@ -118,12 +148,17 @@ impl EndpointState {
     }
 
     /// Notes a connect to `port` that succeeded.
-    pub(super) fn note_success(&self, port: u16) {
+    pub(super) fn note_success(&self, port: impl Into<PortKey>) {
         self.connected.fetch_add(1, Ordering::Relaxed);
+        self.note_served(port.into());
+    }
+
+    /// Notes that there is somebody at `port`.
+    pub(super) fn note_served(&self, port: PortKey) {
         if !self.served_before(port)
             && let Some(free) = self.served.iter().find(|slot| slot.load(Ordering::Relaxed) == 0)
         {
-            free.store(port, Ordering::Relaxed);
+            free.store(port.0, Ordering::Relaxed);
         }
         if self.failed_until_ms.load(Ordering::Relaxed) > 0 {
             let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,7 +168,8 @@ impl EndpointState {
     }
 
     /// Notes a connect to `port` that failed at `now`.
-    pub(super) fn note_failure(&self, port: u16, now: Duration) {
+    pub(super) fn note_failure(&self, port: impl Into<PortKey>, now: Duration) {
+        let port = port.into();
         self.failed.fetch_add(1, Ordering::Relaxed);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let before = failures.iter().position(|(failed, _)| *failed == port).map(|index| failures.swap_remove(index).1);
@@ -145,7 +181,8 @@ impl EndpointState {
     }
 
     /// Returns whether connects to `port` failed so recently that another endpoint is to be preferred at `now`.
-    pub(super) fn is_marked_down(&self, port: u16, now: Duration) -> bool {
+    pub(super) fn is_marked_down(&self, port: impl Into<PortKey>, now: Duration) -> bool {
+        let port = port.into();
         if u128::from(self.failed_until_ms.load(Ordering::Relaxed)) <= now.as_millis() {
             return false;
         }
@@ -154,12 +191,13 @@ impl EndpointState {
     }
 
     /// Returns whether a connect to `port` ever succeeded.
-    pub(super) fn served_before(&self, port: u16) -> bool {
+    pub(super) fn served_before(&self, port: impl Into<PortKey>) -> bool {
+        let PortKey(port) = port.into();
         self.served.iter().any(|slot| slot.load(Ordering::Relaxed) == port)
     }
 }
 
-fn latest_ms(failures: &[(u16, Failures)]) -> u64 {
+fn latest_ms(failures: &[(PortKey, Failures)]) -> u64 {
     let latest = failures.iter().map(|(_, state)| state.until).max().unwrap_or_default();
     u64::try_from(latest.as_millis()).unwrap_or(u64::MAX)
 }
@@ -220,12 +258,13 @@ mod tests {
         endpoint.note_success(80);
         assert!(!endpoint.is_marked_down(80, now));
         assert!(endpoint.served_before(80) && !endpoint.served_before(81));
+        assert!(!endpoint.served_before(PortKey::datagrams(80)), "that is another program");
     }
 
     #[test]
     fn a_port_scan_grows_nothing() {
         let endpoint = endpoint();
-        for port in 1..2000 {
+        for port in 1..2000_u16 {
             endpoint.note_failure(port, Duration::ZERO);
             endpoint.note_success(port);
             endpoint.note_failure(port, Duration::ZERO);

@@ -17,6 +17,8 @@ use super::endpoint::Lease;
 use super::listeners::Serve;
 use super::relay::relay;
 use super::routing::Shared;
+use super::udp;
+use crate::graph::Protocol;
 use crate::mesh::{Handle, Incoming, Kind, Mesh, Refusal, Target};
 
 /// Serves the connections of other hosts' agents.
@@ -24,6 +26,8 @@ use crate::mesh::{Handle, Incoming, Kind, Mesh, Refusal, Target};
 pub(super) struct Inbound {
     pub(super) shared: Arc<Shared>,
     pub(super) mesh: Mesh,
+    /// What serves their datagrams.
+    pub(super) datagrams: Arc<udp::Common>,
     /// Who takes the agents' own conversations.
     pub(super) control: mpsc::Sender<Incoming>,
 }
@@ -48,6 +52,12 @@ impl Handle for Inbound {
                     deny(error.into_inner(), &reason).await;
                 }
             }
+            // Each session on it is checked by itself.
+            Kind::Datagrams if self.mesh.peer(&incoming.peer).is_none() => deny(incoming, &Refusal::NotMember).await,
+            Kind::Datagrams => match incoming.accept().await {
+                Ok(stream) => udp::host(&self.datagrams, stream).await,
+                Err(error) => tracing::debug!(%error, "a peer was gone before its stream was granted"),
+            },
             Kind::Tcp(target) => match self.open(&incoming, target).await {
                 Ok((server, lease)) => match incoming.accept().await {
                     Ok(client) => relay(client, server, &lease).await,
@@ -68,7 +78,7 @@ impl Inbound {
         let unknown = || Refusal::UnknownEndpoint { container: target.container.clone() };
         let (address, lease) = {
             let routing = self.shared.routing();
-            let found = routing.grant(target)?;
+            let found = routing.grant(target, Protocol::Tcp)?;
             (SocketAddr::new(IpAddr::V4(found.address), target.port), found.state.lease().ok_or_else(unknown)?)
         };
         let failed = |reason: String| {

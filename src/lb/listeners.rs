@@ -79,6 +79,11 @@ impl Workers {
         Ok(workers)
     }
 
+    /// Returns the runtimes of the workers.
+    pub(super) fn handles(&self) -> &[tokio::runtime::Handle] {
+        &self.handles
+    }
+
     pub(super) fn gate(&self) -> &Arc<Gate> {
         &self.gate
     }

@@ -14,6 +14,7 @@ use super::ambassador::Ambassadors;
 use super::endpoint::EndpointState;
 use super::pick::Failures;
 use super::table::{Backend, Endpoint, Exported, LbTable, NetworkId, PodAddress, PublishedKey};
+use crate::graph::Protocol;
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
 use crate::mesh::{Mesh, Refusal, TargetDoor};
 use crate::model::Export;
@@ -255,12 +256,15 @@ impl Registry {
     }
 
     fn retire_all_but(&mut self, table: &LbTable) {
-        let (balanced, single) = (balanced(table), single(table));
-        for (states, keep) in [(&mut self.current, balanced), (&mut self.single, single)] {
+        let (balanced, running) = (balanced(table), single(table));
+        for (states, keep) in [(&mut self.current, &balanced), (&mut self.single, &running)] {
             for (_, state) in states.extract_if(.., |id, _| !keep.contains(id.as_str())) {
                 state.retire();
                 self.leaving.push(state);
             }
+        }
+        for state in self.leaving.iter().filter(|state| !running.contains(state.container.as_str())) {
+            state.end();
         }
         self.leaving.retain(|state| state.open() > 0);
     }
@@ -336,11 +340,12 @@ impl Routing {
         members.iter().find(|(_, pool)| pool.targets.iter().any(is_here)).map(|(service, _)| service.clone())
     }
 
-    /// Returns the endpoint of this host that another host asks for, if what it says of itself gives it the right.
+    /// Returns the endpoint of this host that another host asks for over `protocol`, if what it says of itself gives it
+    /// the right.
     ///
     /// # Errors
     /// Why not.
-    pub(super) fn grant(&self, wanted: &crate::mesh::Target) -> Result<&Target, Refusal> {
+    pub(super) fn grant(&self, wanted: &crate::mesh::Target, protocol: Protocol) -> Result<&Target, Refusal> {
         let crate::mesh::Target { project, service, container, port, door } = wanted;
         let denied = |reason: String| Refusal::NotAllowed { service: service.clone(), reason };
         let unknown = || Refusal::UnknownEndpoint { container: container.clone() };
@@ -368,11 +373,13 @@ impl Routing {
                 .exported(project, service, *port)
                 .ok_or_else(|| denied(format!("it does not export its port {port}")))?,
             TargetDoor::Published => {
-                let publishes = |(target, pool): &&(u16, Arc<Pool>)| {
-                    (target, &pool.project, &pool.service) == (port, project, service)
+                let publishes = |(key, (target, pool)): &(&PublishedKey, &(u16, Arc<Pool>))| {
+                    key.protocol == protocol && (target, &pool.project, &pool.service) == (port, project, service)
                 };
-                let found = self.published.values().find(publishes);
-                found.map(|(_, pool)| pool).ok_or_else(|| denied(format!("it does not publish its port {port}")))?
+                let found = self.published.iter().find(publishes);
+                found
+                    .map(|(_, (_, pool))| pool)
+                    .ok_or_else(|| denied(format!("it does not publish its port {port}")))?
             }
         };
         let is_meant = |target: &&Target| target.remote.is_none() && target.state.container == *container;

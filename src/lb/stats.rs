@@ -21,8 +21,28 @@ pub struct BalancerStats {
     /// Requests of this host that another host's agent denied.
     #[serde(default)]
     pub denied: u64,
+    /// What is done with datagrams.
+    #[serde(default)]
+    pub datagrams: DatagramStats,
     /// Endpoints of the table in use, by project and pod.
     pub endpoints: Vec<EndpointStats>,
+}
+
+/// Counters of datagrams since the start, those of other hosts' agents included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatagramStats {
+    /// Sessions now.
+    pub sessions: usize,
+    /// Datagrams from clients.
+    pub questions: u64,
+    /// Datagrams from endpoints.
+    pub answers: u64,
+    /// Of both, those that were dropped: there was no room for them, or nobody to take them.
+    pub dropped: u64,
+    /// Sessions that ended because there were too many.
+    pub evicted: u64,
+    /// Sessions that ended because no endpoint took what they sent.
+    pub unserved: u64,
 }
 
 /// Counters of one endpoint since it turned ready.
@@ -36,11 +56,11 @@ pub struct EndpointStats {
     pub container: String,
     /// Whether it is on another host.
     pub remote: bool,
-    /// Connections open or being opened.
+    /// Connections open or being opened, and sessions of datagrams.
     pub open: usize,
-    /// Connections made.
+    /// Connections made, and sessions that were answered.
     pub connected: u64,
-    /// Connects that failed.
+    /// Connects that failed, and sessions that were refused.
     pub failed: u64,
     /// Bytes sent to it.
     pub sent: u64,

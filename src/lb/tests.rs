@@ -2,6 +2,7 @@
 
 mod ambassador;
 mod cluster;
+mod datagrams;
 mod end_to_end;
 mod redirect;
 mod site;

@@ -67,6 +67,8 @@ pub enum Kind {
     Snapshot(SnapshotHash),
     /// A connection to a container.
     Tcp(Target),
+    /// Datagrams to and from containers, many sessions over one stream. Agents before this was made do not understand it.
+    Datagrams,
     /// An image that the asked host has.
     Image(ImageTarget),
 }

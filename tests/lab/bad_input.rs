@@ -51,7 +51,7 @@ fn what_the_engine_would_refuse_is_said_with_its_place_before_anything_is_made()
     let host = Host::boot(&[]);
     let before = made(&host);
     for (what, service, words) in [
-        ("UDP for the load balancer", "ports: ['53:53/udp']", &["compose.yaml:3:32", "UDP", "`mode: host`"][..]),
+        ("SCTP for the load balancer", "ports: ['90:90/sctp']", &["compose.yaml:3:32", "SCTP", "`mode: host`"][..]),
         ("too many replicas", "deploy: {replicas: 4000000000}", &["compose.yaml:3:33", "5000"]),
         ("a resolver that is none", "dns: ['notanip']", &["compose.yaml:3:30", "notanip"]),
         ("a capability that is none", "cap_add: [NET_ADMINN]", &["compose.yaml:3:34", "`NET_ADMIN`"]),

@@ -13,6 +13,7 @@ mod wait;
 mod ambassadors;
 mod bad_input;
 mod command_line;
+mod datagrams;
 mod elsewhere;
 mod ending;
 mod examples;

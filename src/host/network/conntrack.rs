@@ -121,7 +121,7 @@ fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
     bytes.extend(flags.to_ne_bytes());
     // Number and sender: one question at a time on a socket of its own needs neither.
     bytes.extend([0; 8]);
-    let [family, _] = u16::from(AddressFamily::INET.as_raw()).to_le_bytes();
+    let [family, _] = AddressFamily::INET.as_raw().to_le_bytes();
     bytes.extend([family, 0, 0, 0]);
     bytes.extend(attributes);
     bytes

@@ -125,15 +125,14 @@ fn a_pod_in_the_namespace_of_another_is_reached_there() {
 }
 
 #[test]
-fn only_tcp_of_services_asked_to_run_is_published() {
-    let mut project = Project::new(
-        demo("dns back +publish=53:53/udp\nweb back +publish=80:80\njob back +publish=81:81"),
-        "web.1 back=10.0.0.1",
-        &[],
-    );
+fn ports_of_services_asked_to_run_are_published() {
+    let services = "dns back +publish=53:53/udp +publish=53:5353\nweb back +publish=80:80\njob back +publish=81:81";
+    let mut project = Project::new(demo(services), "dns.1 back=10.0.0.1", &[]);
     project.desired.enabled.retain(|service| service.as_str() != "job");
-    let published: Vec<u16> = build(&project, &[]).published.keys().map(|key| key.port).collect();
-    assert_eq!(published, [80]);
+    let table = build(&project, &[]);
+    let published: Vec<String> =
+        table.published.iter().map(|(key, to)| format!("{}/{} to {}", key.port, key.protocol, to.target)).collect();
+    assert_eq!(published, ["53/tcp to 5353", "53/udp to 53", "80/tcp to 80"]);
 }
 
 #[test]

@@ -20,22 +20,22 @@ use crate::mesh::tests::site::{ANY, Cluster, chain, host};
 use crate::mesh::{Incoming, Kind, Mesh, PeerAddr, Target, TargetDoor};
 
 /// A host of a cluster: a balancer, its way to the others, and where it listens for them.
-struct Member {
+pub(super) struct Member {
     name: &'static str,
-    site: Site,
-    mesh: Mesh,
-    addr: PeerAddr,
+    pub(super) site: Site,
+    pub(super) mesh: Mesh,
+    pub(super) addr: PeerAddr,
     control: mpsc::Receiver<Incoming>,
 }
 
 /// Hosts that know each other, and pods that are told to be on one of them each.
-struct Hosts {
+pub(super) struct Hosts {
     cluster: Cluster,
-    members: Vec<Member>,
+    pub(super) members: Vec<Member>,
 }
 
 impl Hosts {
-    async fn start(names: &[&'static str]) -> Self {
+    pub(super) async fn start(names: &[&'static str]) -> Self {
         let cluster = Cluster::new();
         let mut members = Vec::new();
         for name in names {
@@ -52,12 +52,12 @@ impl Hosts {
         Self { cluster, members }
     }
 
-    fn at(&self, name: &str) -> &Member {
+    pub(super) fn at(&self, name: &str) -> &Member {
         self.members.iter().find(|member| member.name == name).expect("a member")
     }
 
     /// Where all pods listen, each on an address of the first member's.
-    fn port(&self) -> u16 {
+    pub(super) fn port(&self) -> u16 {
         self.members[0].site.target
     }
 
@@ -68,7 +68,7 @@ impl Hosts {
     /// Gives every member the same pods, `a1 b2`: pod 1 on host a, pod 2 on host b. With `~b3` pod 3 runs, but is not
     /// ready.
     #[track_caller]
-    fn set(&self, pods: &str) {
+    pub(super) fn set(&self, pods: &str) {
         let service = ServiceName::new("web").expect("valid");
         let endpoint = |word: &str| {
             let (on, number) = word.trim_start_matches('~').split_at(1);
@@ -94,7 +94,7 @@ impl Hosts {
                     (Ipv4Addr::new(10, 0, 0, 1), vip(&backend)),
                     (Ipv4Addr::new(10, 0, 0, 2), vip(&Arc::new(caller.clone()))),
                 ]),
-                published: BTreeMap::from([(member.site.key(), published)]),
+                published: member.site.keys().map(|key| (key, published.clone())).into(),
                 pods: all.clone().map(endpoint).map(pod).collect(),
                 ..LbTable::default()
             };
@@ -111,7 +111,7 @@ impl Hosts {
         in_time(rest(&mut client)).await
     }
 
-    fn stats(&self, at: &str, number: u8) -> EndpointStats {
+    pub(super) fn stats(&self, at: &str, number: u8) -> EndpointStats {
         self.at(at).site.stats(number)
     }
 }

@@ -1,6 +1,5 @@
 //! Pods and clients for tests: listeners on loopback addresses that play the containers' part.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -11,8 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::graph::Protocol;
-use crate::ids::{HostName, PodId, ProjectName, ServiceName};
-use crate::lb::table::{Backend, Endpoint, LbTable, Published, PublishedKey};
+use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
+use crate::lb::table::{Backend, Endpoint, LbTable, NetworkId, PodAddress, Published, PublishedKey};
 use crate::lb::{Balancer, BalancerOptions, EndpointStats};
 
 /// Nothing in these tests takes this long; a test that waits so long has failed.
@@ -54,27 +53,41 @@ impl Site {
         PublishedKey { host_ip: Some(self.front.ip()), port: self.front.port(), protocol: Protocol::Tcp }
     }
 
+    /// The published port, for connections and for datagrams.
+    pub(super) fn keys(&self) -> [PublishedKey; 2] {
+        [self.key(), PublishedKey { protocol: Protocol::Udp, ..self.key() }]
+    }
+
     /// A table whose published port leads to these pods.
     pub(super) fn table(&self, pods: &[u8]) -> LbTable {
         let published = Published { target: self.target, backend: Arc::new(self.backend(pods)) };
         LbTable {
             version: self.version.fetch_add(1, Ordering::Relaxed) + 1,
-            published: BTreeMap::from([(self.key(), published)]),
+            published: self.keys().map(|key| (key, published.clone())).into(),
+            pods: (1..=9).map(|number| self.running(number)).collect(),
             ..LbTable::default()
         }
     }
 
+    fn endpoint(&self, number: u8) -> Endpoint {
+        let IpAddr::V4(address) = self.pod_address(number).ip() else { unreachable!("made of four bytes") };
+        let pod = PodId::new(ServiceName::new("web").expect("valid"), u32::from(number));
+        Endpoint { pod, container: container(number), host: HostName::local(), address }
+    }
+
+    /// A pod that runs, whether it is ready or not.
+    fn running(&self, number: u8) -> (Ipv4Addr, PodAddress) {
+        let endpoint = self.endpoint(number);
+        let project = ProjectName::new("demo").expect("valid");
+        let network = NetworkId { project, network: ResourceKey::new("back").expect("valid") };
+        (endpoint.address, PodAddress { network, endpoint })
+    }
+
     fn backend(&self, pods: &[u8]) -> Backend {
-        let service = ServiceName::new("web").expect("valid");
-        let endpoint = |number: &u8| {
-            let IpAddr::V4(address) = self.pod_address(*number).ip() else { unreachable!("made of four bytes") };
-            let pod = PodId::new(service.clone(), u32::from(*number));
-            Endpoint { pod, container: container(*number), host: HostName::local(), address }
-        };
         Backend {
             project: ProjectName::new("demo").expect("valid"),
-            service: service.clone(),
-            endpoints: pods.iter().map(endpoint).collect(),
+            service: ServiceName::new("web").expect("valid"),
+            endpoints: pods.iter().map(|number| self.endpoint(*number)).collect(),
         }
     }
 
