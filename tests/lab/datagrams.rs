@@ -92,7 +92,7 @@ fn udp_example_answers_by_name_and_at_its_port_and_loses_nothing() {
 }
 
 #[test]
-fn pods_killed_under_datagrams_lose_hardly_any() {
+fn pods_killed_four_times_lose_no_more_than_fifty_of_eight_thousand_datagrams() {
     let host = Host::boot(&[]);
     let udp = Project::example(&host, "udp");
     udp.up();

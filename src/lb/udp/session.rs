@@ -25,7 +25,7 @@ use crate::lb::endpoint::{EndpointState, PortKey};
 const KEEP: Duration = Duration::from_secs(2);
 
 /// Datagrams that a session keeps, and their bytes.
-const KEPT: usize = 16;
+const KEPT: usize = 64;
 const KEPT_BYTES: usize = 64 * 1024;
 
 /// Bytes that stay allocated for the next.
