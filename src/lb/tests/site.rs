@@ -1,6 +1,5 @@
 //! Pods and clients for tests: listeners on loopback addresses that play the containers' part.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -64,7 +63,6 @@ impl Site {
         let published = Published { target: self.target, backend: Arc::new(self.backend(pods)) };
         LbTable {
             version: self.version.fetch_add(1, Ordering::Relaxed) + 1,
-            vips: BTreeMap::new(),
             published: self.keys().map(|key| (key, published.clone())).into(),
             pods: (1..=9).map(|number| self.running(number)).collect(),
             ..LbTable::default()
