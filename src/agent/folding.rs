@@ -12,7 +12,10 @@ use super::shared::Record;
 
 /// The desired states that were folded last.
 #[derive(Debug, Default)]
-pub(super) struct Folding(Mutex<BTreeMap<ProjectName, (Arc<Record>, Arc<Desired>)>>);
+pub(super) struct Folding(Mutex<BTreeMap<ProjectName, Kept>>);
+
+/// A record, and what it is folded.
+type Kept = (Arc<Record>, Arc<Desired>);
 
 /// A desired state as tables see it.
 #[derive(Debug, Clone)]

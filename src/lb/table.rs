@@ -221,15 +221,18 @@ impl fmt::Display for AmbassadorWay {
     }
 }
 
+/// Certificates or a key as text.
+pub type Pem = Arc<[u8]>;
+
 /// What TLS to the far side of an ambassador needs; contents are PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AmbassadorTls {
     /// Name that its certificate must have.
     pub server_name: Option<String>,
     /// Authorities that are trusted; `None`: those of the host.
-    pub authorities: Option<Arc<[u8]>>,
+    pub authorities: Option<Pem>,
     /// Certificate and key that the pod shows.
-    pub identity: Option<(Arc<[u8]>, Arc<[u8]>)>,
+    pub identity: Option<(Pem, Pem)>,
 }
 
 impl fmt::Debug for AmbassadorTls {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
 use super::dns::Upstreams;
 
@@ -97,7 +98,7 @@ impl HostNames {
                 server
             });
             let config = ResolverConfig::from_name_servers(servers.collect());
-            let mut builder = TokioResolver::builder_with_config(config, Default::default());
+            let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
             builder.options_mut().timeout = ATTEMPT;
             let resolver = Arc::new(builder.build().map_err(|error| error.to_string())?);
             *kept = Some((text, Arc::clone(&resolver)));

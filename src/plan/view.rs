@@ -62,8 +62,8 @@ fn folded_host(host: &ObservedHost, graph: &Graph) -> ObservedHost {
         };
         let members = pods.entry(PodId::new(part.of, number)).or_default();
         match part.role {
-            Role::Holder => members.holder = newer(members.holder, container),
-            Role::Main => members.main = newer(members.main, container),
+            Role::Holder => members.holder = Some(newer(members.holder, container)),
+            Role::Main => members.main = Some(newer(members.main, container)),
             Role::Sidecar => members.sidecars.push(container),
             Role::Init => {}
         }
@@ -78,9 +78,9 @@ fn folded_host(host: &ObservedHost, graph: &Graph) -> ObservedHost {
 }
 
 /// Of two that say they are the same, the one that runs, else the one that was made last.
-fn newer<'a>(one: Option<&'a ObservedContainer>, other: &'a ObservedContainer) -> Option<&'a ObservedContainer> {
+fn newer<'a>(one: Option<&'a ObservedContainer>, other: &'a ObservedContainer) -> &'a ObservedContainer {
     let rank = |container: &ObservedContainer| (container.is_running(), container.created_at.clone());
-    Some(one.filter(|one| rank(one) >= rank(other)).unwrap_or(other))
+    one.filter(|one| rank(one) >= rank(other)).unwrap_or(other)
 }
 
 impl Members<'_> {

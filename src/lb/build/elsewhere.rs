@@ -85,8 +85,8 @@ impl Project<'_> {
         let graph = &self.view.desired.graph;
         let containers = &self.view.observed.hosts.get(own)?.containers;
         let container = containers.values().find(|container| container.pod().as_ref() == Some(pod))?;
-        let networks = attachments(service).iter().filter_map(|one| graph.networks.get(&one.network));
-        networks.filter_map(|network| address_in(container, &network.name)).next().map(IpAddr::V4)
+        let mut networks = attachments(service).iter().filter_map(|one| graph.networks.get(&one.network));
+        networks.find_map(|network| address_in(container, &network.name)).map(IpAddr::V4)
     }
 
     fn way(self, service: &Service, target: &AmbassadorTarget) -> AmbassadorWay {

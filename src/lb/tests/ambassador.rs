@@ -45,7 +45,7 @@ impl Stand {
             tls: None,
             timeout: Duration::from_millis(300),
             retries: 0,
-            breaker: Breaker { failures: 2, pause: Duration::from_secs(60) },
+            breaker: Breaker { failures: 2, pause: Duration::from_mins(1) },
         };
         let stand = Self { balancer, entry, address };
         stand.set(&stand.entry);
