@@ -6,9 +6,11 @@
 mod client;
 mod datagrams;
 mod files;
+mod grpc;
 mod resolve;
 mod sockets;
 mod web;
+mod websocket;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -78,6 +80,22 @@ pub enum Workload {
         #[arg(long, default_value = "0.0.0.0:7", value_name = "ADDRESS:PORT")]
         listen: SocketAddr,
     },
+    /// Serve gRPC: answer each message with the name of this container and its text
+    Grpc {
+        /// Where to listen
+        #[arg(long, default_value = "0.0.0.0:50051", value_name = "ADDRESS:PORT")]
+        listen: SocketAddr,
+    },
+    /// Call such a server; the exit code is the status of the call
+    GrpcSay(grpc::SayArgs),
+    /// Serve WebSockets: answer each message with the name of this container and its text
+    Ws {
+        /// Where to listen
+        #[arg(long, default_value = "0.0.0.0:80", value_name = "ADDRESS:PORT")]
+        listen: SocketAddr,
+    },
+    /// Talk to such a server
+    WsSay(websocket::SayArgs),
     /// Send datagrams to such a server, and count what comes back
     Datagrams(DatagramsArgs),
     /// Ask the first server of /etc/resolv.conf for a name, and print what it answers
@@ -165,6 +183,10 @@ async fn run(workload: Workload) -> Result<Exit, DemoError> {
         Workload::TcpEcho { listen, silent } => sockets::echo(listen, silent).await,
         Workload::UdpEcho { listen } => datagrams::echo(listen).await,
         Workload::Datagrams(args) => datagrams::run(&args).await,
+        Workload::Grpc { listen } => grpc::serve(listen).await,
+        Workload::GrpcSay(args) => grpc::say(&args).await,
+        Workload::Ws { listen } => websocket::serve(listen).await,
+        Workload::WsSay(args) => websocket::say(&args).await,
         Workload::Resolve(args) => resolve::run(&args).await,
         Workload::Connect(args) => sockets::connect(&args).await,
         Workload::Client(args) => client::run(&args).await,
