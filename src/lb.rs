@@ -2,6 +2,7 @@
 //!
 //! `build` makes a [`table`] from desired and observed state; [`Balancer`] takes tables and serves; `pick` chooses.
 
+pub mod http;
 pub mod l4;
 pub mod listeners;
 pub mod pick;
@@ -19,4 +20,4 @@ mod stats;
 mod tests;
 
 pub use balancer::{Balancer, BalancerOptions, BindError};
-pub use stats::{BalancerStats, EndpointStats};
+pub use stats::{BalancerStats, EndpointStats, RouteStats, ServiceStats};

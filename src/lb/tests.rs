@@ -2,5 +2,6 @@
 
 mod cluster;
 mod end_to_end;
+mod http;
 mod redirect;
 mod site;

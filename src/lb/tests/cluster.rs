@@ -80,7 +80,8 @@ impl Hosts {
         let project = ProjectName::new("demo").expect("valid");
         let (ready, all) = (pods.split_whitespace().filter(|word| !word.starts_with('~')), pods.split_whitespace());
         let endpoints = ready.map(endpoint).collect();
-        let backend = Arc::new(Backend { project: project.clone(), service: service.clone(), endpoints });
+        let backend =
+            Arc::new(Backend { project: project.clone(), service: service.clone(), http: BTreeMap::new(), endpoints });
         let network = NetworkId { project, network: ResourceKey::new("back").expect("valid") };
         let pod = |endpoint: Endpoint| (endpoint.address, PodAddress { network: network.clone(), endpoint });
         let vip = |backend: &Arc<Backend>| Vip { network: network.clone(), backend: Arc::clone(backend) };
@@ -96,6 +97,7 @@ impl Hosts {
                 ]),
                 published: BTreeMap::from([(member.site.key(), published)]),
                 pods: all.clone().map(endpoint).map(pod).collect(),
+                routes: vec![],
             };
             let errors = member.site.balancer.set_table(&table);
             assert!(errors.is_empty(), "{errors:?}");
