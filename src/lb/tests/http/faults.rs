@@ -194,18 +194,13 @@ async fn a_slow_client_is_told_so_and_an_idle_one_is_let_go() {
 async fn requests_of_a_dead_container_go_elsewhere_or_are_told_at_once() {
     for is_fast in [true, false] {
         let site = HttpSite::new(is_fast).await;
-        let _silent = site
-            .pod(1, |mut stream| async move {
-                let mut unread = Vec::new();
-                while read_message(&mut stream, &mut unread).await.is_some() {}
-            })
-            .await;
+        let silent = site.scripted(1, &[Answer::new("")]).await;
         let _good = site.scripted(2, &[ok()]).await;
         site.set(&[1]);
         let (mut get, mut post) = (Dialog::new(&site).await, Dialog::new(&site).await);
         get.write(GET).await;
         post.write(POST).await;
-        until(|| site.stats(1).open, |open| *open == 2).await;
+        until(|| silent.heard().len(), |heard| *heard == 2).await;
         site.set(&[2]);
         site.balancer.close_connections(&container(1));
         assert_eq!(get.read().await.body, b"ok");
