@@ -2,6 +2,7 @@
 //!
 //! `build` makes a [`table`] from desired and observed state; [`Balancer`] takes tables and serves; `pick` chooses.
 
+pub mod http;
 pub mod l4;
 pub mod listeners;
 pub mod pick;
@@ -22,4 +23,4 @@ mod udp;
 
 pub use ambassador::{AmbassadorStats, AmbassadorTargetStats};
 pub use balancer::{Balancer, BalancerOptions, BindError};
-pub use stats::{BalancerStats, DatagramStats, EndpointStats};
+pub use stats::{BalancerStats, DatagramStats, EndpointStats, RouteStats, ServiceStats};

@@ -190,6 +190,14 @@ pub fn shutdown_write(stream: &impl AsFd) -> io::Result<()> {
     SockRef::from(stream).shutdown(std::net::Shutdown::Write)
 }
 
+/// Ends both directions: whoever holds the socket, by whatever descriptor, reads an end and can send no more.
+///
+/// # Errors
+/// `NotConnected` when it has ended already.
+pub fn shutdown(stream: &impl AsFd) -> io::Result<()> {
+    SockRef::from(stream).shutdown(std::net::Shutdown::Both)
+}
+
 /// Returns whether an error means that a limit on descriptors or memory is reached, so that trying at once is useless.
 pub fn is_exhausted(error: &io::Error) -> bool {
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];

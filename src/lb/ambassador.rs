@@ -298,7 +298,7 @@ impl Ambassador {
     async fn search(&self, shared: &Arc<Shared>, door: Door, peer: SocketAddr) -> Result<(Far, Share), Reason> {
         // Retries are this ambassador's own: a search that waits would use up the time of the next target.
         let client = self.entry.address.unwrap_or_else(|| peer.ip());
-        let search = Search::new(shared, door, client, self.entry.timeout);
+        let search = Search::new(shared, Arc::new(door), client, self.entry.timeout);
         let (server, lease) = search.link().await.map_err(|fruitless| fruitless.to_string())?;
         let far = match server {
             Server::Here(server) => Far::Here(server),

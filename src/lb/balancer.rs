@@ -4,9 +4,10 @@
 //! and decides nothing: which pods are in a table is decided by [`LbTable::build`], which one gets a connection by
 //! [`super::pick`]. All calls may come from any thread or runtime; none waits but `drain` and `stop`.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ambassador::{AmbassadorStats, Stand};
 use super::choose::HOLD;
+use super::http::{Http, HttpOptions, RuleInlet};
 use super::inbound::Inbound;
 use super::l4::{Inlet, L4};
 use super::listeners::{Listening, Workers};
@@ -51,14 +53,17 @@ pub struct BalancerOptions {
     /// Connections at a time, lowered to what the limit on descriptors allows. When it is reached, further connections
     /// wait in the kernel's queue until one ends.
     pub max_connections: usize,
-    /// How long a connection or datagram waits for an endpoint.
+    /// How long a connection, request or datagram waits for an endpoint.
     pub hold: Duration,
+    /// How requests are served.
+    pub http: HttpOptions,
 }
 
 impl Default for BalancerOptions {
     fn default() -> Self {
         // An idle connection costs about 2 kB here and some 5 kB in the kernel; 60,000 of them some 400 MB in all.
-        Self { threads: 0, own_host: HostName::local(), max_connections: 60_000, hold: HOLD }
+        let (own_host, http) = (HostName::local(), HttpOptions::default());
+        Self { threads: 0, own_host, max_connections: 60_000, hold: HOLD, http }
     }
 }
 
@@ -87,6 +92,7 @@ pub struct Balancer {
     listeners: Mutex<Listeners>,
     hold: Duration,
     refused: Arc<AtomicU64>,
+    http: Arc<Http>,
 }
 
 /// What listens now.
@@ -97,6 +103,8 @@ struct Listeners {
     datagrams: BTreeMap<NetworkId, (String, BTreeMap<u16, udp::Listening>)>,
     /// One or two for each: an address, or all of IPv4 and of IPv6.
     published: BTreeMap<PublishedKey, Vec<Open>>,
+    /// Ports that rules are for, and whether clients speak TLS there.
+    rules: BTreeMap<(PublishedKey, bool), Vec<Listening>>,
     peers: Option<Listening>,
     /// Inside pods.
     ambassadors: BTreeMap<AmbassadorKey, Listening>,
@@ -116,7 +124,7 @@ impl Balancer {
     /// # Errors
     /// The system gave no thread or no epoll.
     pub fn start(options: BalancerOptions) -> io::Result<Self> {
-        let BalancerOptions { threads, own_host, max_connections, hold } = options;
+        let BalancerOptions { threads, own_host, max_connections, hold, http } = options;
         let cpus = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = if threads == 0 { cpus() } else { threads };
         let limits = limits_by_descriptors();
@@ -124,6 +132,7 @@ impl Balancer {
         let workers = Workers::start(threads, max_connections.min(limits.connections))?;
         Ok(Self {
             udp: Udp::new(&shared, &workers, hold, limits.sessions),
+            http: Http::new(&shared, hold, http),
             shared,
             workers,
             listeners: Mutex::default(),
@@ -132,20 +141,46 @@ impl Balancer {
         })
     }
 
-    /// Makes `table` the current one and agrees the listeners of published ports with it.
+    /// Makes `table` the current one and agrees the listeners of published ports and of rules with it.
     ///
     /// When this returns, every new connection is balanced by `table`. Connections to endpoints that are no longer in
-    /// it go on until they end by themselves or [`Self::close_connections`] is called. Returns the published ports that
-    /// cannot be served, as [`Self::sync_published`] does.
+    /// it go on until they end by themselves or [`Self::close_connections`] is called. Returns the ports that cannot be
+    /// served, as [`Self::sync_published`] does.
     pub fn set_table(&self, table: &LbTable) -> BTreeMap<PublishedKey, BindError> {
         self.shared.set(table);
-        self.sync(table.published.keys().copied())
+        self.sync_published()
     }
 
-    /// Tries again to listen on the published ports that could not be served so far; returns those that still cannot.
+    /// Tries again to listen on the ports that could not be served so far, those of rules too; returns those that still
+    /// cannot.
     pub fn sync_published(&self) -> BTreeMap<PublishedKey, BindError> {
-        let wanted: Vec<PublishedKey> = self.shared.routing().published_keys().collect();
-        self.sync(wanted.into_iter())
+        let (published, rules) = {
+            let routing = self.shared.routing();
+            let published: Vec<PublishedKey> =
+                routing.published_keys().filter(|key| key.protocol != Protocol::Sctp).collect();
+            (published, routing.rule_listeners())
+        };
+        let mut listeners = self.listeners();
+        // What is no longer wanted ends before what is new begins: a port may move from one address to all, or from one
+        // use to the other.
+        listeners.published.retain(|key, _| published.contains(key));
+        listeners.rules.retain(|key, _| rules.contains(key));
+        let mut errors = BTreeMap::new();
+        for key in published {
+            let Entry::Vacant(missing) = listeners.published.entry(key) else { continue };
+            match self.listen_published(key) {
+                Ok(listening) => drop(missing.insert(listening)),
+                Err(error) => drop(errors.insert(key, error)),
+            }
+        }
+        for (key, is_tls) in rules {
+            let Entry::Vacant(missing) = listeners.rules.entry((key, is_tls)) else { continue };
+            match self.listen_rules(key, is_tls) {
+                Ok(listening) => drop(missing.insert(listening)),
+                Err(error) => drop(errors.insert(key, error)),
+            }
+        }
+        errors
     }
 
     /// Listens at a network's gateway for connections that the packet filter redirects from its virtual addresses
@@ -320,13 +355,17 @@ impl Balancer {
             refused: self.refused.load(Ordering::Relaxed),
             denied: self.shared.denied.load(Ordering::Relaxed),
             datagrams: self.udp.stats(),
+            malformed: self.http.refused(),
             endpoints: self.shared.routing().endpoint_stats(self.shared.now()),
+            services: self.shared.routing().service_stats(),
+            routes: self.shared.routing().route_stats(),
         }
     }
 
     /// Ends all listeners, gives connections until `deadline` to end, then ends what is left; returns how many that were.
     pub async fn stop(self, deadline: Instant) -> usize {
         *self.listeners() = Listeners::default();
+        self.http.stop();
         if let Some(mesh) = self.shared.mesh() {
             mesh.close_idle();
         }
@@ -343,53 +382,56 @@ impl Balancer {
     }
 
     fn l4(&self, inlet: Inlet) -> L4 {
-        L4 { shared: Arc::clone(&self.shared), inlet, hold: self.hold, refused: Arc::clone(&self.refused) }
-    }
-
-    fn sync(&self, wanted: impl Iterator<Item = PublishedKey>) -> BTreeMap<PublishedKey, BindError> {
-        let mut listeners = self.listeners();
-        let mut present = std::mem::take(&mut listeners.published);
-        let mut errors = BTreeMap::new();
-        let mut missing = Vec::new();
-        for key in wanted.filter(|key| key.protocol != Protocol::Sctp) {
-            match present.remove(&key) {
-                Some(listening) => drop(listeners.published.insert(key, listening)),
-                None => missing.push(key),
-            }
-        }
-        // What is no longer wanted ends before what is new begins: a port may move from one address to all.
-        drop(present);
-        for key in missing {
-            match self.listen_published(key) {
-                Ok(listening) => drop(listeners.published.insert(key, listening)),
-                Err(error) => drop(errors.insert(key, error)),
-            }
-        }
-        errors
+        let (shared, refused, http) = (Arc::clone(&self.shared), Arc::clone(&self.refused), Arc::clone(&self.http));
+        L4 { shared, inlet, hold: self.hold, refused, http }
     }
 
     fn listen_published(&self, key: PublishedKey) -> Result<Vec<Open>, BindError> {
         let listen = |address: SocketAddr| {
-            let open = if key.protocol == Protocol::Udp {
+            if key.protocol == Protocol::Udp {
                 let inlet = udp::Inlet::Published(key);
-                self.udp.listen(address, None, &inlet, Limits::plain()).map(Open::Datagrams)
-            } else {
-                let serve = self.l4(Inlet::Published(key));
-                self.workers.listen(address, BindTo::Present, serve).map(Open::Connections)
-            };
-            open.map_err(|source| BindError { address, source })
+                return self.udp.listen(address, None, &inlet, Limits::plain()).map(Open::Datagrams);
+            }
+            let serve = self.l4(Inlet::Published(key));
+            self.workers.listen(address, BindTo::Present, serve).map(Open::Connections)
         };
-        if let Some(ip) = key.host_ip {
-            return Ok(vec![listen(SocketAddr::new(ip, key.port))?]);
-        }
-        let mut open = vec![listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, key.port)))?];
-        match listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, key.port))) {
-            Ok(ipv6) => open.push(ipv6),
-            Err(error) if sockets::is_family_missing(&error.source) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(open)
+        listen_at(key.host_ip, None, key.port, listen)
     }
+
+    fn listen_rules(&self, key: PublishedKey, is_tls: bool) -> Result<Vec<Listening>, BindError> {
+        let listen = |address| {
+            let inlet = RuleInlet::new(&self.http, key.port, is_tls).map_err(io::Error::other)?;
+            self.workers.listen(address, BindTo::Present, inlet)
+        };
+        // Names below `localhost` have both of its addresses.
+        let other =
+            key.host_ip.filter(|ip| *ip == IpAddr::from(Ipv4Addr::LOCALHOST)).map(|_| Ipv6Addr::LOCALHOST.into());
+        listen_at(key.host_ip, other, key.port, listen)
+    }
+}
+
+/// Listens at an address and another one, if that is of a family that the machine has; at `None` at all of both families.
+fn listen_at<L>(
+    ip: Option<IpAddr>,
+    other: Option<IpAddr>,
+    port: u16,
+    listen: impl Fn(SocketAddr) -> io::Result<L>,
+) -> Result<Vec<L>, BindError> {
+    let listen = |ip| {
+        let address = SocketAddr::new(ip, port);
+        listen(address).map_err(|source| BindError { address, source })
+    };
+    let (first, second) = match ip {
+        Some(ip) => (ip, other),
+        None => (Ipv4Addr::UNSPECIFIED.into(), Some(Ipv6Addr::UNSPECIFIED.into())),
+    };
+    let mut listening = vec![listen(first)?];
+    match second.map(listen) {
+        Some(Ok(ipv6)) => listening.push(ipv6),
+        Some(Err(error)) if !sockets::is_family_missing(&error.source) => return Err(error),
+        Some(Err(_)) | None => {}
+    }
+    Ok(listening)
 }
 
 /// How much may go on at a time.

@@ -2,10 +2,13 @@
 
 mod elsewhere;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use super::table::{Backend, Draining, Endpoint, LbTable, NetworkId, PodAddress, Published, PublishedKey, Vip};
+use super::table::{
+    Backend, Certificate, Draining, Endpoint, LbTable, NetworkId, PodAddress, Published, PublishedKey, RouteRule, Vip,
+};
 use crate::graph::{NetworkMode, Protocol};
 use crate::ids::{HostName, PodId, ServiceName};
 use crate::plan::{ObservedContainer, ObservedHost, ProjectView};
@@ -21,8 +24,8 @@ impl LbTable {
     /// Every service with a virtual address is in it, also with no endpoint: its connections are held for a moment.
     /// Containers that no replica number names, or that are not ready, are nobody's endpoints; a container whose
     /// specification is no longer the desired one is, as long as it is ready and not draining. Ports of services that
-    /// were never asked to run (`Desired::enabled`) are not published, nor those of a project that is not for this host.
-    /// SCTP is not balanced.
+    /// were never asked to run (`Desired::enabled`) are not published, nor those of a project that is not for this host;
+    /// the same holds for routes. SCTP is not balanced.
     ///
     /// At its own address every container is reached as long as it runs: whoever asks for that one means it. Where two
     /// have one address (a fixed one, while its pod moves), the container of `own` wins, then the one that is ready.
@@ -34,6 +37,7 @@ impl LbTable {
             project.add_pods(own, &mut table);
             project.add_published(own, &mut table);
             project.add_exports(&mut table);
+            project.add_routes(own, &mut table);
         }
         // These lead to what other projects have in the table.
         for view in projects {
@@ -41,6 +45,11 @@ impl LbTable {
             project.add_external_links(&mut table);
             project.add_ambassadors(own, &mut table);
         }
+        let place = |rule: &RouteRule| {
+            let Backend { project, service, .. } = &*rule.backend;
+            (project.clone(), service.clone(), rule.number)
+        };
+        table.routes.sort_by_cached_key(place);
         table
     }
 }
@@ -113,6 +122,32 @@ impl Project<'_> {
         }
     }
 
+    fn add_routes(self, own: &HostName, table: &mut LbTable) {
+        let desired = self.view.desired;
+        if !desired.is_for(own) {
+            return;
+        }
+        let mut certificates = BTreeMap::new();
+        for name in &desired.enabled {
+            let Some(service) = desired.graph.services.get(name).filter(|one| !one.serving.routes.is_empty()) else {
+                continue;
+            };
+            let address = |host: &_, container: &_| self.published_address(host, container, MAX_SHARING);
+            let backend = Arc::new(self.backend(name, address));
+            for (number, route) in service.serving.routes.iter().enumerate() {
+                let certificate = route.tls.as_ref().and_then(|tls| {
+                    let read = || {
+                        let of = |key: &String| desired.graph.files.get(key).map(|file| file.bytes.clone());
+                        Some(Arc::new(Certificate { chain: of(&tls.certificate)?, key: of(&tls.key)? }))
+                    };
+                    certificates.entry(tls).or_insert_with(read).clone()
+                });
+                let (route, backend) = (Arc::new(route.clone()), Arc::clone(&backend));
+                table.routes.push(RouteRule { route, number, backend, certificate });
+            }
+        }
+    }
+
     /// The ready pods of a service for which `address` finds an address.
     fn backend(
         self,
@@ -136,8 +171,9 @@ impl Project<'_> {
             .filter_map(|(host, observed, container)| endpoint(host, observed, container))
             .collect();
         endpoints.sort_by(|a, b| (&a.pod, &a.host, &a.container).cmp(&(&b.pod, &b.host, &b.container)));
-        let project = self.view.desired.graph.project.clone();
-        Backend { project, service: service.clone(), endpoints }
+        let graph = &self.view.desired.graph;
+        let http = graph.services.get(service).map(|service| service.serving.http.clone()).unwrap_or_default();
+        Backend { project: graph.project.clone(), service: service.clone(), http, endpoints }
     }
 
     /// Where a published port reaches a pod: its address in its first network that gives it one; a pod that lives in

@@ -19,6 +19,7 @@ use super::endpoint::{EndpointState, Lease, PortKey};
 use super::pick::{Candidate, PortHistory, mix, pick};
 use super::routing::{Door, Pool, RemoteHost, Routing, Shared};
 use crate::host::sockets;
+use crate::ids::PodId;
 use crate::mesh::{DialError, Kind, MeshStream, Refusal, Target, TargetDoor};
 
 /// How long a connection waits for an endpoint that takes it, all attempts included.
@@ -43,7 +44,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Search {
     shared: Arc<Shared>,
-    door: Door,
+    door: Arc<Door>,
     /// Whether it is for datagrams: what is known of a port is known of connections or of datagrams to it.
     datagrams: bool,
     client: IpAddr,
@@ -69,20 +70,45 @@ pub(super) enum Server {
     There(Box<MeshStream>),
 }
 
-/// The endpoint to try next.
+/// The endpoint to try next, with its share of the endpoint's count.
 #[derive(Debug)]
 pub(super) struct Next {
-    pub(super) address: SocketAddr,
+    pool: Arc<Pool>,
+    index: usize,
+    port: u16,
     pub(super) lease: Lease,
-    /// How its host is asked for it, if that is another one.
-    pub(super) remote: Option<Remote>,
 }
 
-/// How to ask another host's agent for an endpoint.
-#[derive(Debug, Clone)]
-pub(super) struct Remote {
-    pub(super) host: Arc<RemoteHost>,
-    pub(super) target: Target,
+impl Next {
+    /// Returns where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.target().address), self.port)
+    }
+
+    /// Returns the pod.
+    pub(super) fn pod(&self) -> &PodId {
+        &self.target().pod
+    }
+
+    /// Returns the host that it is on, if not this one.
+    pub(super) fn remote(&self) -> Option<&Arc<RemoteHost>> {
+        self.target().remote.as_ref()
+    }
+
+    fn target(&self) -> &super::routing::Target {
+        &self.pool.targets[self.index]
+    }
+}
+
+/// A connection to be made, apart from the search that it is for.
+#[derive(Debug)]
+pub(super) struct Dial {
+    shared: Arc<Shared>,
+    endpoint: Arc<EndpointState>,
+    address: SocketAddr,
+    /// How its host is asked for it, if that is another one.
+    remote: Option<(Arc<RemoteHost>, Target)>,
+    deadline: Instant,
 }
 
 /// Why a search ended without an endpoint.
@@ -132,7 +158,7 @@ pub(super) enum Failure {
 
 impl Search {
     /// Begins a search for what is behind `door`, which may take `hold` in all.
-    pub(super) fn new(shared: &Arc<Shared>, door: Door, client: IpAddr, hold: Duration) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, door: Arc<Door>, client: IpAddr, hold: Duration) -> Self {
         Self {
             shared: Arc::clone(shared),
             door,
@@ -149,7 +175,7 @@ impl Search {
     }
 
     /// The same for datagrams.
-    pub(super) fn of_datagrams(shared: &Arc<Shared>, door: Door, client: IpAddr, hold: Duration) -> Self {
+    pub(super) fn of_datagrams(shared: &Arc<Shared>, door: Arc<Door>, client: IpAddr, hold: Duration) -> Self {
         Self { datagrams: true, ..Self::new(shared, door, client, hold) }
     }
 
@@ -209,30 +235,9 @@ impl Search {
 
     /// Connects to an endpoint within the time that is left, and notes how that went; `None` if it failed.
     pub(super) async fn connect(&mut self, next: &Next) -> Option<Server> {
-        let patience = if next.remote.is_some() { REMOTE_CONNECT } else { CONNECT };
-        let until = self.deadline.min(Instant::now() + patience);
-        let shared = Arc::clone(&self.shared);
-        let connecting = async {
-            match &next.remote {
-                // Boxed: most connections never need it.
-                Some(remote) => Box::pin(connect_there(&shared, remote)).await,
-                None => connect_here(next.address).await,
-            }
-        };
-        let changes = self.changes.get_or_insert_with(|| shared.changes());
-        let outcome = tokio::select! {
-            biased;
-            outcome = connecting => outcome,
-            () = retired(changes, &next.lease) => Err(Failure::Overtaken),
-            () = tokio::time::sleep_until(until) => match next.remote {
-                // Only its whole time says something of the host; else it was the client's that ran out.
-                Some(_) if until < self.deadline => Err(Failure::Host),
-                _ => Err(Failure::Endpoint),
-            },
-        };
-        match outcome {
+        match self.dial(next).connect().await {
             Ok(server) => {
-                next.lease.note_success(self.key(next.address.port()));
+                next.lease.note_success(self.key(next.port));
                 Some(server)
             }
             Err(failure) => {
@@ -242,14 +247,41 @@ impl Search {
         }
     }
 
+    /// Returns how another host is asked for an endpoint of its own; `None`: it is here.
+    pub(super) fn remote(&self, next: &Next) -> Option<(Arc<RemoteHost>, Target)> {
+        next.remote().map(|host| {
+            let pool = &next.pool;
+            let target = Target {
+                project: pool.project.clone(),
+                service: pool.service.clone(),
+                container: next.lease.container.clone(),
+                port: next.port,
+                door: target_door(&self.shared.routing(), pool, &self.door, self.client),
+            };
+            (Arc::clone(host), target)
+        })
+    }
+
+    /// Returns the connection to be made to an endpoint.
+    pub(super) fn dial(&self, next: &Next) -> Dial {
+        let remote = self.remote(next);
+        Dial {
+            shared: Arc::clone(&self.shared),
+            endpoint: next.lease.endpoint(),
+            address: next.address(),
+            remote,
+            deadline: self.deadline,
+        }
+    }
+
     /// Notes that an endpoint failed: it is not tried again in this round, and avoided by others for a while.
     pub(super) fn note_failure(&mut self, next: &Next, failure: Failure) {
         match failure {
             Failure::Endpoint | Failure::Host => {
                 let now = self.shared.now();
-                next.lease.note_failure(self.key(next.address.port()), now);
+                next.lease.note_failure(self.key(next.port), now);
                 self.tried.push(next.lease.endpoint());
-                if let Some(Remote { host, .. }) = next.remote.as_ref().filter(|_| failure == Failure::Host) {
+                if let Some(host) = next.remote().filter(|_| failure == Failure::Host) {
                     host.note_failure(now);
                     self.lost.push(Arc::clone(host));
                 }
@@ -265,17 +297,10 @@ impl Search {
             return Err(Setback::Exhausted);
         }
         let now = self.shared.now();
-        loop {
-            let routing = self.shared.routing();
-            let (pool, port) = routing.behind(&self.door).ok_or(Setback::NoDoor)?;
-            let Some(index) = best(pool, self.key(port), now, &self.tried, &self.lost) else {
-                return Err(self.setback(port, now));
-            };
-            // Without a lease it has just been retired, which the next look sees.
-            if let Some(lease) = pool.targets[index].state.lease() {
-                return Ok(next(&routing, pool, index, port, lease, &self.door, self.client));
-            }
-        }
+        let routing = self.shared.routing();
+        let (pool, port) = routing.behind(&self.door).ok_or(Setback::NoDoor)?;
+        let key = self.key(port);
+        choose(pool, port, key, now, &self.tried, &self.lost).ok_or_else(|| self.setback(port, now))
     }
 
     fn key(&self, port: u16) -> PortKey {
@@ -292,42 +317,69 @@ impl Search {
     }
 }
 
-/// Returns the best endpoint of a pool for a connection to `port` that is neither among the `tried` nor on a `lost` host.
-fn best(
-    pool: &Pool,
-    port: PortKey,
+/// Returns the endpoint of a pool that a connection or request to `port` goes to first; `None`: a [`Search`] is needed.
+pub(super) fn first(shared: &Shared, pool: &Arc<Pool>, port: u16) -> Option<Next> {
+    choose(pool, port, port.into(), shared.now(), &[], &[])
+}
+
+/// Returns the best endpoint of a pool that is neither among the `tried` nor on a `lost` host.
+fn choose(
+    pool: &Arc<Pool>,
+    port: u16,
+    key: PortKey,
     now: Duration,
     tried: &[Arc<EndpointState>],
     lost: &[Arc<RemoteHost>],
-) -> Option<usize> {
-    pick(pool.targets.len(), luck(), |index| {
-        let target = &pool.targets[index];
-        let (state, host) = (&target.state, target.remote.as_ref());
-        let usable = !state.is_retired()
-            && !tried.iter().any(|tried| Arc::ptr_eq(tried, state))
-            && !lost.iter().any(|lost| host.is_some_and(|host| Arc::ptr_eq(lost, host)));
-        usable.then(|| Candidate {
-            marked_down: state.is_marked_down(port, now) || host.is_some_and(|host| host.is_marked_down(now)),
-            remote: host.is_some(),
-            in_flight: state.open(),
-        })
-    })
+) -> Option<Next> {
+    loop {
+        let index = pick(pool.targets.len(), luck(), |index| {
+            let target = &pool.targets[index];
+            let (state, host) = (&target.state, target.remote.as_ref());
+            let usable = !state.is_retired()
+                && !tried.iter().any(|tried| Arc::ptr_eq(tried, state))
+                && !lost.iter().any(|lost| host.is_some_and(|host| Arc::ptr_eq(lost, host)));
+            usable.then(|| Candidate {
+                marked_down: state.is_marked_down(key, now) || host.is_some_and(|host| host.is_marked_down(now)),
+                remote: host.is_some(),
+                in_flight: state.open(),
+            })
+        })?;
+        // Without a lease it has just been retired, which the next look sees.
+        if let Some(lease) = pool.targets[index].state.lease() {
+            return Some(Next { pool: Arc::clone(pool), index, port, lease });
+        }
+    }
 }
 
-/// An endpoint of a pool as one to be connected to.
-fn next(routing: &Routing, pool: &Pool, index: usize, port: u16, lease: Lease, door: &Door, client: IpAddr) -> Next {
-    let target = &pool.targets[index];
-    let remote = target.remote.as_ref().map(|host| Remote {
-        host: Arc::clone(host),
-        target: Target {
-            project: pool.project.clone(),
-            service: pool.service.clone(),
-            container: target.state.container.clone(),
-            port,
-            door: target_door(routing, pool, door, client),
-        },
-    });
-    Next { address: SocketAddr::new(IpAddr::V4(target.address), port), lease, remote }
+impl Dial {
+    /// Returns whom it is to.
+    pub(super) fn endpoint(&self) -> &Arc<EndpointState> {
+        &self.endpoint
+    }
+
+    /// Connects, within the time for one connect.
+    pub(super) async fn connect(&self) -> Result<Server, Failure> {
+        let patience = if self.remote.is_some() { REMOTE_CONNECT } else { CONNECT };
+        let until = self.deadline.min(Instant::now() + patience);
+        let mut changes = self.shared.changes();
+        let connecting = async {
+            match &self.remote {
+                // Boxed: most connections never need it.
+                Some((host, target)) => Box::pin(connect_there(&self.shared, host, target)).await,
+                None => connect_here(self.address).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = connecting => outcome,
+            () = retired(&mut changes, &self.endpoint) => Err(Failure::Overtaken),
+            () = tokio::time::sleep_until(until) => match self.remote {
+                // Only its whole time says something of the host; else it was the client's that ran out.
+                Some(_) if until < self.deadline => Err(Failure::Host),
+                _ => Err(Failure::Endpoint),
+            },
+        }
+    }
 }
 
 /// By what right the client may reach the service, as the other host's agent is told.
@@ -336,7 +388,8 @@ fn target_door(routing: &Routing, pool: &Pool, door: &Door, client: IpAddr) -> T
         // An external link's address is in the caller's network, and what is behind it in another project.
         Door::Vip { network, .. } if pool.project != network.project => return TargetDoor::Exported,
         Door::Vip { network, .. } => network,
-        Door::Published(_) => return TargetDoor::Published,
+        // What a rule leads to is published by it.
+        Door::Published(_) | Door::Rule { .. } => return TargetDoor::Published,
         Door::Exported { .. } => return TargetDoor::Exported,
     };
     let source = match client {
@@ -365,7 +418,7 @@ pub(super) fn is_own_limit(error: &io::Error) -> bool {
     sockets::is_exhausted(error) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
-async fn connect_there(shared: &Shared, Remote { host, target }: &Remote) -> Result<Server, Failure> {
+async fn connect_there(shared: &Shared, host: &RemoteHost, target: &Target) -> Result<Server, Failure> {
     let peer = shared.mesh().and_then(|mesh| mesh.peer(&host.name).map(|peer| (mesh, peer)));
     let Some((mesh, peer)) = peer else {
         tracing::debug!(host = %host.name, "an endpoint's host has no known agent");
@@ -420,7 +473,7 @@ async fn retired(changes: &mut watch::Receiver<()>, endpoint: &EndpointState) {
 }
 
 /// A number that is different each time, from a sequence of this thread's own.
-fn luck() -> u64 {
+pub(super) fn luck() -> u64 {
     use std::cell::Cell;
     use std::hash::{BuildHasher, RandomState};
     thread_local!(static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0)));

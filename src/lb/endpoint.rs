@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::http::Tally;
 use super::pick::Failures;
 
 /// Ports of an endpoint that are remembered as having served. More are not needed to tell a dead program from a port
@@ -39,6 +40,8 @@ impl From<u16> for PortKey {
 /// A ready container, or one that was and still has connections.
 #[derive(Debug)]
 pub(super) struct EndpointState {
+    /// No other one has this, also when both are the same container's at different times.
+    pub(super) number: u64,
     /// Engine id.
     pub(super) container: String,
     /// When a table first named it, since the balancer's start.
@@ -51,6 +54,8 @@ pub(super) struct EndpointState {
     pub(super) sent: AtomicU64,
     /// Bytes received from it.
     pub(super) received: AtomicU64,
+    /// Requests that went to it.
+    pub(super) tally: Arc<Tally>,
     open: AtomicUsize,
     idle: Notify,
     retired: AtomicBool,
@@ -65,13 +70,16 @@ pub(super) struct EndpointState {
 
 impl EndpointState {
     pub(super) fn new(container: String, since: Duration) -> Arc<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
         Arc::new(Self {
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
             container,
             since,
             connected: AtomicU64::default(),
             failed: AtomicU64::default(),
             sent: AtomicU64::default(),
             received: AtomicU64::default(),
+            tally: Arc::default(),
             open: AtomicUsize::default(),
             idle: Notify::new(),
             retired: AtomicBool::new(false),

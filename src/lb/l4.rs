@@ -1,4 +1,5 @@
-//! TCP through the balancer: find what the connection is for, an endpoint that takes it, then relay bytes.
+//! TCP through the balancer: find what the connection is for, an endpoint that takes it, then relay bytes. Connections to a
+//! port that speaks HTTP are handed over to `http` instead.
 //!
 //! A connection that no endpoint takes at once is held for a while. It is never answered by something else: when the
 //! patience is over the client gets a reset, as near to "connection refused" as an accepted connection can come.
@@ -11,6 +12,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use super::choose::{Search, Server};
+use super::http::Http;
 use super::listeners::Serve;
 use super::relay::relay;
 use super::routing::{Door, Shared};
@@ -33,11 +35,19 @@ pub(super) struct L4 {
     pub(super) inlet: Inlet,
     pub(super) hold: Duration,
     pub(super) refused: Arc<AtomicU64>,
+    /// Who serves connections that are for a port that is balanced by request.
+    pub(super) http: Arc<Http>,
 }
 
 impl Serve for L4 {
     async fn serve(self: Arc<Self>, client: TcpStream, peer: SocketAddr) {
-        let link = match self.door(&client) {
+        let door = self.door(&client).map(Arc::new);
+        if let Some(door) = door.as_ref().filter(|door| self.shared.routing().protocol(door).is_some()) {
+            let (http, door) = (Arc::clone(&self.http), Arc::clone(door));
+            let port = door.port();
+            return Box::pin(http.serve_door(client, peer, door, port)).await;
+        }
+        let link = match door {
             Some(door) => Search::new(&self.shared, door, peer.ip(), self.hold).link().await.ok(),
             None => None,
         };

@@ -7,17 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::ambassador::Ambassadors;
 use super::endpoint::EndpointState;
+use super::http::{PortRules, Rule, Tally, certified, compile, name};
 use super::pick::Failures;
-use super::table::{Backend, Endpoint, Exported, LbTable, NetworkId, PodAddress, PublishedKey};
+use super::table::{Backend, Certificate, Endpoint, Exported, LbTable, NetworkId, PodAddress, PublishedKey, RouteRule};
 use crate::graph::Protocol;
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
 use crate::mesh::{Mesh, Refusal, TargetDoor};
-use crate::model::Export;
+use crate::model::{AppProtocol, Export};
 use crate::net::lookup::HostNames;
 
 /// What all connections share: the current table and the endpoints' states.
@@ -52,6 +54,19 @@ pub(super) struct Routing {
     exports: BTreeMap<(ProjectName, ServiceName), (Export, Arc<Pool>)>,
     /// The services of each network: who may call whom.
     members: BTreeMap<NetworkId, BTreeMap<ServiceName, Arc<Pool>>>,
+    /// Services that rules lead to.
+    outside: BTreeMap<ProjectName, BTreeMap<ServiceName, Outside>>,
+    /// The rules of each port of the host, and all of them in their order.
+    ports: BTreeMap<u16, PortRules>,
+    rules: Vec<Arc<Rule>>,
+}
+
+/// A service that rules lead to.
+#[derive(Debug)]
+struct Outside {
+    pool: Arc<Pool>,
+    /// The ports that they lead to.
+    ports: BTreeSet<u16>,
 }
 
 /// The endpoints behind one address.
@@ -61,6 +76,10 @@ pub(super) struct Pool {
     pub(super) service: ServiceName,
     /// Whether it is one pod at its own address, which need not be ready.
     pub(super) is_single: bool,
+    /// Ports that are balanced by request.
+    pub(super) http: BTreeMap<u16, AppProtocol>,
+    /// The service's requests.
+    pub(super) tally: Arc<Tally>,
     pub(super) targets: Vec<Target>,
 }
 
@@ -119,11 +138,20 @@ struct Registry {
     single: BTreeMap<String, Arc<EndpointState>>,
     /// Those that left it and still had connections then.
     leaving: Vec<Arc<EndpointState>>,
+    /// Requests of each service of the current table.
+    services: BTreeMap<(ProjectName, ServiceName), Arc<Tally>>,
+    /// Requests of each of its rules, by service, number and name.
+    rules: BTreeMap<RuleKey, Arc<Tally>>,
+    /// Its certificates, read; `None`: they cannot be, which was said.
+    certified: BTreeMap<Arc<Certificate>, Option<Arc<CertifiedKey>>>,
     /// Other hosts that have endpoints in the current table.
     hosts: BTreeMap<HostName, Arc<RemoteHost>>,
 }
 
-/// Through which door a connection came in.
+/// A rule over several tables: one that is written otherwise is another one.
+type RuleKey = (ProjectName, ServiceName, usize, String);
+
+/// Through which door a connection or request came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Door {
     /// To a virtual address or that of a pod on another host, with the port that the client asked for.
@@ -132,6 +160,18 @@ pub(super) enum Door {
     Published(PublishedKey),
     /// From an ambassador, to a service that another project exports.
     Exported { project: ProjectName, service: ServiceName, port: u16 },
+    /// By a rule that leads to a port of a service.
+    Rule { project: ProjectName, service: ServiceName, port: u16 },
+}
+
+impl Door {
+    /// Returns the port that clients ask at; of a rule the one that it leads to.
+    pub(super) fn port(&self) -> u16 {
+        match self {
+            Self::Vip { port, .. } | Self::Rule { port, .. } | Self::Exported { port, .. } => *port,
+            Self::Published(key) => key.port,
+        }
+    }
 }
 
 impl Shared {
@@ -202,7 +242,7 @@ impl Shared {
 impl Registry {
     fn compile(&mut self, table: &LbTable, own_host: &HostName, now: Duration) -> Routing {
         // Ambassadors are kept apart: they have their own state.
-        let LbTable { version, vips, published, pods, exports, ambassadors: _ } = table;
+        let LbTable { version, vips, published, pods, routes, exports, ambassadors: _ } = table;
         let mut routing = Routing { version: *version, ..Routing::default() };
         for (address, vip) in vips {
             let pool = Arc::new(self.pool(&vip.backend, own_host, now));
@@ -228,17 +268,59 @@ impl Registry {
                 continue;
             }
             let (project, service) = (network.project.clone(), endpoint.pod.service.clone());
-            let pool = Pool { project, service, is_single: true, targets: vec![target] };
+            // Asked for by its own address a pod is connected to as it is, whatever it speaks.
+            let (http, tally) = (BTreeMap::new(), Arc::default());
+            let pool = Pool { project, service, is_single: true, http, tally, targets: vec![target] };
             routing.elsewhere.insert(*address, (network, Arc::new(pool)));
         }
+        self.add_rules(&mut routing, routes, own_host, now);
         self.hosts.retain(|_, host| Arc::strong_count(host) > 1);
         routing
     }
 
+    fn add_rules(&mut self, routing: &mut Routing, routes: &[RouteRule], own_host: &HostName, now: Duration) {
+        for RouteRule { route, backend, .. } in routes {
+            let services = routing.outside.entry(backend.project.clone()).or_default();
+            let new = || Outside { pool: Arc::new(self.pool(backend, own_host, now)), ports: BTreeSet::new() };
+            services.entry(backend.service.clone()).or_insert_with(new).ports.insert(route.port);
+        }
+        // What the table no longer has is forgotten.
+        let (tallies, certificates) = (std::mem::take(&mut self.rules), std::mem::take(&mut self.certified));
+        let rule = |rule: &RouteRule| {
+            let RouteRule { route, number, backend, certificate: _ } = rule;
+            let Backend { project, service, .. } = &**backend;
+            let (project, service, name) = (project.clone(), service.clone(), name(route));
+            let key = (project.clone(), service.clone(), *number, name.clone());
+            let tally = tallies.get(&key).cloned().unwrap_or_default();
+            self.rules.insert(key, Arc::clone(&tally));
+            let pool = Arc::clone(&routing.outside[&project][&service].pool);
+            let door = Arc::new(Door::Rule { project, service, port: route.port });
+            Arc::new(Rule { route: Arc::clone(route), number: *number, pool, door, tally, name })
+        };
+        let read = |rule: &RouteRule| {
+            let certificate = rule.certificate.as_ref()?;
+            let read = || match certified(certificate) {
+                Ok(key) => Some(Arc::new(key)),
+                Err(error) => {
+                    tracing::error!(place = rule.route.place, %error, "a certificate cannot be shown");
+                    None
+                }
+            };
+            let known = || certificates.get(certificate).cloned().unwrap_or_else(read);
+            self.certified.entry(Arc::clone(certificate)).or_insert_with(known).clone()
+        };
+        let all: Vec<Arc<Rule>> = routes.iter().map(rule).collect();
+        routing.ports = compile(routes, &all, read);
+        routing.rules = all;
+        self.services.retain(|_, tally| Arc::strong_count(tally) > 1);
+    }
+
     fn pool(&mut self, backend: &Backend, own_host: &HostName, now: Duration) -> Pool {
-        let Backend { project, service, endpoints } = backend;
+        let Backend { project, service, http, endpoints } = backend;
         let targets = endpoints.iter().map(|endpoint| self.target(endpoint, Way::Balanced, own_host, now)).collect();
-        Pool { project: project.clone(), service: service.clone(), is_single: false, targets }
+        let (project, service, http) = (project.clone(), service.clone(), http.clone());
+        let tally = Arc::clone(self.services.entry((project.clone(), service.clone())).or_default());
+        Pool { project, service, is_single: false, http, tally, targets }
     }
 
     fn target(&mut self, endpoint: &Endpoint, way: Way, own_host: &HostName, now: Duration) -> Target {
@@ -285,8 +367,10 @@ fn balanced(table: &LbTable) -> BTreeSet<&str> {
     let vips = table.vips.values().map(|vip| &vip.backend);
     let published = table.published.values().map(|port| &port.backend);
     let exports = table.exports.values().map(|exported| &exported.backend);
+    let routed = table.routes.iter().map(|rule| &rule.backend);
     vips.chain(published)
         .chain(exports)
+        .chain(routed)
         .flat_map(|backend| &backend.endpoints)
         .map(|endpoint| endpoint.container.as_str())
         .collect()
@@ -309,6 +393,7 @@ impl Routing {
             Door::Exported { project, service, port } => {
                 self.exported(project, service, *port).map(|pool| (pool, *port))
             }
+            Door::Rule { project, service, port } => Some((&self.outside.get(project)?.get(service)?.pool, *port)),
         }
     }
 
@@ -323,6 +408,22 @@ impl Routing {
         allowed.then_some(pool)
     }
 
+    /// Returns what is spoken behind a door, if it is balanced by request.
+    pub(super) fn protocol(&self, door: &Door) -> Option<AppProtocol> {
+        let (pool, port) = self.behind(door)?;
+        pool.http.get(&port).copied()
+    }
+
+    /// Returns the rules of a port.
+    pub(super) fn rules(&self, port: u16) -> Option<&PortRules> {
+        self.ports.get(&port)
+    }
+
+    /// Returns where to listen for rules, and whether for TLS.
+    pub(super) fn rule_listeners(&self) -> BTreeSet<(PublishedKey, bool)> {
+        self.ports.iter().flat_map(|(port, rules)| rules.listeners(*port)).collect()
+    }
+
     /// Returns the published ports.
     pub(super) fn published_keys(&self) -> impl Iterator<Item = PublishedKey> {
         self.published.keys().copied()
@@ -330,7 +431,14 @@ impl Routing {
 
     /// Returns every pool that is balanced.
     pub(super) fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
-        self.vips.values().map(|(_, pool)| pool).chain(self.published.values().map(|(_, pool)| pool))
+        let published = self.published.values().map(|(_, pool)| pool);
+        let outside = self.outside.values().flat_map(|services| services.values().map(|outside| &outside.pool));
+        self.vips.values().map(|(_, pool)| pool).chain(published).chain(outside)
+    }
+
+    /// Returns every rule.
+    pub(super) fn all_rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.rules.iter()
     }
 
     /// Returns the service that has a ready pod of this host with `address` in a network.
@@ -376,10 +484,16 @@ impl Routing {
                 let publishes = |(key, (target, pool)): &(&PublishedKey, &(u16, Arc<Pool>))| {
                     key.protocol == protocol && (target, &pool.project, &pool.service) == (port, project, service)
                 };
-                let found = self.published.iter().find(publishes);
-                found
-                    .map(|(_, (_, pool))| pool)
-                    .ok_or_else(|| denied(format!("it does not publish its port {port}")))?
+                let found = self.published.iter().find(publishes).map(|(_, (_, pool))| pool);
+                let ruled = || {
+                    // Rules are for requests.
+                    if protocol != Protocol::Tcp {
+                        return None;
+                    }
+                    let outside = self.outside.get(project)?.get(service)?;
+                    outside.ports.contains(port).then_some(&outside.pool)
+                };
+                found.or_else(ruled).ok_or_else(|| denied(format!("it does not publish its port {port}")))?
             }
         };
         let is_meant = |target: &&Target| target.remote.is_none() && target.state.container == *container;

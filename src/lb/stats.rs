@@ -1,12 +1,15 @@
 //! What a load balancer tells of itself.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::http::{HttpStats, Rule, Tally};
 use super::routing::Routing;
-use crate::ids::{PodId, ProjectName};
+use crate::ids::{PodId, ProjectName, ServiceName};
 
 /// Counters of a [`super::Balancer`], as of one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +28,43 @@ pub struct BalancerStats {
     /// What is done with datagrams.
     #[serde(default)]
     pub datagrams: DatagramStats,
+    /// Connections that brought what was no request that could be served.
+    #[serde(default)]
+    pub malformed: u64,
     /// Endpoints of the table in use, by project and pod.
     pub endpoints: Vec<EndpointStats>,
+    /// Services with a port that is balanced by request, or with rules.
+    #[serde(default)]
+    pub services: Vec<ServiceStats>,
+    /// Rules of the table in use, by service and place.
+    #[serde(default)]
+    pub routes: Vec<RouteStats>,
+}
+
+/// Requests of one service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ServiceStats {
+    /// The project.
+    pub project: ProjectName,
+    /// The service.
+    pub service: ServiceName,
+    /// Its requests.
+    pub http: HttpStats,
+}
+
+/// Requests of one rule.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RouteStats {
+    /// The project.
+    pub project: ProjectName,
+    /// The service that it is written at.
+    pub service: ServiceName,
+    /// Its place among the rules of the service.
+    pub number: usize,
+    /// Its first host, and its path.
+    pub name: String,
+    /// Its requests.
+    pub http: HttpStats,
 }
 
 /// Counters of datagrams since the start, those of other hosts' agents included.
@@ -70,9 +108,24 @@ pub struct EndpointStats {
     pub sent: u64,
     /// Bytes received from it.
     pub received: u64,
+    /// Requests that went to it.
+    #[serde(default)]
+    pub http: HttpStats,
 }
 
 impl Routing {
+    /// Returns the counters of every rule.
+    pub(super) fn route_stats(&self) -> Vec<RouteStats> {
+        let stats = |rule: &Arc<Rule>| RouteStats {
+            project: rule.pool.project.clone(),
+            service: rule.pool.service.clone(),
+            number: rule.number,
+            name: rule.name.clone(),
+            http: rule.tally.stats(),
+        };
+        self.all_rules().map(stats).collect()
+    }
+
     /// Returns the counters of every endpoint, each once although it may stand behind several addresses.
     pub(super) fn endpoint_stats(&self, now: Duration) -> Vec<EndpointStats> {
         let mut all: Vec<EndpointStats> = self
@@ -90,10 +143,24 @@ impl Routing {
                     || target.remote.as_ref().is_some_and(|host| host.is_marked_down(now)),
                 sent: target.state.sent.load(Ordering::Relaxed),
                 received: target.state.received.load(Ordering::Relaxed),
+                http: target.state.tally.stats(),
             })
             .collect();
         all.sort();
         all.dedup_by(|a, b| a.container == b.container);
         all
+    }
+
+    /// Returns the counters of every service with requests, each once although it may have several addresses.
+    pub(super) fn service_stats(&self) -> Vec<ServiceStats> {
+        let with_http = self.pools().filter(|pool| !pool.http.is_empty());
+        let with_http = with_http.chain(self.all_rules().map(|rule| &rule.pool));
+        let all: BTreeMap<_, _> = with_http.map(|pool| ((&pool.project, &pool.service), &pool.tally)).collect();
+        let stats = |((project, service), tally): ((&ProjectName, &ServiceName), &Arc<Tally>)| ServiceStats {
+            project: project.clone(),
+            service: service.clone(),
+            http: tally.stats(),
+        };
+        all.into_iter().map(stats).collect()
     }
 }

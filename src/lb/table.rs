@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::Protocol;
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
-use crate::model::{Breaker, Export};
+use crate::model::{AppProtocol, Breaker, Export, Route};
 
 /// All that the load balancer of one host knows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,6 +29,36 @@ pub struct LbTable {
     pub exports: BTreeMap<(ProjectName, ServiceName), Exported>,
     /// Containers at their own addresses, ready or not. Those of this host are reached so by other hosts only.
     pub pods: BTreeMap<Ipv4Addr, PodAddress>,
+    /// Rules for requests from outside. Of rules that are equally exact, the earlier one counts.
+    pub routes: Vec<RouteRule>,
+}
+
+/// A rule for requests from outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteRule {
+    /// What it says.
+    pub route: Arc<Route>,
+    /// Its place among the rules of its service.
+    pub number: usize,
+    /// The service.
+    pub backend: Arc<Backend>,
+    /// What is shown for its hosts where clients speak TLS.
+    pub certificate: Option<Arc<Certificate>>,
+}
+
+/// A certificate and its key as they are in the files.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Certificate {
+    /// The chain, PEM.
+    pub chain: Vec<u8>,
+    /// The private key, PEM.
+    pub key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificate").field("chain", &self.chain.len()).finish_non_exhaustive()
+    }
 }
 
 /// A container at its own address: a connection to it is for it alone, and is not balanced.
@@ -96,6 +126,8 @@ pub struct Backend {
     pub project: ProjectName,
     /// The service.
     pub service: ServiceName,
+    /// Ports in its containers that are balanced by request.
+    pub http: BTreeMap<u16, AppProtocol>,
     /// Its ready pods, in order of their number.
     pub endpoints: Vec<Endpoint>,
 }

@@ -4,5 +4,6 @@ mod ambassador;
 mod cluster;
 mod datagrams;
 mod end_to_end;
+mod http;
 mod redirect;
 mod site;

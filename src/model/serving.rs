@@ -33,6 +33,13 @@ pub enum AppProtocol {
     Ws,
 }
 
+impl AppProtocol {
+    /// Returns whether the pods speak HTTP/2.
+    pub fn is_http2(self) -> bool {
+        matches!(self, Self::H2c | Self::Grpc)
+    }
+}
+
 /// A rule for requests from outside. What it does not name, it does not look at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {

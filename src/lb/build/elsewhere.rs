@@ -1,5 +1,6 @@
 //! What leads out of a project's own networks: ambassadors, external links, and what a service exports.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -32,8 +33,12 @@ impl Project<'_> {
             for (network, addresses) in &self.view.desired.addresses.networks {
                 let Some(address) = addresses.services.get(&key) else { continue };
                 let found = table.exports.get(&(link.project.clone(), link.service.clone()));
-                let none =
-                    || Backend { project: link.project.clone(), service: link.service.clone(), endpoints: Vec::new() };
+                let none = || Backend {
+                    project: link.project.clone(),
+                    service: link.service.clone(),
+                    endpoints: Vec::new(),
+                    http: BTreeMap::new(),
+                };
                 let backend = found.map_or_else(|| Arc::new(none()), |exported| Arc::clone(&exported.backend));
                 let id = NetworkId { project: graph.project.clone(), network: network.clone() };
                 table.vips.insert(*address, Vip { network: id, backend });

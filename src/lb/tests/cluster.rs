@@ -80,7 +80,8 @@ impl Hosts {
         let project = ProjectName::new("demo").expect("valid");
         let (ready, all) = (pods.split_whitespace().filter(|word| !word.starts_with('~')), pods.split_whitespace());
         let endpoints = ready.map(endpoint).collect();
-        let backend = Arc::new(Backend { project: project.clone(), service: service.clone(), endpoints });
+        let backend =
+            Arc::new(Backend { project: project.clone(), service: service.clone(), http: BTreeMap::new(), endpoints });
         let network = NetworkId { project, network: ResourceKey::new("back").expect("valid") };
         let pod = |endpoint: Endpoint| (endpoint.address, PodAddress { network: network.clone(), endpoint });
         let vip = |backend: &Arc<Backend>| Vip { network: network.clone(), backend: Arc::clone(backend) };

@@ -25,7 +25,8 @@ fn vip(network_key: &str) -> Vip {
     let service = ServiceName::new("web").expect("valid");
     let pod = PodId::new(service.clone(), 1);
     let endpoint = Endpoint { pod, container: container(1), host: HostName::local(), address: Ipv4Addr::LOCALHOST };
-    let backend = Backend { project: network(network_key).project, service, endpoints: vec![endpoint] };
+    let backend =
+        Backend { project: network(network_key).project, service, http: BTreeMap::new(), endpoints: vec![endpoint] };
     Vip { network: network(network_key), backend: Arc::new(backend) }
 }
 

@@ -1,5 +1,6 @@
 //! Pods and clients for tests: listeners on loopback addresses that play the containers' part.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -15,21 +16,21 @@ use crate::lb::table::{Backend, Endpoint, LbTable, NetworkId, PodAddress, Publis
 use crate::lb::{Balancer, BalancerOptions, EndpointStats};
 
 /// Nothing in these tests takes this long; a test that waits so long has failed.
-pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+pub(in crate::lb::tests) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A /24 of loopback, a published port in it, and a balancer that serves it.
-pub(super) struct Site {
+pub(in crate::lb::tests) struct Site {
     net: [u8; 3],
     version: AtomicU64,
-    pub(super) balancer: Balancer,
+    pub(in crate::lb::tests) balancer: Balancer,
     /// Where clients connect.
-    pub(super) front: SocketAddr,
+    pub(in crate::lb::tests) front: SocketAddr,
     /// Where pods listen, each on its own address.
-    pub(super) target: u16,
+    pub(in crate::lb::tests) target: u16,
 }
 
 impl Site {
-    pub(super) async fn new(options: BalancerOptions) -> Self {
+    pub(in crate::lb::tests) async fn new(options: BalancerOptions) -> Self {
         let net = own_net();
         let free = |last| async move {
             let probe = TcpListener::bind((Ipv4Addr::new(net[0], net[1], net[2], last), 0)).await.expect("loopback");
@@ -41,15 +42,15 @@ impl Site {
     }
 
     /// A site that holds connections for as long as a test may take.
-    pub(super) async fn patient() -> Self {
+    pub(in crate::lb::tests) async fn patient() -> Self {
         Self::new(BalancerOptions { hold: DEADLINE, ..BalancerOptions::default() }).await
     }
 
-    pub(super) fn pod_address(&self, number: u8) -> SocketAddr {
+    pub(in crate::lb::tests) fn pod_address(&self, number: u8) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::new(self.net[0], self.net[1], self.net[2], number), self.target))
     }
 
-    pub(super) fn key(&self) -> PublishedKey {
+    pub(in crate::lb::tests) fn key(&self) -> PublishedKey {
         PublishedKey { host_ip: Some(self.front.ip()), port: self.front.port(), protocol: Protocol::Tcp }
     }
 
@@ -59,7 +60,7 @@ impl Site {
     }
 
     /// A table whose published port leads to these pods.
-    pub(super) fn table(&self, pods: &[u8]) -> LbTable {
+    pub(in crate::lb::tests) fn table(&self, pods: &[u8]) -> LbTable {
         let published = Published { target: self.target, backend: Arc::new(self.backend(pods)) };
         LbTable {
             version: self.version.fetch_add(1, Ordering::Relaxed) + 1,
@@ -87,22 +88,23 @@ impl Site {
         Backend {
             project: ProjectName::new("demo").expect("valid"),
             service: ServiceName::new("web").expect("valid"),
+            http: BTreeMap::new(),
             endpoints: pods.iter().map(|number| self.endpoint(*number)).collect(),
         }
     }
 
     #[track_caller]
-    pub(super) fn set(&self, pods: &[u8]) {
+    pub(in crate::lb::tests) fn set(&self, pods: &[u8]) {
         let errors = self.balancer.set_table(&self.table(pods));
         assert!(errors.is_empty(), "{errors:?}");
     }
 
-    pub(super) async fn connect(&self) -> TcpStream {
+    pub(in crate::lb::tests) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.front).await.expect("the published port listens")
     }
 
     /// Starts a pod that runs `talk` for each connection.
-    pub(super) async fn pod<F>(&self, number: u8, talk: impl Fn(TcpStream) -> F + Send + 'static) -> Pod
+    pub(in crate::lb::tests) async fn pod<F>(&self, number: u8, talk: impl Fn(TcpStream) -> F + Send + 'static) -> Pod
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -110,11 +112,11 @@ impl Site {
     }
 
     /// Starts a pod that sends back what it gets.
-    pub(super) async fn echo(&self, number: u8) -> Pod {
+    pub(in crate::lb::tests) async fn echo(&self, number: u8) -> Pod {
         self.pod(number, echo).await
     }
 
-    pub(super) fn stats(&self, number: u8) -> EndpointStats {
+    pub(in crate::lb::tests) fn stats(&self, number: u8) -> EndpointStats {
         let stats = self.balancer.stats();
         let found = stats.endpoints.iter().find(|endpoint| endpoint.container == container(number));
         found.unwrap_or_else(|| panic!("no pod {number} in {stats:?}")).clone()
@@ -122,10 +124,13 @@ impl Site {
 }
 
 /// A listener that plays a pod; dropping it ends the listener, not its connections.
-pub(super) struct Pod(JoinHandle<()>);
+pub(in crate::lb::tests) struct Pod(JoinHandle<()>);
 
 impl Pod {
-    pub(super) async fn start<F>(address: SocketAddr, talk: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    pub(in crate::lb::tests) async fn start<F>(
+        address: SocketAddr,
+        talk: impl Fn(TcpStream) -> F + Send + 'static,
+    ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -138,7 +143,7 @@ impl Pod {
     }
 
     /// Ends the listener and waits until its port refuses.
-    pub(super) async fn stop(mut self) {
+    pub(in crate::lb::tests) async fn stop(mut self) {
         self.0.abort();
         let _aborted = (&mut self.0).await;
     }
@@ -150,18 +155,18 @@ impl Drop for Pod {
     }
 }
 
-pub(super) fn container(number: u8) -> String {
+pub(in crate::lb::tests) fn container(number: u8) -> String {
     format!("container-{number}")
 }
 
-pub(super) async fn echo(mut stream: TcpStream) {
+pub(in crate::lb::tests) async fn echo(mut stream: TcpStream) {
     let (mut read, mut write) = stream.split();
     // A client that resets is the other side's matter.
     let _ended = tokio::io::copy(&mut read, &mut write).await;
 }
 
 /// Sends `word` and reads as many bytes back.
-pub(super) async fn ask(stream: &mut TcpStream, word: &str) -> std::io::Result<String> {
+pub(in crate::lb::tests) async fn ask(stream: &mut TcpStream, word: &str) -> std::io::Result<String> {
     stream.write_all(word.as_bytes()).await?;
     let mut answer = vec![0; word.len()];
     stream.read_exact(&mut answer).await?;
@@ -169,7 +174,7 @@ pub(super) async fn ask(stream: &mut TcpStream, word: &str) -> std::io::Result<S
 }
 
 /// Connects and reads; returns the error. A reset may come so soon that it is the answer to the connect.
-pub(super) async fn refusal(address: SocketAddr) -> std::io::ErrorKind {
+pub(in crate::lb::tests) async fn refusal(address: SocketAddr) -> std::io::ErrorKind {
     let outcome = match TcpStream::connect(address).await {
         Ok(mut client) => in_time(client.read_u8()).await,
         Err(error) => Err(error),
@@ -178,14 +183,17 @@ pub(super) async fn refusal(address: SocketAddr) -> std::io::ErrorKind {
 }
 
 /// Reads to the end.
-pub(super) async fn rest(stream: &mut TcpStream) -> std::io::Result<String> {
+pub(in crate::lb::tests) async fn rest(stream: &mut TcpStream) -> std::io::Result<String> {
     let mut text = String::new();
     stream.read_to_string(&mut text).await?;
     Ok(text)
 }
 
 /// Waits until `condition` holds; fails with what was last seen.
-pub(super) async fn until<T: std::fmt::Debug>(mut look: impl FnMut() -> T, condition: impl Fn(&T) -> bool) -> T {
+pub(in crate::lb::tests) async fn until<T: std::fmt::Debug>(
+    mut look: impl FnMut() -> T,
+    condition: impl Fn(&T) -> bool,
+) -> T {
     let deadline = tokio::time::Instant::now() + DEADLINE;
     loop {
         let seen = look();
@@ -198,7 +206,7 @@ pub(super) async fn until<T: std::fmt::Debug>(mut look: impl FnMut() -> T, condi
 }
 
 /// Runs to the end, or fails.
-pub(super) async fn in_time<T>(future: impl Future<Output = T>) -> T {
+pub(in crate::lb::tests) async fn in_time<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.expect("done in time")
 }
 

@@ -20,8 +20,9 @@ use super::session::{Answers, Back, Kept, Key, Link, Pulse, Session, To, Way};
 use super::{Common, Place, count, count_all};
 use crate::host::datagrams;
 use crate::ids::HostName;
-use crate::lb::choose::{Failure, Fruitless, Next, Remote, Search, is_own_limit};
+use crate::lb::choose::{Failure, Fruitless, Next, Search, is_own_limit};
 use crate::lb::endpoint::{EndpointState, PortKey};
+use crate::lb::routing::RemoteHost;
 
 /// How often it is looked which sessions are over. Those that go on being used are looked at with each datagram, too.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
@@ -83,7 +84,7 @@ impl Lane {
             pulse: Arc::new(Pulse::new(now)),
             back: Back::Client { door: Arc::clone(door), client, from: to },
             way: Way::Waiting(None),
-            search: Some(Search::of_datagrams(&common.shared, destination, client.ip(), common.hold)),
+            search: Some(Search::of_datagrams(&common.shared, Arc::new(destination), client.ip(), common.hold)),
             kept: Kept::new(common),
             limits: door.limits,
             _place: place,
@@ -218,15 +219,15 @@ impl Lane {
     fn connect(self: &Arc<Self>, key: &Key, session: &Session, next: &Next) -> Result<To, Failure> {
         let endpoint = next.lease.endpoint();
         let (pulse, back) = (Arc::clone(&session.pulse), session.back.clone());
-        let port = PortKey::datagrams(next.address.port());
-        match &next.remote {
-            None => self.connect_here(key, next.address, endpoint, port, pulse, back),
-            Some(remote) => {
-                let callee = Callee { key: *key, endpoint, port, pulse, back };
-                let call = self.carrier(remote)?.call(&remote.target, callee);
-                call.map(To::There).ok_or(Failure::Exhausted)
-            }
+        let port = PortKey::datagrams(next.address().port());
+        if next.remote().is_none() {
+            return self.connect_here(key, next.address(), endpoint, port, pulse, back);
         }
+        let remote = session.search.as_ref().and_then(|search| search.remote(next));
+        let (host, target) = remote.ok_or(Failure::Host)?;
+        let callee = Callee { key: *key, endpoint, port, pulse, back };
+        let call = self.carrier(&host)?.call(&target, callee);
+        call.map(To::There).ok_or(Failure::Exhausted)
     }
 
     fn connect_here(
@@ -253,15 +254,15 @@ impl Lane {
     }
 
     /// Returns the stream to another host's agent; one that is only being made takes datagrams already.
-    fn carrier(self: &Arc<Self>, remote: &Remote) -> Result<Arc<Carrier>, Failure> {
+    fn carrier(self: &Arc<Self>, host: &Arc<RemoteHost>) -> Result<Arc<Carrier>, Failure> {
         let mut carriers = self.carriers.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = &remote.host.name;
+        let name = &host.name;
         if let Some(carrier) = carriers.get(name).filter(|carrier| carrier.is_alive()) {
             return Ok(Arc::clone(carrier));
         }
         let mesh = self.common.shared.mesh().ok_or(Failure::Host)?;
         let peer = mesh.peer(name).ok_or(Failure::Host)?;
-        let carrier = Carrier::start(self, &remote.host, mesh, peer);
+        let carrier = Carrier::start(self, host, mesh, peer);
         carriers.insert(name.clone(), Arc::clone(&carrier));
         carriers.retain(|_, carrier| carrier.is_alive());
         Ok(carrier)

@@ -1,0 +1,330 @@
+//! Heads of answers over HTTP/1 from pods: read, checked, and written anew for the client. Pure.
+//!
+//! Where the end of an answer can be read in more than one way the client gets an error instead. Source: RFC 9112,
+//! section 6.3.
+
+use super::head::{Body, MAX_HEAD, Room, number};
+
+/// What the bytes of a pod begin with.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answers {
+    /// A part of a head.
+    Partial,
+    /// What cannot be passed on.
+    Wrong,
+    /// A whole head, written to the client's buffer.
+    Head(AnswerHead),
+}
+
+/// A head of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AnswerHead {
+    /// Bytes of it, as the pod wrote it.
+    pub(super) length: usize,
+    /// Status.
+    pub(super) status: u16,
+    /// Body.
+    pub(super) body: Body,
+    /// Whether the pod takes another request on its connection.
+    pub(super) keep_alive: bool,
+}
+
+/// How the answer goes on to the client.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Towards {
+    /// Whether it is to a HEAD request: then there is no body whatever it says.
+    pub(super) is_head: bool,
+    /// Whether another request may follow on the client's connection.
+    pub(super) keep_alive: bool,
+}
+
+/// Reads what `bytes` begin with, and writes its head for the client to `out`.
+pub(super) fn read<'b>(bytes: &'b [u8], room: &mut Room<'b>, towards: Towards, out: &mut Vec<u8>) -> Answers {
+    let mut answer = httparse::Response::new(&mut []);
+    let mut parser = httparse::ParserConfig::default();
+    // As the general path does.
+    parser.allow_spaces_after_header_name_in_responses(true);
+    parser.allow_obsolete_multiline_headers_in_responses(true);
+    let length = match parser.parse_response_with_uninit_headers(&mut answer, bytes, room) {
+        Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
+        Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => return Answers::Partial,
+        Ok(_) | Err(_) => return Answers::Wrong,
+    };
+    let Some(facts) = Facts::of(&answer, towards) else { return Answers::Wrong };
+    // Nobody asked for another protocol on this path.
+    if facts.status == 101 {
+        return Answers::Wrong;
+    }
+    write(&answer, &facts, towards, out);
+    let Facts { status, body, keep_alive, .. } = facts;
+    Answers::Head(AnswerHead { length, status, body, keep_alive })
+}
+
+struct Facts {
+    status: u16,
+    body: Body,
+    keep_alive: bool,
+    has_coding: bool,
+    /// Whether `Connection` names fields that end here too.
+    has_options: bool,
+}
+
+impl Facts {
+    /// Returns what an answer says; `None` if it contradicts itself.
+    fn of(answer: &httparse::Response<'_, '_>, towards: Towards) -> Option<Self> {
+        let status = answer.code.filter(|status| (100..=999).contains(status))?;
+        let is_http_11 = answer.version == Some(1);
+        let (mut length, mut coding, mut close, mut keep_alive, mut has_options) = (None, false, false, false, false);
+        for field in &*answer.headers {
+            if field.name.eq_ignore_ascii_case("content-length") {
+                let one = number(field.value)?;
+                if length.is_some_and(|other| other != one) {
+                    return None;
+                }
+                length = Some(one);
+            } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
+                if coding || !is_http_11 || !field.value.eq_ignore_ascii_case(b"chunked") {
+                    return None;
+                }
+                coding = true;
+            } else if field.name.eq_ignore_ascii_case("connection") {
+                for option in options(field.value) {
+                    match option {
+                        _ if option.eq_ignore_ascii_case(b"close") => close = true,
+                        _ if option.eq_ignore_ascii_case(b"keep-alive") => keep_alive = true,
+                        _ => has_options = true,
+                    }
+                }
+            }
+        }
+        let body = if (100..200).contains(&status) || matches!(status, 204 | 304) || towards.is_head {
+            Body::None
+        } else if coding {
+            Body::Chunked
+        } else {
+            match length {
+                Some(0) => Body::None,
+                Some(length) => Body::Length(length),
+                None => Body::UntilClose,
+            }
+        };
+        // One that says both is believed in its coding, and not used again: what follows may be something else.
+        let keep_alive = !close && (is_http_11 || keep_alive) && !(coding && length.is_some());
+        Some(Self { status, body, keep_alive, has_coding: coding, has_options })
+    }
+}
+
+/// The options of a `Connection` field.
+fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|option| !option.is_empty())
+}
+
+fn write(answer: &httparse::Response<'_, '_>, facts: &Facts, towards: Towards, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    push_number(out, facts.status.into());
+    out.push(b' ');
+    out.extend_from_slice(answer.reason.unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    let mut has_length = false;
+    for field in &*answer.headers {
+        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+        let ends_here = match field.name.len() {
+            7 => is("upgrade"),
+            10 => is("connection") || is("keep-alive"),
+            // The same number twice is written once.
+            14 => is("content-length") && (facts.has_coding || std::mem::replace(&mut has_length, true)),
+            16 => is("proxy-connection"),
+            _ => false,
+        };
+        if ends_here || (facts.has_options && is_named(answer, field.name)) {
+            continue;
+        }
+        match unfolded(field.value) {
+            None => push_field(out, field.name, field.value),
+            Some(value) => push_field(out, field.name, &value),
+        }
+    }
+    if facts.status >= 200 && (!towards.keep_alive || facts.body == Body::UntilClose) {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Puts a value that was folded over several lines on one; `None`: it was not. Source: RFC 9112, section 5.2.
+fn unfolded(value: &[u8]) -> Option<Vec<u8>> {
+    memchr::memchr2(b'\r', b'\n', value)?;
+    let lines = value.split(|byte| matches!(byte, b'\r' | b'\n')).map(<[u8]>::trim_ascii);
+    Some(lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(&b' '))
+}
+
+/// Returns whether a field is for the connection to the pod only.
+fn is_named(answer: &httparse::Response<'_, '_>, name: &str) -> bool {
+    let connection = answer.headers.iter().filter(|field| field.name.eq_ignore_ascii_case("connection"));
+    connection.flat_map(|field| options(field.value)).any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// Appends a header field.
+pub(super) fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a number in decimal.
+pub(super) fn push_number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::head::room;
+    use super::*;
+    use proptest::prelude::*;
+
+    const GET: Towards = Towards { is_head: false, keep_alive: true };
+
+    /// What an answer is, then what the client gets of its head, line by line.
+    fn text(answer: &str, towards: Towards) -> String {
+        let mut out = Vec::new();
+        match read(answer.as_bytes(), &mut room(), towards, &mut out) {
+            Answers::Head(head) => {
+                let out = String::from_utf8(out).expect("text");
+                assert_eq!(&answer[head.length - 4..head.length], "\r\n\r\n");
+                let kept = if head.keep_alive { "kept" } else { "closed" };
+                format!("{} {:?} {kept} | {}", head.status, head.body, out.trim_end().replace("\r\n", " | "))
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn check(answer: &str, expected: &str) {
+        assert_eq!(text(&answer.replace('|', "\r\n"), GET), expected, "{answer}");
+    }
+
+    #[test]
+    fn the_end_of_an_answer_is_known() {
+        check("HTTP/1.1 200 OK|Content-Length: 5||", "200 Length(5) kept | HTTP/1.1 200 OK | Content-Length: 5");
+        check("HTTP/1.1 200 OK|Content-Length: 0||", "200 None kept | HTTP/1.1 200 OK | Content-Length: 0");
+        check(
+            "HTTP/1.1 200 OK|transfer-encoding: Chunked||",
+            "200 Chunked kept | HTTP/1.1 200 OK | transfer-encoding: Chunked",
+        );
+        check("HTTP/1.1 200 OK||", "200 UntilClose kept | HTTP/1.1 200 OK | Connection: close");
+        check("HTTP/1.0 200 OK|Content-Length: 5||", "200 Length(5) closed | HTTP/1.1 200 OK | Content-Length: 5");
+        check(
+            "HTTP/1.0 200 OK|Connection: keep-alive|Content-Length: 5||",
+            "200 Length(5) kept | HTTP/1.1 200 OK | Content-Length: 5",
+        );
+        check("HTTP/1.1 204 No Content||", "204 None kept | HTTP/1.1 204 No Content");
+        check(
+            "HTTP/1.1 304 Not Modified|Content-Length: 9||",
+            "304 None kept | HTTP/1.1 304 Not Modified | Content-Length: 9",
+        );
+        check("HTTP/1.1 100 Continue||", "100 None kept | HTTP/1.1 100 Continue");
+        check("HTTP/1.1 200||", "200 UntilClose kept | HTTP/1.1 200  | Connection: close");
+    }
+
+    #[test]
+    fn to_a_head_request_there_is_no_body() {
+        let towards = Towards { is_head: true, keep_alive: true };
+        assert_eq!(
+            text("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", towards),
+            "200 None kept | HTTP/1.1 200 OK | Content-Length: 9"
+        );
+    }
+
+    #[test]
+    fn what_is_for_one_connection_ends_here() {
+        check(
+            "HTTP/1.1 200 OK|Connection: close, x-own|Keep-Alive: timeout=5|X-Own: 1|Proxy-Connection: x|A: b|Content-Length: 1||",
+            "200 Length(1) closed | HTTP/1.1 200 OK | A: b | Content-Length: 1",
+        );
+        check("HTTP/1.1 204 No|A: b|  c|\td||", "204 None kept | HTTP/1.1 204 No | A: b c d");
+        let towards = Towards { keep_alive: false, ..GET };
+        assert_eq!(
+            text("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n", towards),
+            "200 Length(1) kept | HTTP/1.1 200 OK | Content-Length: 1 | Connection: close"
+        );
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_not_passed_on() {
+        for answer in [
+            "HTTP/1.1 200 OK|Content-Length: 5|Content-Length: 6||",
+            "HTTP/1.1 200 OK|Content-Length: +5||",
+            "HTTP/1.1 200 OK|Content-Length: 5, 5||",
+            "HTTP/1.1 200 OK|Content-Length:||",
+            "HTTP/1.1 200 OK|Transfer-Encoding: gzip, chunked||",
+            "HTTP/1.1 200 OK|Transfer-Encoding: chunked|Transfer-Encoding: chunked||",
+            "HTTP/1.0 200 OK|Transfer-Encoding: chunked||",
+            "HTTP/1.1 101 Switching Protocols|Upgrade: x||",
+            "HTTP/1.1 099 OK||",
+            "HTTP/2 200 OK||",
+            "hello||",
+        ] {
+            check(answer, "Wrong");
+        }
+        check(
+            "HTTP/1.1 200 OK|Content-Length: 5|Transfer-Encoding: chunked||",
+            "200 Chunked closed | HTTP/1.1 200 OK | Transfer-Encoding: chunked",
+        );
+        check(
+            "HTTP/1.1 200 OK|Content-Length: 5|Content-Length: 5||",
+            "200 Length(5) kept | HTTP/1.1 200 OK | Content-Length: 5",
+        );
+    }
+
+    #[test]
+    fn a_part_is_not_a_head() {
+        let whole = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+        for cut in 0..whole.len() {
+            assert_eq!(text(&whole[..cut], GET), "Partial", "{cut}");
+        }
+        let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(MAX_HEAD));
+        assert_eq!(text(&endless, GET), "Wrong");
+    }
+
+    #[test]
+    fn numbers_are_written_in_decimal() {
+        for number in [0, 7, 10, 65_535, u64::MAX] {
+            let mut out = Vec::new();
+            push_number(&mut out, number);
+            assert_eq!(String::from_utf8(out).expect("digits"), number.to_string());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics_and_what_is_written_reads_the_same(
+            bytes in proptest::collection::vec(prop_oneof![
+                Just(b"\r\n".to_vec()), Just(b"Content-Length: 3".to_vec()), Just(b"Connection: a".to_vec()),
+                Just(b"Transfer-Encoding: chunked".to_vec()), Just(b"A: b".to_vec()),
+                proptest::collection::vec(any::<u8>(), 0..4),
+            ], 0..12),
+        ) {
+            let mut answer = b"HTTP/1.1 200 OK\r\n".to_vec();
+            answer.extend(bytes.concat());
+            let mut out = Vec::new();
+            if let Answers::Head(head) = read(&answer, &mut room(), GET, &mut out) {
+                let mut again = Vec::new();
+                let Answers::Head(second) = read(&out, &mut room(), GET, &mut again) else {
+                    return Err(TestCaseError::fail(format!("{}", out.escape_ascii())));
+                };
+                prop_assert_eq!((head.status, head.body), (second.status, second.body));
+            }
+        }
+    }
+}

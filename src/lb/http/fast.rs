@@ -1,0 +1,239 @@
+//! The fast path: plain HTTP/1.1 requests whose body is short, to pods that speak HTTP/1.1.
+//!
+//! One buffer and one write for each direction, no task, no channel, no map of header fields. A request is sent to another
+//! pod, or again, where that can do no harm: when no connection was made, or when no head of an answer came and the method
+//! says that twice is as good as once.
+
+use super::answer::{self, AnswerHead, Answers, Towards};
+use super::connection::{Connection, Request, Step};
+use super::count::{Counting, Ending};
+use super::head::{self, Body};
+use super::log;
+use super::pool;
+use super::refusal::Refusal;
+use super::transfer::{Following, Lost, Passed, pass_on, receive, send};
+use super::visit::Destination;
+use super::watch::{On, Over};
+use crate::lb::choose::{Failure, Next, Search, Server, first};
+
+/// Room for the first bytes of an answer.
+const ANSWER: usize = 16 * 1024;
+
+/// First bytes of a body that are copied behind the head rather than written apart.
+const TOGETHER: usize = 8 * 1024;
+
+/// Kept connections that may turn out dead before a new one is made, and pods that may break off before that is told.
+const MAX_STALE: u32 = 2;
+const MAX_BROKEN: u32 = 1;
+
+/// A request to be passed on.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) to: Destination,
+    /// Its head for the pod.
+    pub(super) bytes: Vec<u8>,
+    pub(super) request: Request,
+    /// Whether it may be sent twice.
+    pub(super) may_repeat: bool,
+    pub(super) counting: Counting,
+}
+
+/// A pod that answers.
+struct Answering {
+    next: Next,
+    server: Server,
+    head: AnswerHead,
+    /// What was read of it, its head included.
+    bytes: Vec<u8>,
+}
+
+/// Why a pod did not.
+enum Trouble {
+    /// Its connection ended before a whole head came.
+    Silent,
+    /// It took too long.
+    Late,
+    /// It broke off, or makes no sense.
+    Broken,
+    /// The client is gone.
+    ClientGone,
+}
+
+impl Connection {
+    /// Passes a request on, and its answer back.
+    pub(super) async fn exchange(&mut self, mut job: Job) -> Step {
+        let body = job.request.head..job.request.head + job.request.body;
+        job.bytes.extend_from_slice(&self.unread[body]);
+        let mut out = Vec::with_capacity(1024);
+        let outcome = self.ask(&mut job, &mut out).await;
+        let (keep_alive, pod) = match outcome {
+            Ok(answering) => {
+                let (step, next) = self.pass_back(&mut job, answering, out).await;
+                match step {
+                    Ok(keep_alive) => (keep_alive, Some(next)),
+                    Err(abort) => {
+                        self.account(&mut job, Some(&next));
+                        return abort;
+                    }
+                }
+            }
+            Err(None) => {
+                self.account(&mut job, None);
+                return Step::Abort;
+            }
+            Err(Some(refusal)) => {
+                out.clear();
+                refusal.write(job.request.is_head, job.request.keep_alive, &mut out);
+                let is_whole = self.send(&out).await.is_ok();
+                job.counting.ending = Ending { status: refusal.status(), is_whole, ..job.counting.ending };
+                (is_whole && job.request.keep_alive, None)
+            }
+        };
+        self.account(&mut job, pod.as_ref());
+        drop(pod);
+        self.served(&job.request, keep_alive)
+    }
+
+    /// Notes the end of a request.
+    fn account(&self, job: &mut Job, pod: Option<&Next>) {
+        let ending = &mut job.counting.ending;
+        ending.took = job.request.began.elapsed();
+        if let Some(line) = &job.request.line {
+            log::write(line, &self.visit, Some(&job.to), pod, ending);
+        }
+    }
+
+    /// Finds a pod that answers; writes the head of its answer for the client to `out`. The error is what the client is
+    /// told, if it is there.
+    async fn ask(&mut self, job: &mut Job, out: &mut Vec<u8>) -> Result<Answering, Option<Refusal>> {
+        let (mut stale, mut broken) = (0, 0);
+        let mut search: Option<Search> = None;
+        loop {
+            let found = match &mut search {
+                None => first(&self.http.shared, &job.to.pool, job.to.port),
+                Some(search) => Some(search.next().await.map_err(Refusal::from)?),
+            };
+            let Some(next) = found else {
+                search = Some(self.search(job));
+                continue;
+            };
+            let kept = if stale < MAX_STALE { pool::take(&next, job.may_repeat) } else { None };
+            let is_new = kept.is_none();
+            let server = match kept {
+                Some(server) => Some(server),
+                None => Box::pin(search.get_or_insert_with(|| self.search(job)).connect(&next)).await,
+            };
+            let Some(mut server) = server else { continue };
+            job.counting.with(&next.lease.tally);
+            let trouble = match self.talk(job, &next, &mut server, out).await {
+                Ok((head, bytes)) => return Ok(Answering { next, server, head, bytes }),
+                Err(trouble) => trouble,
+            };
+            job.counting.without(&next.lease.tally);
+            match trouble {
+                Trouble::ClientGone => return Err(None),
+                Trouble::Late => return Err(Some(Refusal::Late)),
+                Trouble::Silent if job.may_repeat && !is_new => stale += 1,
+                Trouble::Silent if job.may_repeat && broken < MAX_BROKEN => {
+                    broken += 1;
+                    search.get_or_insert_with(|| self.search(job)).note_failure(&next, Failure::Endpoint);
+                }
+                Trouble::Silent | Trouble::Broken => return Err(Some(Refusal::Broken)),
+            }
+        }
+    }
+
+    fn search(&self, job: &Job) -> Search {
+        Search::new(&self.http.shared, job.to.door.clone(), self.visit.peer.ip(), self.http.hold)
+    }
+
+    /// Sends the request and reads the head of the answer.
+    async fn talk(
+        &mut self,
+        job: &mut Job,
+        next: &Next,
+        server: &mut Server,
+        out: &mut Vec<u8>,
+    ) -> Result<(AnswerHead, Vec<u8>), Trouble> {
+        let endpoint = next.lease.endpoint();
+        let on = On::Endpoint(&endpoint);
+        let limits = self.http.limits;
+        let until_answer = job.to.rule.as_ref().and_then(|rule| rule.route.timeout).unwrap_or(limits.answer);
+        send(server, &job.bytes, &mut self.watch, limits.write, on).await.map_err(|_| Trouble::Silent)?;
+        job.counting.ending.sent += job.bytes.len() as u64;
+        let towards = Towards { is_head: job.request.is_head, keep_alive: job.request.keep_alive };
+        let mut bytes = Vec::with_capacity(ANSWER);
+        let mut has_begun = false;
+        loop {
+            out.clear();
+            let found =
+                if bytes.is_empty() { Answers::Partial } else { answer::read(&bytes, &mut head::room(), towards, out) };
+            match found {
+                Answers::Wrong => return Err(Trouble::Broken),
+                Answers::Head(head) if head.status < 200 => {
+                    has_begun = true;
+                    self.send(out).await.map_err(|_| Trouble::ClientGone)?;
+                    bytes.drain(..head.length);
+                    continue;
+                }
+                Answers::Head(head) => return Ok((head, bytes)),
+                Answers::Partial => {}
+            }
+            if bytes.capacity() == bytes.len() {
+                bytes.reserve(ANSWER);
+            }
+            match receive(server, &mut bytes, &mut self.watch, until_answer, on).await {
+                Ok(read) if read > 0 => job.counting.ending.received += read as u64,
+                Err(Lost::Over(Over::Time)) => return Err(Trouble::Late),
+                _ if !has_begun => return Err(Trouble::Silent),
+                _ => return Err(Trouble::Broken),
+            }
+        }
+    }
+
+    /// Passes the answer back; returns whether another request may follow.
+    async fn pass_back(&mut self, job: &mut Job, answering: Answering, mut out: Vec<u8>) -> (Result<bool, Step>, Next) {
+        let Answering { next, mut server, head, bytes } = answering;
+        let ending = &mut job.counting.ending;
+        ending.status = head.status;
+        let mut body = Following::new(head.body);
+        let rest = &bytes[head.length..];
+        let Ok(within) = body.follow(rest) else {
+            // What the client has seen of it must be cut off in any case.
+            let _gone = self.send(&out).await;
+            return (Err(Step::Abort), next);
+        };
+        let (together, apart) = if within <= TOGETHER { (within, 0) } else { (0, within) };
+        out.extend_from_slice(&rest[..together]);
+        let mut sent = self.send(&out).await;
+        if apart > 0 && sent.is_ok() {
+            sent = self.send(&rest[..apart]).await;
+        }
+        let mut passed = match sent {
+            Ok(()) => Passed::Whole { is_clean: within == rest.len() },
+            Err(_) => Passed::ClientGone,
+        };
+        if passed == (Passed::Whole { is_clean: true }) && !body.is_done() {
+            drop((bytes, out));
+            let (write, endpoint) = (self.http.limits.write, next.lease.endpoint());
+            let Self { io, watch, .. } = self;
+            let received = &mut ending.received;
+            passed = Box::pin(pass_on(&mut server, io, &mut body, watch, write, &endpoint, received)).await;
+        }
+        let count = |counter: &std::sync::atomic::AtomicU64, by| {
+            counter.fetch_add(by, std::sync::atomic::Ordering::Relaxed);
+        };
+        count(&next.lease.sent, ending.sent);
+        count(&next.lease.received, ending.received);
+        let Passed::Whole { is_clean } = passed else {
+            return (Err(Step::Abort), next);
+        };
+        ending.is_whole = true;
+        if is_clean && head.keep_alive && head.body != Body::UntilClose {
+            pool::keep(&next, server);
+        } else {
+            pool::part(server);
+        }
+        (Ok(job.request.keep_alive && head.body != Body::UntilClose), next)
+    }
+}

@@ -1,0 +1,471 @@
+//! The general path: pingora's HTTP proxy, lent a connection for one request, or for good where the client speaks HTTP/2.
+//!
+//! It does what the fast path does not: HTTP/2 and gRPC on either side, protocols that take over, uploads, chunked requests, `Expect`,
+//! HTTP/1.0. Which pod a request goes to, what it is told of the client, and what is counted is the same on both.
+//!
+//! Each thread has one proxy, and with it connections to pods of its own.
+
+use std::cell::RefCell;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora_core::apps::{HttpServerApp as _, HttpServerOptions, ServerApp as _};
+use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::default_h2_options;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use tokio::time::Instant;
+
+use super::connection::Connection;
+use super::count::{Counting, Ending};
+use super::general_fields::{self as fields, Facts};
+use super::head::is_idempotent;
+use super::link::{self, Connector, Link, digest};
+use super::log::{self, Line};
+use super::refusal::Refusal;
+use super::stream::{Fence, Lent, Loan, Patience};
+use super::visit::{Busy, Destination, Visit, Way, way};
+use super::watch::Watch;
+use super::{Http, Limits};
+use crate::lb::choose::{Failure, Next, Search};
+
+/// Requests at a time on one connection to a pod that speaks HTTP/2.
+const STREAMS: usize = 128;
+
+/// Connections to pods that a thread keeps.
+const KEPT: usize = 512;
+
+/// Pods that may break off a request before that is told.
+const MAX_BROKEN: u32 = 1;
+
+/// Attempts for one request, whatever they come to: the search for a pod ends by its time.
+const MAX_ATTEMPTS: usize = 10_000;
+
+type Proxy = HttpProxy<General>;
+
+thread_local!(static PROXY: RefCell<Option<Arc<Proxy>>> = const { RefCell::new(None) });
+
+/// What pingora asks.
+pub(super) struct General {
+    http: Arc<Http>,
+}
+
+/// What is known of a request on its way.
+pub(super) struct Ctx {
+    began: Instant,
+    visit: Option<Arc<Visit>>,
+    _busy: Option<Busy>,
+    to: Option<Destination>,
+    search: Option<Search>,
+    /// The pod that it goes to.
+    next: Option<Next>,
+    connector: Option<Arc<Connector>>,
+    link: Option<Arc<Link>>,
+    broken: u32,
+    /// Whether anything of an answer came.
+    has_begun: bool,
+    /// Whether the body of the answer ends with the connection.
+    until_close: bool,
+    refusal: Option<Refusal>,
+    made_id: OnceLock<[u8; 32]>,
+    counting: Counting,
+    line: Option<Line>,
+}
+
+/// Serves one request of a connection; returns the connection if another may follow.
+pub(super) async fn serve_request(connection: Connection, fence: Fence) -> Option<Connection> {
+    let Connection { http, visit, io, unread, watch } = connection;
+    let proxy = proxy(&http);
+    let may_follow = matches!(fence, Fence::Request { .. }) && !http.is_stopping();
+    let loan = loan(&http, &visit, io, unread, watch, fence, false)?;
+    let mut session = ServerSession::new_http1(Box::new(Lent::new(loan)));
+    // Its own limits would keep a timer thread busy; ours are in what is lent.
+    session.set_read_timeout(None);
+    session.set_keepalive(may_follow.then_some(0));
+    // Who has said all that he will is owed his answer.
+    session.set_abort_on_close(false);
+    let stopping = http.stopping.subscribe();
+    let (stream, _) = proxy.process_new_http(session, &stopping).await?.consume();
+    let lent: Lent = *stream.into_any().downcast().ok()?;
+    let (io, unread) = lent.give_back()?;
+    let watch = Watch::new(&http.stop);
+    Some(Connection { http, visit, io, unread, watch })
+}
+
+/// Serves a connection of HTTP/2 to its end.
+pub(super) async fn serve_http2(connection: Connection) {
+    let Connection { http, visit, io, unread, watch } = connection;
+    let proxy = proxy(&http);
+    let Some(loan) = loan(&http, &visit, io, unread, watch, Fence::None, true) else { return };
+    let stopping = http.stopping.subscribe();
+    proxy.process_new(Box::new(Lent::new(loan)), &stopping).await;
+}
+
+fn loan(
+    http: &Arc<Http>,
+    visit: &Arc<Visit>,
+    io: super::stream::ClientIo,
+    unread: Vec<u8>,
+    watch: Watch,
+    fence: Fence,
+    is_http2: bool,
+) -> Option<Loan> {
+    let Limits { body, write, idle, .. } = http.limits;
+    let is_busy: fn(&ProxyDigest) -> bool = |visit| visit_of(visit).is_some_and(|visit| visit.is_busy());
+    let is_cut: fn(&ProxyDigest) -> bool = |visit| visit_of(visit).is_some_and(|visit| visit.is_cut());
+    let patience =
+        Patience { read: if is_http2 { idle } else { body }, write, idle: is_http2.then_some(is_busy), is_cut };
+    let digest = digest(Box::new(Arc::clone(visit))).ok()?;
+    let (peer, watches) = (visit.peer, [watch, Watch::new(&http.stop)]);
+    Some(Loan { io, unread, fence, peer, watches, patience, is_http2, visit: Arc::new(digest) })
+}
+
+/// Returns the proxy of this thread.
+fn proxy(http: &Arc<Http>) -> Arc<Proxy> {
+    PROXY.with_borrow_mut(|proxy| {
+        let made = proxy.get_or_insert_with(|| {
+            let conf = ServerConf {
+                threads: 1,
+                upstream_keepalive_pool_size: KEPT,
+                max_retries: MAX_ATTEMPTS,
+                ..ServerConf::default()
+            };
+            let mut made = HttpProxy::new(General { http: Arc::clone(http) }, Arc::new(conf));
+            made.handle_init_modules();
+            let mut options = default_h2_options();
+            options.max_header_list_size(u32::try_from(super::head::MAX_HEAD).unwrap_or(u32::MAX));
+            made.h2_options = Some(options);
+            made.server_options = Some(HttpServerOptions::default());
+            Arc::new(made)
+        });
+        Arc::clone(made)
+    })
+}
+
+fn visit_of(digest: &ProxyDigest) -> Option<&Arc<Visit>> {
+    digest.user_data.as_ref()?.downcast_ref()
+}
+
+/// An error that ends a request with an answer of ours.
+fn refuse<T>(ctx: &mut Ctx, refusal: Refusal) -> Result<T> {
+    ctx.refusal = Some(refusal);
+    Err(Error::new_in(ErrorType::HTTPStatus(refusal.status())))
+}
+
+#[async_trait]
+impl ProxyHttp for General {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx {
+            began: Instant::now(),
+            visit: None,
+            _busy: None,
+            to: None,
+            search: None,
+            next: None,
+            connector: None,
+            link: None,
+            broken: 0,
+            has_begun: false,
+            until_close: false,
+            refusal: None,
+            made_id: OnceLock::new(),
+            counting: Counting::default(),
+            line: None,
+        }
+    }
+
+    /// Compression is between the client and the pod.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        let visit = session.digest().and_then(|digest| visit_of(digest.proxy_digest.as_ref()?)).cloned();
+        let visit = visit.ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
+        ctx._busy = Some(visit.begin());
+        if session.is_http2() {
+            session.set_write_timeout(Some(self.http.limits.write));
+        } else if session.is_upgrade_req() {
+            // Whatever comes of it, nothing of this protocol follows.
+            session.set_keepalive(None);
+        }
+        let Some(facts) = Facts::of(session.req_header()) else {
+            return refuse(ctx, Refusal::Malformed);
+        };
+        let way = {
+            let routing = self.http.shared.routing();
+            way(&visit, &routing, &facts.asked(&|name, value| facts.has_header(name, value)), &facts.target)
+        };
+        if log::is_on() {
+            ctx.line =
+                Some(fields::line(session.req_header(), &facts, ctx.made_id.get_or_init(super::forward::request_id)));
+        }
+        ctx.visit = Some(visit);
+        match way {
+            Way::To(to) => {
+                ctx.counting.with(&to.pool.tally);
+                if let Some(rule) = &to.rule {
+                    ctx.counting.with(&rule.tally);
+                }
+                ctx.to = Some(to);
+                Ok(false)
+            }
+            Way::Redirect { rule, status, location } => {
+                ctx.counting.with(&rule.tally);
+                let mut answer = ResponseHeader::build(status, Some(3))?;
+                answer.insert_header(http::header::LOCATION, location)?;
+                answer.insert_header(http::header::CONTENT_LENGTH, 0)?;
+                session.write_response_header(Box::new(answer), true).await?;
+                Ok(true)
+            }
+            Way::NoRule => refuse(ctx, Refusal::NoRule),
+            Way::Gone => refuse(ctx, Refusal::NoneReady),
+        }
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        let (Some(to), Some(visit)) = (&ctx.to, &ctx.visit) else {
+            return Err(Error::new_in(ErrorType::InternalError));
+        };
+        let search = ctx
+            .search
+            .get_or_insert_with(|| Search::new(&self.http.shared, to.door.clone(), visit.peer.ip(), self.http.hold));
+        let next = match search.next().await {
+            Ok(next) => next,
+            Err(fruitless) => return refuse(ctx, fruitless.into()),
+        };
+        let connector = Connector::new(search.dial(&next));
+        let peer = peer(&next, to, Arc::clone(&connector), self.http.limits.write);
+        ctx.counting.with(&next.lease.tally);
+        (ctx.next, ctx.connector) = (Some(next), Some(connector));
+        Ok(Box::new(peer))
+    }
+
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
+        let failure = ctx.connector.take().map_or(Failure::Endpoint, |connector| connector.failure());
+        ctx.give_up(failure);
+        // Nothing was sent: whatever the method, another pod may take it. The search ends by its time.
+        error.set_retry(true);
+        error
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        reused: bool,
+        _: &HttpPeer,
+        _: std::os::fd::RawFd,
+        digest: Option<&Digest>,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let Some(next) = &ctx.next else { return Ok(()) };
+        if !reused {
+            next.lease.note_success(next.address().port());
+        }
+        ctx.link = link::of(digest);
+        if let Some(link) = &ctx.link {
+            link.begin();
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        // While the client sends it is the client's time. One connection of HTTP/2 has many requests: each has its own
+        // limit there.
+        if let Some((link, to)) = ctx.link.as_ref().zip(ctx.to.as_ref())
+            && end
+            && !ctx.has_begun
+            && !to.protocol().is_http2()
+        {
+            link.expect(self.http.answer_within(to));
+        }
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let (Some(to), Some(visit)) = (&ctx.to, &ctx.visit) else { return Ok(()) };
+        let id = ctx.made_id.get_or_init(super::forward::request_id);
+        fields::forward(session.req_header(), request, to, &visit.client, id)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        answer: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        ctx.has_begun = true;
+        if answer.status.is_informational() && answer.status.as_u16() != 101 {
+            return Ok(());
+        }
+        if answer.status.as_u16() == 101 && !session.is_upgrade_req() {
+            return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
+        }
+        if let Some(link) = &ctx.link {
+            link.answered();
+        }
+        ctx.until_close = fields::ends_with_connection(session.req_header(), answer);
+        fields::clean(answer)
+    }
+
+    async fn response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, _: &mut Ctx) -> Result<()> {
+        if !session.is_http2() {
+            answer.set_version(http::Version::HTTP_11);
+        }
+        Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        // The end of a connection that broke is not the end of an answer.
+        if end && ctx.until_close && ctx.link.as_ref().is_some_and(|link| link.is_broken()) {
+            return Err(Error::new_up(ErrorType::ConnectionClosed));
+        }
+        Ok(None)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Ctx,
+        reused: bool,
+    ) -> Box<Error> {
+        let is_theirs = *error.esource() == ErrorSource::Upstream;
+        let is_late = ctx.link.as_ref().is_some_and(|link| link.is_late())
+            || matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout) && is_theirs;
+        let may_repeat = is_idempotent(session.req_header().method.as_str())
+            && !session.as_ref().retry_buffer_truncated()
+            && !ctx.has_begun
+            && *error.etype() != ErrorType::InvalidHTTPHeader
+            && !is_late
+            && is_theirs
+            && (reused || ctx.broken < MAX_BROKEN);
+        if is_late {
+            ctx.refusal = Some(Refusal::Late);
+        } else if is_theirs && ctx.refusal.is_none() {
+            ctx.refusal = Some(Refusal::Broken);
+        }
+        if may_repeat {
+            ctx.refusal = None;
+            ctx.broken += u32::from(!reused);
+            ctx.give_up(if reused { Failure::Overtaken } else { Failure::Endpoint });
+        }
+        error.set_retry(may_repeat);
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+        let refusal = ctx.refusal.or_else(|| fields::refusal(error));
+        ctx.refusal = refusal;
+        let mut code = refusal.map_or(0, Refusal::status);
+        if let Some(refusal) = refusal.filter(|_| session.response_written().is_none()) {
+            let is_head = session.req_header().method == http::Method::HEAD;
+            let answered = fields::answer(refusal, is_head);
+            let sent = match answered {
+                Ok((answer, body)) => session.write_error_response(answer, body).await,
+                Err(error) => Err(error),
+            };
+            if sent.is_err() {
+                code = 0;
+            }
+        }
+        FailToProxy { error_code: code, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        if let Some(link) = ctx.link.take() {
+            link.end();
+        }
+        let status = session.response_written().map_or(0, |answer| answer.status.as_u16());
+        let (sent, received) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
+        let is_whole = error.is_none() || ctx.refusal.is_some_and(|refusal| refusal.status() == status);
+        if let Some(visit) = ctx.visit.as_ref().filter(|_| status > 0 && !is_whole && !session.is_http2()) {
+            visit.cut();
+        }
+        ctx.counting.ending = Ending { status, is_whole, took: ctx.began.elapsed(), sent, received };
+        if let Some(next) = &ctx.next {
+            next.lease.sent.fetch_add(sent, std::sync::atomic::Ordering::Relaxed);
+            next.lease.received.fetch_add(received, std::sync::atomic::Ordering::Relaxed);
+        }
+        if let Some((line, visit)) = ctx.line.take().zip(ctx.visit.as_ref()) {
+            log::write(&line, visit, ctx.to.as_ref(), ctx.next.as_ref(), &ctx.counting.ending);
+        }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Ctx, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Ctx, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+}
+
+impl Ctx {
+    /// Leaves the pod that it was sent to.
+    fn give_up(&mut self, failure: Failure) {
+        if let Some(link) = self.link.take() {
+            link.end();
+        }
+        let Some(next) = self.next.take() else { return };
+        self.counting.without(&next.lease.tally);
+        if let Some(search) = &mut self.search {
+            search.note_failure(&next, failure);
+        }
+    }
+}
+
+impl Http {
+    /// Returns the time for the head of an answer.
+    fn answer_within(&self, to: &Destination) -> Duration {
+        to.rule.as_ref().and_then(|rule| rule.route.timeout).unwrap_or(self.limits.answer)
+    }
+}
+
+/// Returns what pingora connects to, or takes from its pool.
+fn peer(next: &Next, to: &Destination, connector: Arc<Connector>, write: Duration) -> HttpPeer {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    // A stream to another host has no address of its own. This one is never connected to, and passes for every socket's.
+    let address = match next.remote() {
+        Some(_) => std::net::SocketAddr::from(([0, 0, 0, 0], next.address().port())),
+        None => next.address(),
+    };
+    let mut peer = HttpPeer::new(address, false, String::new());
+    let mut hasher = DefaultHasher::new();
+    (next.lease.number, next.address()).hash(&mut hasher);
+    peer.group_key = hasher.finish();
+    peer.options.custom_l4 = Some(connector);
+    peer.options.write_timeout = Some(write);
+    if to.protocol().is_http2() {
+        peer.options.set_http_version(2, 2);
+        peer.options.max_h2_streams = STREAMS;
+        peer.options.read_timeout = to.rule.as_ref().and_then(|rule| rule.route.timeout);
+    }
+    peer
+}

@@ -1,0 +1,195 @@
+//! Heads of requests and answers as the general path holds them: what the fast path does to bytes, done to maps of fields.
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::{Method, StatusCode, Version};
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::forward::Client;
+use super::head::{MAX_FIELDS, is_host, is_request_id};
+use super::log::Line;
+use super::refusal::Refusal;
+use super::route::{Asked, rewritten};
+use super::visit::Destination;
+
+const FORWARDED_FOR: &str = "X-Forwarded-For";
+const FORWARDED_PROTO: &str = "X-Forwarded-Proto";
+const FORWARDED_HOST: &str = "X-Forwarded-Host";
+const FORWARDED_PORT: &str = "X-Forwarded-Port";
+const REQUEST_ID: &str = "X-Request-Id";
+
+/// What rules look at of a request.
+pub(super) struct Facts<'a> {
+    head: &'a RequestHeader,
+    pub(super) host: Vec<u8>,
+    /// Path and query.
+    pub(super) target: String,
+}
+
+impl<'a> Facts<'a> {
+    /// Reads a head; `None` if it is not served. Those of HTTP/1 were judged before.
+    pub(super) fn of(head: &'a RequestHeader) -> Option<Self> {
+        let path = str::from_utf8(head.raw_path()).ok()?;
+        // A target that names its host has been found to agree with the field.
+        let (named, target) = match path.split_once("://") {
+            Some((_, rest)) if !path.starts_with('/') => {
+                let end = rest.find(['/', '?']).unwrap_or(rest.len());
+                let (host, path) = rest.split_at(end);
+                (Some(host), if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
+            }
+            _ => (head.uri.authority().map(http::uri::Authority::as_str), path.to_owned()),
+        };
+        let field = || head.headers.get(HOST).map(HeaderValue::as_bytes);
+        let host = named.map(str::as_bytes).or_else(field).unwrap_or_default();
+        if !is_host(host) || head.headers.len() > MAX_FIELDS {
+            return None;
+        }
+        Some(Self { head, host: host.to_vec(), target })
+    }
+
+    /// Returns whether it has a field with this value.
+    pub(super) fn has_header(&self, name: &str, value: &str) -> bool {
+        self.head.headers.get_all(name).iter().any(|found| found.as_bytes() == value.as_bytes())
+    }
+
+    /// Returns what rules look at.
+    pub(super) fn asked<'b>(&'b self, has_header: &'b dyn Fn(&str, &str) -> bool) -> Asked<'b> {
+        let path = self.target.split('?').next().unwrap_or_default().as_bytes();
+        Asked { host: &self.host, path, method: self.head.method.as_str(), has_header }
+    }
+}
+
+/// Returns what the access log keeps of a request.
+pub(super) fn line(head: &RequestHeader, facts: &Facts<'_>, made_id: &[u8; 32]) -> Line {
+    let id = head.headers.get(REQUEST_ID).map(HeaderValue::as_bytes).filter(|id| is_request_id(id));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Line {
+        method: head.method.as_str().to_owned(),
+        host: text(&facts.host),
+        path: facts.target.clone(),
+        request_id: text(id.unwrap_or(made_id)),
+        protocol: match head.version {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        },
+    }
+}
+
+/// Changes a request for its pod: see [`super::forward`].
+pub(super) fn forward(
+    asked: &RequestHeader,
+    request: &mut RequestHeader,
+    to: &Destination,
+    client: &Client,
+    made_id: &[u8; 32],
+) -> Result<()> {
+    let Some(Facts { host, target, .. }) = Facts::of(asked) else {
+        return Err(Error::new_down(ErrorType::InvalidHTTPHeader));
+    };
+    let rewritten = to.rule.as_ref().and_then(|rule| rewritten(&rule.route, &target));
+    let target = rewritten.as_deref().unwrap_or(&target);
+    if request.raw_path() != target.as_bytes() {
+        set_target(request, target)?;
+    }
+    if let Some(host) = to.host() {
+        request.insert_header(HOST, host)?;
+    }
+    let before = request.headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+    let mut chain: Vec<&[u8]> = before.filter(|value| !value.is_empty()).collect();
+    chain.push(client.address.as_bytes());
+    let chain = chain.join(&b", "[..]);
+    request.insert_header(FORWARDED_FOR, chain)?;
+    let mut tell = |name: &'static str, value: &[u8]| {
+        let first = request.headers.get(name).filter(|_| client.is_inside).cloned();
+        match first {
+            Some(kept) => request.insert_header(name, kept),
+            None if value.is_empty() => {
+                request.remove_header(name);
+                Ok(())
+            }
+            None => request.insert_header(name, value),
+        }
+    };
+    tell(FORWARDED_PROTO, client.scheme().as_bytes())?;
+    tell(FORWARDED_HOST, &host)?;
+    tell(FORWARDED_PORT, client.port.to_string().as_bytes())?;
+    let kept = request.headers.get_all(REQUEST_ID).iter().find(|id| is_request_id(id.as_bytes())).cloned();
+    match kept {
+        Some(kept) => request.insert_header(REQUEST_ID, kept),
+        None => request.insert_header(REQUEST_ID, &made_id[..]),
+    }
+}
+
+/// Exchanges path and query, and nothing else of what a request of HTTP/2 says of where it goes.
+fn set_target(request: &mut RequestHeader, target: &str) -> Result<()> {
+    if request.uri.authority().is_none() {
+        return request.set_raw_path(target.as_bytes());
+    }
+    let malformed = || Error::new_in(ErrorType::InvalidHTTPHeader);
+    let mut parts = request.uri.clone().into_parts();
+    parts.path_and_query = Some(target.parse().map_err(|_| malformed())?);
+    request.set_uri(http::Uri::from_parts(parts).map_err(|_| malformed())?);
+    Ok(())
+}
+
+/// Takes out of an answer what is for the connection to the pod only.
+pub(super) fn clean(answer: &mut ResponseHeader) -> Result<()> {
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(());
+    }
+    let options: Vec<HeaderName> = answer
+        .headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
+        .filter(|option| *option != TRANSFER_ENCODING && *option != CONTENT_LENGTH)
+        .collect();
+    for option in &options {
+        answer.remove_header(option);
+    }
+    for own in ["keep-alive", "proxy-connection"] {
+        answer.remove_header(own);
+    }
+    answer.remove_header(&CONNECTION);
+    answer.remove_header(&UPGRADE);
+    // Several were found to be the same.
+    let mut lengths = answer.headers.get_all(CONTENT_LENGTH).iter();
+    if let (Some(length), Some(_)) = (lengths.next().cloned(), lengths.next()) {
+        answer.insert_header(CONTENT_LENGTH, length)?;
+    }
+    Ok(())
+}
+
+/// Returns whether the body of an answer ends with its connection.
+pub(super) fn ends_with_connection(asked: &RequestHeader, answer: &ResponseHeader) -> bool {
+    let has_body = asked.method != Method::HEAD && !matches!(answer.status.as_u16(), 101 | 204 | 304);
+    let is_framed = [&CONTENT_LENGTH, &TRANSFER_ENCODING].iter().any(|name| answer.headers.contains_key(*name));
+    has_body && !is_framed && answer.version != Version::HTTP_2
+}
+
+/// Returns what a client is told of an error that nothing else explains; `None`: it is gone.
+pub(super) fn refusal(error: &Error) -> Option<Refusal> {
+    let kind = error.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, _) if kind == Some(std::io::ErrorKind::InvalidData) => Some(Refusal::Malformed),
+        (ErrorSource::Downstream, _) if kind == Some(std::io::ErrorKind::TimedOut) => Some(Refusal::SlowClient),
+        (
+            ErrorSource::Downstream,
+            ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed | ErrorType::WriteTimedout,
+        ) => None,
+        (ErrorSource::Downstream, _) => Some(Refusal::Malformed),
+        (ErrorSource::Upstream | ErrorSource::Internal | ErrorSource::Unset, _) => Some(Refusal::Broken),
+    }
+}
+
+/// Returns an answer of the balancer's own.
+pub(super) fn answer(refusal: Refusal, is_head: bool) -> Result<(ResponseHeader, Bytes)> {
+    let body = refusal.body();
+    let mut answer = ResponseHeader::build(refusal.status(), Some(4))?;
+    answer.insert_header(CONTENT_LENGTH, body.len())?;
+    answer.insert_header(http::header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
+    Ok((answer, if is_head { Bytes::new() } else { body.into() }))
+}

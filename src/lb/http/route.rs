@@ -1,0 +1,260 @@
+//! Which rule a request is for. Pure: a table made whole from all rules of a port, asked once for each request.
+//!
+//! Of the rules that match, the one with the most exact host is taken, then the most exact path, then one that names the
+//! method, then the one with the most header fields, then the first one. Rules that match the same share requests by their
+//! weights. Source: Kubernetes Gateway API 1.2, `HTTPRouteSpec.hostnames` and `HTTPRouteRule.matches`.
+//!
+//! A look-up costs as much as there are different lengths of prefixes below the host, not as many rules.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use crate::model::{HostMatch, PathMatch, PathRewrite, Route, RouteAction};
+
+/// Longest name of a host that a rule can have. Source: RFC 1035, section 2.3.4.
+const MAX_HOST: usize = 255;
+
+/// The rules of a port, each with what it leads to.
+#[derive(Debug, Clone)]
+pub(super) struct RouteTable<T> {
+    exact: HashMap<Box<[u8]>, ByPath<T>>,
+    /// By the name that the host is below of.
+    below: HashMap<Box<[u8]>, ByPath<T>>,
+    any: ByPath<T>,
+}
+
+#[derive(Debug, Clone)]
+struct ByPath<T> {
+    exact: HashMap<Box<[u8]>, Vec<Choice<T>>>,
+    prefixes: HashMap<Box<[u8]>, Vec<Choice<T>>>,
+    /// The lengths that prefixes have, longest first.
+    lengths: Vec<usize>,
+}
+
+/// Rules that match the same.
+#[derive(Debug, Clone)]
+struct Choice<T> {
+    methods: Vec<String>,
+    headers: Vec<(String, String)>,
+    /// Each with the end of its share; the shares follow one another.
+    shares: Vec<(u64, T)>,
+    is_weighted: bool,
+}
+
+/// What a request says that rules look at.
+pub(super) struct Asked<'a> {
+    /// Value of `Host`, or the authority.
+    pub(super) host: &'a [u8],
+    /// Path without query.
+    pub(super) path: &'a [u8],
+    /// Method.
+    pub(super) method: &'a str,
+    /// Whether it has a header field of this name, in lower case, with this value.
+    pub(super) has_header: &'a dyn Fn(&str, &str) -> bool,
+}
+
+impl<T> Default for RouteTable<T> {
+    fn default() -> Self {
+        Self { exact: HashMap::new(), below: HashMap::new(), any: ByPath::default() }
+    }
+}
+
+impl<T> Default for ByPath<T> {
+    fn default() -> Self {
+        Self { exact: HashMap::new(), prefixes: HashMap::new(), lengths: Vec::new() }
+    }
+}
+
+impl<T: Clone> RouteTable<T> {
+    /// Makes a table of rules, of which the earlier ones come first where nothing else decides.
+    pub(super) fn new<'a>(rules: impl IntoIterator<Item = (&'a Route, T)>) -> Self {
+        let mut table = Self::default();
+        for (route, value) in rules {
+            if route.hosts.is_empty() {
+                table.any.add(route, &value);
+            }
+            for host in &route.hosts {
+                let (map, name) = match host {
+                    HostMatch::Exact(name) => (&mut table.exact, name),
+                    HostMatch::Below(name) => (&mut table.below, name),
+                };
+                map.entry(name.to_ascii_lowercase().into_bytes().into()).or_default().add(route, &value);
+            }
+        }
+        let hosts = table.exact.values_mut().chain(table.below.values_mut());
+        hosts.chain(std::iter::once(&mut table.any)).for_each(ByPath::finish);
+        table
+    }
+
+    /// Returns what a request is for; `luck` decides between rules that share.
+    pub(super) fn find(&self, asked: &Asked<'_>, luck: u64) -> Option<&T> {
+        let mut lower = [0; MAX_HOST];
+        let name = bare_host(asked.host);
+        if let Some(name) = lower.get_mut(..name.len()).filter(|_| !name.is_empty()).map(|lower| {
+            lower.copy_from_slice(name);
+            lower.make_ascii_lowercase();
+            &*lower
+        }) {
+            let exact = self.exact.get(name).into_iter();
+            let parents = name.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(dot, _)| &name[dot + 1..]);
+            let below = parents.filter(|_| !self.below.is_empty()).filter_map(|parent| self.below.get(parent));
+            if let Some(found) = exact.chain(below).find_map(|rules| rules.find(asked, luck)) {
+                return Some(found);
+            }
+        }
+        self.any.find(asked, luck)
+    }
+}
+
+impl<T: Clone> ByPath<T> {
+    fn add(&mut self, route: &Route, value: &T) {
+        let (map, path) = match &route.path {
+            PathMatch::Exact(path) => (&mut self.exact, path.as_str()),
+            PathMatch::Prefix(path) => (&mut self.prefixes, bare_prefix(path)),
+        };
+        let choices: &mut Vec<Choice<T>> = map.entry(path.as_bytes().into()).or_default();
+        let is_weighted = route.weight.is_some();
+        let weight = u64::from(route.weight.unwrap_or(1));
+        let same = |choice: &&mut Choice<T>| {
+            choice.is_weighted && is_weighted && choice.methods == route.methods && choice.headers == route.headers
+        };
+        if let Some(choice) = choices.iter_mut().find(same) {
+            let end = choice.shares.last().map_or(0, |(end, _)| *end) + weight;
+            choice.shares.push((end, value.clone()));
+            return;
+        }
+        choices.push(Choice {
+            methods: route.methods.clone(),
+            headers: route.headers.clone(),
+            shares: vec![(weight, value.clone())],
+            is_weighted,
+        });
+    }
+
+    fn finish(&mut self) {
+        for choices in self.exact.values_mut().chain(self.prefixes.values_mut()) {
+            choices.sort_by_key(|choice| (choice.methods.is_empty(), usize::MAX - choice.headers.len()));
+        }
+        self.lengths = self.prefixes.keys().map(|prefix| prefix.len()).collect();
+        self.lengths.sort_unstable_by(|one, other| other.cmp(one));
+        self.lengths.dedup();
+    }
+
+    fn find(&self, asked: &Asked<'_>, luck: u64) -> Option<&T> {
+        let of = |choices: &'_ [Choice<T>]| choices.iter().position(|choice| choice.matches(asked));
+        if let Some(choices) = self.exact.get(asked.path)
+            && let Some(found) = of(choices)
+        {
+            return choices[found].share(luck);
+        }
+        let path = asked.path;
+        let whole = |length: &&usize| path.len() == **length || path.get(**length) == Some(&b'/');
+        self.lengths.iter().filter(whole).find_map(|length| {
+            let choices = self.prefixes.get(path.get(..*length)?)?;
+            of(choices).and_then(|found| choices[found].share(luck))
+        })
+    }
+}
+
+impl<T> Choice<T> {
+    fn matches(&self, asked: &Asked<'_>) -> bool {
+        let method = self.methods.is_empty() || self.methods.iter().any(|method| method == asked.method);
+        method && self.headers.iter().all(|(name, value)| (asked.has_header)(name, value))
+    }
+
+    /// Draws one of those that share; with no share at all the first one.
+    fn share(&self, luck: u64) -> Option<&T> {
+        let total = self.shares.last()?.0;
+        let drawn = luck.checked_rem(total).unwrap_or(0);
+        self.shares.iter().find(|(end, _)| drawn < *end).or(self.shares.first()).map(|(_, value)| value)
+    }
+}
+
+/// Returns a host without port and without the dot that may end it.
+pub(super) fn bare_host(host: &[u8]) -> &[u8] {
+    let name = match host.iter().rposition(|byte| *byte == b':') {
+        Some(colon) if !host.ends_with(b"]") => &host[..colon],
+        _ => host,
+    };
+    name.strip_suffix(b".").unwrap_or(name)
+}
+
+/// Returns a prefix without the slash that may end it: it is about whole parts of a path in any case.
+fn bare_prefix(prefix: &str) -> &str {
+    prefix.trim_end_matches('/')
+}
+
+/// Splits path and query.
+pub(super) fn split_target(target: &str) -> (&str, Option<&str>) {
+    target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)))
+}
+
+/// Returns the path and query that a request goes on with; `None`: as they are.
+pub(super) fn rewritten(route: &Route, target: &str) -> Option<String> {
+    let RouteAction::Forward { path: Some(rewrite), .. } = &route.action else { return None };
+    let (path, query) = split_target(target);
+    let path = rewrite_path(&route.path, rewrite, path);
+    Some(query.map_or(path.clone(), |query| format!("{path}?{query}")))
+}
+
+fn rewrite_path(matched: &PathMatch, rewrite: &PathRewrite, path: &str) -> String {
+    match rewrite {
+        PathRewrite::Full(full) => full.clone(),
+        PathRewrite::Prefix(new) => {
+            let rest = match matched {
+                PathMatch::Exact(_) => "",
+                PathMatch::Prefix(prefix) => path.get(bare_prefix(prefix).len()..).unwrap_or_default(),
+            };
+            let new = if rest.starts_with('/') { bare_prefix(new) } else { new };
+            let path = format!("{new}{rest}");
+            if path.starts_with('/') { path } else { format!("/{path}") }
+        }
+    }
+}
+
+/// Where and how a request came in, for redirects.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CameBy<'a> {
+    /// Value of `Host`.
+    pub(super) host: &'a str,
+    /// Port of this host.
+    pub(super) port: u16,
+    /// Whether by TLS.
+    pub(super) is_tls: bool,
+}
+
+/// Returns status and location of a redirect; `None`: the rule is none.
+pub(super) fn redirect(route: &Route, target: &str, came: CameBy<'_>) -> Option<(u16, String)> {
+    let RouteAction::Redirect { scheme, host, port, path, status } = &route.action else { return None };
+    let came_scheme = if came.is_tls { "https" } else { "http" };
+    let new_scheme = scheme.as_deref().unwrap_or(came_scheme);
+    let (came_host, came_port) = split_port(came.host);
+    let new_host = host.as_deref().unwrap_or(came_host);
+    let port = port.or_else(|| {
+        let same = new_scheme == came_scheme && host.is_none();
+        same.then(|| came_port.unwrap_or(came.port))
+    });
+    let default = if new_scheme == "https" { 443 } else { 80 };
+    let port = port.filter(|port| *port != default).map(|port| format!(":{port}")).unwrap_or_default();
+    let (old_path, query) = split_target(target);
+    let new_path = path.as_ref().map(|rewrite| rewrite_path(&route.path, rewrite, old_path));
+    let path = new_path.as_deref().unwrap_or(old_path);
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    Some((*status, format!("{new_scheme}://{new_host}{port}{path}{query}")))
+}
+
+fn split_port(host: &str) -> (&str, Option<u16>) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !host.ends_with(']') => (name, port.parse().ok()),
+        _ => (host, None),
+    }
+}
+
+/// Returns whether a rule that is reached at an address of the host serves what came to `local`.
+pub(super) fn is_reached_at(host_ip: Option<IpAddr>, local: IpAddr) -> bool {
+    // Who asks for a name below `localhost` may come by either family.
+    host_ip.is_none_or(|ip| ip == local || (ip.is_loopback() && local.is_loopback()))
+}
+
+#[cfg(test)]
+mod tests;

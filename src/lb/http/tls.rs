@@ -1,0 +1,157 @@
+//! TLS of route ports: which certificate is shown to whom, by the name that the client asks for.
+//!
+//! Certificates are a part of the table and exchanged with it; connections go on with the one that they were shown. A
+//! client that names no host is shown the first certificate; one that names a host without certificate is refused, since
+//! any other would be an error in its eyes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+
+use crate::lb::routing::Shared;
+use crate::lb::table::Certificate;
+use crate::model::HostMatch;
+
+/// Why a certificate cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// The file holds none.
+    #[error("the file of the certificate holds none in PEM")]
+    NoCertificate,
+    /// The other file holds no key.
+    #[error("the file of the key holds no private key in PEM")]
+    NoKey,
+    /// The key is of a kind that is not known, or not the certificate's.
+    #[error("the key does not fit: {0}")]
+    Key(#[source] rustls::Error),
+}
+
+/// Reads a certificate and its key.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn certified(certificate: &Certificate) -> Result<CertifiedKey, CertificateError> {
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&certificate.chain)
+        .collect::<Result<_, _>>()
+        .map_err(|_| CertificateError::NoCertificate)?;
+    if chain.is_empty() {
+        return Err(CertificateError::NoCertificate);
+    }
+    let key = PrivateKeyDer::from_pem_slice(&certificate.key).map_err(|_| CertificateError::NoKey)?;
+    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(CertificateError::Key)
+}
+
+/// The certificates of a port.
+#[derive(Debug, Default)]
+pub(in crate::lb) struct Certificates {
+    exact: HashMap<String, Arc<CertifiedKey>>,
+    below: HashMap<String, Arc<CertifiedKey>>,
+    first: Option<Arc<CertifiedKey>>,
+}
+
+impl Certificates {
+    /// Shows `key` to who asks for one of `hosts`, unless an earlier one is; with no host to everybody else.
+    pub(super) fn add(&mut self, hosts: &[HostMatch], key: &Arc<CertifiedKey>) {
+        self.first.get_or_insert_with(|| Arc::clone(key));
+        if hosts.is_empty() {
+            self.below.entry(String::new()).or_insert_with(|| Arc::clone(key));
+        }
+        for host in hosts {
+            let (map, name) = match host {
+                HostMatch::Exact(name) => (&mut self.exact, name),
+                HostMatch::Below(name) => (&mut self.below, name),
+            };
+            map.entry(name.to_ascii_lowercase()).or_insert_with(|| Arc::clone(key));
+        }
+    }
+
+    /// Returns what is shown to who asks for `name`.
+    pub(super) fn find(&self, name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
+        let Some(name) = name else { return self.first.as_ref() };
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let parents = name.match_indices('.').map(|(dot, _)| &name[dot + 1..]).chain(std::iter::once(""));
+        self.exact.get(&name).or_else(|| parents.into_iter().find_map(|parent| self.below.get(parent)))
+    }
+}
+
+/// Finds the certificate in the table of the moment.
+#[derive(Debug)]
+struct Resolver {
+    shared: Arc<Shared>,
+    port: u16,
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let routing = self.shared.routing();
+        routing.rules(self.port)?.certificates.find(hello.server_name()).cloned()
+    }
+}
+
+/// Returns what accepts TLS at a port: HTTP/2 and HTTP/1.1, TLS 1.2 and 1.3.
+pub(super) fn acceptor(shared: &Arc<Shared>, port: u16) -> Result<TlsAcceptor, rustls::Error> {
+    let provider = Arc::new(ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Resolver { shared: Arc::clone(shared), port }));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // Tickets need no memory here, and are good on every thread.
+    config.ticketer = ring::Ticketer::new()?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(name: &str) -> Certificate {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+        Certificate { chain: made.cert.pem().into_bytes(), key: made.signing_key.serialize_pem().into_bytes() }
+    }
+
+    #[test]
+    fn the_most_exact_name_decides() {
+        let key = |name: &str| Arc::new(certified(&certificate(name)).expect("fits"));
+        let [exact, wide, deep, second] = ["a.test", "*.test", "*.b.test", "late.test"].map(key);
+        let mut all = Certificates::default();
+        all.add(&[HostMatch::Below("test".to_owned())], &wide);
+        all.add(&[HostMatch::Exact("A.test".to_owned())], &exact);
+        all.add(&[HostMatch::Below("b.test".to_owned())], &deep);
+        all.add(&[HostMatch::Exact("a.test".to_owned())], &second);
+        let check = |name: Option<&str>, expected: Option<&Arc<CertifiedKey>>| {
+            let found = all.find(name);
+            assert!(found.map(Arc::as_ptr) == expected.map(Arc::as_ptr), "{name:?}");
+        };
+        check(Some("a.test"), Some(&exact));
+        check(Some("A.TEST"), Some(&exact));
+        check(Some("c.test"), Some(&wide));
+        check(Some("x.b.test"), Some(&deep));
+        check(Some("b.test"), Some(&wide));
+        check(Some("other"), None);
+        check(None, Some(&wide));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said() {
+        let (one, other) = (certificate("a"), certificate("b"));
+        assert!(certified(&one).is_ok());
+        let mixed = Certificate { key: other.key.clone(), ..one.clone() };
+        assert!(matches!(certified(&mixed), Err(CertificateError::Key(_))));
+        let empty = Certificate { chain: b"hello".to_vec(), ..one.clone() };
+        assert!(matches!(certified(&empty), Err(CertificateError::NoCertificate)));
+        let no_key = Certificate { key: one.chain.clone(), ..one.clone() };
+        assert!(matches!(certified(&no_key), Err(CertificateError::NoKey)));
+        // One file with both is fine.
+        let both = [one.chain.clone(), one.key.clone()].concat();
+        assert!(certified(&Certificate { chain: both.clone(), key: both }).is_ok());
+        assert!(!format!("{one:?}").contains("PRIVATE"));
+    }
+}

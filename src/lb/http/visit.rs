@@ -1,0 +1,137 @@
+//! A client's connection, and where each of its requests goes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::forward::Client;
+use super::ports::Rule;
+use super::route::{Asked, CameBy, redirect};
+use crate::lb::choose::luck;
+use crate::lb::routing::{Door, Pool, Routing};
+use crate::model::{AppProtocol, RouteAction};
+
+/// By which way requests come in.
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// For one port of one service: its virtual address or a published port.
+    Door(Arc<Door>),
+    /// For whatever the rules of a port say of those that come to an address of this host.
+    Rules { port: u16, local: IpAddr },
+}
+
+/// A client's connection, for as long as it lasts.
+#[derive(Debug)]
+pub(super) struct Visit {
+    pub(super) entry: Entry,
+    pub(super) client: Client,
+    pub(super) peer: SocketAddr,
+    /// Requests of the general path that are under way.
+    busy: AtomicUsize,
+    /// Whether an answer of the general path was cut off, which ends a connection of HTTP/1.
+    is_cut: AtomicBool,
+}
+
+impl Visit {
+    pub(super) fn new(entry: Entry, client: Client, peer: SocketAddr) -> Arc<Self> {
+        Arc::new(Self { entry, client, peer, busy: AtomicUsize::default(), is_cut: AtomicBool::default() })
+    }
+
+    /// Notes that an answer was cut off.
+    pub(super) fn cut(&self) {
+        self.is_cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether an answer was cut off.
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether a request of the general path is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
+    }
+
+    /// Notes a request of the general path until the returned value is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> Busy {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(self))
+    }
+}
+
+/// A request that is under way.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Visit>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(super) struct Destination {
+    pub(super) pool: Arc<Pool>,
+    pub(super) port: u16,
+    pub(super) door: Arc<Door>,
+    /// The rule that says so, if it is one.
+    pub(super) rule: Option<Arc<Rule>>,
+}
+
+impl Destination {
+    /// Returns what the pods speak.
+    pub(super) fn protocol(&self) -> AppProtocol {
+        self.pool.http.get(&self.port).copied().unwrap_or(AppProtocol::Http)
+    }
+
+    /// Returns the host that the pods are told instead of the one asked for.
+    pub(super) fn host(&self) -> Option<&str> {
+        match &self.rule.as_ref()?.route.action {
+            RouteAction::Forward { host, .. } => host.as_deref(),
+            RouteAction::Redirect { .. } => None,
+        }
+    }
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// It goes to a pod.
+    To(Destination),
+    /// The client is sent elsewhere.
+    Redirect { rule: Arc<Rule>, status: u16, location: String },
+    /// No rule is for it.
+    NoRule,
+    /// What it is for is no longer there.
+    Gone,
+}
+
+/// Returns what becomes of a request for `target`, by the table of the moment.
+pub(super) fn way(visit: &Visit, routing: &Routing, asked: &Asked<'_>, target: &str) -> Way {
+    let (port, local) = match &visit.entry {
+        Entry::Door(door) => {
+            return match routing.behind(door) {
+                Some((pool, port)) => {
+                    let (pool, door) = (Arc::clone(pool), Arc::clone(door));
+                    Way::To(Destination { pool, port, door, rule: None })
+                }
+                None => Way::Gone,
+            };
+        }
+        Entry::Rules { port, local } => (*port, *local),
+    };
+    let Some(rules) = routing.rules(port) else { return Way::Gone };
+    let Some(rule) = rules.find(local, asked, luck()) else { return Way::NoRule };
+    let host = str::from_utf8(asked.host).unwrap_or_default();
+    let came = CameBy { host, port: visit.client.port, is_tls: visit.client.is_tls };
+    match redirect(&rule.route, target, came) {
+        Some((status, location)) => Way::Redirect { rule: Arc::clone(rule), status, location },
+        None => Way::To(Destination {
+            pool: Arc::clone(&rule.pool),
+            port: rule.route.port,
+            door: Arc::clone(&rule.door),
+            rule: Some(Arc::clone(rule)),
+        }),
+    }
+}

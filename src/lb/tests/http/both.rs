@@ -1,0 +1,489 @@
+//! The fast path and the general one: the same bytes of client and pod through both must come to the same.
+
+use super::script::{Message, answers};
+use super::site::{Answer, End, HttpSite, Reply, Then};
+
+/// What came of a case on one path.
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    /// Requests that the pod got.
+    requests: Vec<Message>,
+    /// Answers that the client got.
+    answers: Vec<Message>,
+    /// Whether the client could tell that the last one was cut off.
+    is_cut: bool,
+    /// Whether its connection was still open when the time was over.
+    is_open: bool,
+}
+
+/// A case: what the client sends, what the pod answers to each request, and what comes of it: the methods and paths that the
+/// pod gets, and the statuses that the client gets.
+struct Case {
+    name: &'static str,
+    expected: &'static str,
+    requests: String,
+    methods: Vec<&'static str>,
+    script: Vec<Answer>,
+}
+
+/// `|` is a line end.
+fn case(name: &'static str, expected: &'static str, requests: &str, script: &[Answer]) -> Case {
+    let requests = requests.replace('|', "\r\n");
+    let methods = if requests.starts_with("HEAD") { vec!["HEAD"] } else { vec![] };
+    Case { name, expected, requests, methods, script: script.to_vec() }
+}
+
+fn ok() -> Answer {
+    Answer::new("HTTP/1.1 200 OK|Content-Length: 2||ok")
+}
+
+/// Runs a case on one path.
+async fn run(case: &Case, is_fast: bool) -> Outcome {
+    let site = HttpSite::new(is_fast).await;
+    let pod = site.scripted(1, &case.script).await;
+    site.set(&[1]);
+    let Reply { bytes, end } = site.send(case.requests.as_bytes()).await;
+    // What time and luck decide, and what is for one connection only.
+    let request = |message: Message| {
+        let id = message.field("x-request-id").map(|id| id.len() == 32);
+        let mut message = message.without(&["x-request-id", "connection", "x-forwarded-port"]);
+        message.fields.push(("request id was made".to_owned(), format!("{id:?}")));
+        message
+    };
+    let answer = |mut message: Message| {
+        // The general path puts its own framing around what ends with its connection.
+        // Whether it was cut off is looked at apart: it shows in different ways.
+        if message.framing != "length" {
+            (message.framing, message.is_whole) = ("open", true);
+        }
+        message.without(&["date", "connection", "transfer-encoding"])
+    };
+    let answers = answers(&bytes, &case.methods);
+    let is_cut = end != End::Closed || answers.last().is_some_and(|last| !last.is_whole);
+    let answers = answers.into_iter().map(answer).collect();
+    let is_open = end == End::Open;
+    Outcome { is_open, requests: pod.heard().into_iter().map(request).collect(), answers, is_cut }
+}
+
+/// What came of a case in short. Long paths are cut.
+fn summary(outcome: &Outcome) -> String {
+    let words = |message: &Message, skip, count| -> String {
+        let word = |word: &str| word.chars().take(40).collect::<String>();
+        message.start.split(' ').skip(skip).take(count).map(word).collect::<Vec<_>>().join(" ")
+    };
+    let requests: Vec<String> = outcome.requests.iter().map(|request| words(request, 0, 2)).collect();
+    let statuses: Vec<String> = outcome.answers.iter().map(|answer| words(answer, 1, 1)).collect();
+    let cut = if outcome.is_cut { " cut" } else { "" };
+    format!("{} -> {}{cut}", requests.join(", "), statuses.join(" ")).trim().to_owned()
+}
+
+/// Runs cases on both paths, and compares.
+async fn compare(cases: Vec<Case>) {
+    let outcomes = cases.into_iter().map(|case| async move {
+        let (fast, general) = tokio::join!(run(&case, true), run(&case, false));
+        (case, fast, general)
+    });
+    let mut wrong = Vec::new();
+    for (Case { name, expected, .. }, fast, general) in futures_util::future::join_all(outcomes).await {
+        let summary = summary(&fast);
+        if summary != expected || fast.is_open {
+            wrong.push(format!("{name}: {summary} instead of {expected}"));
+        }
+        if fast != general {
+            wrong.push(format!("{name}:\n  fast    {fast:?}\n  general {general:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+const GET: &str = "GET /a?b=c HTTP/1.1|Host: x.test||";
+
+#[tokio::test]
+async fn answers_of_every_kind() {
+    let one = |name, expected, answer: &str| case(name, expected, GET, &[Answer::new(answer)]);
+    let closing = |name, expected, answer: &str| case(name, expected, GET, &[Answer::new(answer).then(Then::Close)]);
+    let reset = |name, expected, answer: &str| case(name, expected, GET, &[Answer::new(answer).then(Then::Reset)]);
+    compare(vec![
+        one("length", "GET /a?b=c -> 200", "HTTP/1.1 200 OK|Content-Length: 5|X-A: 1||hello"),
+        one("no length, no body", "GET /a?b=c -> 200", "HTTP/1.1 200 OK|Content-Length: 0||"),
+        one("chunks", "GET /a?b=c -> 200", "HTTP/1.1 200 OK|Transfer-Encoding: chunked||5|hello|0||"),
+        one("chunks in capitals", "GET /a?b=c -> 200", "HTTP/1.1 200 OK|transfer-encoding: CHUNKED||A|0123456789|0||"),
+        one("no chunk", "GET /a?b=c -> 200", "HTTP/1.1 200 OK|Transfer-Encoding: chunked||0||"),
+        one("chunk extensions", "GET /a?b=c -> 200", "HTTP/1.1 200 OK|Transfer-Encoding: chunked||5;a=b|hello|0||"),
+        one("trailers", "GET /a?b=c -> 200", "HTTP/1.1 200 OK|Transfer-Encoding: chunked|Trailer: X||5|hello|0|X: y||"),
+        closing("until close", "GET /a?b=c -> 200", "HTTP/1.1 200 OK|X-A: 1||hello"),
+        closing("until close of HTTP/1.0", "GET /a?b=c -> 200", "HTTP/1.0 200 OK||hello"),
+        closing("length and close", "GET /a?b=c -> 200", "HTTP/1.1 200 OK|Connection: close|Content-Length: 5||hello"),
+        one("HTTP/1.0 with length", "GET /a?b=c -> 200", "HTTP/1.0 200 OK|Content-Length: 5||hello"),
+        one("HTTP/1.0 kept", "GET /a?b=c -> 200", "HTTP/1.0 200 OK|Connection: keep-alive|Content-Length: 5||hello"),
+        one("204", "GET /a?b=c -> 204", "HTTP/1.1 204 No Content||"),
+        one("204 with length", "GET /a?b=c -> 204", "HTTP/1.1 204 No Content|Content-Length: 5||"),
+        one("304 with length", "GET /a?b=c -> 304", "HTTP/1.1 304 Not Modified|Content-Length: 5|ETag: x||"),
+        one("error", "GET /a?b=c -> 500", "HTTP/1.1 500 Oops|Content-Length: 2||no"),
+        one("a status nobody knows", "GET /a?b=c -> 299", "HTTP/1.1 299 Own|Content-Length: 2||ok"),
+        one("no reason", "GET /a?b=c -> 200", "HTTP/1.1 200|Content-Length: 2||ok"),
+        one("redirect", "GET /a?b=c -> 302", "HTTP/1.1 302 Found|Location: /x|Content-Length: 0||"),
+        one(
+            "several cookies",
+            "GET /a?b=c -> 200",
+            "HTTP/1.1 200 OK|Set-Cookie: a=1|Set-Cookie: b=2|Content-Length: 0||",
+        ),
+        one(
+            "fields for one connection",
+            "GET /a?b=c -> 200",
+            "HTTP/1.1 200 OK|Connection: x-own, keep-alive|X-Own: 1|Keep-Alive: t|Content-Length: 2||ok",
+        ),
+        one(
+            "an upgrade that nobody asked for",
+            "GET /a?b=c -> 426",
+            "HTTP/1.1 426 Upgrade|Upgrade: h2c|Connection: Upgrade|Content-Length: 0||",
+        ),
+        one(
+            "early hints",
+            "GET /a?b=c -> 103 200",
+            "HTTP/1.1 103 Early Hints|Link: x||HTTP/1.1 200 OK|Content-Length: 2||ok",
+        ),
+        one(
+            "continue that nobody asked for",
+            "GET /a?b=c -> 100 200",
+            "HTTP/1.1 100 Continue||HTTP/1.1 200 OK|Content-Length: 2||ok",
+        ),
+        one("the same length twice", "GET /a?b=c -> 200", "HTTP/1.1 200 OK|Content-Length: 2|Content-Length: 2||ok"),
+        one("folded field", "GET /a?b=c -> 200", "HTTP/1.1 200 OK|X-A: a|  b|Content-Length: 2||ok"),
+        one("space before the colon", "GET /a?b=c -> 200", "HTTP/1.1 200 OK|X-A : a|Content-Length: 2||ok"),
+        one("bytes beyond ASCII", "GET /a?b=c -> 200", "HTTP/1.1 200 OK|X-A: \u{fc}|Content-Length: 2||ok"),
+        one("lengths that differ", "GET /a?b=c -> 502", "HTTP/1.1 200 OK|Content-Length: 2|Content-Length: 3||ok"),
+        one("a length that is none", "GET /a?b=c -> 502", "HTTP/1.1 200 OK|Content-Length: x||ok"),
+        one(
+            "length and chunks",
+            "GET /a?b=c -> 200",
+            "HTTP/1.1 200 OK|Content-Length: 2|Transfer-Encoding: chunked||5|hello|0||",
+        ),
+        one(
+            "protocols switched unasked",
+            "GET /a?b=c -> 502",
+            "HTTP/1.1 101 Switching|Upgrade: x|Connection: Upgrade||",
+        ),
+        one("no HTTP", "GET /a?b=c -> 502", "hello||"),
+        closing("nothing", "GET /a?b=c, GET /a?b=c -> 502", ""),
+        closing("half a head", "GET /a?b=c, GET /a?b=c -> 502", "HTTP/1.1 200 OK|X: "),
+        closing("half a body", "GET /a?b=c -> 200 cut", "HTTP/1.1 200 OK|Content-Length: 9||hello"),
+        closing("half of the chunks", "GET /a?b=c -> 200 cut", "HTTP/1.1 200 OK|Transfer-Encoding: chunked||5|hello|"),
+        reset("reset in a body until close", "GET /a?b=c -> 200 cut", "HTTP/1.1 200 OK||hello"),
+        one("chunks that are none", "GET /a?b=c -> 200 cut", "HTTP/1.1 200 OK|Transfer-Encoding: chunked||x|hello|"),
+        one("more than its length", "GET /a?b=c -> 200", "HTTP/1.1 200 OK|Content-Length: 2||okmore"),
+        case(
+            "HEAD",
+            "HEAD / -> 200",
+            "HEAD / HTTP/1.1|Host: a||",
+            &[Answer::new("HTTP/1.1 200 OK|Content-Length: 5||")],
+        ),
+        case("HEAD without length", "HEAD / -> 200", "HEAD / HTTP/1.1|Host: a||", &[Answer::new("HTTP/1.1 200 OK||")]),
+        case(
+            "HEAD with chunks",
+            "HEAD / -> 200",
+            "HEAD / HTTP/1.1|Host: a||",
+            &[Answer::new("HTTP/1.1 200 OK|Transfer-Encoding: chunked||")],
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn requests_of_every_kind() {
+    let one = |name, expected, request: &str| case(name, expected, request, &[ok()]);
+    let long = |count: usize| "x".repeat(count);
+    compare(vec![
+        one("plain", "GET /a?b=c -> 200", GET),
+        one("fields in any case", "GET / -> 200", "GET / HTTP/1.1|hOsT: a|ACCEPT: x|aCCePT: y||"),
+        one("a field twice", "GET / -> 200", "GET / HTTP/1.1|Host: a|X-A: 1|X-A: 2||"),
+        one("an empty field", "GET / -> 200", "GET / HTTP/1.1|Host: a|X-A:||"),
+        one("blanks around values", "GET / -> 200", "GET / HTTP/1.1|Host:   a  |X-A: \t b \t||"),
+        one("bytes beyond ASCII in a field", "GET / -> 200", "GET / HTTP/1.1|Host: a|X-A: \u{fc}||"),
+        one("bytes beyond ASCII in the path", "GET /ü -> 200", "GET /\u{fc} HTTP/1.1|Host: a||"),
+        one(
+            "odd characters in the path",
+            "GET /a%20b;c=d/../e//f?g={h}^i -> 200",
+            "GET /a%20b;c=d/../e//f?g={h}^i HTTP/1.1|Host: a||",
+        ),
+        one("only a query", "GET /?a -> 200", "GET /?a HTTP/1.1|Host: a||"),
+        one("two slashes", "GET //a -> 200", "GET //a HTTP/1.1|Host: a||"),
+        one("host with port", "GET / -> 200", "GET / HTTP/1.1|Host: a.test:8080||"),
+        one("host is an address", "GET / -> 200", "GET / HTTP/1.1|Host: 127.0.0.1||"),
+        one("host is an address of IPv6", "GET / -> 200", "GET / HTTP/1.1|Host: [::1]:80||"),
+        one("another method", "PURGE /a -> 200", "PURGE /a HTTP/1.1|Host: a||"),
+        one("DELETE with a body", "DELETE /a -> 200", "DELETE /a HTTP/1.1|Host: a|Content-Length: 5||hello"),
+        one("GET with a body", "GET /a -> 200", "GET /a HTTP/1.1|Host: a|Content-Length: 5||hello"),
+        one("POST", "POST /a -> 200", "POST /a HTTP/1.1|Host: a|Content-Length: 5|Content-Type: x||hello"),
+        one("POST without a body", "POST /a -> 200", "POST /a HTTP/1.1|Host: a|Content-Length: 0||"),
+        one("POST without length", "POST /a -> 200", "POST /a HTTP/1.1|Host: a||"),
+        one(
+            "POST of bytes",
+            "POST /a -> 200",
+            &format!("POST /a HTTP/1.1|Host: a|Content-Length: 20000||{}", long(20_000)),
+        ),
+        one(
+            "POST of many bytes",
+            "POST /a -> 200",
+            &format!("POST /a HTTP/1.1|Host: a|Content-Length: 200000||{}", long(200_000)),
+        ),
+        one("OPTIONS", "OPTIONS /a -> 200", "OPTIONS /a HTTP/1.1|Host: a||"),
+        one("close", "GET / -> 200", "GET / HTTP/1.1|Host: a|Connection: close||"),
+        one("keep-alive", "GET / -> 200", "GET / HTTP/1.1|Host: a|Connection: Keep-Alive|Keep-Alive: timeout=5||"),
+        one("TE", "GET / -> 200", "GET / HTTP/1.1|Host: a|TE: trailers||"),
+        one("a field for one connection", "GET / -> 200", "GET / HTTP/1.1|Host: a|Connection: x-own|X-Own: 1||"),
+        one(
+            "proxy's own",
+            "GET / -> 200",
+            "GET / HTTP/1.1|Host: a|Proxy-Connection: keep-alive|Proxy-Authorization: x||",
+        ),
+        one("forwarded for", "GET / -> 200", "GET / HTTP/1.1|Host: a|X-Forwarded-For: 1.1.1.1, 2.2.2.2||"),
+        one(
+            "forwarded for twice",
+            "GET / -> 200",
+            "GET / HTTP/1.1|Host: a|X-Forwarded-For: 1.1.1.1|x-forwarded-for: 2.2.2.2||",
+        ),
+        one("forwarded for nobody", "GET / -> 200", "GET / HTTP/1.1|Host: a|X-Forwarded-For:||"),
+        one(
+            "forwarded as somebody",
+            "GET / -> 200",
+            "GET / HTTP/1.1|Host: a|X-Forwarded-Proto: https|X-Forwarded-Host: b|Forwarded: for=x||",
+        ),
+        one("request id", "GET / -> 200", "GET / HTTP/1.1|Host: a|X-Request-Id: my-own.1||"),
+        one("request id that is none", "GET / -> 200", "GET / HTTP/1.1|Host: a|X-Request-Id: a b||"),
+        one("request id twice", "GET / -> 200", "GET / HTTP/1.1|Host: a|X-Request-Id: one|X-Request-Id: two||"),
+        one("chunks", "POST / -> 200", "POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked||5|hello|6| world|0||"),
+        one("HTTP/1.0", "GET / -> 200", "GET / HTTP/1.0||"),
+        one("HTTP/1.0 with host", "GET / -> 200", "GET / HTTP/1.0|Host: a||"),
+        one("the whole address", "GET /b?c -> 200", "GET http://a.test/b?c HTTP/1.1|Host: a.test||"),
+        one("cookies", "GET / -> 200", "GET / HTTP/1.1|Host: a|Cookie: a=b; c=d|Cookie: e=f||"),
+        one("authorization", "GET / -> 200", "GET / HTTP/1.1|Host: a|Authorization: Basic x||"),
+        one("expectation", "POST / -> 200", "POST / HTTP/1.1|Host: a|Expect: 100-continue|Content-Length: 5||hello"),
+        one("many fields", "GET / -> 200", &format!("GET / HTTP/1.1|Host: a|{}|", "A: b|".repeat(90))),
+        one("a long field", "GET / -> 200", &format!("GET / HTTP/1.1|Host: a|A: {}||", long(30_000))),
+        one(
+            "a long path",
+            "GET /xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx -> 200",
+            &format!("GET /{} HTTP/1.1|Host: a||", long(30_000)),
+        ),
+        one("empty lines first", "GET /a?b=c -> 200", &format!("||{GET}")),
+        one("a HEAD with a body", "HEAD / -> 200", "HEAD / HTTP/1.1|Host: a|Content-Length: 2||ok"),
+    ])
+    .await;
+}
+
+/// Answers with these bodies.
+fn texts(texts: &[&str]) -> Vec<Answer> {
+    let answer = |text: &&str| Answer::new(&format!("HTTP/1.1 200 OK|Content-Length: {}||{text}", text.len()));
+    texts.iter().map(answer).collect()
+}
+
+#[tokio::test]
+async fn requests_that_follow_one_another() {
+    let post = |body: &str| format!("POST /p HTTP/1.1|Host: a|Content-Length: {}||{body}", body.len());
+    let chunked = "POST /c HTTP/1.1|Host: a|Transfer-Encoding: chunked||5|hello|0||";
+    let numbered = texts(&["one", "two", "three", "four"]);
+    compare(vec![
+        case("two", "GET /a?b=c, GET /a?b=c -> 200 200", &GET.repeat(2), &numbered),
+        case(
+            "four in one packet",
+            "GET /a?b=c, GET /a?b=c, GET /a?b=c, GET /a?b=c -> 200 200 200 200",
+            &GET.repeat(4),
+            &numbered,
+        ),
+        case(
+            "with bodies",
+            "POST /p, POST /p, GET /a?b=c -> 200 200 200",
+            &format!("{}{}{GET}", post("hello"), post("world")),
+            &numbered,
+        ),
+        case("chunks, then a plain one", "POST /c, GET /a?b=c -> 200 200", &format!("{chunked}{GET}"), &numbered),
+        case("a plain one, then chunks", "GET /a?b=c, POST /c -> 200 200", &format!("{GET}{chunked}"), &numbered),
+        case("chunks twice", "POST /c, POST /c -> 200 200", &chunked.repeat(2), &numbered),
+        case(
+            "after a long one",
+            "POST /p, GET /a?b=c -> 200 200",
+            &format!("{}{GET}", post(&"x".repeat(100_000))),
+            &numbered,
+        ),
+        case(
+            "by turns",
+            "GET /a?b=c, POST /c, GET /a?b=c, POST /c -> 200 200 200 200",
+            &format!("{GET}{chunked}{GET}{chunked}"),
+            &numbered,
+        ),
+        case(
+            "after close nothing counts",
+            "GET / -> 200",
+            &format!("GET / HTTP/1.1|Host: a|Connection: close||{GET}"),
+            &numbered,
+        ),
+        case("HTTP/1.0 closes", "GET / -> 200", &format!("GET / HTTP/1.0||{GET}"), &numbered),
+        case(
+            "HTTP/1.0 keeps",
+            "GET /, GET /a?b=c -> 200 200",
+            &format!("GET / HTTP/1.0|Connection: keep-alive||{GET}"),
+            &numbered,
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn what_follows_an_answer_is_another_one() {
+    let numbered = texts(&["one", "two", "three", "four"]);
+    compare(vec![
+        case(
+            "after HEAD",
+            "HEAD /, GET /a?b=c -> 200 200",
+            &format!("HEAD / HTTP/1.1|Host: a||{GET}"),
+            &[Answer::new("HTTP/1.1 200 OK|Content-Length: 5||"), ok()],
+        ),
+        case(
+            "after 304",
+            "GET /a?b=c, GET /a?b=c -> 304 200",
+            &GET.repeat(2),
+            &[Answer::new("HTTP/1.1 304 Not|Content-Length: 5||"), ok()],
+        ),
+        case(
+            "after chunks",
+            "GET /a?b=c, GET /a?b=c -> 200 200",
+            &GET.repeat(2),
+            &[Answer::new("HTTP/1.1 200 OK|Transfer-Encoding: chunked||2|ok|0||"), ok()],
+        ),
+        case(
+            "after an answer until close",
+            "GET /a?b=c, GET /a?b=c -> 204 200",
+            &GET.repeat(2),
+            &[Answer::new("HTTP/1.1 204 No||"), ok().then(Then::Close)],
+        ),
+        case(
+            "after a closed one",
+            "GET /a?b=c, GET /a?b=c -> 200 200",
+            &GET.repeat(2),
+            &[ok().then(Then::Close), ok()],
+        ),
+        case("after a reset one", "GET /a?b=c, GET /a?b=c -> 200 200", &GET.repeat(2), &[ok().then(Then::Reset), ok()]),
+        case(
+            "what follows an answer is nobody's",
+            "GET /a?b=c, GET /a?b=c -> 200 200",
+            &GET.repeat(2),
+            &[Answer::new("HTTP/1.1 200 OK|Content-Length: 2||okHTTP/1.1 200 OK|Content-Length: 4||evil"), ok()],
+        ),
+        case(
+            "what follows chunks is nobody's",
+            "GET /a?b=c, GET /a?b=c -> 200 200",
+            &GET.repeat(2),
+            &[
+                Answer::new(
+                    "HTTP/1.1 200 OK|Transfer-Encoding: chunked||2|ok|0||HTTP/1.1 200 OK|Content-Length: 4||evil",
+                ),
+                ok(),
+            ],
+        ),
+        case(
+            "what follows HEAD is nobody's",
+            "HEAD /, GET /a?b=c -> 200 200",
+            &format!("HEAD / HTTP/1.1|Host: a||{GET}"),
+            &[Answer::new("HTTP/1.1 200 OK|Content-Length: 4||evil"), ok()],
+        ),
+        case("then nonsense", "GET /a?b=c -> 200 400", &format!("{GET}nonsense||"), &numbered),
+        case("then half a head", "GET /a?b=c -> 200", &format!("{GET}GET / HT"), &numbered),
+        case(
+            "then half a body",
+            "GET /a?b=c -> 200",
+            &format!("{GET}POST / HTTP/1.1|Host: a|Content-Length: 9||half"),
+            &numbered,
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn requests_that_can_be_read_in_two_ways() {
+    let one = |name, expected, request: &str| case(name, expected, request, &[ok()]);
+    let hidden = "GET /hidden HTTP/1.1|Host: a||";
+    compare(vec![
+        one("no host", "-> 400", "GET / HTTP/1.1||"),
+        one("two hosts", "-> 400", "GET / HTTP/1.1|Host: a|Host: b||"),
+        one("a host with a blank", "-> 400", "GET / HTTP/1.1|Host: a b||"),
+        one("a host with a slash", "-> 400", "GET / HTTP/1.1|Host: a/b||"),
+        one("a host with a user", "-> 400", "GET / HTTP/1.1|Host: a@b||"),
+        one("another host in the address", "-> 400", "GET http://b/ HTTP/1.1|Host: a||"),
+        one(
+            "length twice",
+            "-> 400",
+            &format!("POST / HTTP/1.1|Host: a|Content-Length: 0|Content-Length: {}||{hidden}", hidden.len()),
+        ),
+        one("length in a list", "-> 400", "POST / HTTP/1.1|Host: a|Content-Length: 5, 5||hello"),
+        one("length with a sign", "-> 400", "POST / HTTP/1.1|Host: a|Content-Length: +5||hello"),
+        one("length in hexadecimal", "-> 400", "POST / HTTP/1.1|Host: a|Content-Length: 0x5||hello"),
+        one("length beyond all", "-> 400", "POST / HTTP/1.1|Host: a|Content-Length: 18446744073709551616||"),
+        one(
+            "length and chunks",
+            "-> 400",
+            &format!("POST / HTTP/1.1|Host: a|Content-Length: 5|Transfer-Encoding: chunked||0||{hidden}"),
+        ),
+        one(
+            "chunks and length",
+            "-> 400",
+            &format!("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked|Content-Length: 5||0||{hidden}"),
+        ),
+        one(
+            "chunks twice",
+            "-> 400",
+            "POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked|Transfer-Encoding: chunked||0||",
+        ),
+        one("almost chunked", "-> 501", "POST / HTTP/1.1|Host: a|Transfer-Encoding: xchunked||0||"),
+        one("chunked in a list", "-> 501", "POST / HTTP/1.1|Host: a|Transfer-Encoding: gzip, chunked||0||"),
+        one("chunked after a tab", "POST / -> 200", "POST / HTTP/1.1|Host: a|Transfer-Encoding:\tchunked||0||"),
+        one("chunked with a comma", "-> 501", "POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked,||0||"),
+        one("chunked behind a blank", "-> 400", "POST / HTTP/1.1|Host: a|Transfer-Encoding : chunked||0||"),
+        one("chunked of HTTP/1.0", "-> 400", "POST / HTTP/1.0|Host: a|Transfer-Encoding: chunked||0||"),
+        one("identity", "-> 501", "POST / HTTP/1.1|Host: a|Transfer-Encoding: identity|Content-Length: 5||hello"),
+        one("a bare LF", "-> 400", &format!("GET / HTTP/1.1\nHost: a\n\n{hidden}")),
+        one("a bare LF in a field", "-> 400", "GET / HTTP/1.1|Host: a|X: y\nZ: w||"),
+        one("a bare CR in a field", "-> 400", "GET / HTTP/1.1|Host: a|X: y\rZ: w||"),
+        one("a NUL in a field", "-> 400", "GET / HTTP/1.1|Host: a|X: \0||"),
+        one("a folded field", "-> 400", "GET / HTTP/1.1|Host: a|X: y| z||"),
+        one("a field without name", "-> 400", "GET / HTTP/1.1|Host: a|: y||"),
+        one("a field without colon", "-> 400", "GET / HTTP/1.1|Host: a|y||"),
+        one("a blank before the first field", "-> 400", "GET / HTTP/1.1| Host: a||"),
+        one("a blank before a colon", "-> 400", "GET / HTTP/1.1|Host : a||"),
+        one("two blanks in the line", "-> 400", "GET  / HTTP/1.1|Host: a||"),
+        one("a blank in the path", "-> 400", "GET /a b HTTP/1.1|Host: a||"),
+        one("no path", "-> 400", "GET HTTP/1.1|Host: a||"),
+        one("a path without slash", "-> 400", "GET a HTTP/1.1|Host: a||"),
+        one("no version", "-> 400", "GET /|Host: a||"),
+        one("HTTP/0.9", "-> 400", "GET /|"),
+        one("HTTP/2.0 by name", "-> 505", "GET / HTTP/2.0|Host: a||"),
+        one("HTTP/1.2", "-> 505", "GET / HTTP/1.2|Host: a||"),
+        one("CONNECT", "-> 405", "CONNECT a:443 HTTP/1.1|Host: a:443||"),
+        one("TLS", "-> 400", "\u{16}\u{3}\u{1}\u{2}\0\u{1}||"),
+        one("nothing but lines", "->", "||||||"),
+        one("chunks with a bare LF", "-> 400", "POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked||5\nhello|0||"),
+        one(
+            "chunks that lie",
+            "-> 400",
+            &format!("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked||2|hello|0||{hidden}"),
+        ),
+        one("chunks with a sign", "-> 400", "POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked||+5|hello|0||"),
+        one("chunks without end", "->", "POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked||5|hello|"),
+        one(
+            "a chunk beyond all",
+            "-> 400",
+            "POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked||ffffffffffffffff|hello|0||",
+        ),
+        one(
+            "a chunk of nothing with more",
+            "-> 400",
+            &format!("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked||0|{hidden}"),
+        ),
+        one("too many fields", "-> 431", &format!("GET / HTTP/1.1|Host: a|{}|", "A: b|".repeat(101))),
+        one("too large a head", "-> 431", &format!("GET / HTTP/1.1|Host: a|A: {}||", "x".repeat(70_000))),
+        one("too long a path", "-> 414", &format!("GET /{} HTTP/1.1|Host: a||", "x".repeat(70_000))),
+        one("a protected field named", "-> 400", "GET / HTTP/1.1|Host: a|Connection: Host||"),
+        one("a forwarded field named", "-> 400", "GET / HTTP/1.1|Host: a|Connection: X-Forwarded-For||"),
+    ])
+    .await;
+}

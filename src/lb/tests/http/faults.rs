@@ -1,0 +1,241 @@
+//! Pods that fail, clients that are slow or gone: who hears what of it, on both paths.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+
+use super::script::read_message;
+use super::site::{Answer, Dialog, HttpSite, Then, short};
+use crate::lb::BalancerOptions;
+use crate::lb::http::{HttpOptions, Limits};
+use crate::lb::tests::site::{container, until};
+use crate::model::AppProtocol;
+
+const GET: &str = "GET / HTTP/1.1|Host: a||";
+const POST: &str = "POST / HTTP/1.1|Host: a|Content-Length: 5||hello";
+const CHUNKED: &str = "POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked||5|hello|0||";
+
+fn ok() -> Answer {
+    Answer::new("HTTP/1.1 200 OK|Content-Length: 2||ok")
+}
+
+async fn impatient(is_fast: bool, limits: Limits, hold: Duration) -> HttpSite {
+    let http = HttpOptions { is_fast, limits };
+    HttpSite::of(BalancerOptions { hold, http, ..BalancerOptions::default() }, AppProtocol::Http).await
+}
+
+#[tokio::test]
+async fn a_pod_that_takes_no_connection_is_passed_over_whatever_the_method() {
+    for is_fast in [true, false] {
+        let site = HttpSite::new(is_fast).await;
+        let pod = site.scripted(2, &[ok()]).await;
+        site.set(&[1, 2]);
+        let mut client = Dialog::new(&site).await;
+        for request in [POST, CHUNKED, GET].iter().cycle().take(30) {
+            assert_eq!(client.ask(request).await.body, b"ok");
+        }
+        assert_eq!(pod.heard().len(), 30);
+        let dead = site.stats(1);
+        assert!((1..15).contains(&dead.failed), "marked down after a failure: {dead:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_waits_for_a_pod() {
+    for is_fast in [true, false] {
+        let site = HttpSite::new(is_fast).await;
+        site.set(&[]);
+        let mut client = Dialog::new(&site).await;
+        client.write(POST).await;
+        until(|| site.service().http.in_flight, |waiting| *waiting == 1).await;
+        site.set(&[]);
+        let _pod = site.scripted(1, &[ok()]).await;
+        site.set(&[1]);
+        assert_eq!(client.read().await.body, b"ok");
+    }
+}
+
+#[tokio::test]
+async fn without_a_pod_the_client_is_told_why() {
+    for is_fast in [true, false] {
+        let site = impatient(is_fast, Limits::default(), Duration::from_millis(200)).await;
+        site.set(&[]);
+        let answer = site.get(GET).await;
+        assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n503 Service Unavailable: the service is not ready\n"), "{answer}");
+        // Ready, but nobody listens.
+        site.set(&[1]);
+        let answer = site.get(GET).await;
+        assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{answer}");
+        assert_eq!(site.service().http.by_class, [0, 0, 0, 0, 2]);
+        // Not even a service any more.
+        let mut client = Dialog::new(&site).await;
+        client.write(GET).await;
+        assert!(client.read().await.start.contains("502"));
+        site.balancer.set_table(&crate::lb::table::LbTable::default());
+        client.write(GET).await;
+        let answer = client.read_all().await;
+        assert!(answer.contains("503") || answer.is_empty(), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_breaks_off_is_asked_again_or_another_one_where_twice_is_as_good() {
+    for is_fast in [true, false] {
+        let site = HttpSite::new(is_fast).await;
+        let breaking = Answer::new("").then(Then::Reset);
+        let bad = site.scripted(1, &[breaking]).await;
+        site.set(&[1]);
+        for (request, asked) in [(POST, 1), (CHUNKED, 2), (GET, 4)] {
+            let answer = site.get(request).await;
+            assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{answer}");
+            assert_eq!(bad.heard().len(), asked, "{request}");
+        }
+        let good = site.scripted(2, &[ok()]).await;
+        site.set(&[1, 2]);
+        let mut client = Dialog::new(&site).await;
+        for _ in 0..20 {
+            assert_eq!(client.ask(GET).await.body, b"ok");
+        }
+        assert_eq!(good.heard().len(), 20);
+        until(|| site.service().http.in_flight, |waiting| *waiting == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_pod_has_closed_costs_no_request() {
+    for is_fast in [true, false] {
+        let site = HttpSite::new(is_fast).await;
+        let _pod = site.scripted(1, &[ok().then(Then::Close)]).await;
+        site.set(&[1]);
+        let mut client = Dialog::new(&site).await;
+        for request in [GET, POST, CHUNKED].iter().cycle().take(60) {
+            assert_eq!(client.ask(request).await.body, b"ok", "{request}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_late_answer_is_not_waited_for() {
+    for is_fast in [true, false] {
+        let site = impatient(is_fast, short(), Duration::from_secs(5)).await;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let _pod = site
+            .pod(1, move |mut stream| {
+                let count = Arc::clone(&count);
+                async move {
+                    let mut unread = Vec::new();
+                    while read_message(&mut stream, &mut unread).await.is_some() {
+                        count.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            })
+            .await;
+        site.set(&[1]);
+        let start = Instant::now();
+        let answer = site.get(GET).await;
+        assert!(answer.starts_with("HTTP/1.1 504 Gateway Timeout\r\n"), "{answer}");
+        assert!(start.elapsed() < Duration::from_secs(4));
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "it is not asked again");
+    }
+}
+
+#[tokio::test]
+async fn what_comes_slowly_is_not_a_late_answer() {
+    for is_fast in [true, false] {
+        let site = impatient(is_fast, short(), Duration::from_secs(5)).await;
+        let _pod = site
+            .pod(1, |mut stream| async move {
+                read_message(&mut stream, &mut Vec::new()).await.expect("a request");
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n").await.expect("open");
+                for _ in 0..4 {
+                    tokio::time::sleep(Duration::from_millis(400)).await;
+                    stream.write_all(b"ok").await.expect("open");
+                }
+            })
+            .await;
+        site.set(&[1]);
+        assert_eq!(Dialog::new(&site).await.ask(GET).await.body, b"okokokok");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_client_is_told_so_and_an_idle_one_is_let_go() {
+    for is_fast in [true, false] {
+        let limits = Limits { idle: Duration::from_millis(300), ..short() };
+        let site = impatient(is_fast, limits, Duration::from_secs(5)).await;
+        let pod = site.scripted(1, &[ok()]).await;
+        site.set(&[1]);
+        let mut idle = Dialog::new(&site).await;
+        assert_eq!(idle.ask(GET).await.body, b"ok");
+        for part in ["GET / HT", "GET / HTTP/1.1|Host: a|", "POST / HTTP/1.1|Host: a|Content-Length: 5||he"] {
+            let mut slow = Dialog::new(&site).await;
+            slow.write(part).await;
+            let answer = slow.read_all().await;
+            assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{part}: {answer}");
+        }
+        assert!(idle.is_over().await);
+        assert_eq!(pod.heard().len(), 1);
+        // One byte at a time does not help.
+        let mut drip = Dialog::new(&site).await;
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(8) && drip.try_write("GET / HTTP/1.1|X: ").await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(start.elapsed() < Duration::from_secs(8), "still read");
+    }
+}
+
+#[tokio::test]
+async fn requests_of_a_dead_container_go_elsewhere_or_are_told_at_once() {
+    for is_fast in [true, false] {
+        let site = HttpSite::new(is_fast).await;
+        let silent = site.scripted(1, &[Answer::new("")]).await;
+        let _good = site.scripted(2, &[ok()]).await;
+        site.set(&[1]);
+        let (mut get, mut post) = (Dialog::new(&site).await, Dialog::new(&site).await);
+        get.write(GET).await;
+        post.write(POST).await;
+        until(|| silent.heard().len(), |heard| *heard == 2).await;
+        site.set(&[2]);
+        site.balancer.close_connections(&container(1));
+        assert_eq!(get.read().await.body, b"ok");
+        assert!(post.read().await.start.contains("502"));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_is_noticed_and_counted() {
+    for is_fast in [true, false] {
+        let site = HttpSite::new(is_fast).await;
+        let _pod = site
+            .pod(1, |mut stream| async move {
+                read_message(&mut stream, &mut Vec::new()).await.expect("a request");
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await.expect("open");
+                while stream.write_all(&vec![b'x'; 65_536]).await.is_ok() {}
+            })
+            .await;
+        site.set(&[1]);
+        let mut client = Dialog::new(&site).await;
+        client.write(GET).await;
+        client.read_until("\r\n\r\n").await;
+        client.reset();
+        until(|| site.service().http.broken_off, |broken| *broken == 1).await;
+        until(|| site.stats(1).open, |open| *open == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn nonsense_is_counted_and_answered_before_the_close() {
+    let site = HttpSite::new(true).await;
+    site.set(&[]);
+    // More than the kernel takes at once: a close without reading it would be a reset, and the answer lost.
+    let long = format!("GET / HTTP/1.1|Host: a|X: {}||", "x".repeat(1 << 20));
+    let answer = site.get(&long).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert_eq!(site.balancer.stats().malformed, 1);
+}
