@@ -17,7 +17,7 @@ use crate::engine::docker::DockerEngine;
 use crate::engine::translate::{is_demanding, misfits};
 use crate::hosts::HostEntry;
 use crate::ids::{HostName, ProjectName, ServiceName};
-use crate::load::{LoadOptions, Loaded};
+use crate::load::{LoadOptions, Loaded, OwnKeys};
 use crate::transport::bootstrap::{self, AgentOptions, Done};
 use crate::transport::image::Build;
 use crate::transport::local;
@@ -275,7 +275,9 @@ impl<'u> Context<'u> {
 
 /// What is read of a file by commands on what runs: they must work although a config's file is gone or a service is broken.
 fn lenient() -> LoadOptions {
-    LoadOptions { contents: false, resolve_environment: false, consistency: false, ..LoadOptions::default() }
+    // What patterns add has no say in names and hosts, and `down` must not need their files.
+    let own_keys = OwnKeys::AsWritten;
+    LoadOptions { contents: false, resolve_environment: false, consistency: false, own_keys, ..LoadOptions::default() }
 }
 
 /// Returns the user's own hosts file.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use orch::load::{self, LoadRequest, Loaded, OsFiles};
+use orch::load::{self, LoadOptions, LoadRequest, Loaded, OsFiles, OwnKeys};
 use serde_json::Value;
 
 /// Returns the compose files of all examples, by name.
@@ -15,7 +15,13 @@ fn examples() -> BTreeMap<String, PathBuf> {
 
 #[track_caller]
 fn load(file: &Path) -> Loaded {
+    load_as(file, OwnKeys::Used)
+}
+
+#[track_caller]
+fn load_as(file: &Path, own_keys: OwnKeys) -> Loaded {
     let request = LoadRequest {
+        options: LoadOptions { own_keys, ..LoadOptions::default() },
         cwd: file.parent().expect("a folder").to_owned(),
         files: vec![file.to_string_lossy().into_owned()],
         ..LoadRequest::default()
@@ -50,6 +56,18 @@ fn every_example_becomes_a_graph_without_a_warning() {
     }
 }
 
+/// Takes out the `x-` keys of services and volumes, which Docker Compose leaves out of its JSON.
+fn without_extensions(project: &mut Value) {
+    for section in ["services", "volumes"] {
+        let entries = project.get_mut(section).and_then(Value::as_object_mut);
+        for entry in entries.into_iter().flat_map(|map| map.values_mut()) {
+            if let Some(map) = entry.as_object_mut() {
+                map.retain(|key, _| !key.starts_with("x-"));
+            }
+        }
+    }
+}
+
 #[test]
 fn every_example_is_the_same_to_docker_compose() {
     let reference = std::env::var("ORCH_COMPOSE_REFERENCE").expect(
@@ -62,7 +80,9 @@ fn every_example_is_the_same_to_docker_compose() {
         let output = output.expect("run the reference");
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
         let theirs: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        let ours: Value = serde_json::from_str(&load::render_json(&load(&file).model)).expect("JSON");
+        let ours = load::render_json(&load_as(&file, OwnKeys::AsWritten).model);
+        let mut ours: Value = serde_json::from_str(&ours).expect("JSON");
+        without_extensions(&mut ours);
         assert_eq!(ours, theirs, "{name}");
     }
 }

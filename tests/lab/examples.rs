@@ -140,6 +140,26 @@ fn ambassador_counts_wherever_redis_is() {
 }
 
 #[test]
+fn patterns_refresh_a_page_that_is_counted_wherever_redis_is() {
+    let host = Host::boot(&["nginx", "busybox", "redis"]);
+    let patterns = Project::example(&host, "patterns");
+    let expanded = patterns.orch(&["config", "--expanded"]).ok();
+    assert!(
+        expanded.contains("# pattern content-refresher:") && expanded.contains("# pattern redis-ambassador:"),
+        "{expanded}"
+    );
+    patterns.up();
+    let page = || curl(&host, "http://127.0.0.1:8087/").trim().parse::<u32>();
+    let first = page().expect("the init container has fetched before the server starts");
+    eventually(secs(15), "a page that was fetched again and again", || match page() {
+        Ok(count) if count >= first + 2 => Ok(()),
+        other => Err(format!("first {first}, now {other:?}")),
+    });
+    patterns.down();
+    assert_eq!(host.docker(&["volume", "ls", "-q"]), "");
+}
+
+#[test]
 fn guestbook_over_three_hosts_answers_the_same_on_each() {
     let cluster = three_hosts(&["busybox", "redis"]);
     let guestbook = Project::example(&cluster.desk, "guestbook");
