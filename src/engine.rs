@@ -374,10 +374,23 @@ pub struct ExecSession {
 /// A stream that can be sent between tasks.
 pub type BoxStream<'a, T> = Pin<Box<dyn Stream<Item = T> + Send + 'a>>;
 
+/// Which engine is behind the API.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineKind {
+    /// Docker Engine.
+    #[default]
+    Docker,
+    /// Podman, at its Docker-compatible socket.
+    Podman,
+}
+
 /// What the engine says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EngineInfo {
+    /// Which one it is.
+    pub kind: EngineKind,
     /// `20.10.24`.
     pub version: String,
     /// Negotiated API version, `1.41`.

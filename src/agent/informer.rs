@@ -318,8 +318,9 @@ impl Informer {
                 self.lock().asked_to_end.remove(&event.id);
             }
             "die" => self.note_end(event).await,
+            "stop" => self.note_stop(event).await,
             "destroy" => return self.handle_destroy(&event.id).await,
-            "create" | "rename" | "pause" | "unpause" | "health_status" | "update" | "oom" | "stop" => {}
+            "create" | "rename" | "pause" | "unpause" | "health_status" | "update" | "oom" => {}
             // exec_create and the like say nothing about the container's state.
             _ => return,
         }
@@ -355,9 +356,28 @@ impl Informer {
         }
     }
 
+    /// Takes back that a run ended by itself: an engine may say only afterwards that somebody stopped it (Podman).
+    async fn note_stop(&self, event: &EngineEvent) {
+        let id = event.id.as_str();
+        if !self.lock().exits.contains_key(id) {
+            return;
+        }
+        let Ok(container) = self.engine.inspect_container(id).await else { return };
+        let ended = matches!(container.state, ContainerState::Exited { .. });
+        if !ended || starts_after(&container, event.time_nanos) {
+            return;
+        }
+        self.lock().asked_to_end.insert(id.to_owned());
+        self.forget_exit(id).await;
+    }
+
     async fn handle_destroy(&self, id: &str) {
-        let recorded = self.lock().exits.remove(id).is_some();
+        self.forget_exit(id).await;
         self.remove(id);
+    }
+
+    async fn forget_exit(&self, id: &str) {
+        let recorded = self.lock().exits.remove(id).is_some();
         if recorded && let Err(error) = self.store.transact(&[], &[Write::Delete(format!("{EXITS}{id}"))]).await {
             tracing::warn!(%error, container = id, "cannot forget the end of a container");
         }

@@ -6,15 +6,16 @@ use bollard::auth::DockerCredentials;
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{CreateImageInfo, EventMessage};
+use bollard::Docker;
 use bollard::query_parameters::{
-    CreateImageOptionsBuilder, EventsOptionsBuilder, ImportImageOptionsBuilder, LogsOptionsBuilder,
+    CreateImageOptionsBuilder, EventsOptions, EventsOptionsBuilder, ImportImageOptionsBuilder, LogsOptionsBuilder,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{DockerEngine, SLOW_ANSWER_WITHIN, Tried, error};
+use super::{DockerEngine, SLOW_ANSWER_WITHIN, Tried, error, podman};
 use crate::engine::{
-    BoxStream, EngineError, EngineEvent, EventQuery, ExecSession, ExecSpec, LogChunk, LogQuery, PullProgress,
+    BoxStream, EngineError, EngineEvent, EngineKind, EventQuery, ExecSession, ExecSpec, LogChunk, LogQuery, PullProgress,
     RegistryLogin, Result, label,
 };
 
@@ -69,21 +70,36 @@ impl DockerEngine {
 
     pub(super) fn event_stream(&self, query: &EventQuery) -> BoxStream<'static, Result<EngineEvent>> {
         let of_project = query.project.as_ref().map(|project| format!("{}={project}", label::PROJECT));
-        let filters = match &of_project {
-            Some(label) => HashMap::from([("type", vec!["container"]), ("label", vec![label.as_str()])]),
-            None => HashMap::from([("event", EVENTS.to_vec())]),
+        let filters = match (&of_project, self.kind) {
+            (Some(label), _) => HashMap::from([("type", vec!["container"]), ("label", vec![label.as_str()])]),
+            (None, EngineKind::Docker) => HashMap::from([("event", EVENTS.to_vec())]),
+            (None, EngineKind::Podman) => HashMap::from([
+                ("event", podman::events::EVENTS.to_vec()),
+                ("type", podman::events::KINDS.to_vec()),
+            ]),
         };
-        let mut options = EventsOptionsBuilder::default().filters(&filters);
-        if let Some(nanos) = query.since {
-            options = options.since(&seconds_text(nanos));
-        }
-        if let Some(nanos) = query.until {
-            options = options.until(&seconds_text(nanos));
-        }
+        let options = |query: &EventQuery| {
+            let mut options = EventsOptionsBuilder::default().filters(&filters);
+            if let Some(nanos) = query.since {
+                options = options.since(&seconds_text(nanos));
+            }
+            if let Some(nanos) = query.until {
+                options = options.until(&seconds_text(nanos));
+            }
+            options.build()
+        };
         self.count("events");
+        match self.kind {
+            EngineKind::Docker => self.raw_events(&self.docker, options(query)),
+            EngineKind::Podman => self.podman_events(options, query),
+        }
+    }
+
+    /// Returns the engine's events as they are.
+    pub(super) fn raw_events(&self, docker: &Docker, options: EventsOptions) -> BoxStream<'static, Result<EngineEvent>> {
         let socket = self.socket.clone();
-        let events = self.docker.events(Some(options.build()));
-        events
+        docker
+            .events(Some(options))
             .map_ok(event)
             .map_err(move |source| error::classify(source, &Tried::new("watch the engine's events", "").at(&socket)))
             .boxed()

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use futures_util::TryStreamExt as _;
+use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use ipnet::Ipv4Net;
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
-use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
-use rtnetlink::{Handle, RouteMessageBuilder};
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{BridgeSpec, HostNetworkError, Result};
@@ -52,8 +54,8 @@ impl Netlink {
     /// changed.
     pub(super) async fn ensure(&self, bridges: &[BridgeSpec], gone: &[BridgeSpec]) -> Result<Vec<String>> {
         let links = self.links().await?;
-        let missing: Vec<&str> =
-            bridges.iter().map(|spec| spec.bridge.as_str()).filter(|name| !links.contains_key(*name)).collect();
+        let missing = bridges.iter().filter(|spec| !spec.on_demand && !links.contains_key(&spec.bridge));
+        let missing: Vec<&str> = missing.map(|spec| spec.bridge.as_str()).collect();
         let mended = self.apply(&changes(&[bridges, gone].concat(), &links, &self.held().await?), &links).await?;
         if missing.is_empty() {
             return Ok(mended);
@@ -98,14 +100,7 @@ impl Netlink {
             .try_collect()
             .await
             .map_err(|error| kernel("cannot list the host's interfaces", &error))?;
-        let named = links.into_iter().filter_map(|link| {
-            let name = link.attributes.into_iter().find_map(|attribute| match attribute {
-                LinkAttribute::IfName(name) => Some(name),
-                _ => None,
-            });
-            name.map(|name| (name, link.header.index))
-        });
-        Ok(named.collect())
+        Ok(links.iter().filter_map(|link| Some((name(link)?.to_owned(), link.header.index))).collect())
     }
 
     async fn held(&self) -> Result<Vec<Held>> {
@@ -130,6 +125,62 @@ impl Netlink {
         let message = rtnetlink::AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, 32).build();
         self.handle.address().del(message).execute().await
     }
+}
+
+/// Returns the names of bridges as they are made, until the kernel cannot be heard any more.
+pub(super) fn new_bridges() -> BoxStream<'static, String> {
+    let (connection, _, messages) = match rtnetlink::new_multicast_connection(&[MulticastGroup::Link]) {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::warn!(%error, "cannot hear of new interfaces");
+            return stream::empty().boxed();
+        }
+    };
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let mut bridges = Bridges::default();
+    let made = messages.filter_map(move |(message, _)| {
+        let name = match &message.payload {
+            NetlinkPayload::InnerMessage(message) => bridges.take(message),
+            _ => None,
+        };
+        std::future::ready(name)
+    });
+    // The connection lives as long as the stream does.
+    made.map(move |name| (name, &connection).0).boxed()
+}
+
+/// Bridges that were heard of, by index. An interface is told of again whenever something about it changes.
+#[derive(Debug, Default)]
+struct Bridges(BTreeSet<u32>);
+
+impl Bridges {
+    /// Returns the name of a bridge that was not heard of before.
+    fn take(&mut self, message: &RouteNetlinkMessage) -> Option<String> {
+        match message {
+            RouteNetlinkMessage::NewLink(link) if is_bridge(link) => {
+                self.0.insert(link.header.index).then(|| name(link).map(str::to_owned)).flatten()
+            }
+            RouteNetlinkMessage::DelLink(link) => {
+                self.0.remove(&link.header.index);
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+fn is_bridge(link: &LinkMessage) -> bool {
+    link.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Bridge)),
+        _ => false,
+    })
+}
+
+fn name(link: &LinkMessage) -> Option<&str> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })
 }
 
 /// Compares. What is not ours and outside the networks is not touched, nor is a bridge's own address.
@@ -200,6 +251,7 @@ mod tests {
         let elsewhere = |last| Ipv4Addr::new(10, 0, 1, last);
         let spec = BridgeSpec {
             bridge: "br-a".to_owned(),
+            on_demand: false,
             gateway: ip(254),
             subnet: "10.0.0.0/20".parse().expect("a net"),
             vips: "10.0.15.0/24".parse().expect("a net"),

@@ -34,6 +34,7 @@ async fn addresses() -> Vec<String> {
 fn bridge(name: &str, third: u8, addresses: &[u8]) -> BridgeSpec {
     BridgeSpec {
         bridge: name.to_owned(),
+        on_demand: false,
         gateway: Ipv4Addr::new(10, 192, third, 1),
         subnet: Ipv4Net::new(Ipv4Addr::new(10, 192, third, 0), 24).expect("a net"),
         vips: Ipv4Net::new(Ipv4Addr::new(10, 192, third, 128), 25).expect("a net"),
