@@ -10,7 +10,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
-use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{BridgeSpec, HostNetworkError, Result};
@@ -63,6 +63,28 @@ impl Netlink {
         Err(kernel(&format!("cannot set addresses of {}", missing.join(", ")), &"no such interface"))
     }
 
+    /// Lets bridges keep the hardware addresses that they have.
+    ///
+    /// The kernel gives a bridge the lowest one of its ports' (`br_stp_recalculate_bridge_id`), so that it gets another
+    /// with a container that comes or goes, and containers that know the old one do not reach the gateway for five seconds
+    /// and more. Docker sets one itself; netavark 1.4, Podman's, does not.
+    pub(super) async fn keep_hardware_addresses(&self, bridges: &[BridgeSpec]) -> Result<()> {
+        let mut theirs: Vec<&BridgeSpec> = bridges.iter().filter(|spec| spec.on_demand).collect();
+        theirs.retain(|spec| !is_kept(&spec.bridge));
+        if theirs.is_empty() {
+            return Ok(());
+        }
+        let all = self.all_links().await?;
+        for spec in theirs {
+            let found = all.iter().find(|link| name(link) == Some(&spec.bridge));
+            let Some((link, address)) = found.and_then(|link| Some((link, hardware_address(link)?))) else { continue };
+            let same = LinkUnspec::new_with_index(link.header.index).address(address).build();
+            tolerate(&[libc::ENODEV], self.handle.link().set(same).execute().await)
+                .map_err(|error| kernel(&format!("cannot keep the hardware address of {}", spec.bridge), &error))?;
+        }
+        Ok(())
+    }
+
     async fn apply(&self, changes: &Changes, links: &BTreeMap<String, u32>) -> Result<Vec<String>> {
         let name = |index: u32| links.iter().find(|(_, i)| **i == index).map_or("?", |(name, _)| name.as_str());
         let mut mended = Vec::new();
@@ -90,17 +112,14 @@ impl Netlink {
         Ok(all.iter().filter_map(taken).collect::<BTreeSet<_>>().into_iter().collect())
     }
 
+    async fn all_links(&self) -> Result<Vec<LinkMessage>> {
+        let all = self.handle.link().get().execute().try_collect().await;
+        all.map_err(|error| kernel("cannot list the host's interfaces", &error))
+    }
+
     /// Returns interfaces by name.
     async fn links(&self) -> Result<BTreeMap<String, u32>> {
-        let links: Vec<_> = self
-            .handle
-            .link()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|error| kernel("cannot list the host's interfaces", &error))?;
-        Ok(links.iter().filter_map(|link| Some((name(link)?.to_owned(), link.header.index))).collect())
+        Ok(self.all_links().await?.iter().filter_map(|link| Some((name(link)?.to_owned(), link.header.index))).collect())
     }
 
     async fn held(&self) -> Result<Vec<Held>> {
@@ -181,6 +200,21 @@ fn name(link: &LinkMessage) -> Option<&str> {
         LinkAttribute::IfName(name) => Some(name.as_str()),
         _ => None,
     })
+}
+
+fn hardware_address(link: &LinkMessage) -> Option<Vec<u8>> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(address) => Some(address.clone()),
+        _ => None,
+    })
+}
+
+/// Returns whether somebody gave the interface its hardware address; where the kernel does not say, `false`.
+fn is_kept(interface: &str) -> bool {
+    /// `NET_ADDR_SET` of `linux/netdevice.h`.
+    const SET: &str = "3";
+    let kind = std::fs::read_to_string(format!("/sys/class/net/{interface}/addr_assign_type"));
+    kind.is_ok_and(|kind| kind.trim() == SET)
 }
 
 /// Compares. What is not ours and outside the networks is not touched, nor is a bridge's own address.

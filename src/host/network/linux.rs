@@ -123,6 +123,10 @@ impl HostNetwork for LinuxHostNetwork {
         for bridge in &spec.bridges {
             check_name(&bridge.bridge)?;
         }
+        if spec.bridges.iter().any(|bridge| bridge.on_demand) {
+            // First: no container shall learn one that goes.
+            Netlink::open()?.keep_hardware_addresses(&spec.bridges).await?;
+        }
         let (v4, v6) = tokio::join!(self.ensure_v4(spec), self.ensure_v6(spec));
         Ok([v4?, v6?].concat())
     }
