@@ -403,6 +403,14 @@ pub struct EngineInfo {
     pub root_dir: String,
 }
 
+impl EngineInfo {
+    /// Returns whether the engine makes directories that a container mounts and that are missing each time that it starts
+    /// it, after a boot too. Podman does so when it makes the container, and refuses to start it without them.
+    pub fn makes_missing_mounts(&self) -> bool {
+        self.kind == EngineKind::Docker
+    }
+}
+
 /// Progress of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullProgress {

@@ -234,10 +234,14 @@ impl Pass<'_> {
         let id = there.map(|container| container.id.as_str()).unwrap_or_default();
         match next {
             Decision::Create => self.create().await?,
-            Decision::Start => {
-                self.engine.start_container(id).await.map(drop).or_else(gone_is_fine)?;
-                self.done.push(Done::Started);
-            }
+            Decision::Start => match self.engine.start_container(id).await {
+                Ok(_) | Err(EngineError::NotFound { .. }) => self.done.push(Done::Started),
+                Err(EngineError::Refused { message, .. }) if lacks_a_mount(&message, self.options) => {
+                    // Engines that do not make it at the start make it with the container.
+                    self.engine.remove_container(id, true).await?;
+                }
+                Err(error) => return Err(error.into()),
+            },
             Decision::Thaw => self.engine.unpause_container(id).await.or_else(gone_is_fine)?,
             Decision::Replace { version } => {
                 self.ensure_image().await?;
@@ -301,6 +305,14 @@ impl Pass<'_> {
         }
         Ok(())
     }
+}
+
+/// Returns whether an engine did not start the agent because a directory that it mounts is gone, as `/run/orch` is after a
+/// boot.
+fn lacks_a_mount(message: &str, options: &AgentOptions) -> bool {
+    let AgentOptions { state_dir, run_dir, .. } = options;
+    message.to_lowercase().contains("no such file or directory")
+        && [state_dir, run_dir].iter().any(|path| message.contains(path.as_str()))
 }
 
 fn gone_is_fine(error: EngineError) -> Result<(), EngineError> {

@@ -14,9 +14,9 @@ use std::process::ExitCode;
 use async_trait::async_trait;
 use bytes::Bytes;
 use ipnet::Ipv4Net;
-use orch::engine::{Engine, EngineKind};
 use orch::engine::contract::{self, Act, CASES, World};
 use orch::engine::docker::DockerEngine;
+use orch::engine::{Engine, EngineKind};
 use orch::ids::ProjectName;
 use orch::transport::image::{Entry, Image, archive};
 

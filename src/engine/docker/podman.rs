@@ -36,6 +36,9 @@ const PARALLEL_INSPECTS: usize = 8;
 /// Within this it has started again what is to run always: it takes it some 0.2 s to clean up.
 const STARTED_AGAIN: Duration = Duration::from_millis(500);
 
+/// Exit code of what a power loss ended; Docker's.
+const LOST: i64 = 255;
+
 /// Returns whether an engine says that it is Podman.
 pub(super) fn is_podman(version: &SystemVersion) -> bool {
     version.components.iter().flatten().any(|component| component.name == "Podman Engine")
@@ -147,9 +150,16 @@ fn ids(listed: &Value) -> Vec<String> {
 
 /// Reads the answer of an inspect, with states in Docker's words.
 fn container(mut answer: Value) -> Result<ContainerInspectResponse, serde_json::Error> {
-    if let Some(state) = answer.pointer_mut("/State/Status") {
-        let word = docker_state(state.as_str().unwrap_or_default());
-        *state = Value::from(word);
+    let text = |path: &str| answer.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let word = docker_state(text("/State/Status"));
+    // After a boot what ran is as if it had never been started, but for that time.
+    let lost = word == "created" && !text("/State/StartedAt").starts_with("0001-");
+    let word = Value::from(if lost { "exited" } else { word });
+    if let Some(state) = answer.get_mut("State").and_then(Value::as_object_mut) {
+        state.insert("Status".to_owned(), word);
+        if lost {
+            state.insert("ExitCode".to_owned(), Value::from(LOST));
+        }
     }
     serde_json::from_value(answer)
 }

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
+use bollard::Docker;
 use bollard::auth::DockerCredentials;
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{CreateImageInfo, EventMessage};
-use bollard::Docker;
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, EventsOptions, EventsOptionsBuilder, ImportImageOptionsBuilder, LogsOptionsBuilder,
 };
@@ -15,8 +15,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{DockerEngine, SLOW_ANSWER_WITHIN, Tried, error, podman};
 use crate::engine::{
-    BoxStream, EngineError, EngineEvent, EngineKind, EventQuery, ExecSession, ExecSpec, LogChunk, LogQuery, PullProgress,
-    RegistryLogin, Result, label,
+    BoxStream, EngineError, EngineEvent, EngineKind, EventQuery, ExecSession, ExecSpec, LogChunk, LogQuery,
+    PullProgress, RegistryLogin, Result, label,
 };
 
 /// Events worth a look. Without this list every health check of every container would wake the agent three times
@@ -73,10 +73,9 @@ impl DockerEngine {
         let filters = match (&of_project, self.kind) {
             (Some(label), _) => HashMap::from([("type", vec!["container"]), ("label", vec![label.as_str()])]),
             (None, EngineKind::Docker) => HashMap::from([("event", EVENTS.to_vec())]),
-            (None, EngineKind::Podman) => HashMap::from([
-                ("event", podman::events::EVENTS.to_vec()),
-                ("type", podman::events::KINDS.to_vec()),
-            ]),
+            (None, EngineKind::Podman) => {
+                HashMap::from([("event", podman::events::EVENTS.to_vec()), ("type", podman::events::KINDS.to_vec())])
+            }
         };
         let options = |query: &EventQuery| {
             let mut options = EventsOptionsBuilder::default().filters(&filters);
@@ -96,7 +95,11 @@ impl DockerEngine {
     }
 
     /// Returns the engine's events as they are.
-    pub(super) fn raw_events(&self, docker: &Docker, options: EventsOptions) -> BoxStream<'static, Result<EngineEvent>> {
+    pub(super) fn raw_events(
+        &self,
+        docker: &Docker,
+        options: EventsOptions,
+    ) -> BoxStream<'static, Result<EngineEvent>> {
         let socket = self.socket.clone();
         docker
             .events(Some(options))

@@ -119,7 +119,12 @@ impl Netlink {
 
     /// Returns interfaces by name.
     async fn links(&self) -> Result<BTreeMap<String, u32>> {
-        Ok(self.all_links().await?.iter().filter_map(|link| Some((name(link)?.to_owned(), link.header.index))).collect())
+        Ok(self
+            .all_links()
+            .await?
+            .iter()
+            .filter_map(|link| Some((name(link)?.to_owned(), link.header.index)))
+            .collect())
     }
 
     async fn held(&self) -> Result<Vec<Held>> {

@@ -52,9 +52,9 @@ fn states_of_a_container_in_dockers_words() {
     let exited = ContainerState::Exited { code: 137, by_itself: false };
     check("stopped", "", exited);
     check("exited", "", exited);
-    check("created", "", ContainerState::Created);
-    check("initialized", "", ContainerState::Created);
-    check("configured", "", ContainerState::Created);
+    let lost = ContainerState::Exited { code: 255, by_itself: false };
+    check("created", "", lost);
+    check("configured", "", lost);
     check("stopping", "", ContainerState::Running { health: Health::None });
     check("running", "", ContainerState::Running { health: Health::None });
     check("running", "starting", ContainerState::Running { health: Health::Starting });
@@ -62,6 +62,12 @@ fn states_of_a_container_in_dockers_words() {
     check("paused", "", ContainerState::Paused);
     check("removing", "", ContainerState::Removing);
     check("unknown", "", ContainerState::Dead);
+    for word in ["created", "initialized", "configured"] {
+        let mut answer = answer(word, "");
+        answer["State"]["StartedAt"] = Value::from("0001-01-01T00:00:00Z");
+        let seen = Times::default().remember(observe::inspected(container(answer).expect("is understood")));
+        assert_eq!((seen.state, seen.started_at.as_str()), (ContainerState::Created, ""), "{word}");
+    }
     assert!(container(answer("beheaded", "")).is_err(), "what nobody knows is not guessed");
 }
 
