@@ -391,7 +391,7 @@ pub enum EngineKind {
 pub struct EngineInfo {
     /// Which one it is.
     pub kind: EngineKind,
-    /// `20.10.24`.
+    /// `20.10.24`; `podman 4.3.1`.
     pub version: String,
     /// Negotiated API version, `1.41`.
     pub api_version: String,
@@ -491,7 +491,7 @@ pub trait Engine: Send + Sync {
     /// Returns the content ids of an image's layers, lowest first.
     async fn layers(&self, reference: &str) -> Result<Vec<String>>;
 
-    /// Returns the layers of every image that is there.
+    /// Returns the layers of every image that is there, as far as the engine takes archives without them.
     async fn all_layers(&self) -> Result<Vec<Vec<String>>>;
 
     /// Returns all references `repository:tag` of the images of one repository, sorted.

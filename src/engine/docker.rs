@@ -172,7 +172,11 @@ impl Engine for DockerEngine {
     }
 
     fn save(&self, reference: &str) -> BoxStream<'static, Result<Bytes>> {
-        self.save_archive(reference)
+        let archive = self.save_archive(reference);
+        match self.kind {
+            EngineKind::Docker => archive,
+            EngineKind::Podman => Self::podman_archive(reference, archive),
+        }
     }
 
     async fn layers(&self, reference: &str) -> Result<Vec<String>> {
@@ -180,7 +184,11 @@ impl Engine for DockerEngine {
     }
 
     async fn all_layers(&self) -> Result<Vec<Vec<String>>> {
-        self.layers_of_all().await
+        match self.kind {
+            EngineKind::Docker => self.layers_of_all().await,
+            // It takes no archive that lacks any.
+            EngineKind::Podman => Ok(Vec::new()),
+        }
     }
 
     async fn image_references(&self, repository: &str) -> Result<Vec<String>> {

@@ -240,6 +240,11 @@ impl Pass<'_> {
                     // Engines that do not make it at the start make it with the container.
                     self.engine.remove_container(id, true).await?;
                 }
+                // The engine itself starts it at this moment, or somebody else does.
+                Err(conflict @ EngineError::Conflict { .. }) => {
+                    self.seen = conflict.to_string();
+                    tokio::time::sleep(Self::PAUSE).await;
+                }
                 Err(error) => return Err(error.into()),
             },
             Decision::Thaw => self.engine.unpause_container(id).await.or_else(gone_is_fine)?,

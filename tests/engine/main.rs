@@ -2,9 +2,10 @@
 //!
 //! Without a test harness: this very binary is also the only program in the containers' images, as a workload
 //! (`engine run SCRIPT`) and as a small agent (`engine agent --state DIR --run DIR`). All cases run at once, each with
-//! names of its own, and clean up after themselves. No engine: it fails and says so.
+//! names of its own, and clean up after themselves. No engine: it fails and says so. All of it once more on [`podman`].
 
 mod agent;
+mod podman;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -21,6 +22,7 @@ use orch::ids::ProjectName;
 use orch::transport::image::{Entry, Image, archive};
 
 const NAME: &str = "contract_and_bootstrap_on_the_real_engine";
+const ON_PODMAN: &str = "contract_and_bootstrap_on_podman_in_a_lab_host";
 const PROGRAM: &str = "/workload";
 
 fn main() -> ExitCode {
@@ -33,12 +35,15 @@ fn main() -> ExitCode {
         // What cargo-nextest asks of a test binary; ours has no ignored tests.
         list if list.contains(&"--list") => {
             if !list.contains(&"--ignored") {
-                say(&format!("{NAME}: test"));
+                say(&format!("{NAME}: test\n{ON_PODMAN}: test"));
             }
             ExitCode::SUCCESS
         }
-        filters if filters.iter().any(|word| !word.starts_with('-') && !NAME.contains(word)) => ExitCode::SUCCESS,
-        _ => runtime.block_on(check()),
+        filters => {
+            let asked = |name: &str| filters.iter().all(|word| word.starts_with('-') || name.contains(word));
+            let here = if asked(NAME) { runtime.block_on(check()) } else { ExitCode::SUCCESS };
+            if here == ExitCode::SUCCESS && asked(ON_PODMAN) { podman::check(NAME) } else { here }
+        }
     }
 }
 

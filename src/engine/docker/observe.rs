@@ -18,7 +18,7 @@ use bollard::query_parameters::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
-use super::{DockerEngine, Tried};
+use super::{DockerEngine, Tried, podman};
 use crate::engine::translate::ApiVersion;
 use crate::engine::{EngineError, EngineInfo, EngineKind, Result, label};
 use crate::ids::ProjectName;
@@ -352,14 +352,23 @@ pub(super) fn engine_info(info: SystemInfo, api: ApiVersion, kind: EngineKind) -
         let name = option.split(',').find_map(|part| part.strip_prefix("name=")).map(str::to_owned);
         name.or_else(|| option.split(',').next().map(str::to_owned))
     });
+    let (hostname, root_dir) = (info.name.unwrap_or_default(), info.docker_root_dir.unwrap_or_default());
+    let version = info.server_version.unwrap_or_default();
+    let id = match kind {
+        EngineKind::Docker => info.id.unwrap_or_default(),
+        EngineKind::Podman => podman::id(&hostname, &root_dir),
+    };
     EngineInfo {
         kind,
-        version: info.server_version.unwrap_or_default(),
+        version: match kind {
+            EngineKind::Docker => version,
+            EngineKind::Podman => format!("podman {version}"),
+        },
         api_version: api.to_string(),
         facts: HostFacts {
             engine_labels: engine_labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
-            hostname: info.name.unwrap_or_default(),
-            id: info.id.unwrap_or_default(),
+            hostname,
+            id,
             os: info.os_type.unwrap_or_default(),
             arch: info.architecture.unwrap_or_default(),
             nano_cpus: info.ncpu.unwrap_or_default().saturating_mul(1_000_000_000),
@@ -367,7 +376,7 @@ pub(super) fn engine_info(info: SystemInfo, api: ApiVersion, kind: EngineKind) -
             ..HostFacts::default()
         },
         security: security.collect(),
-        root_dir: info.docker_root_dir.unwrap_or_default(),
+        root_dir,
     }
 }
 

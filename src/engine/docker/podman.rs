@@ -5,26 +5,32 @@
 //! * Only its own API says which interface a network has, and the interface is there only while a container runs on the
 //!   network. See [`network`].
 //! * Events have words of their own, and no word for a stop by hand. See [`events`].
+//! * Logs have whole seconds. See [`logs`].
+//! * It says another id of itself whenever it is asked. See [`id`].
 //! * Images that no registry was named for are `localhost/NAME`. See [`own_name`].
 //!
 //! What is the same but for its words is in [`super::error`].
 
+mod archive;
 pub(super) mod events;
+pub(super) mod logs;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, RestartPolicyNameEnum, SystemVersion};
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, RestartPolicyNameEnum, SystemVersion};
 use bollard::query_parameters::EventsOptions;
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use self::events::Reader;
 use super::{DockerEngine, Tried, observe, plain};
-use crate::engine::{BoxStream, Engine as _, EngineError, EngineEvent, EventQuery, Result};
+use crate::engine::{BoxStream, Engine as _, EngineError, EngineEvent, EventQuery, LogChunk, LogQuery, Result};
 use crate::observed::{ObservedContainer, ObservedNetwork};
 
 /// The oldest version of its own API, which it has kept since.
@@ -80,6 +86,24 @@ impl DockerEngine {
         Ok(networks.into_iter().map(network).map(|network| (network.name.clone(), network)).collect())
     }
 
+    /// Returns an image's archive with the names that its images have elsewhere.
+    pub(super) fn podman_archive(
+        reference: &str,
+        archive: BoxStream<'static, Result<Bytes>>,
+    ) -> BoxStream<'static, Result<Bytes>> {
+        if own_name(reference) != reference {
+            return archive; // so named by the user
+        }
+        let end = stream::once(future::ready(Ok(None)));
+        let pieces = archive.map_ok(Some).chain(end);
+        let mut renamed = archive::Renamed::default();
+        let pieces = pieces.map_ok(move |piece| match piece {
+            Some(piece) => renamed.take(&piece),
+            None => renamed.rest(),
+        });
+        pieces.try_filter(|piece| future::ready(!piece.is_empty())).boxed()
+    }
+
     /// Returns what is to be known after a stop: a container that it starts again whenever it ends can only be stopped while
     /// it runs, and crashes hide that.
     pub(super) async fn podman_stopped(&self, id_or_name: &str) -> Result<bool> {
@@ -97,6 +121,27 @@ impl DockerEngine {
         let Some(first) = runs().await? else { return Ok(true) };
         tokio::time::sleep(STARTED_AGAIN).await;
         Ok(runs().await?.is_none_or(|second| second == first && !second.0))
+    }
+
+    /// Returns the output of a container, with times as Docker's.
+    pub(super) fn podman_logs<'a>(&'a self, container: &'a str, query: &LogQuery) -> BoxStream<'a, Result<LogChunk>> {
+        let query = query.clone();
+        let opened = async move {
+            // Following what has ended, it may leave out the last lines.
+            let ended = query.follow
+                && match self.inspect(container).await {
+                    Ok(seen) => !seen.state.and_then(|state| state.running).unwrap_or_default(),
+                    Err(EngineError::NotFound { .. }) => false, // as the logs will say
+                    Err(error) => return Err(error),
+                };
+            let chunks = self.raw_logs(container, &LogQuery { follow: query.follow && !ended, ..query });
+            let mut times = query.timestamps.then(logs::Times::default);
+            Ok(chunks.map_ok(move |chunk| match &mut times {
+                Some(times) => times.rewrite(chunk),
+                None => chunk,
+            }))
+        };
+        stream::once(opened).try_flatten().boxed()
     }
 
     /// Returns events in Docker's words.
@@ -219,6 +264,25 @@ fn network(network: OwnNetwork) -> ObservedNetwork {
         bridge: if is_bridge { network_interface } else { String::new() },
         bridge_on_demand: is_bridge,
         labels: labels.unwrap_or_default().into_iter().collect(),
+    }
+}
+
+/// Returns an id for an engine that has none: the same whenever it is asked, and as good as the names of hosts are.
+pub(super) fn id(hostname: &str, root_dir: &str) -> String {
+    use std::fmt::Write as _;
+    let digest = Sha256::digest(format!("{hostname}\0{root_dir}"));
+    digest[..16].iter().fold("podman-".to_owned(), |mut text, byte| {
+        let written = write!(text, "{byte:02x}");
+        debug_assert!(written.is_ok(), "writing to a String cannot fail");
+        text
+    })
+}
+
+/// Asks for what an empty list of masked paths means to Docker, in its own way.
+pub(super) fn unmask(body: &mut ContainerCreateBody) {
+    let Some(config) = &mut body.host_config else { return };
+    if config.masked_paths.as_ref().is_some_and(Vec::is_empty) {
+        config.security_opt.get_or_insert_default().push("unmask=ALL".to_owned());
     }
 }
 

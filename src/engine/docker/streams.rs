@@ -50,6 +50,15 @@ const EVENTS: &[&str] = &[
 
 impl DockerEngine {
     pub(super) fn log_stream<'a>(&'a self, container: &'a str, query: &LogQuery) -> BoxStream<'a, Result<LogChunk>> {
+        self.count("container_logs");
+        match self.kind {
+            EngineKind::Docker => self.raw_logs(container, query),
+            EngineKind::Podman => self.podman_logs(container, query),
+        }
+    }
+
+    /// Returns the output of a container as the engine sends it.
+    pub(super) fn raw_logs<'a>(&'a self, container: &'a str, query: &LogQuery) -> BoxStream<'a, Result<LogChunk>> {
         let LogQuery { follow, tail, since, until, timestamps } = *query;
         let mut options = LogsOptionsBuilder::default().stdout(true).stderr(true).follow(follow).timestamps(timestamps);
         if let Some(tail) = tail {
@@ -62,7 +71,6 @@ impl DockerEngine {
         if let Some(until) = until {
             options = options.until(i32::try_from(until).unwrap_or(i32::MAX));
         }
-        self.count("container_logs");
         let tried = Tried::new("read the logs of container", container).what("container").at(&self.socket);
         let chunks = self.docker.logs(container, Some(options.build()));
         chunks.map_ok(chunk).map_err(move |source| error::classify(source, &tried)).boxed()

@@ -121,3 +121,24 @@ fn a_list_that_ends_is_asked_for_by_a_parameter() {
     assert_eq!(asked("unix://2f72/events?since=1"), "unix://2f72/events?since=1&stream=false");
     assert_eq!(asked("unix://2f72/events"), "unix://2f72/events?stream=false");
 }
+
+#[test]
+fn an_id_stays_the_same() {
+    let own = id("node1", "/var/lib/containers/storage");
+    assert_eq!(own, id("node1", "/var/lib/containers/storage"));
+    assert_eq!((own.len(), own.starts_with("podman-")), (39, true));
+    assert_ne!(own, id("node2", "/var/lib/containers/storage"));
+    assert_ne!(own, id("node1", "/home/u/.local/share/containers/storage"), "one without root");
+}
+
+#[test]
+fn no_masked_paths_are_asked_for_in_podmans_way() {
+    let options = |masked: Option<Vec<String>>| {
+        let config = bollard::models::HostConfig { masked_paths: masked, ..Default::default() };
+        let mut body = ContainerCreateBody { host_config: Some(config), ..ContainerCreateBody::default() };
+        unmask(&mut body);
+        body.host_config.and_then(|config| config.security_opt)
+    };
+    assert_eq!(options(Some(Vec::new())), Some(vec!["unmask=ALL".to_owned()]));
+    assert_eq!(options(None), None);
+}
