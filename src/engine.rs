@@ -374,11 +374,24 @@ pub struct ExecSession {
 /// A stream that can be sent between tasks.
 pub type BoxStream<'a, T> = Pin<Box<dyn Stream<Item = T> + Send + 'a>>;
 
+/// Which engine is behind the API.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineKind {
+    /// Docker Engine.
+    #[default]
+    Docker,
+    /// Podman, at its Docker-compatible socket.
+    Podman,
+}
+
 /// What the engine says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EngineInfo {
-    /// `20.10.24`.
+    /// Which one it is.
+    pub kind: EngineKind,
+    /// `20.10.24`; `podman 4.3.1`.
     pub version: String,
     /// Negotiated API version, `1.41`.
     pub api_version: String,
@@ -388,6 +401,14 @@ pub struct EngineInfo {
     pub security: Vec<String>,
     /// Directory of the engine's data.
     pub root_dir: String,
+}
+
+impl EngineInfo {
+    /// Returns whether the engine makes directories that a container mounts and that are missing each time that it starts
+    /// it, after a boot too. Podman does so when it makes the container, and refuses to start it without them.
+    pub fn makes_missing_mounts(&self) -> bool {
+        self.kind == EngineKind::Docker
+    }
 }
 
 /// Progress of a pull.
@@ -470,7 +491,7 @@ pub trait Engine: Send + Sync {
     /// Returns the content ids of an image's layers, lowest first.
     async fn layers(&self, reference: &str) -> Result<Vec<String>>;
 
-    /// Returns the layers of every image that is there.
+    /// Returns the layers of every image that is there, as far as the engine takes archives without them.
     async fn all_layers(&self) -> Result<Vec<Vec<String>>>;
 
     /// Returns all references `repository:tag` of the images of one repository, sorted.

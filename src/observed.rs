@@ -189,6 +189,9 @@ pub struct ObservedNetwork {
     pub internal: bool,
     /// Name of the bridge interface on the host.
     pub bridge: String,
+    /// Whether that interface is there only while a container runs on the network (Podman).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bridge_on_demand: bool,
     /// All labels.
     pub labels: BTreeMap<String, String>,
 }

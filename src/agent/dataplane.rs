@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::StreamExt as _;
 use ipnet::Ipv4Net;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -78,6 +79,7 @@ struct NetworkListener {
 struct LiveNetwork {
     id: NetworkId,
     bridge: String,
+    on_demand: bool,
     gateway: Ipv4Addr,
     subnet: Ipv4Net,
     vips: Ipv4Net,
@@ -115,9 +117,16 @@ impl Dataplane {
         let mut pictures = shared.informer.subscribe();
         let mut check = tokio::time::interval(CHECK);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Where it ends, the check alone finds them.
+        let mut bridges = self.host_network.new_bridges().fuse();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
+                Some(bridge) = bridges.next() => {
+                    if self.forget_applied(&bridge).await && let Err(error) = self.ensure_host(&shared).await {
+                        tracing::warn!(%error, bridge, "cannot set the addresses of a new bridge");
+                    }
+                }
                 changed = pictures.changed() => {
                     if changed.is_err() {
                         return;
@@ -311,6 +320,18 @@ impl Dataplane {
         self.host_network.routes().await
     }
 
+    /// Returns whether it is one of the projects' bridges that the engine makes when it needs them: then it has none of the
+    /// addresses that were set.
+    async fn forget_applied(&self, bridge: &str) -> bool {
+        let mut listening = self.listening.lock().await;
+        let mut applied = listening.applied.iter().flat_map(|spec| &spec.bridges);
+        let ours = applied.any(|known| known.on_demand && known.bridge == bridge);
+        if ours {
+            listening.applied = None;
+        }
+        ours
+    }
+
     /// Closes everything and removes rules and addresses.
     ///
     /// # Errors
@@ -349,6 +370,7 @@ impl Dataplane {
                 Ok((lb_port, dns_port)) => bridges.push(BridgeSpec {
                     udp: self.datagram_listeners(&network, listening, &mut problems),
                     bridge: network.bridge,
+                    on_demand: network.on_demand,
                     gateway: network.gateway,
                     subnet: network.subnet,
                     vips: network.vips,
@@ -479,6 +501,7 @@ fn live_networks(
             live.push(LiveNetwork {
                 id,
                 bridge: seen.bridge.clone(),
+                on_demand: seen.bridge_on_demand,
                 gateway: addresses.gateway,
                 subnet: addresses.subnet,
                 vips: addresses.vips,

@@ -48,7 +48,8 @@ pub struct Exit {
 #[derive(Debug, Default)]
 struct World {
     host: ObservedHost,
-    /// Ticket of the newest answer applied, by container.
+    /// Ticket of the newest answer applied, by container; of one that is gone until the next list, so that an answer from
+    /// before does not bring it back.
     tickets: BTreeMap<String, u64>,
     /// Containers that somebody asked to end, until they start again.
     asked_to_end: BTreeSet<String>,
@@ -156,9 +157,10 @@ impl Informer {
         let known: BTreeSet<String> = world.host.containers.keys().cloned().collect();
         for id in known.difference(&listed.containers.keys().cloned().collect()) {
             if world.tickets.get(id).is_none_or(|newest| *newest < ticket) {
-                forget(&mut world, id);
+                forget(&mut world, id, ticket);
             }
         }
+        world.tickets.retain(|id, newest| *newest >= ticket || listed.containers.contains_key(id));
         for (id, container) in listed.containers {
             apply(&mut world, ticket, id, container);
         }
@@ -180,7 +182,7 @@ impl Informer {
                 let mut world = self.lock();
                 apply(&mut world, ticket, container.id.clone(), container);
             }
-            Err(EngineError::NotFound { .. }) => forget(&mut self.lock(), id),
+            Err(EngineError::NotFound { .. }) => forget(&mut self.lock(), id, ticket),
             Err(error) => return Err(error),
         }
         self.wake();
@@ -204,7 +206,8 @@ impl Informer {
 
     /// Takes a container out of the picture after an own call removed it.
     pub fn remove(&self, id: &str) {
-        forget(&mut self.lock(), id);
+        let ticket = self.ticket();
+        forget(&mut self.lock(), id, ticket);
         self.wake();
     }
 
@@ -318,8 +321,9 @@ impl Informer {
                 self.lock().asked_to_end.remove(&event.id);
             }
             "die" => self.note_end(event).await,
+            "stop" => self.note_stop(event).await,
             "destroy" => return self.handle_destroy(&event.id).await,
-            "create" | "rename" | "pause" | "unpause" | "health_status" | "update" | "oom" | "stop" => {}
+            "create" | "rename" | "pause" | "unpause" | "health_status" | "update" | "oom" => {}
             // exec_create and the like say nothing about the container's state.
             _ => return,
         }
@@ -355,9 +359,28 @@ impl Informer {
         }
     }
 
+    /// Takes back that a run ended by itself: an engine may say only afterwards that somebody stopped it (Podman).
+    async fn note_stop(&self, event: &EngineEvent) {
+        let id = event.id.as_str();
+        if !self.lock().exits.contains_key(id) {
+            return;
+        }
+        let Ok(container) = self.engine.inspect_container(id).await else { return };
+        let ended = matches!(container.state, ContainerState::Exited { .. });
+        if !ended || starts_after(&container, event.time_nanos) {
+            return;
+        }
+        self.lock().asked_to_end.insert(id.to_owned());
+        self.forget_exit(id).await;
+    }
+
     async fn handle_destroy(&self, id: &str) {
-        let recorded = self.lock().exits.remove(id).is_some();
+        self.forget_exit(id).await;
         self.remove(id);
+    }
+
+    async fn forget_exit(&self, id: &str) {
+        let recorded = self.lock().exits.remove(id).is_some();
         if recorded && let Err(error) = self.store.transact(&[], &[Write::Delete(format!("{EXITS}{id}"))]).await {
             tracing::warn!(%error, container = id, "cannot forget the end of a container");
         }
@@ -439,9 +462,29 @@ fn explain(world: &mut World, id: &str, started_at: &str, code: i32) -> Containe
     ContainerState::Restarting
 }
 
-fn forget(world: &mut World, id: &str) {
+fn forget(world: &mut World, id: &str, ticket: u64) {
+    let newest = world.tickets.entry(id.to_owned()).or_default();
+    *newest = ticket.max(*newest);
     world.unexplained.remove(id);
     world.host.containers.remove(id);
-    world.tickets.remove(id);
     world.asked_to_end.remove(id);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn an_answer_from_before_the_removal_does_not_bring_a_container_back() {
+        let mut world = World::default();
+        let web = testing::container("shop", "web", 1);
+        apply(&mut world, 1, web.id.clone(), web.clone());
+        assert!(world.host.containers.contains_key(&web.id));
+        forget(&mut world, &web.id, 3);
+        apply(&mut world, 2, web.id.clone(), web.clone());
+        assert!(world.host.containers.is_empty(), "{:?}", world.host.containers);
+        apply(&mut world, 4, web.id.clone(), web.clone());
+        assert!(world.host.containers.contains_key(&web.id), "a later one says that it is there");
+    }
 }

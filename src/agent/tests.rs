@@ -328,6 +328,25 @@ async fn a_finished_job_is_run_again_by_up_and_by_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_to_be_stopped_after_its_end_was_not_finished() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    agent.up(&graph(&["web"])).await;
+    let first_run = agent.containers()["shop-web-1"].started_at.clone();
+    engine.crash("shop-web-1", 0);
+    let finished =
+        |container: &ObservedContainer| container.state == ContainerState::Exited { code: 0, by_itself: true };
+    agent.becomes("finished", |all| all.get("shop-web-1").is_some_and(finished)).await;
+    engine.tell("shop-web-1", "stop");
+    agent.becomes("run again", |all| all["shop-web-1"].started_at != first_run && all["shop-web-1"].is_running()).await;
+    // What is said of an earlier run changes nothing.
+    engine.tell("shop-web-1", "stop");
+    engine.crash("shop-web-1", 0);
+    agent.becomes("finished", |all| all.get("shop-web-1").is_some_and(finished)).await;
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_waits_for_the_health_of_another_and_up_says_so() {
     let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
     let agent = Agent::start(&engine, dir.path()).await;

@@ -56,6 +56,9 @@ const ENGINE_RETRY: Duration = Duration::from_millis(200);
 /// How long an agent waits for its engine before it gives up and lets itself be restarted.
 const ENGINE_DEADLINE: Duration = Duration::from_mins(1);
 
+/// What has systemd make the run directory at boot, for engines that do not.
+const MADE_AT_BOOT: &str = "/etc/tmpfiles.d/orch.conf";
+
 /// Time that clients' streams have to end when the agent stops.
 const CLIENT_DRAIN: Duration = Duration::from_millis(500);
 
@@ -110,6 +113,9 @@ pub(super) async fn start(
     if let Err(error) = shared.snapshots.clean() {
         tracing::warn!(error = super::handler::chain(&error), "files of a transfer that was cut off are still here");
     }
+    if let Err(error) = shared.files.ensure_made_at_boot().await {
+        tracing::warn!(%error, "after a boot this agent may not start");
+    }
     shared.informer.load_exits().await?;
     shared.images.load(shared.store.as_ref()).await?;
     shared.informer.resync().await?;
@@ -158,7 +164,9 @@ async fn assemble(
     })?;
     let host_network = LinuxHostNetwork::of_host().map_err(io("cannot enter", Path::new("/proc/1/ns/mnt")))?;
     let tools = HostTools::of_host().map_err(io("cannot enter", Path::new("/proc/1/ns/mnt")))?;
-    let files = Arc::new(HostFiles::new(&options.state_dir, &options.run_dir, tools));
+    let files = HostFiles::new(&options.state_dir, &options.run_dir, tools);
+    let files = if engine_info.makes_missing_mounts() { files } else { files.made_at_boot(MADE_AT_BOOT) };
+    let files = Arc::new(files);
     let dataplane = Arc::new(Dataplane::new(names, dns, balancer, Arc::new(host_network)));
     let clock = Arc::new(SystemClock);
     let edges = Edges { engine, engine_info, store, clock, informer, dataplane, files };

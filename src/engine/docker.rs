@@ -3,10 +3,13 @@
 //! Start at the [`Engine`] implementation below: one method, one request where that is possible (what costs more says
 //! so). Every request is counted by name, [`DockerEngine::calls`], so that benches can say what an `up` costs.
 //! Nothing here decides anything or remembers desired state; the only memory is a cache of containers' times.
+//! What Podman does in another way behind the same API is in [`podman`].
 
 mod create;
 mod error;
 mod observe;
+mod plain;
+mod podman;
 mod streams;
 mod transfer;
 
@@ -20,14 +23,14 @@ use bollard::query_parameters::{
     InspectNetworkOptions, KillContainerOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
     RemoveImageOptionsBuilder, RemoveVolumeOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
-use bollard::{API_DEFAULT_VERSION, Docker};
+use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use bytes::Bytes;
 
 use self::error::{Tried, ignore_not_found};
 use super::translate::{self, ApiVersion};
 use super::{
-    BoxStream, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, EventQuery, ExecSession, ExecSpec,
-    LogChunk, LogQuery, NetworkSpec, PullProgress, RegistryLogin, Result, VolumeSpec,
+    BoxStream, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, EngineKind, EventQuery, ExecSession,
+    ExecSpec, LogChunk, LogQuery, NetworkSpec, PullProgress, RegistryLogin, Result, VolumeSpec,
 };
 use crate::ids::ProjectName;
 use crate::observed::{ObservedContainer, ObservedHost};
@@ -40,12 +43,16 @@ const ANSWER_WITHIN: Duration = Duration::from_mins(1);
 /// The same for pulls and loads, which answer when they have something to say.
 const SLOW_ANSWER_WITHIN: Duration = Duration::from_hours(1);
 
+/// How often Podman is told to stop what it starts again whenever it ends.
+const MOST_STOPS: u32 = 10;
+
 /// One Docker Engine.
 #[derive(Debug, Clone)]
 pub struct DockerEngine {
     docker: Docker,
     socket: String,
     api: ApiVersion,
+    kind: EngineKind,
     calls: Arc<Mutex<BTreeMap<&'static str, u64>>>,
     known: Arc<observe::Times>,
 }
@@ -58,19 +65,23 @@ impl DockerEngine {
     pub async fn connect(address: Option<&str>) -> Result<Self> {
         let socket = socket_path(address)?;
         let tried = Tried::new("connect to the container engine", &socket);
-        let docker = Docker::connect_with_unix(&socket, ANSWER_WITHIN.as_secs(), API_DEFAULT_VERSION)
-            .map_err(|source| error::classify(source, &tried))?;
-        let docker = docker.negotiate_version().await.map_err(|source| error::classify(source, &tried))?;
-        let version = docker.client_version();
-        let api = ApiVersion::parse(&version.to_string()).ok_or_else(|| EngineError::Failed {
+        let open = |version: &ClientVersion| Docker::connect_with_unix(&socket, ANSWER_WITHIN.as_secs(), version);
+        let docker = open(API_DEFAULT_VERSION).map_err(|source| error::classify(source, &tried))?;
+        let version = docker.version().await.map_err(|source| error::classify(source, &tried))?;
+        let kind = if podman::is_podman(&version) { EngineKind::Podman } else { EngineKind::Docker };
+        let said = version.api_version.unwrap_or_default();
+        let api = ApiVersion::parse(&said).ok_or_else(|| EngineError::Failed {
             action: "connect to the container engine".to_owned(),
-            message: format!("it says that its API version is `{version}`"),
+            message: format!("it says that its API version is `{said}`"),
         })?;
         if api < ApiVersion::OLDEST {
             let message = format!("it speaks API {api}, orch needs {} (Docker Engine 20.10)", ApiVersion::OLDEST);
             return Err(EngineError::Refused { action: "connect to the container engine".to_owned(), message });
         }
-        Ok(Self { docker, socket, api, calls: Arc::default(), known: Arc::default() })
+        let api = api.min(ApiVersion::NEWEST);
+        let spoken = ClientVersion { major_version: api.0 as usize, minor_version: api.1 as usize };
+        let docker = open(&spoken).map_err(|source| error::classify(source, &tried))?;
+        Ok(Self { docker, socket, api, kind, calls: Arc::default(), known: Arc::default() })
     }
 
     /// Returns the path of the engine's socket.
@@ -122,7 +133,7 @@ fn socket_path(address: Option<&str>) -> Result<String> {
 impl Engine for DockerEngine {
     async fn info(&self) -> Result<EngineInfo> {
         let info = self.call("info", Tried::new("ask the engine what it is", ""), self.docker.info()).await?;
-        Ok(observe::engine_info(info, self.api))
+        Ok(observe::engine_info(info, self.api, self.kind))
     }
 
     async fn observe(&self, project: Option<&ProjectName>) -> Result<ObservedHost> {
@@ -161,7 +172,11 @@ impl Engine for DockerEngine {
     }
 
     fn save(&self, reference: &str) -> BoxStream<'static, Result<Bytes>> {
-        self.save_archive(reference)
+        let archive = self.save_archive(reference);
+        match self.kind {
+            EngineKind::Docker => archive,
+            EngineKind::Podman => Self::podman_archive(reference, archive),
+        }
     }
 
     async fn layers(&self, reference: &str) -> Result<Vec<String>> {
@@ -169,7 +184,11 @@ impl Engine for DockerEngine {
     }
 
     async fn all_layers(&self) -> Result<Vec<Vec<String>>> {
-        self.layers_of_all().await
+        match self.kind {
+            EngineKind::Docker => self.layers_of_all().await,
+            // It takes no archive that lacks any.
+            EngineKind::Podman => Ok(Vec::new()),
+        }
     }
 
     async fn image_references(&self, repository: &str) -> Result<Vec<String>> {
@@ -178,6 +197,9 @@ impl Engine for DockerEngine {
         let tried = Tried::new("list the images of repository", repository);
         let images = self.call("image_list", tried, self.docker.list_images(Some(options))).await?;
         let mut references: Vec<_> = images.into_iter().flat_map(|image| image.repo_tags).collect();
+        if self.kind == EngineKind::Podman {
+            references = references.iter().map(|name| podman::own_name(name).to_owned()).collect();
+        }
         // An image has all its names in the answer, also those of other repositories.
         references.retain(|name| name.rsplit_once(':').is_some_and(|(repo, _)| repo == repository));
         references.sort_unstable();
@@ -250,7 +272,15 @@ impl Engine for DockerEngine {
         let options = StopContainerOptionsBuilder::default().t(i32::try_from(seconds).unwrap_or(i32::MAX)).build();
         let docker = self.patient(grace);
         let tried = Tried::new("stop container", id_or_name).what("container");
-        ignore_not_found(self.call("container_stop", tried, docker.stop_container(id_or_name, Some(options))).await)
+        for _ in 0..MOST_STOPS {
+            let stop = docker.stop_container(id_or_name, Some(options.clone()));
+            ignore_not_found(self.call("container_stop", tried, stop).await)?;
+            if self.kind == EngineKind::Docker || self.podman_stopped(id_or_name).await? {
+                return Ok(());
+            }
+        }
+        let message = "it is started again and again".to_owned();
+        Err(EngineError::Failed { action: format!("stop container `{id_or_name}`"), message })
     }
 
     async fn kill_container(&self, id_or_name: &str, signal: &str) -> Result<()> {
@@ -350,6 +380,13 @@ impl Engine for DockerEngine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_version_is_spoken_that_the_client_does_not_know() {
+        let ApiVersion(major, minor) = ApiVersion::NEWEST;
+        let known = ClientVersion { major_version: major as usize, minor_version: minor as usize };
+        assert_eq!(known.to_string(), API_DEFAULT_VERSION.to_string());
+    }
 
     #[test]
     fn addresses_of_engines() {

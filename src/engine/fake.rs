@@ -97,6 +97,17 @@ impl FakeEngine {
         });
     }
 
+    /// Tells of something that happened to a container.
+    ///
+    /// # Panics
+    /// When there is no such container.
+    pub fn tell(&self, id_or_name: &str, action: &str) {
+        self.change(|state| {
+            let id = state.id(id_or_name).expect("the container is there");
+            state.tell(&id, action, &[]);
+        });
+    }
+
     /// Gives a running container's health check a verdict.
     ///
     /// # Panics

@@ -27,6 +27,8 @@ pub struct ApiVersion(pub u32, pub u32);
 impl ApiVersion {
     /// Oldest version that orch works with (Docker Engine 20.10, Podman 4).
     pub const OLDEST: Self = Self(1, 41);
+    /// Newest version that answers are read in: bollard's own.
+    pub const NEWEST: Self = Self(1, 53);
     /// First with several networks at creation, per-network hardware addresses and `start_interval` (Docker Engine 25).
     const MANY_NETWORKS: Self = Self(1, 44);
     /// First that can be told which network has the default route (Docker Engine 28).

@@ -6,6 +6,9 @@
 //! | configs | `STATE/projects/PROJECT/files/HASH.UID.GID.MODE` |
 //! | secrets | `RUN/secrets/PROJECT/HASH.UID.GID.MODE`, in memory only |
 //!
+//! Where the engine does not make `RUN` itself when it starts the agent after a boot (Podman), a line in
+//! `/etc/tmpfiles.d/orch.conf` has systemd make it; see [`HostFiles::made_at_boot`].
+//!
 //! A path names its content, so a container with another config has another bind, and old and new run side by side.
 //! Directories are for root only: the engine binds files as root, what a container may read is the file's own mode.
 //!
@@ -55,6 +58,14 @@ pub enum FilesError {
     /// A content is not what its name says: the request was cut or made up.
     #[error("a config or secret named by hash `{0}` has another content")]
     WrongContent(String),
+    /// Nothing makes the run directory at boot.
+    #[error("{} cannot be written: have {} made at each boot before Podman starts its containers", .list.display(), .run.display())]
+    NoTmpfiles {
+        /// What would have been written.
+        list: PathBuf,
+        /// The run directory.
+        run: PathBuf,
+    },
     /// Removing this would remove what is not ours.
     #[error("{} is not a directory of orch's own", .0.display())]
     NotOurs(PathBuf),
@@ -80,12 +91,38 @@ pub struct HostFiles {
     state: PathBuf,
     run: PathBuf,
     tools: HostTools,
+    /// File of the host that has its directory made at each boot.
+    boot: Option<PathBuf>,
 }
 
 impl HostFiles {
     /// Returns the files below these directories, which have the same paths for the host and for this process.
     pub fn new(state: impl Into<PathBuf>, run: impl Into<PathBuf>, tools: HostTools) -> Self {
-        Self { state: state.into(), run: run.into(), tools }
+        Self { state: state.into(), run: run.into(), tools, boot: None }
+    }
+
+    /// Returns the same for a host that does not make the run directory by itself after a boot; `list` is the file, in a
+    /// directory of systemd-tmpfiles, that shall have it made.
+    #[must_use]
+    pub fn made_at_boot(self, list: impl Into<PathBuf>) -> Self {
+        Self { boot: Some(list.into()), ..self }
+    }
+
+    /// Makes sure that the run directory will be there after a boot, where that does not come by itself.
+    ///
+    /// # Errors
+    /// The host has no such list: no systemd. Then its administrator has to see to it.
+    pub async fn ensure_made_at_boot(&self) -> Result<()> {
+        let Some(list) = &self.boot else { return Ok(()) };
+        let path = self.tools.reach(list);
+        if path.parent().is_none_or(|directory| !directory.is_dir()) {
+            return Err(FilesError::NoTmpfiles { list: list.clone(), run: self.run.clone() });
+        }
+        let text = format!(
+            "# Written by orch: Podman does not start a container whose mounts are missing.\nd {} 0755 root root -\n",
+            self.run.display()
+        );
+        put(path, text.into_bytes(), Attributes { uid: None, gid: None, mode: 0o644 }).await
     }
 
     /// Makes sure of a `resolv.conf` and returns its path on the host.
@@ -166,7 +203,9 @@ impl HostFiles {
         }
         // Through the host's root the directories are no mount points, so they go too. If that way is shut, or they
         // are somewhere else for us, at least what is in them goes.
-        let ways = directories.iter().flat_map(|path| [self.tools.reach(path), path.clone()]).collect::<BTreeSet<_>>();
+        let mut ways: BTreeSet<PathBuf> =
+            directories.iter().flat_map(|path| [self.tools.reach(path), path.clone()]).collect();
+        ways.extend(self.boot.iter().map(|list| self.tools.reach(list)));
         blocking(move || ways.iter().rev().try_for_each(|path| write::remove_tree(path))).await
     }
 

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use ipnet::Ipv4Net;
 
 #[cfg(any(test, feature = "testing"))]
@@ -44,6 +45,8 @@ pub struct OpenPort {
 pub struct BridgeSpec {
     /// Interface.
     pub bridge: String,
+    /// Whether it is there only while a container runs on the network: then nothing is wrong when it is not.
+    pub on_demand: bool,
     /// Its own address.
     pub gateway: Ipv4Addr,
     /// All addresses of the network, those of containers on other hosts too.
@@ -115,6 +118,10 @@ pub trait HostNetwork: Send + Sync {
 
     /// Returns the ports that the rules of each bridge name now, so that an agent that starts again can take the same.
     async fn ports(&self) -> Result<BTreeMap<String, ListenerPorts>>;
+
+    /// Returns the names of bridges as they are made, in the order of their making, from now on. Ends where the host cannot
+    /// say so any more; [`HostNetwork::ensure`] is to be repeated in any case.
+    fn new_bridges(&self) -> BoxStream<'static, String>;
 
     /// Returns what else on this host keeps containers from what is redirected for them, each with the remedy.
     async fn problems(&self) -> Result<Vec<String>>;

@@ -188,8 +188,17 @@ impl Project {
             let (id, name, bridge) = (network.name.clone(), network.name.clone(), "br".into());
             let (driver, internal, labels) = ("bridge".into(), false, BTreeMap::new());
             let gateway = Some(gateway);
-            let observed =
-                ObservedNetwork { id, name: name.clone(), driver, subnet, gateway, internal, bridge, labels };
+            let observed = ObservedNetwork {
+                id,
+                name: name.clone(),
+                driver,
+                subnet,
+                gateway,
+                internal,
+                bridge,
+                bridge_on_demand: false,
+                labels,
+            };
             host.networks.insert(name, observed);
         }
         for (name, words) in words(containers) {

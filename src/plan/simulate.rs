@@ -82,6 +82,7 @@ fn create_network(host: &mut ObservedHost, key: &ResourceKey, desired: &Desired)
         gateway: addresses.map(|addresses| addresses.gateway),
         internal: network.internal,
         bridge: format!("br-{key}"),
+        bridge_on_demand: false,
         labels: labels(desired, SPEC_HASH_LABEL, &network.spec_hash),
     };
     assert!(host.networks.insert(network.name.clone(), made).is_none(), "network {key} is there already");

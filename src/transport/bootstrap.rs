@@ -7,6 +7,7 @@
 mod decide;
 mod spec;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -141,8 +142,16 @@ pub async fn ensure_agent(
     build: &Build,
     options: &AgentOptions,
 ) -> Result<AgentStatus, BootstrapError> {
-    let mut pass =
-        Pass { engine, build, options, done: Vec::new(), seen: String::new(), begun: Instant::now(), down: 0 };
+    let mut pass = Pass {
+        engine,
+        build,
+        options,
+        done: Vec::new(),
+        seen: String::new(),
+        begun: Instant::now(),
+        down: 0,
+        runs: BTreeSet::new(),
+    };
     loop {
         let there = pass.look().await?;
         let next = decide(there.as_ref(), build, options.allow_downgrade)?;
@@ -157,9 +166,9 @@ pub async fn ensure_agent(
                 Err(message) => pass.seen = message,
             }
         }
-        if let Some(message) = pass.give_up(&next) {
+        if let Some(message) = pass.give_up(&next, there.as_ref()) {
             let waited = pass.begun.elapsed();
-            if next == Decision::WaitForEngine {
+            if next == Decision::WaitForEngine || pass.runs.len() >= Pass::MOST_RUNS {
                 // Else the engine would start it for ever; stopped, its log can be read and the next run starts it.
                 drop(engine.stop_container(&options.name, spec::STOP_GRACE).await);
             }
@@ -180,6 +189,9 @@ struct Pass<'a> {
     begun: Instant,
     /// Looks in a row at which the engine had it down after a crash.
     down: u32,
+    /// When it was started, as often as that was seen: Podman starts what crashes again at once, so that it is hardly ever
+    /// seen to be down.
+    runs: BTreeSet<String>,
 }
 
 impl Pass<'_> {
@@ -187,6 +199,8 @@ impl Pass<'_> {
     const PAUSE: Duration = Duration::from_millis(50);
     /// Crashes are worth so many looks: the first one may have been a hand-over that went wrong.
     const PATIENCE: u32 = 20;
+    /// One that was started so often will not answer: an engine that pauses longer each time is given up sooner.
+    const MOST_RUNS: usize = 10;
 
     async fn look(&self) -> Result<Option<ObservedContainer>, EngineError> {
         match self.engine.inspect_container(&self.options.name).await {
@@ -197,10 +211,11 @@ impl Pass<'_> {
     }
 
     /// Returns why it makes no sense to go on.
-    fn give_up(&mut self, next: &Decision) -> Option<String> {
+    fn give_up(&mut self, next: &Decision, there: Option<&ObservedContainer>) -> Option<String> {
         let ours = self.done.contains(&Done::Started);
         self.down = if *next == Decision::WaitForEngine && ours { self.down + 1 } else { 0 };
-        if self.down >= Self::PATIENCE {
+        self.runs.extend(there.filter(|_| ours).map(|there| there.started_at.clone()));
+        if self.down >= Self::PATIENCE || self.runs.len() >= Self::MOST_RUNS {
             return Some("it ends again and again".to_owned());
         }
         let replaced = self.done.iter().filter(|done| matches!(done, Done::Removed { .. })).count();
@@ -219,10 +234,19 @@ impl Pass<'_> {
         let id = there.map(|container| container.id.as_str()).unwrap_or_default();
         match next {
             Decision::Create => self.create().await?,
-            Decision::Start => {
-                self.engine.start_container(id).await.map(drop).or_else(gone_is_fine)?;
-                self.done.push(Done::Started);
-            }
+            Decision::Start => match self.engine.start_container(id).await {
+                Ok(_) | Err(EngineError::NotFound { .. }) => self.done.push(Done::Started),
+                Err(EngineError::Refused { message, .. }) if lacks_a_mount(&message, self.options) => {
+                    // Engines that do not make it at the start make it with the container.
+                    self.engine.remove_container(id, true).await?;
+                }
+                // The engine itself starts it at this moment, or somebody else does.
+                Err(conflict @ EngineError::Conflict { .. }) => {
+                    self.seen = conflict.to_string();
+                    tokio::time::sleep(Self::PAUSE).await;
+                }
+                Err(error) => return Err(error.into()),
+            },
             Decision::Thaw => self.engine.unpause_container(id).await.or_else(gone_is_fine)?,
             Decision::Replace { version } => {
                 self.ensure_image().await?;
@@ -286,6 +310,14 @@ impl Pass<'_> {
         }
         Ok(())
     }
+}
+
+/// Returns whether an engine did not start the agent because a directory that it mounts is gone, as `/run/orch` is after a
+/// boot.
+fn lacks_a_mount(message: &str, options: &AgentOptions) -> bool {
+    let AgentOptions { state_dir, run_dir, .. } = options;
+    message.to_lowercase().contains("no such file or directory")
+        && [state_dir, run_dir].iter().any(|path| message.contains(path.as_str()))
 }
 
 fn gone_is_fine(error: EngineError) -> Result<(), EngineError> {

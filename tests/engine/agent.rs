@@ -147,8 +147,10 @@ pub(crate) async fn check(names: &Names) {
     // What cannot run at all is said, and not started for ever.
     let script = directory.path().join("not-a-program");
     std::fs::write(&script, "nothing that a kernel runs").expect("can be written");
-    let broken = names.ensure(&names.build(&script, "0.2.0")).await.expect_err("cannot run").to_string();
-    assert!(broken.contains("it ends again and again") && broken.contains("exec format error"), "{broken}");
+    let broken = names.ensure(&names.build(&script, "0.2.0")).await.expect_err("cannot run");
+    let broken = format!("{broken}\n{:?}", std::error::Error::source(&broken));
+    let words = broken.to_lowercase();
+    assert!(words.contains("it ends again and again") && words.contains("exec format error"), "{broken}");
     let stopped = engine.inspect_container(&options.name).await.expect("is there");
     assert!(matches!(stopped.state, ContainerState::Exited { .. }), "{stopped:?}");
 

@@ -26,9 +26,18 @@ impl Cluster {
         Self::boot_on(disk, count, images)
     }
 
+    /// As [`Cluster::boot`]; the engine of these nodes (`node2,node3`) is Podman.
+    pub(crate) fn boot_with_podman(podman: &str, count: usize, images: &[&str]) -> Self {
+        Self::boot_with(&["--podman", podman], count, images)
+    }
+
     fn boot_on(disk: &str, count: usize, images: &[&str]) -> Self {
+        Self::boot_with(&["--disk", disk], count, images)
+    }
+
+    fn boot_with(how: &[&str], count: usize, images: &[&str]) -> Self {
         let lab = Lab::free();
-        lab.run(&["up", &count.to_string(), "--desk", "--disk", disk]);
+        lab.run(&[&["up", &count.to_string(), "--desk"], how].concat());
         let lab = Arc::new(lab);
         let nodes = (1..=count).map(|number| Host::in_lab(&lab, &format!("node{number}"))).collect();
         if !images.is_empty() {

@@ -29,6 +29,7 @@ mod names;
 mod passing;
 mod people;
 mod placement;
+mod podman;
 mod pods;
 mod ports;
 mod registry;

@@ -26,7 +26,7 @@ pub(super) async fn networks_are_made_once(world: &dyn World) {
     let seen = &host.networks[&spec.name];
     assert_eq!((seen.subnet, seen.gateway), (Some(spec.subnet), Some(spec.gateway)));
     assert_eq!((seen.id.as_str(), seen.internal), (id.as_str(), false));
-    assert!(seen.bridge.starts_with("br-"), "{seen:?}");
+    assert!(!seen.bridge.is_empty() && seen.bridge.len() < 16, "{seen:?}");
     conflict(&engine.ensure_network(&NetworkSpec { name: name(world, "same-subnet"), ..spec.clone() }).await);
 
     let mut member_spec = container(world, "member", "sleep");
@@ -145,7 +145,8 @@ pub(super) async fn memberships_are_there_before_the_start(world: &dyn World) {
     assert_eq!(running.networks[&back.name], Some(fixed));
     let address = running.networks[&front.name].expect("an address");
     assert!(front.ip_range.contains(&address), "{address} is not in {}", front.ip_range);
-    assert_eq!(running.network_mode, front.name);
+    // Podman has one word for all networks that are not modes.
+    assert!([front.name.as_str(), "bridge"].contains(&running.network_mode.as_str()), "{running:?}");
 }
 
 pub(super) async fn a_start_gives_address_and_time(world: &dyn World) {

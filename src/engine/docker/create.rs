@@ -6,9 +6,9 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 
-use super::{DockerEngine, Tried};
+use super::{DockerEngine, Tried, podman};
 use crate::engine::translate::{self, CreateRequest};
-use crate::engine::{ContainerSpec, EngineError, NetworkSpec, Result, label};
+use crate::engine::{ContainerSpec, EngineError, EngineKind, NetworkSpec, Result, label};
 
 impl DockerEngine {
     /// One request, and one for each further network where the engine takes only one at creation.
@@ -17,7 +17,10 @@ impl DockerEngine {
             action: format!("create container `{}`", spec.name),
             message: reason.to_string(),
         })?;
-        let CreateRequest { body, platform, connect } = request;
+        let CreateRequest { mut body, platform, connect } = request;
+        if self.kind == EngineKind::Podman {
+            podman::unmask(&mut body);
+        }
         let mut options = CreateContainerOptionsBuilder::default().name(&spec.name);
         if let Some(platform) = &platform {
             options = options.platform(platform);

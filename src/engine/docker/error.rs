@@ -94,7 +94,8 @@ fn answered(status: u16, message: String, tried: &Tried<'_>) -> EngineError {
 const PULL_REFUSALS: &[&str] = &["manifest unknown", "not found", "denied", "unauthorized", "no matching manifest"];
 
 /// What is in the way, by the engine's words. Sources: moby, daemon/names.go, libnetwork/portallocator,
-/// libnetwork/ipam/errors.go, libnetwork/error.go, daemon/network.go.
+/// libnetwork/ipam/errors.go, libnetwork/error.go, daemon/network.go; the last four are Podman's, libpod/define/errors.go
+/// and containers/common, libnetwork, all with status 500.
 const CONFLICTS: &[&str] = &[
     "is already in use",
     "already exists",
@@ -104,6 +105,10 @@ const CONFLICTS: &[&str] = &[
     "Pool overlaps",
     "has active endpoints",
     "endpoint with name",
+    "already used",
+    "network is being used",
+    "container state improper",
+    "volume is being used",
 ];
 
 fn is_conflict(status: u16, message: &str) -> bool {
@@ -113,6 +118,18 @@ fn is_conflict(status: u16, message: &str) -> bool {
 /// Finds what does not exist. The engine answers 404 also for things that the request only refers to: an image or a
 /// network at the creation of a container.
 fn missing(status: u16, message: &str, tried: &Tried<'_>) -> Option<(&'static str, String)> {
+    // Podman's words, at the creation of a container with 500; each is followed by what was known of it.
+    let podman = |words: &str| {
+        let rest = message.split_once(words)?.1;
+        Some(rest.split(": ").next().unwrap_or(rest).trim_matches('"').to_owned())
+    };
+    if let Some(name) = podman("unable to find network with name or ID ") {
+        return Some(("network", name));
+    }
+    // With 500 where it goes away while it is looked at.
+    if message.ends_with("no such container") && tried.what == "container" {
+        return Some(("container", tried.name.to_owned()));
+    }
     if status != 404 {
         return None;
     }
@@ -128,6 +145,9 @@ fn missing(status: u16, message: &str, tried: &Tried<'_>) -> Option<(&'static st
     }
     if let Some(name) = message.strip_prefix("network ").and_then(|rest| rest.strip_suffix(" not found")) {
         return Some(("network", name.to_owned()));
+    }
+    if let Some(name) = podman("no such image: ").or_else(|| podman("failed to find image ")) {
+        return Some(("image", name));
     }
     if message.contains("no such volume") {
         return Some(("volume", tried.name.to_owned()));
@@ -212,6 +232,36 @@ mod tests {
         );
         check(400, "invalid mount config", "Refused: create container `web`: invalid mount config");
         check(500, "context deadline exceeded", "Failed: create container `web`: context deadline exceeded");
+    }
+
+    /// Messages as Podman 4.3.1 sends them.
+    #[test]
+    fn classes_of_podmans_answers() {
+        let conflicts = [
+            "subnet 10.90.0.0/20 is already used on the host or by another config",
+            "network name n1 already used: network already exists",
+            "\"n1\" has associated containers with it. Use -f to forcibly delete containers and pods: network is being used",
+            "can only kill running containers. d9b4 is in state created: container state improper",
+            "can only create exec sessions on running containers: container state improper",
+            "container create: creating container storage: the container name \"q\" is already in use by c062. You have \
+             to remove that container to be able to reuse that name: that name is already in use",
+        ];
+        for message in conflicts {
+            check(500, message, &format!("Conflict: create container `web`: {message}"));
+        }
+        let message = "no such image: docker.io/orch/absent:latest: image not known";
+        check(404, message, "NotFound: image `docker.io/orch/absent:latest` does not exist");
+        let message = "failed to find image nope: docker.io/library/nope: No such image";
+        check(404, message, "NotFound: image `nope` does not exist");
+        let message = "container create: unable to find network with name or ID nope: network not found";
+        check(500, message, "NotFound: network `nope` does not exist");
+        let message = "no container with name or ID \"nope\" found: no such container";
+        check(404, message, "NotFound: container `web` does not exist");
+        let message = "container 9912 does not exist in database: no such container";
+        check(500, message, "NotFound: container `web` does not exist");
+        let message = "crun: executable file `/nothing` not found in $PATH: No such file or directory: OCI runtime \
+                       attempted to invoke a command that was not found";
+        check(500, message, &format!("Refused: create container `web`: {message}"));
     }
 
     #[test]

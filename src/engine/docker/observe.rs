@@ -18,9 +18,9 @@ use bollard::query_parameters::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
-use super::{DockerEngine, Tried};
+use super::{DockerEngine, Tried, podman};
 use crate::engine::translate::ApiVersion;
-use crate::engine::{EngineError, EngineInfo, Result, label};
+use crate::engine::{EngineError, EngineInfo, EngineKind, Result, label};
 use crate::ids::ProjectName;
 use crate::observed::{ContainerState, Health, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume};
 use crate::place::HostFacts;
@@ -35,6 +35,17 @@ impl DockerEngine {
             Some(project) => format!("{}={project}", label::PROJECT),
             None => label::PROJECT.to_owned(),
         };
+        let volumes = self.call(
+            "volume_list",
+            Tried::new("list volumes", ""),
+            self.docker.list_volumes(None::<ListVolumesOptions>),
+        );
+        if self.kind == EngineKind::Podman {
+            let (containers, networks, volumes) =
+                tokio::try_join!(self.podman_containers(&filter), self.podman_networks(), volumes)?;
+            let volumes = volumes.volumes.unwrap_or_default().into_iter().map(volume).collect();
+            return Ok(ObservedHost { containers, networks, volumes, images: BTreeMap::new() });
+        }
         let filters = HashMap::from([("label", vec![filter.as_str()])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let (containers, networks, volumes) = tokio::try_join!(
@@ -44,11 +55,7 @@ impl DockerEngine {
                 Tried::new("list networks", ""),
                 self.docker.list_networks(None::<ListNetworksOptions>)
             ),
-            self.call(
-                "volume_list",
-                Tried::new("list volumes", ""),
-                self.docker.list_volumes(None::<ListVolumesOptions>)
-            ),
+            volumes,
         )?;
         let containers = stream::iter(containers)
             .map(|summary| self.listed_with_start(summary))
@@ -81,6 +88,9 @@ impl DockerEngine {
     /// Asks for everything about one container.
     pub(super) async fn inspect(&self, id_or_name: &str) -> Result<ContainerInspectResponse> {
         let tried = Tried::new("look at container", id_or_name).what("container");
+        if self.kind == EngineKind::Podman {
+            return self.call("container_inspect", tried, self.podman_container(id_or_name)).await;
+        }
         let request = self.docker.inspect_container(id_or_name, None::<InspectContainerOptions>);
         self.call("container_inspect", tried, request).await
     }
@@ -323,6 +333,7 @@ fn network(network: Network) -> ObservedNetwork {
         gateway: gateway.flatten().and_then(|text| text.split('/').next()?.parse().ok()),
         internal: network.internal.unwrap_or_default(),
         bridge,
+        bridge_on_demand: false,
         labels: network.labels.unwrap_or_default().into_iter().collect(),
     }
 }
@@ -333,7 +344,7 @@ fn volume(volume: Volume) -> (String, ObservedVolume) {
 }
 
 /// Reads what an engine says of itself.
-pub(super) fn engine_info(info: SystemInfo, api: ApiVersion) -> EngineInfo {
+pub(super) fn engine_info(info: SystemInfo, api: ApiVersion, kind: EngineKind) -> EngineInfo {
     let labels = info.labels.unwrap_or_default();
     let engine_labels = labels.iter().map(|text| text.split_once('=').unwrap_or((text, "")));
     // `name=seccomp,profile=default`
@@ -341,13 +352,23 @@ pub(super) fn engine_info(info: SystemInfo, api: ApiVersion) -> EngineInfo {
         let name = option.split(',').find_map(|part| part.strip_prefix("name=")).map(str::to_owned);
         name.or_else(|| option.split(',').next().map(str::to_owned))
     });
+    let (hostname, root_dir) = (info.name.unwrap_or_default(), info.docker_root_dir.unwrap_or_default());
+    let version = info.server_version.unwrap_or_default();
+    let id = match kind {
+        EngineKind::Docker => info.id.unwrap_or_default(),
+        EngineKind::Podman => podman::id(&hostname, &root_dir),
+    };
     EngineInfo {
-        version: info.server_version.unwrap_or_default(),
+        kind,
+        version: match kind {
+            EngineKind::Docker => version,
+            EngineKind::Podman => format!("podman {version}"),
+        },
         api_version: api.to_string(),
         facts: HostFacts {
             engine_labels: engine_labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
-            hostname: info.name.unwrap_or_default(),
-            id: info.id.unwrap_or_default(),
+            hostname,
+            id,
             os: info.os_type.unwrap_or_default(),
             arch: info.architecture.unwrap_or_default(),
             nano_cpus: info.ncpu.unwrap_or_default().saturating_mul(1_000_000_000),
@@ -355,7 +376,7 @@ pub(super) fn engine_info(info: SystemInfo, api: ApiVersion) -> EngineInfo {
             ..HostFacts::default()
         },
         security: security.collect(),
-        root_dir: info.docker_root_dir.unwrap_or_default(),
+        root_dir,
     }
 }
 

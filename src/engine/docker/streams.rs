@@ -2,20 +2,21 @@
 
 use std::collections::HashMap;
 
+use bollard::Docker;
 use bollard::auth::DockerCredentials;
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{CreateImageInfo, EventMessage};
 use bollard::query_parameters::{
-    CreateImageOptionsBuilder, EventsOptionsBuilder, ImportImageOptionsBuilder, LogsOptionsBuilder,
+    CreateImageOptionsBuilder, EventsOptions, EventsOptionsBuilder, ImportImageOptionsBuilder, LogsOptionsBuilder,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{DockerEngine, SLOW_ANSWER_WITHIN, Tried, error};
+use super::{DockerEngine, SLOW_ANSWER_WITHIN, Tried, error, podman};
 use crate::engine::{
-    BoxStream, EngineError, EngineEvent, EventQuery, ExecSession, ExecSpec, LogChunk, LogQuery, PullProgress,
-    RegistryLogin, Result, label,
+    BoxStream, EngineError, EngineEvent, EngineKind, EventQuery, ExecSession, ExecSpec, LogChunk, LogQuery,
+    PullProgress, RegistryLogin, Result, label,
 };
 
 /// Events worth a look. Without this list every health check of every container would wake the agent three times
@@ -49,6 +50,15 @@ const EVENTS: &[&str] = &[
 
 impl DockerEngine {
     pub(super) fn log_stream<'a>(&'a self, container: &'a str, query: &LogQuery) -> BoxStream<'a, Result<LogChunk>> {
+        self.count("container_logs");
+        match self.kind {
+            EngineKind::Docker => self.raw_logs(container, query),
+            EngineKind::Podman => self.podman_logs(container, query),
+        }
+    }
+
+    /// Returns the output of a container as the engine sends it.
+    pub(super) fn raw_logs<'a>(&'a self, container: &'a str, query: &LogQuery) -> BoxStream<'a, Result<LogChunk>> {
         let LogQuery { follow, tail, since, until, timestamps } = *query;
         let mut options = LogsOptionsBuilder::default().stdout(true).stderr(true).follow(follow).timestamps(timestamps);
         if let Some(tail) = tail {
@@ -61,7 +71,6 @@ impl DockerEngine {
         if let Some(until) = until {
             options = options.until(i32::try_from(until).unwrap_or(i32::MAX));
         }
-        self.count("container_logs");
         let tried = Tried::new("read the logs of container", container).what("container").at(&self.socket);
         let chunks = self.docker.logs(container, Some(options.build()));
         chunks.map_ok(chunk).map_err(move |source| error::classify(source, &tried)).boxed()
@@ -69,21 +78,39 @@ impl DockerEngine {
 
     pub(super) fn event_stream(&self, query: &EventQuery) -> BoxStream<'static, Result<EngineEvent>> {
         let of_project = query.project.as_ref().map(|project| format!("{}={project}", label::PROJECT));
-        let filters = match &of_project {
-            Some(label) => HashMap::from([("type", vec!["container"]), ("label", vec![label.as_str()])]),
-            None => HashMap::from([("event", EVENTS.to_vec())]),
+        let filters = match (&of_project, self.kind) {
+            (Some(label), _) => HashMap::from([("type", vec!["container"]), ("label", vec![label.as_str()])]),
+            (None, EngineKind::Docker) => HashMap::from([("event", EVENTS.to_vec())]),
+            (None, EngineKind::Podman) => {
+                HashMap::from([("event", podman::events::EVENTS.to_vec()), ("type", podman::events::KINDS.to_vec())])
+            }
         };
-        let mut options = EventsOptionsBuilder::default().filters(&filters);
-        if let Some(nanos) = query.since {
-            options = options.since(&seconds_text(nanos));
-        }
-        if let Some(nanos) = query.until {
-            options = options.until(&seconds_text(nanos));
-        }
+        let options = |query: &EventQuery| {
+            let mut options = EventsOptionsBuilder::default().filters(&filters);
+            if let Some(nanos) = query.since {
+                options = options.since(&seconds_text(nanos));
+            }
+            if let Some(nanos) = query.until {
+                options = options.until(&seconds_text(nanos));
+            }
+            options.build()
+        };
         self.count("events");
+        match self.kind {
+            EngineKind::Docker => self.raw_events(&self.docker, options(query)),
+            EngineKind::Podman => self.podman_events(options, query),
+        }
+    }
+
+    /// Returns the engine's events as they are.
+    pub(super) fn raw_events(
+        &self,
+        docker: &Docker,
+        options: EventsOptions,
+    ) -> BoxStream<'static, Result<EngineEvent>> {
         let socket = self.socket.clone();
-        let events = self.docker.events(Some(options.build()));
-        events
+        docker
+            .events(Some(options))
             .map_ok(event)
             .map_err(move |source| error::classify(source, &Tried::new("watch the engine's events", "").at(&socket)))
             .boxed()

@@ -12,8 +12,8 @@ use super::FakeEngine;
 use super::state::{FakeContainer, State};
 use crate::engine::contract::{Act, script};
 use crate::engine::{
-    BoxStream, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, EventQuery, ExecSession, ExecSpec,
-    LogChunk, LogQuery, NetworkSpec, PullProgress, RegistryLogin, Result, VolumeSpec, label,
+    BoxStream, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, EngineKind, EventQuery, ExecSession,
+    ExecSpec, LogChunk, LogQuery, NetworkSpec, PullProgress, RegistryLogin, Result, VolumeSpec, label,
 };
 use crate::ids::ProjectName;
 use crate::observed::{ContainerState, ObservedContainer, ObservedHost};
@@ -38,6 +38,7 @@ impl Engine for FakeEngine {
     async fn info(&self) -> Result<EngineInfo> {
         self.call("info", |_| {
             Ok(EngineInfo {
+                kind: EngineKind::Docker,
                 version: "20.10.24".to_owned(),
                 api_version: "1.41".to_owned(),
                 facts: HostFacts {

@@ -169,6 +169,7 @@ impl State {
             gateway: Some(spec.gateway),
             internal: spec.internal,
             bridge: format!("br-{}", &id[20..32]),
+            bridge_on_demand: false,
             labels: spec.labels.clone(),
         };
         self.networks.insert(spec.name.clone(), FakeNetwork { observed, ip_range: spec.ip_range });

@@ -229,6 +229,27 @@ fn a_run_directory_in_memory_needs_no_mount() {
     });
 }
 
+#[tokio::test]
+async fn the_run_directory_is_on_the_list_of_what_is_made_at_boot_until_all_is_removed() {
+    let Fixture { files, root } = fixture();
+    files.ensure_made_at_boot().await.expect("nothing to do");
+    assert_eq!(tree(root.path()), [""; 0]);
+    let list = root.path().join("etc/tmpfiles.d/orch.conf");
+    let files = files.made_at_boot(&list);
+    let error = files.ensure_made_at_boot().await.expect_err("no systemd").to_string();
+    assert!(error.contains("run/orch made at each boot"), "{error}");
+    std::fs::create_dir_all(list.parent().expect("a directory")).expect("made");
+    for _ in 0..2 {
+        files.ensure_made_at_boot().await.expect("written");
+    }
+    let text = std::fs::read_to_string(&list).expect("readable");
+    let line = format!("d {}/run/orch 0755 root root -", root.path().display());
+    assert_eq!(text.lines().filter(|text| !text.starts_with('#')).collect::<Vec<_>>(), [line.as_str()]);
+    assert_eq!(tree(root.path()), ["etc/tmpfiles.d/orch.conf 644"]);
+    files.remove_all().await.expect("removed");
+    assert_eq!(tree(root.path()), [""; 0]);
+}
+
 /// The agent's container: its own mounts, in which the host's directories are bound, made before the host mounts a tmpfs.
 #[test]
 fn an_agent_that_cannot_see_the_mount_goes_through_the_hosts_root() {

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use futures_util::TryStreamExt as _;
+use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use ipnet::Ipv4Net;
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
-use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
-use rtnetlink::{Handle, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{BridgeSpec, HostNetworkError, Result};
@@ -52,13 +54,35 @@ impl Netlink {
     /// changed.
     pub(super) async fn ensure(&self, bridges: &[BridgeSpec], gone: &[BridgeSpec]) -> Result<Vec<String>> {
         let links = self.links().await?;
-        let missing: Vec<&str> =
-            bridges.iter().map(|spec| spec.bridge.as_str()).filter(|name| !links.contains_key(*name)).collect();
+        let missing = bridges.iter().filter(|spec| !spec.on_demand && !links.contains_key(&spec.bridge));
+        let missing: Vec<&str> = missing.map(|spec| spec.bridge.as_str()).collect();
         let mended = self.apply(&changes(&[bridges, gone].concat(), &links, &self.held().await?), &links).await?;
         if missing.is_empty() {
             return Ok(mended);
         }
         Err(kernel(&format!("cannot set addresses of {}", missing.join(", ")), &"no such interface"))
+    }
+
+    /// Lets bridges keep the hardware addresses that they have.
+    ///
+    /// The kernel gives a bridge the lowest one of its ports' (`br_stp_recalculate_bridge_id`), so that it gets another
+    /// with a container that comes or goes, and containers that know the old one do not reach the gateway for five seconds
+    /// and more. Docker sets one itself; netavark 1.4, Podman's, does not.
+    pub(super) async fn keep_hardware_addresses(&self, bridges: &[BridgeSpec]) -> Result<()> {
+        let mut theirs: Vec<&BridgeSpec> = bridges.iter().filter(|spec| spec.on_demand).collect();
+        theirs.retain(|spec| !is_kept(&spec.bridge));
+        if theirs.is_empty() {
+            return Ok(());
+        }
+        let all = self.all_links().await?;
+        for spec in theirs {
+            let found = all.iter().find(|link| name(link) == Some(&spec.bridge));
+            let Some((link, address)) = found.and_then(|link| Some((link, hardware_address(link)?))) else { continue };
+            let same = LinkUnspec::new_with_index(link.header.index).address(address).build();
+            tolerate(&[libc::ENODEV], self.handle.link().set(same).execute().await)
+                .map_err(|error| kernel(&format!("cannot keep the hardware address of {}", spec.bridge), &error))?;
+        }
+        Ok(())
     }
 
     async fn apply(&self, changes: &Changes, links: &BTreeMap<String, u32>) -> Result<Vec<String>> {
@@ -88,24 +112,19 @@ impl Netlink {
         Ok(all.iter().filter_map(taken).collect::<BTreeSet<_>>().into_iter().collect())
     }
 
+    async fn all_links(&self) -> Result<Vec<LinkMessage>> {
+        let all = self.handle.link().get().execute().try_collect().await;
+        all.map_err(|error| kernel("cannot list the host's interfaces", &error))
+    }
+
     /// Returns interfaces by name.
     async fn links(&self) -> Result<BTreeMap<String, u32>> {
-        let links: Vec<_> = self
-            .handle
-            .link()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|error| kernel("cannot list the host's interfaces", &error))?;
-        let named = links.into_iter().filter_map(|link| {
-            let name = link.attributes.into_iter().find_map(|attribute| match attribute {
-                LinkAttribute::IfName(name) => Some(name),
-                _ => None,
-            });
-            name.map(|name| (name, link.header.index))
-        });
-        Ok(named.collect())
+        Ok(self
+            .all_links()
+            .await?
+            .iter()
+            .filter_map(|link| Some((name(link)?.to_owned(), link.header.index)))
+            .collect())
     }
 
     async fn held(&self) -> Result<Vec<Held>> {
@@ -130,6 +149,77 @@ impl Netlink {
         let message = rtnetlink::AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, 32).build();
         self.handle.address().del(message).execute().await
     }
+}
+
+/// Returns the names of bridges as they are made, until the kernel cannot be heard any more.
+pub(super) fn new_bridges() -> BoxStream<'static, String> {
+    let (connection, _, messages) = match rtnetlink::new_multicast_connection(&[MulticastGroup::Link]) {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::warn!(%error, "cannot hear of new interfaces");
+            return stream::empty().boxed();
+        }
+    };
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let mut bridges = Bridges::default();
+    let made = messages.filter_map(move |(message, _)| {
+        let name = match &message.payload {
+            NetlinkPayload::InnerMessage(message) => bridges.take(message),
+            _ => None,
+        };
+        std::future::ready(name)
+    });
+    // The connection lives as long as the stream does.
+    made.map(move |name| (name, &connection).0).boxed()
+}
+
+/// Bridges that were heard of, by index. An interface is told of again whenever something about it changes.
+#[derive(Debug, Default)]
+struct Bridges(BTreeSet<u32>);
+
+impl Bridges {
+    /// Returns the name of a bridge that was not heard of before.
+    fn take(&mut self, message: &RouteNetlinkMessage) -> Option<String> {
+        match message {
+            RouteNetlinkMessage::NewLink(link) if is_bridge(link) => {
+                self.0.insert(link.header.index).then(|| name(link).map(str::to_owned)).flatten()
+            }
+            RouteNetlinkMessage::DelLink(link) => {
+                self.0.remove(&link.header.index);
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+fn is_bridge(link: &LinkMessage) -> bool {
+    link.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Bridge)),
+        _ => false,
+    })
+}
+
+fn name(link: &LinkMessage) -> Option<&str> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+fn hardware_address(link: &LinkMessage) -> Option<Vec<u8>> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(address) => Some(address.clone()),
+        _ => None,
+    })
+}
+
+/// Returns whether somebody gave the interface its hardware address; where the kernel does not say, `false`.
+fn is_kept(interface: &str) -> bool {
+    /// `NET_ADDR_SET` of `linux/netdevice.h`.
+    const SET: &str = "3";
+    let kind = std::fs::read_to_string(format!("/sys/class/net/{interface}/addr_assign_type"));
+    kind.is_ok_and(|kind| kind.trim() == SET)
 }
 
 /// Compares. What is not ours and outside the networks is not touched, nor is a bridge's own address.
@@ -200,6 +290,7 @@ mod tests {
         let elsewhere = |last| Ipv4Addr::new(10, 0, 1, last);
         let spec = BridgeSpec {
             bridge: "br-a".to_owned(),
+            on_demand: false,
             gateway: ip(254),
             subnet: "10.0.0.0/20".parse().expect("a net"),
             vips: "10.0.15.0/24".parse().expect("a net"),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use ipnet::Ipv4Net;
 
 use super::{HostNetwork, HostNetworkSpec, ListenerPorts, Result};
@@ -66,6 +67,10 @@ impl HostNetwork for FakeHostNetwork {
     async fn ports(&self) -> Result<BTreeMap<String, ListenerPorts>> {
         let spec = self.spec();
         Ok(spec.bridges.into_iter().map(|bridge| (bridge.bridge.clone(), bridge.into())).collect())
+    }
+
+    fn new_bridges(&self) -> BoxStream<'static, String> {
+        stream::pending().boxed()
     }
 
     async fn problems(&self) -> Result<Vec<String>> {

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use ipnet::Ipv4Net;
 
-use super::addresses::Netlink;
+use super::addresses::{self, Netlink};
 use super::rules::{self, Family, Printed};
 use super::{BridgeSpec, HostNetwork, HostNetworkError, HostNetworkSpec, ListenerPorts, Result, conntrack, foreign};
 use crate::host::tools::{HostTools, ToolError};
@@ -122,6 +123,10 @@ impl HostNetwork for LinuxHostNetwork {
         for bridge in &spec.bridges {
             check_name(&bridge.bridge)?;
         }
+        if spec.bridges.iter().any(|bridge| bridge.on_demand) {
+            // First: no container shall learn one that goes.
+            Netlink::open()?.keep_hardware_addresses(&spec.bridges).await?;
+        }
         let (v4, v6) = tokio::join!(self.ensure_v4(spec), self.ensure_v6(spec));
         Ok([v4?, v6?].concat())
     }
@@ -137,6 +142,10 @@ impl HostNetwork for LinuxHostNetwork {
     async fn ports(&self) -> Result<BTreeMap<String, ListenerPorts>> {
         let bridges = rules::bridges(&self.save(&V4).await?).into_iter();
         Ok(bridges.map(|spec| (spec.bridge.clone(), spec.into())).collect())
+    }
+
+    fn new_bridges(&self) -> BoxStream<'static, String> {
+        addresses::new_bridges()
     }
 
     async fn problems(&self) -> Result<Vec<String>> {

@@ -44,7 +44,7 @@ pub(super) fn wanted(spec: &HostNetworkSpec, family: Family) -> Rules {
     let bridges: BTreeSet<&BridgeSpec> = if family == Family::V4 { bridges.iter().collect() } else { BTreeSet::new() };
     let (mut pre, mut input) = (Vec::new(), Vec::new());
     for bridge in bridges {
-        let BridgeSpec { bridge, gateway, subnet, vips, addresses: _, lb_port, udp, dns_port } = bridge;
+        let BridgeSpec { bridge, on_demand: _, gateway, subnet, vips, addresses: _, lb_port, udp, dns_port } = bridge;
         pre.push(format!("-d {vips} -i {bridge} -p tcp -j REDIRECT --to-ports {lb_port}"));
         // By name alone a connection that was not redirected would match; by state only redirected ones do.
         let open = |protocol: &str, port: &u16| {
@@ -208,7 +208,7 @@ pub(super) fn learn(wanted: &Rules, save: &str, printed: &mut Printed) {
     }
 }
 
-/// Reads back the bridges that the redirects are for, without their addresses, which are not in rules.
+/// Reads back the bridges that the redirects are for, without what is not in rules: addresses, and whether they stay.
 pub(super) fn bridges(save: &str) -> Vec<BridgeSpec> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for rule in observe(PRE, save).rules.unwrap_or_default() {
@@ -231,6 +231,7 @@ fn read_bridge(bridge: String, rules: &[String]) -> Option<BridgeSpec> {
     });
     Some(BridgeSpec {
         bridge,
+        on_demand: false,
         gateway: value(dns, "-d")?.split('/').next()?.parse().ok()?,
         subnet: value(elsewhere, "-d")?.parse().ok()?,
         vips: value(lb, "-d")?.parse().ok()?,
@@ -256,6 +257,7 @@ mod tests {
     fn spec() -> HostNetworkSpec {
         let bridge = BridgeSpec {
             bridge: "br-a".to_owned(),
+            on_demand: false,
             gateway: Ipv4Addr::new(10, 192, 0, 1),
             subnet: "10.192.0.0/20".parse().expect("a net"),
             vips: "10.192.15.0/24".parse().expect("a net"),

@@ -221,3 +221,18 @@ fn the_agents_container() {
     let plain = agent_spec(&build("0.1.0", "aaa"), &AgentOptions::default(), &EngineInfo::default());
     assert_eq!(plain.container.security_opt, ["no-new-privileges"]);
 }
+
+#[test]
+fn a_start_without_the_directories_that_are_mounted_is_told_from_other_failures() {
+    let check = |message: &str| lacks_a_mount(message, &AgentOptions::default());
+    // crun 1.8 and runc 1.1 under Podman 4.3.1.
+    assert!(check(
+        "crun: error stat'ing file `/run/orch`: No such file or directory: OCI runtime attempted to invoke a command \
+         that was not found"
+    ));
+    assert!(check(
+        "runc: create failed: error mounting \"/run/orch\" to rootfs: stat /run/orch: no such file or directory"
+    ));
+    assert!(!check("crun: executable file `/orch` not found in $PATH: No such file or directory"));
+    assert!(!check("crun: mount `/run/orch` to `run/orch`: Permission denied"));
+}

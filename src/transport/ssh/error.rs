@@ -162,7 +162,9 @@ impl SshError {
                 at the key in authorized_keys"
                 .to_owned(),
             Problem::NoEngine { found: Found::Nothing, .. } => {
-                "install Docker Engine on the host: https://docs.docker.com/engine/install/".to_owned()
+                "install Docker Engine on the host: https://docs.docker.com/engine/install/; or for Podman the package \
+                 `podman-docker`, and `systemctl enable --now podman.socket`"
+                    .to_owned()
             }
             Problem::NoEngine { .. } => "start it on the host (`systemctl start docker`); `journalctl -u docker` says \
                 why it does not run"

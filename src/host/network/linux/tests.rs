@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use futures_util::StreamExt as _;
+
 use super::super::{BridgeSpec, OpenPort};
 use super::*;
 use crate::graph::Protocol;
@@ -34,6 +36,7 @@ async fn addresses() -> Vec<String> {
 fn bridge(name: &str, third: u8, addresses: &[u8]) -> BridgeSpec {
     BridgeSpec {
         bridge: name.to_owned(),
+        on_demand: false,
         gateway: Ipv4Addr::new(10, 192, third, 1),
         subnet: Ipv4Net::new(Ipv4Addr::new(10, 192, third, 0), 24).expect("a net"),
         vips: Ipv4Net::new(Ipv4Addr::new(10, 192, third, 128), 25).expect("a net"),
@@ -469,4 +472,36 @@ impl Drop for Pod {
 #[expect(clippy::disallowed_methods, reason = "a stand-in for a container")]
 fn sleeper() -> std::process::Child {
     std::process::Command::new("unshare").args(["-n", "sleep", "60"]).spawn().expect("it starts")
+}
+
+#[test]
+fn a_bridge_that_comes_and_goes_is_heard_of_and_keeps_its_hardware_address() {
+    in_new_host(async || {
+        let network = host().await;
+        let mut spec = HostNetworkSpec { bridges: vec![bridge("podman1", 3, &[129])], ..HostNetworkSpec::default() };
+        let error = network.ensure(&spec).await.expect_err("it is not there").to_string();
+        assert!(error.contains("podman1"), "{error}");
+        spec.bridges[0].on_demand = true;
+        ensure(&network, &spec).await;
+        let mut made = network.new_bridges();
+        let mut heard = async || {
+            let heard = tokio::time::timeout(std::time::Duration::from_secs(5), made.next());
+            heard.await.expect("it is heard of").expect("the kernel goes on")
+        };
+        let hardware = async || run("ip -br link show podman1").await.split_whitespace().nth(2).map(str::to_owned);
+        for round in 0..2 {
+            run("ip link add podman1 type bridge").await;
+            run("ip link set podman1 up").await;
+            assert_eq!(heard().await, "podman1");
+            assert_eq!(ensure(&network, &spec).await, ["added address 10.192.3.129 to podman1"], "{round}");
+            let had = hardware().await;
+            run("ip link add low type veth peer name high").await;
+            run("ip link set low address 02:00:00:00:00:01 master podman1 up").await;
+            assert_eq!(hardware().await, had, "a port with a lower address");
+            run("ip link del low").await;
+            assert_eq!(hardware().await, had);
+            run("ip link del podman1").await;
+            assert_eq!(ensure(&network, &spec).await, [""; 0], "gone, as it may");
+        }
+    });
 }
