@@ -17,25 +17,26 @@ use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
 use crate::lb::table::{Backend, Endpoint, LbTable, NetworkId, PodAddress, Published, Vip};
 use crate::lb::{BalancerOptions, EndpointStats};
 use crate::mesh::tests::site::{ANY, Cluster, chain, host};
+use crate::model::AppProtocol;
 use crate::mesh::{Incoming, Kind, Mesh, PeerAddr, Target, TargetDoor};
 
 /// A host of a cluster: a balancer, its way to the others, and where it listens for them.
-struct Member {
+pub(super) struct Member {
     name: &'static str,
-    site: Site,
+    pub(super) site: Site,
     mesh: Mesh,
     addr: PeerAddr,
     control: mpsc::Receiver<Incoming>,
 }
 
 /// Hosts that know each other, and pods that are told to be on one of them each.
-struct Hosts {
+pub(super) struct Hosts {
     cluster: Cluster,
     members: Vec<Member>,
 }
 
 impl Hosts {
-    async fn start(names: &[&'static str]) -> Self {
+    pub(super) async fn start(names: &[&'static str]) -> Self {
         let cluster = Cluster::new();
         let mut members = Vec::new();
         for name in names {
@@ -52,7 +53,7 @@ impl Hosts {
         Self { cluster, members }
     }
 
-    fn at(&self, name: &str) -> &Member {
+    pub(super) fn at(&self, name: &str) -> &Member {
         self.members.iter().find(|member| member.name == name).expect("a member")
     }
 
@@ -65,10 +66,21 @@ impl Hosts {
         self.members[0].site.echo(number).await
     }
 
+    /// The site whose addresses pods have.
+    pub(super) fn pods(&self) -> &Site {
+        &self.members[0].site
+    }
+
     /// Gives every member the same pods, `a1 b2`: pod 1 on host a, pod 2 on host b. With `~b3` pod 3 runs, but is not
     /// ready.
     #[track_caller]
     fn set(&self, pods: &str) {
+        self.set_speaking(None, pods);
+    }
+
+    /// The same, with pods that are balanced by request.
+    #[track_caller]
+    pub(super) fn set_speaking(&self, protocol: Option<AppProtocol>, pods: &str) {
         let service = ServiceName::new("web").expect("valid");
         let endpoint = |word: &str| {
             let (on, number) = word.trim_start_matches('~').split_at(1);
@@ -80,8 +92,9 @@ impl Hosts {
         let project = ProjectName::new("demo").expect("valid");
         let (ready, all) = (pods.split_whitespace().filter(|word| !word.starts_with('~')), pods.split_whitespace());
         let endpoints = ready.map(endpoint).collect();
+        let http = protocol.map(|protocol| (self.port(), protocol)).into_iter().collect();
         let backend =
-            Arc::new(Backend { project: project.clone(), service: service.clone(), http: BTreeMap::new(), endpoints });
+            Arc::new(Backend { project: project.clone(), service: service.clone(), http, endpoints });
         let network = NetworkId { project, network: ResourceKey::new("back").expect("valid") };
         let pod = |endpoint: Endpoint| (endpoint.address, PodAddress { network: network.clone(), endpoint });
         let vip = |backend: &Arc<Backend>| Vip { network: network.clone(), backend: Arc::clone(backend) };
@@ -112,7 +125,7 @@ impl Hosts {
         in_time(rest(&mut client)).await
     }
 
-    fn stats(&self, at: &str, number: u8) -> EndpointStats {
+    pub(super) fn stats(&self, at: &str, number: u8) -> EndpointStats {
         self.at(at).site.stats(number)
     }
 }
