@@ -17,6 +17,7 @@ use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
 use crate::lb::table::{Backend, Endpoint, LbTable, NetworkId, PodAddress, Published, Vip};
 use crate::lb::{BalancerOptions, EndpointStats};
 use crate::mesh::tests::site::{ANY, Cluster, chain, host};
+use crate::model::AppProtocol;
 use crate::mesh::{Incoming, Kind, Mesh, PeerAddr, Target, TargetDoor};
 
 /// A host of a cluster: a balancer, its way to the others, and where it listens for them.
@@ -65,6 +66,11 @@ impl Hosts {
         self.members[0].site.echo(number).await
     }
 
+    /// The site whose addresses pods have.
+    pub(super) fn pods(&self) -> &Site {
+        &self.members[0].site
+    }
+
     /// Gives every member the same pods, `a1 b2`: pod 1 on host a, pod 2 on host b. With `~b3` pod 3 runs, but is not
     /// ready.
     #[track_caller]
@@ -80,8 +86,9 @@ impl Hosts {
         let project = ProjectName::new("demo").expect("valid");
         let (ready, all) = (pods.split_whitespace().filter(|word| !word.starts_with('~')), pods.split_whitespace());
         let endpoints = ready.map(endpoint).collect();
+        let http = protocol.map(|protocol| (self.port(), protocol)).into_iter().collect();
         let backend =
-            Arc::new(Backend { project: project.clone(), service: service.clone(), http: BTreeMap::new(), endpoints });
+            Arc::new(Backend { project: project.clone(), service: service.clone(), http, endpoints });
         let network = NetworkId { project, network: ResourceKey::new("back").expect("valid") };
         let pod = |endpoint: Endpoint| (endpoint.address, PodAddress { network: network.clone(), endpoint });
         let vip = |backend: &Arc<Backend>| Vip { network: network.clone(), backend: Arc::clone(backend) };

@@ -2,7 +2,9 @@
 
 mod both;
 mod faults;
+mod hosts;
 mod http2;
+mod rules;
 mod script;
 mod serving;
 mod site;

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::script::{Message, first_answer, read_message};
@@ -62,14 +62,7 @@ impl HttpSite {
 
     /// Starts a pod that answers each request by the next of `answers`, the last one again and again.
     pub(super) async fn scripted(&self, number: u8, answers: &[Answer]) -> Scripted {
-        let heard: Arc<Mutex<Vec<Message>>> = Arc::default();
-        let (answers, log): (Arc<[Answer]>, _) = (answers.into(), Arc::clone(&heard));
-        let at = Arc::new(Mutex::new(0));
-        let pod = self
-            .site
-            .pod(number, move |stream| talk(stream, Arc::clone(&answers), Arc::clone(&at), Arc::clone(&log)))
-            .await;
-        Scripted { _pod: pod, heard }
+        scripted(&self.site, number, answers).await
     }
 
     pub(super) fn into_balancer(self) -> Balancer {
@@ -92,15 +85,35 @@ impl HttpSite {
     }
 }
 
+/// Starts a pod that answers each request by the next of `answers`, the last one again and again.
+pub(super) async fn scripted(site: &Site, number: u8, answers: &[Answer]) -> Scripted {
+    let heard: Arc<Mutex<Vec<Message>>> = Arc::default();
+    let (answers, log): (Arc<[Answer]>, _) = (answers.into(), Arc::clone(&heard));
+    let at = Arc::new(Mutex::new(0));
+    let pod =
+        site.pod(number, move |stream| talk(stream, Arc::clone(&answers), Arc::clone(&at), Arc::clone(&log))).await;
+    Scripted { _pod: pod, heard }
+}
+
 /// A client that keeps its connection.
-pub(super) struct Dialog {
-    stream: TcpStream,
+pub(super) struct Dialog<S = TcpStream> {
+    stream: S,
     unread: Vec<u8>,
 }
 
 impl Dialog {
-    pub(super) async fn new(site: &HttpSite) -> Self {
-        Self { stream: site.connect().await, unread: Vec::new() }
+    pub(super) async fn new(site: &Site) -> Self {
+        Self::on(site.connect().await)
+    }
+
+    pub(super) fn reset(self) {
+        reset_on_close(&self.stream);
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Dialog<S> {
+    pub(super) fn on(stream: S) -> Self {
+        Self { stream, unread: Vec::new() }
     }
 
     /// Sends what is written; `|` is a line end.
@@ -148,6 +161,11 @@ impl Dialog {
         String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
     }
 
+    /// Reads to the end; returns whether that was a reset.
+    pub(super) async fn is_reset(&mut self) -> bool {
+        in_time(self.stream.read_to_end(&mut self.unread)).await.is_err()
+    }
+
     /// Returns whether the other side ends the connection without another word.
     pub(super) async fn is_over(&mut self) -> bool {
         self.read_all().await.is_empty()
@@ -155,10 +173,6 @@ impl Dialog {
 
     pub(super) async fn close(mut self) {
         self.stream.shutdown().await.expect("open");
-    }
-
-    pub(super) fn reset(self) {
-        reset_on_close(&self.stream);
     }
 }
 

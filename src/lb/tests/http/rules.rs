@@ -1,0 +1,353 @@
+//! Rules for requests from outside: who gets what, by which certificate, at which address.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::http2;
+use super::site::{Answer, Dialog, HttpSite, Scripted, exchange};
+use crate::lb::http::HttpOptions;
+use crate::lb::table::{Certificate, LbTable, RouteRule};
+use crate::lb::tests::site::{in_time, until};
+use crate::model::{AppProtocol, HostMatch, PathMatch, PathRewrite, Route, RouteAction, RoutePort};
+
+/// A site with rules at a port of its own.
+struct Ruled {
+    site: HttpSite,
+    front: SocketAddr,
+}
+
+fn route(front: SocketAddr, target: u16, host: &str, path: &str) -> Route {
+    Route {
+        hosts: match host {
+            "" => vec![],
+            host => vec![host.strip_prefix("*.").map_or_else(
+                || HostMatch::Exact(host.to_owned()),
+                |parent| HostMatch::Below(parent.to_owned()),
+            )],
+        },
+        path: PathMatch::Prefix(path.to_owned()),
+        methods: vec![],
+        headers: vec![],
+        port: target,
+        weight: None,
+        action: RouteAction::Forward { path: None, host: None },
+        listen: vec![RoutePort { port: front.port(), tls: false }],
+        host_ip: Some(front.ip()),
+        tls: None,
+        timeout: None,
+        place: "compose.yaml:1:1".to_owned(),
+    }
+}
+
+impl Ruled {
+    async fn new(is_fast: bool) -> Self {
+        let options = HttpOptions { is_fast, ..HttpOptions::default() };
+        let site = HttpSite::with(options, AppProtocol::Http).await;
+        let free = TcpListener::bind((site.front.ip(), 0)).await.expect("loopback");
+        let front = free.local_addr().expect("bound");
+        Self { site, front }
+    }
+
+    fn route(&self, host: &str, path: &str) -> Route {
+        route(self.front, self.site.target, host, path)
+    }
+
+    /// Sets rules, each with the pods of a service of its own.
+    #[track_caller]
+    fn set(&self, rules: Vec<(Route, &[u8])>) {
+        self.set_with(rules, None);
+    }
+
+    #[track_caller]
+    fn set_with(&self, rules: Vec<(Route, &[u8])>, certificates: Option<&[Arc<Certificate>]>) {
+        let mut table = LbTable { version: self.site.table(&[]).version, ..LbTable::default() };
+        for (number, (route, pods)) in rules.into_iter().enumerate() {
+            let from = self.site.http_table(pods).published.into_values().next().expect("one port");
+            let mut backend = (*from.backend).clone();
+            backend.service = crate::ids::ServiceName::new(format!("web{number}")).expect("valid");
+            let certificate = certificates.map(|all| Arc::clone(&all[number]));
+            table.routes.push(RouteRule { route: Arc::new(route), number: 0, backend: Arc::new(backend), certificate });
+        }
+        let errors = self.site.balancer.set_table(&table);
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+
+    async fn pod(&self, number: u8, text: &str) -> Scripted {
+        let answer = Answer::new(&format!("HTTP/1.1 200 OK|Content-Length: {}||{text}", text.len()));
+        self.site.scripted(number, &[answer]).await
+    }
+
+    async fn get(&self, request: &str) -> String {
+        let stream = TcpStream::connect(self.front).await.expect("the port of the rules listens");
+        let reply = exchange(stream, request.replace('|', "\r\n").as_bytes()).await;
+        String::from_utf8_lossy(&reply.bytes).into_owned()
+    }
+
+    async fn body(&self, host: &str, path: &str) -> String {
+        let answer = self.get(&format!("GET {path} HTTP/1.1|Host: {host}||")).await;
+        answer.rsplit("\r\n\r\n").next().unwrap_or_default().to_owned()
+    }
+}
+
+#[tokio::test]
+async fn each_request_goes_where_its_rule_says() {
+    for is_fast in [true, false] {
+        let ruled = Ruled::new(is_fast).await;
+        let (_one, _two, _three) = (ruled.pod(1, "one").await, ruled.pod(2, "two").await, ruled.pod(3, "three").await);
+        ruled.set(vec![
+            (ruled.route("a.test", "/"), &[1]),
+            (ruled.route("a.test", "/api"), &[2]),
+            (ruled.route("*.test", "/"), &[3]),
+        ]);
+        for (host, path, expected) in [
+            ("a.test", "/", "one"),
+            ("A.TEST:8080", "/apix", "one"),
+            ("a.test", "/api/x?y", "two"),
+            ("b.test", "/api", "three"),
+            ("other", "/", "404 Not Found: nothing is served here by this name\n"),
+        ] {
+            assert_eq!(ruled.body(host, path).await, expected, "{host}{path}");
+        }
+        // All of them on one connection.
+        let stream = TcpStream::connect(ruled.front).await.expect("listens");
+        let mut client = Dialog::on(stream);
+        for (host, expected) in [("a.test", "one"), ("b.test", "three"), ("a.test", "one")] {
+            let answer = client.ask(&format!("GET / HTTP/1.1|Host: {host}||")).await;
+            assert_eq!(answer.body, expected.as_bytes());
+        }
+        let counted = || {
+            let routes = ruled.site.balancer.stats().routes;
+            routes.into_iter().map(|one| (one.name, one.http.by_class[1])).collect::<Vec<_>>()
+        };
+        let expected = [("a.test/*", 4), ("a.test/api/*", 1), ("*.test/*", 2)];
+        until(counted, |counted| counted.iter().map(|(name, count)| (name.as_str(), *count)).eq(expected)).await;
+        // The whole address, and HTTP/2.
+        let whole = ruled.get("GET http://a.test/api HTTP/1.1|Host: a.test||").await;
+        assert!(whole.ends_with("two"), "{whole}");
+        let (client, _driver) = http2::connect(TcpStream::connect(ruled.front).await.expect("listens")).await;
+        for (uri, expected) in [("http://a.test/api", "two"), ("http://b.test/", "three")] {
+            let (answer, body, _) = http2::ask(&client, http2::get(uri), &[]).await.expect("answered");
+            assert_eq!((answer.status().as_u16(), &body[..]), (200, expected.as_bytes()));
+        }
+        let (answer, ..) = http2::ask(&client, http2::get("http://other/"), &[]).await.expect("answered");
+        assert_eq!(answer.status(), 404);
+    }
+}
+
+#[tokio::test]
+async fn paths_and_hosts_are_rewritten_and_clients_sent_elsewhere() {
+    for is_fast in [true, false] {
+        let ruled = Ruled::new(is_fast).await;
+        let pod = ruled.pod(1, "ok").await;
+        let mut rewriting = ruled.route("a.test", "/old");
+        let path = Some(PathRewrite::Prefix("/new".to_owned()));
+        rewriting.action = RouteAction::Forward { path, host: Some("internal".to_owned()) };
+        let mut redirecting = ruled.route("b.test", "/");
+        redirecting.action = RouteAction::Redirect {
+            scheme: Some("https".to_owned()),
+            host: None,
+            port: None,
+            path: None,
+            status: 308,
+        };
+        ruled.set(vec![(rewriting, &[1]), (redirecting, &[])]);
+        assert_eq!(ruled.body("a.test", "/old/x?y=z").await, "ok");
+        let heard = pod.heard().remove(0);
+        assert_eq!((heard.start.as_str(), heard.field("host")), ("GET /new/x?y=z HTTP/1.1", Some("internal")));
+        assert_eq!(heard.field("x-forwarded-host"), Some("a.test"));
+        let answer = ruled.get("POST /p?q HTTP/1.1|Host: b.test:81|Content-Length: 2||ab").await;
+        let answer = answer.to_ascii_lowercase();
+        assert!(answer.starts_with("http/1.1 308 permanent redirect\r\n"), "{answer}");
+        assert!(answer.contains("\r\nlocation: https://b.test/p?q\r\n"), "{answer}");
+        let (client, _driver) = http2::connect(TcpStream::connect(ruled.front).await.expect("listens")).await;
+        let (answer, ..) = http2::ask(&client, http2::get("http://a.test/old"), &[]).await.expect("answered");
+        assert_eq!(answer.status(), 200);
+        assert_eq!(pod.heard().last().expect("some").start, "GET /new HTTP/1.1");
+        let (answer, ..) = http2::ask(&client, http2::get("http://b.test/x"), &[]).await.expect("answered");
+        assert_eq!((answer.status().as_u16(), answer.headers()["location"].as_bytes()), (308, &b"https://b.test/x"[..]));
+    }
+}
+
+#[tokio::test]
+async fn methods_fields_and_weights_decide() {
+    let ruled = Ruled::new(true).await;
+    let (_old, _new, _put) = (ruled.pod(1, "old").await, ruled.pod(2, "new").await, ruled.pod(3, "put").await);
+    let weighted = |weight| Route { weight: Some(weight), ..ruled.route("a.test", "/") };
+    let canary = Route { headers: vec![("x-canary".to_owned(), "1".to_owned())], ..ruled.route("a.test", "/") };
+    let put = Route { methods: vec!["PUT".to_owned()], ..ruled.route("a.test", "/") };
+    ruled.set(vec![(weighted(80), &[1]), (weighted(20), &[2]), (canary, &[2]), (put, &[3])]);
+    let mut shares = [0; 2];
+    let stream = TcpStream::connect(ruled.front).await.expect("listens");
+    let mut client = Dialog::on(stream);
+    for _ in 0..300 {
+        let answer = client.ask("GET / HTTP/1.1|Host: a.test||").await;
+        shares[usize::from(answer.body == b"new")] += 1;
+    }
+    assert!((200..280).contains(&shares[0]), "{shares:?}");
+    for request in ["GET / HTTP/1.1|Host: a.test|X-Canary: 1||", "POST / HTTP/1.1|Host: a.test|x-canary: 1|Transfer-Encoding: chunked||0||"] {
+        assert_eq!(client.ask(request).await.body, b"new");
+    }
+    assert_eq!(client.ask("PUT / HTTP/1.1|Host: a.test|X-Canary: 1||").await.body, b"put");
+}
+
+#[tokio::test]
+async fn tables_with_other_rules_are_for_the_next_request() {
+    let ruled = Ruled::new(true).await;
+    let (_one, _two) = (ruled.pod(1, "one").await, ruled.pod(2, "two").await);
+    ruled.set(vec![(ruled.route("a.test", "/"), &[1])]);
+    let mut client = Dialog::on(TcpStream::connect(ruled.front).await.expect("listens"));
+    assert_eq!(client.ask("GET / HTTP/1.1|Host: a.test||").await.body, b"one");
+    ruled.set(vec![(ruled.route("a.test", "/"), &[2])]);
+    assert_eq!(client.ask("GET / HTTP/1.1|Host: a.test||").await.body, b"two");
+    ruled.set(vec![(ruled.route("b.test", "/"), &[2])]);
+    assert!(client.ask("GET / HTTP/1.1|Host: a.test||").await.start.contains("404"));
+    // With the last rule the port is closed; the connection ends with its next request.
+    ruled.set(vec![]);
+    let refused = || std::net::TcpStream::connect(ruled.front).is_err();
+    until(refused, |refused| *refused).await;
+    client.write("GET / HTTP/1.1|Host: a.test||").await;
+    let answer = client.read_all().await;
+    assert!(answer.contains("503") && answer.contains("Connection: close"), "{answer}");
+}
+
+fn certificate(names: &[&str]) -> (Arc<Certificate>, CertificateDer<'static>) {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+    let certificate =
+        Certificate { chain: made.cert.pem().into_bytes(), key: made.signing_key.serialize_pem().into_bytes() };
+    (Arc::new(certificate), made.cert.der().clone())
+}
+
+async fn tls(
+    front: SocketAddr,
+    name: &str,
+    trusted: &[&CertificateDer<'static>],
+    protocols: &[&str],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in trusted {
+        roots.add((*certificate).clone()).expect("a certificate");
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .expect("known")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let stream = TcpStream::connect(front).await?;
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    in_time(TlsConnector::from(Arc::new(config)).connect(name, stream)).await
+}
+
+const ALL: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+
+#[tokio::test]
+async fn tls_shows_each_host_its_certificate_and_certificates_are_exchanged_while_running() {
+    for is_fast in [true, false] {
+        let ruled = Ruled::new(is_fast).await;
+        let pod = ruled.pod(1, "one").await;
+        let secure = |host: &str| {
+            let mut route = ruled.route(host, "/");
+            route.listen = vec![RoutePort { port: ruled.front.port(), tls: true }];
+            route
+        };
+        let ((a, a_der), (wide, wide_der)) = (certificate(&["a.test"]), certificate(&["*.wide.test"]));
+        let rules = || vec![(secure("a.test"), &[1_u8][..]), (secure("*.wide.test"), &[1][..])];
+        ruled.set_with(rules(), Some(&[a, Arc::clone(&wide)]));
+        for (name, der, versions) in [
+            ("a.test", &a_der, ALL),
+            ("x.wide.test", &wide_der, ALL),
+            ("a.test", &a_der, &[&rustls::version::TLS12]),
+            ("a.test", &a_der, &[&rustls::version::TLS13]),
+        ] {
+            let stream = tls(ruled.front, name, &[der], &["http/1.1"], versions).await.expect("its certificate");
+            let mut client = Dialog::on(stream);
+            for request in ["GET / HTTP/1.1", "POST / HTTP/1.1|Transfer-Encoding: chunked", "GET / HTTP/1.1"] {
+                let end = if request.starts_with("POST") { "3|abc|0||" } else { "" };
+                let answer = client.ask(&format!("{request}|Host: {name}||{end}")).await;
+                assert_eq!(answer.body, b"one");
+            }
+        }
+        let heard = pod.heard().remove(0);
+        assert_eq!(heard.field("x-forwarded-proto"), Some("https"));
+        assert_eq!(heard.field("x-forwarded-port"), Some(ruled.front.port().to_string().as_str()));
+        // HTTP/2 as the client prefers it.
+        let stream = tls(ruled.front, "a.test", &[&a_der], &["h2", "http/1.1"], ALL).await.expect("its certificate");
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        let driver = tokio::spawn(connection);
+        let (answer, body, _) = http2::ask(&client, http2::get("https://a.test/"), &[]).await.expect("answered");
+        assert_eq!((answer.status().as_u16(), &body[..]), (200, &b"one"[..]));
+        driver.abort();
+        // Nobody's name: an alert. And what is no TLS gets no answer.
+        assert!(tls(ruled.front, "b.test", &[&a_der], &[], ALL).await.is_err());
+        assert!(!ruled.get("GET / HTTP/1.1|Host: a.test||").await.starts_with("HTTP/"));
+        // Another certificate, for the next connection; one that is open goes on.
+        let mut open = Dialog::on(tls(ruled.front, "a.test", &[&a_der], &[], ALL).await.expect("the old one"));
+        let (new, new_der) = certificate(&["a.test"]);
+        ruled.set_with(rules(), Some(&[new, wide]));
+        assert_eq!(open.ask("GET / HTTP/1.1|Host: a.test||").await.body, b"one");
+        assert!(tls(ruled.front, "a.test", &[&a_der], &[], ALL).await.is_err(), "the old one is gone");
+        assert!(tls(ruled.front, "a.test", &[&new_der], &[], ALL).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_port_changes_between_plain_and_tls_with_its_rules() {
+    let ruled = Ruled::new(true).await;
+    let _pod = ruled.pod(1, "one").await;
+    let (made, der) = certificate(&["a.test"]);
+    ruled.set(vec![(ruled.route("a.test", "/"), &[1])]);
+    assert_eq!(ruled.body("a.test", "/").await, "one");
+    let mut secure = ruled.route("a.test", "/");
+    secure.listen = vec![RoutePort { port: ruled.front.port(), tls: true }];
+    ruled.set_with(vec![(secure, &[1])], Some(&[made]));
+    let stream = tls(ruled.front, "a.test", &[&der], &[], ALL).await.expect("its certificate");
+    assert_eq!(Dialog::on(stream).ask("GET / HTTP/1.1|Host: a.test||").await.body, b"one");
+}
+
+#[tokio::test]
+async fn a_port_of_rules_that_is_taken_is_told_and_tried_again() {
+    let ruled = Ruled::new(true).await;
+    let taken = std::net::TcpListener::bind(ruled.front).expect("free");
+    let mut table = LbTable::default();
+    let backend = ruled.site.http_table(&[]).published.into_values().next().expect("one").backend;
+    let rule = RouteRule { route: Arc::new(ruled.route("only.test", "/")), number: 0, backend, certificate: None };
+    table.routes.push(rule);
+    let errors = ruled.site.balancer.set_table(&table);
+    let (key, error) = errors.first_key_value().expect("in use");
+    assert_eq!((key.host_ip, key.port), (Some(ruled.front.ip()), ruled.front.port()));
+    assert_eq!(error.to_string(), format!("cannot listen on {}", ruled.front));
+    drop(taken);
+    assert!(ruled.site.balancer.sync_published().is_empty());
+    assert!(ruled.get("GET / HTTP/1.1|Host: a.test||").await.starts_with("HTTP/1.1 404 "));
+}
+
+#[tokio::test]
+async fn names_below_localhost_are_served_at_loopback_only() {
+    let ruled = Ruled::new(true).await;
+    let _pod = ruled.pod(1, "one").await;
+    let loopback = Some(IpAddr::from([127, 0, 0, 1]));
+    let local = Route { host_ip: loopback, ..ruled.route("app.localhost", "/") };
+    let other = ruled.route("", "/other");
+    ruled.set(vec![(local, &[1]), (other, &[1])]);
+    let at = |ip: IpAddr| SocketAddr::new(ip, ruled.front.port());
+    let ask = async |address: SocketAddr| {
+        let stream = TcpStream::connect(address).await.expect("listens");
+        let reply = exchange(stream, b"GET / HTTP/1.1\r\nHost: app.localhost\r\n\r\n").await;
+        String::from_utf8_lossy(&reply.bytes).into_owned()
+    };
+    assert!(ask(at([127, 0, 0, 1].into())).await.ends_with("one"));
+    // Loopback is one host whatever the address, and the machine may have no IPv6.
+    let six = IpAddr::from(std::net::Ipv6Addr::LOCALHOST);
+    if TcpListener::bind((six, 0)).await.is_ok() {
+        assert!(ask(at(six)).await.ends_with("one"));
+    }
+}
