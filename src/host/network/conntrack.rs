@@ -191,6 +191,7 @@ mod tests {
             addresses: vec![Ipv4Addr::new(10, 192, 1, 129), Ipv4Addr::new(10, 192, 1, 70)],
             lb_port: 1,
             udp: BTreeMap::from([(53, 4000)]),
+            on_demand: false,
             dns_port: 2,
         }
     }

@@ -17,8 +17,8 @@ use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
 use crate::lb::table::{Backend, Endpoint, LbTable, NetworkId, PodAddress, Published, Vip};
 use crate::lb::{BalancerOptions, EndpointStats};
 use crate::mesh::tests::site::{ANY, Cluster, chain, host};
-use crate::model::AppProtocol;
 use crate::mesh::{Incoming, Kind, Mesh, PeerAddr, Target, TargetDoor};
+use crate::model::AppProtocol;
 
 /// A host of a cluster: a balancer, its way to the others, and where it listens for them.
 pub(super) struct Member {
@@ -75,6 +75,12 @@ impl Hosts {
     /// ready.
     #[track_caller]
     pub(super) fn set(&self, pods: &str) {
+        self.set_speaking(None, pods);
+    }
+
+    /// The same, with pods that are balanced by request.
+    #[track_caller]
+    pub(super) fn set_speaking(&self, protocol: Option<AppProtocol>, pods: &str) {
         let service = ServiceName::new("web").expect("valid");
         let endpoint = |word: &str| {
             let (on, number) = word.trim_start_matches('~').split_at(1);
@@ -87,8 +93,7 @@ impl Hosts {
         let (ready, all) = (pods.split_whitespace().filter(|word| !word.starts_with('~')), pods.split_whitespace());
         let endpoints = ready.map(endpoint).collect();
         let http = protocol.map(|protocol| (self.port(), protocol)).into_iter().collect();
-        let backend =
-            Arc::new(Backend { project: project.clone(), service: service.clone(), http, endpoints });
+        let backend = Arc::new(Backend { project: project.clone(), service: service.clone(), http, endpoints });
         let network = NetworkId { project, network: ResourceKey::new("back").expect("valid") };
         let pod = |endpoint: Endpoint| (endpoint.address, PodAddress { network: network.clone(), endpoint });
         let vip = |backend: &Arc<Backend>| Vip { network: network.clone(), backend: Arc::clone(backend) };

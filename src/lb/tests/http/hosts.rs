@@ -1,12 +1,12 @@
 //! Requests to pods of other hosts, over real TLS on loopback.
 
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt;
 use http::Request;
+use tokio::io::AsyncWriteExt;
 
 use super::http2;
-use super::serving::{UPGRADE, websocket};
 use super::script::read_message;
+use super::serving::{UPGRADE, websocket};
 use super::site::{Answer, Dialog, scripted};
 use crate::host::sockets::reset_on_close;
 use crate::lb::tests::cluster::Hosts;

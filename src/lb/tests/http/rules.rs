@@ -25,10 +25,10 @@ fn route(front: SocketAddr, target: u16, host: &str, path: &str) -> Route {
     Route {
         hosts: match host {
             "" => vec![],
-            host => vec![host.strip_prefix("*.").map_or_else(
-                || HostMatch::Exact(host.to_owned()),
-                |parent| HostMatch::Below(parent.to_owned()),
-            )],
+            host => vec![
+                host.strip_prefix("*.")
+                    .map_or_else(|| HostMatch::Exact(host.to_owned()), |parent| HostMatch::Below(parent.to_owned())),
+            ],
         },
         path: PathMatch::Prefix(path.to_owned()),
         methods: vec![],
@@ -148,13 +148,8 @@ async fn paths_and_hosts_are_rewritten_and_clients_sent_elsewhere() {
         let path = Some(PathRewrite::Prefix("/new".to_owned()));
         rewriting.action = RouteAction::Forward { path, host: Some("internal".to_owned()) };
         let mut redirecting = ruled.route("b.test", "/");
-        redirecting.action = RouteAction::Redirect {
-            scheme: Some("https".to_owned()),
-            host: None,
-            port: None,
-            path: None,
-            status: 308,
-        };
+        redirecting.action =
+            RouteAction::Redirect { scheme: Some("https".to_owned()), host: None, port: None, path: None, status: 308 };
         ruled.set(vec![(rewriting, &[1]), (redirecting, &[])]);
         assert_eq!(ruled.body("a.test", "/old/x?y=z").await, "ok");
         let heard = pod.heard().remove(0);
@@ -169,7 +164,10 @@ async fn paths_and_hosts_are_rewritten_and_clients_sent_elsewhere() {
         assert_eq!(answer.status(), 200);
         assert_eq!(pod.heard().last().expect("some").start, "GET /new HTTP/1.1");
         let (answer, ..) = http2::ask(&client, http2::get("http://b.test/x"), &[]).await.expect("answered");
-        assert_eq!((answer.status().as_u16(), answer.headers()["location"].as_bytes()), (308, &b"https://b.test/x"[..]));
+        assert_eq!(
+            (answer.status().as_u16(), answer.headers()["location"].as_bytes()),
+            (308, &b"https://b.test/x"[..])
+        );
     }
 }
 
@@ -189,7 +187,10 @@ async fn methods_fields_and_weights_decide() {
         shares[usize::from(answer.body == b"new")] += 1;
     }
     assert!((200..280).contains(&shares[0]), "{shares:?}");
-    for request in ["GET / HTTP/1.1|Host: a.test|X-Canary: 1||", "POST / HTTP/1.1|Host: a.test|x-canary: 1|Transfer-Encoding: chunked||0||"] {
+    for request in [
+        "GET / HTTP/1.1|Host: a.test|X-Canary: 1||",
+        "POST / HTTP/1.1|Host: a.test|x-canary: 1|Transfer-Encoding: chunked||0||",
+    ] {
         assert_eq!(client.ask(request).await.body, b"new");
     }
     assert_eq!(client.ask("PUT / HTTP/1.1|Host: a.test|X-Canary: 1||").await.body, b"put");
