@@ -108,6 +108,7 @@ async fn an_answer_that_breaks_off_on_the_way_is_not_taken_for_whole() {
             let mut broken_off = broken_off.clone();
             async move {
                 read_message(&mut stream, &mut Vec::new()).await.expect("a request");
+                broken_off.mark_unchanged();
                 stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nbegin").await.expect("open");
                 broken_off.changed().await.expect("the test goes on");
                 reset_on_close(&stream);
