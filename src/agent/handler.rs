@@ -107,6 +107,7 @@ impl Work {
                 among: request.hosts,
                 taken: &inputs.taken,
                 published_elsewhere: &inputs.published_elsewhere,
+                routes_elsewhere: &inputs.routes_elsewhere(),
                 pool: &inputs.pool,
                 last_index: shared.fleet().last_index(),
             },

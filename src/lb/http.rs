@@ -43,10 +43,9 @@ use stream::ClientIo;
 use visit::{Entry, Visit};
 
 pub use count::{DURATION_CLASSES, HttpStats};
-pub use tls::{CertificateError, certified};
 
 pub(super) use count::Tally;
-pub(super) use ports::{PortRules, Rule, compile, name};
+pub(super) use ports::{PortRules, Rule, compile};
 
 /// How requests are served.
 #[derive(Debug, Clone, Copy)]

@@ -13,13 +13,13 @@ use tokio::time::Instant;
 
 use super::ambassador::Ambassadors;
 use super::endpoint::EndpointState;
-use super::http::{PortRules, Rule, Tally, certified, compile, name};
+use super::http::{PortRules, Rule, Tally, compile};
 use super::pick::Failures;
 use super::table::{Backend, Certificate, Endpoint, Exported, LbTable, NetworkId, PodAddress, PublishedKey, RouteRule};
 use crate::graph::Protocol;
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
 use crate::mesh::{Mesh, Refusal, TargetDoor};
-use crate::model::{AppProtocol, Export};
+use crate::model::{AppProtocol, Export, certified};
 use crate::net::lookup::HostNames;
 
 /// What all connections share: the current table and the endpoints' states.
@@ -289,7 +289,7 @@ impl Registry {
         let rule = |rule: &RouteRule| {
             let RouteRule { route, number, backend, certificate: _ } = rule;
             let Backend { project, service, .. } = &**backend;
-            let (project, service, name) = (project.clone(), service.clone(), name(route));
+            let (project, service, name) = (project.clone(), service.clone(), route.name());
             let key = (project.clone(), service.clone(), *number, name.clone());
             let tally = tallies.get(&key).cloned().unwrap_or_default();
             self.rules.insert(key, Arc::clone(&tally));
@@ -299,7 +299,7 @@ impl Registry {
         };
         let read = |rule: &RouteRule| {
             let certificate = rule.certificate.as_ref()?;
-            let read = || match certified(certificate) {
+            let read = || match certified(&certificate.chain, &certificate.key) {
                 Ok(key) => Some(Arc::new(key)),
                 Err(error) => {
                     tracing::error!(place = rule.route.place, %error, "a certificate cannot be shown");

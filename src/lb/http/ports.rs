@@ -13,7 +13,7 @@ use super::tls::Certificates;
 use crate::graph::Protocol;
 use crate::lb::routing::{Door, Pool};
 use crate::lb::table::{PublishedKey, RouteRule};
-use crate::model::{HostMatch, PathMatch, Route};
+use crate::model::Route;
 
 /// A rule, and what is behind it.
 #[derive(Debug)]
@@ -94,17 +94,4 @@ pub(in crate::lb) fn compile(
         PortRules { is_tls, everywhere: table(None), at, listen, certificates }
     };
     ports.into_iter().map(|port| (port, of_port(port))).collect()
-}
-
-/// Returns how a rule is named: the first of its hosts, and its path.
-pub(in crate::lb) fn name(route: &Route) -> String {
-    let host = match route.hosts.first() {
-        None => "*".to_owned(),
-        Some(HostMatch::Exact(name)) => name.clone(),
-        Some(HostMatch::Below(name)) => format!("*.{name}"),
-    };
-    match &route.path {
-        PathMatch::Exact(path) => format!("{host}{path}"),
-        PathMatch::Prefix(path) => format!("{host}{}/*", path.trim_end_matches('/')),
-    }
 }
