@@ -193,8 +193,8 @@ impl ProxyHttp for General {
         ctx._busy = Some(visit.begin());
         if session.is_http2() {
             session.set_write_timeout(Some(self.http.limits.write));
-        } else if session.is_upgrade_req() {
-            // Whatever comes of it, nothing of this protocol follows.
+        } else if session.is_upgrade_req() || fields::closes(session.req_header()) {
+            // Whatever comes of an upgrade, nothing of this protocol follows. Who closes may say so in any line.
             session.set_keepalive(None);
         }
         let Some(facts) = Facts::of(session.req_header()) else {

@@ -2,6 +2,7 @@
 
 mod both;
 mod faults;
+mod generated;
 mod hosts;
 mod http2;
 mod rules;
