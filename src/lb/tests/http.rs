@@ -3,6 +3,7 @@
 mod both;
 mod faults;
 mod generated;
+mod hostile;
 mod hosts;
 mod http2;
 mod rules;
