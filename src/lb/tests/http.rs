@@ -1,6 +1,7 @@
 //! Requests through the balancer over real sockets.
 
 mod both;
+mod changing;
 mod faults;
 mod generated;
 mod hostile;
