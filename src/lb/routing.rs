@@ -419,8 +419,8 @@ impl Routing {
         self.ports.get(&port)
     }
 
-    /// Returns where to listen for rules, and whether for TLS.
-    pub(super) fn rule_listeners(&self) -> BTreeSet<(PublishedKey, bool)> {
+    /// Returns where to listen for rules.
+    pub(super) fn rule_listeners(&self) -> BTreeSet<PublishedKey> {
         self.ports.iter().flat_map(|(port, rules)| rules.listeners(*port)).collect()
     }
 
