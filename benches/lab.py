@@ -79,13 +79,14 @@ class Machine:
 class Host(Machine):
     """A booted lab host with orch (release build) and the reference Docker Compose on it."""
 
-    def __init__(self):
+    def __init__(self, images="busybox,nginx"):
         super().__init__("bench", "node1")
+        self.images = images
 
     def __enter__(self):
         self.lab("down")
         self.lab("up", "1")
-        self.lab("load-images", "--images", "busybox,nginx")
+        self.lab("load-images", "--images", self.images)
         tools = self.root / "opt/bench"
         tools.mkdir(parents=True)
         shutil.copy(program(), tools / "orch")

@@ -13,6 +13,10 @@ use crate::ids::{HostName, InvalidName};
 
 pub use address::{InvalidAddress, PeerAddress, SshAddress};
 
+/// Longest name of a host, and longest word of it between dots.
+const LONGEST_NAME: usize = 190;
+const LONGEST_WORD: usize = 63;
+
 /// A host by name, and how it is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostEntry {
@@ -47,6 +51,15 @@ pub fn host_name(text: &str) -> Result<HostName, InvalidName> {
     }
     if text.starts_with('-') {
         return refused("it must not begin with `-`");
+    }
+    // Certificates name hosts as parts of DNS names, with the cluster's domain behind. Source: RFC 1035, section 2.3.4.
+    let is_word =
+        |word: &str| (1..=LONGEST_WORD).contains(&word.len()) && !word.starts_with('-') && !word.ends_with('-');
+    if text.len() > LONGEST_NAME || !text.split('.').all(is_word) {
+        return refused(
+            "it must be at most 190 letters long, in words of 1 to 63 letters with dots between them, which neither begin \
+             nor end with a hyphen",
+        );
     }
     Ok(name)
 }
@@ -108,8 +121,8 @@ pub enum InventoryError {
         /// A known one that is almost the same.
         similar: Option<String>,
     },
-    /// Two `--host` of one name.
-    #[error("`--host` names `{0}` twice")]
+    /// One name is there twice.
+    #[error("`{0}` is named twice")]
     Twice(HostName),
     /// Two names for one address: the host would be counted twice.
     #[error("`{first}` and `{second}` are both {reach}")]
@@ -244,11 +257,25 @@ mod tests {
     #[test]
     fn what_cannot_be_one_list_is_refused() {
         check("web1", "", "web2 h -", Err("no host `web1` is known"));
-        check("a=h1 a=h2", "", "", Err("`--host` names `a` twice"));
+        check("a=h1 a=h2", "", "", Err("`a` is named twice"));
         check("a=h1 b=h1", "", "", Err("`a` and `b` are both ssh://h1"));
         let user = entries("web-1 h -");
         let unknown = inventory(&Sources { flags: &flags("web1"), file: &[], user: &user }).expect_err("unknown");
         assert_eq!(unknown.help(), "did you mean `web-1`?");
+    }
+
+    #[test]
+    fn names_of_hosts_can_stand_in_certificates() {
+        let long = "a".repeat(63);
+        for good in ["a", "A.b_c", "_", "1", "web-1.example.com", &long] {
+            assert!(host_name(good).is_ok(), "{good}");
+        }
+        let longer = "a".repeat(64);
+        let longest = ["a"; 100].join(".");
+        for wrong in ["a..b", ".a", "a.", "a-", "a.-b", "a-.b", &longer, &longest] {
+            let error = host_name(wrong).expect_err(wrong).to_string();
+            assert!(error.contains("in words of 1 to 63 letters"), "{error}");
+        }
     }
 
     #[test]

@@ -10,12 +10,12 @@ mod score;
 mod unit;
 mod usage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::graph::Graph;
-use crate::ids::{HostName, PodId};
+use crate::ids::{HostName, PodId, ResourceKey};
 use crate::observed::Observed;
 
 use filter::{Filters, Refusal};
@@ -67,6 +67,16 @@ pub struct Assignments {
     pub unplaced: Vec<Unplaced>,
 }
 
+impl Assignments {
+    /// Returns the same without what was placed on hosts that are not among `members`; none: all are.
+    #[must_use]
+    pub fn on(&self, members: &BTreeSet<HostName>) -> Self {
+        let stays = |host: &HostName| members.is_empty() || members.contains(host);
+        let pods = self.pods.iter().filter(|(_, host)| stays(host));
+        Self { pods: pods.map(|(pod, host)| (pod.clone(), host.clone())).collect(), unplaced: self.unplaced.clone() }
+    }
+}
+
 /// A pod that no host can take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unplaced {
@@ -77,12 +87,37 @@ pub struct Unplaced {
     /// The same in one line, equal reasons counted: ``memory short on 2 hosts, `b` is draining``.
     #[serde(default)]
     pub summary: String,
+    /// What it must wait for, wherever there is room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<Blocked>,
+}
+
+/// A local volume on a host that does not answer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Blocked {
+    /// The volume.
+    pub volume: ResourceKey,
+    /// The host.
+    pub host: HostName,
 }
 
 /// Hosts up to which each is named with its own reason; of more, equal reasons are counted.
 const NAMED_HOSTS: usize = 5;
 
 impl Unplaced {
+    /// Returns a sentence on `pods`, which are there for the same reason: that no host can take them, and why, or what they
+    /// wait for and what can be done.
+    pub fn sentence(&self, pods: &str, many: bool) -> String {
+        let Some(Blocked { volume, host }) = &self.blocked else {
+            return format!("no host can take {pods}: {}", self.explain());
+        };
+        format!(
+            "{pods} {} blocked: volume `{volume}` is on `{host}`, which does not answer; bring `{host}` back, or give up \
+             what the volume holds: `orch host rm --force {host}`",
+            if many { "are" } else { "is" }
+        )
+    }
+
     /// Returns why no host can take the pod: host by host, or of many hosts equal reasons counted.
     pub fn explain(&self) -> String {
         if self.refusals.is_empty() || self.refusals.len() > NAMED_HOSTS {
@@ -212,6 +247,7 @@ impl<'a> Placer<'a> {
     fn refuse(&mut self, unit: &Unit, refusals: &BTreeMap<HostName, Refusal>) {
         let summary = filter::summary(refusals);
         let texts: BTreeMap<_, _> = refusals.iter().map(|(host, why)| (host.clone(), why.to_string())).collect();
+        let blocked = self.blocked(unit);
         // It may still run on a host that is away: when that one is back, it must find its pod wanted.
         if let Some(away) = self.previous.pods.get(unit.root()).filter(|host| !self.hosts.contains_key(*host)) {
             self.answer.pods.extend(unit.pods.iter().map(|pod| (pod.clone(), away.clone())));
@@ -220,7 +256,17 @@ impl<'a> Placer<'a> {
             pod: pod.clone(),
             refusals: texts.clone(),
             summary: summary.clone(),
+            blocked: blocked.clone(),
         }));
+    }
+
+    /// Returns the local volume that keeps a unit from running anywhere but on a host that is away.
+    fn blocked(&self, unit: &Unit) -> Option<Blocked> {
+        let host = self.previous.pods.get(unit.root()).filter(|host| !self.hosts.contains_key(*host))?;
+        let services = unit.pods.iter().filter_map(|pod| self.filters.graph.services.get(&pod.service));
+        let is_there = |volume: &&ResourceKey| self.usage.home(volume).is_some_and(|homes| homes.contains(host));
+        let volume = services.flat_map(crate::graph::Service::volumes).find(is_there)?;
+        Some(Blocked { volume: volume.clone(), host: host.clone() })
     }
 
     /// Places services of mode `global` that share one namespace: a unit on every host that their rules allow.

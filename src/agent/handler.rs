@@ -39,7 +39,7 @@ use super::reconcile::{plan_for, recall};
 use super::shared::{Aim, Following, Record, Shared, project_key};
 use follow::Follow;
 use seeing::Seen;
-use status::{addresses, pods, published, summary_of, unmoved};
+use status::{addresses, pods, published, summary_of, unmoved, unplaced};
 
 /// Progress lines that a slow client may fall behind before the agent waits for it.
 const STREAM_BACKLOG: usize = 256;
@@ -104,6 +104,7 @@ impl Work {
                 previous,
                 observed: &observed,
                 hosts: &hosts,
+                members: &shared.fleet().hosts.keys().cloned().collect(),
                 among: request.hosts,
                 taken: &inputs.taken,
                 published_elsewhere: &inputs.published_elsewhere,
@@ -251,6 +252,7 @@ impl Handler for AgentHandler {
             let summary = summary_of(&mut summaries, &handle.name);
             summary.revision = desired.map(|desired| desired.revision);
             summary.config_files = desired.map(|desired| desired.graph.config_files.clone()).unwrap_or_default();
+            summary.unplaced = record.as_ref().and_then(|record| record.running()).map(unplaced).unwrap_or_default();
         }
         for container in observed.hosts.values().flat_map(|host| host.containers.values()) {
             let Some(project) = &container.project else { continue };

@@ -422,6 +422,9 @@ pub struct ProjectSummary {
     pub states: BTreeMap<String, usize>,
     /// The compose files.
     pub config_files: Vec<String>,
+    /// Of pods that have no host, why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unplaced: Vec<String>,
 }
 
 /// A project in full.

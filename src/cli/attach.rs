@@ -10,7 +10,7 @@ use super::error::CliError;
 use super::logline::Names;
 use super::order::Waiting;
 use super::source::Source;
-use super::tail::{Choice, FromReader, Line, Readers, Said, ToReader, channel, short_name};
+use super::tail::{Choice, FromReader, Line, Merged, Readers, Said, ToReader, channel, short_name};
 use super::ui::Ui;
 use super::watch::{Heard, Watch};
 
@@ -116,8 +116,47 @@ impl Attachment {
         Some(name)
     }
 
-    fn open(&mut self, source: usize, id: &str, name: &str, pod: PodId, query: &LogQuery) {
-        self.names.add(name);
+    /// Shows what containers have written so far, in the order of its times however long each host's way is, and reads on
+    /// from there.
+    pub(crate) async fn catch_up(
+        &mut self,
+        ui: &mut Ui,
+        containers: &[(usize, ObservedContainer)],
+        query: &LogQuery,
+    ) -> Result<(), CliError> {
+        let so_far = LogQuery { follow: false, ..query.clone() };
+        let (mut readers, mut begun) = (Readers::default(), Vec::new());
+        for (source, container) in containers {
+            let name = short_name(&self.choice.project, &container.name).to_owned();
+            self.names.add(&name);
+            let (to, from) = channel();
+            if let Some(source) = self.sources.get(*source) {
+                readers.read(source, &container.id, &so_far, to);
+            }
+            begun.push(((container.id.clone(), name), from));
+        }
+        let (mut merged, mut last) = (Merged::new(begun), BTreeMap::new());
+        // What cannot be read now comes with what follows: each container is read on from its last line.
+        while let Ok(Some(((id, name), line))) = merged.next().await {
+            write_line(ui, &self.names, &name, &line, self.show.timestamps)?;
+            if let Ok(time) = line.time.parse::<jiff::Timestamp>() {
+                last.insert(id, (line.time, time.as_second()));
+            }
+        }
+        for (source, container) in containers {
+            let (read, since) = match last.remove(&container.id) {
+                Some((time, second)) => (time, LogQuery { since: Some(second), tail: None, ..query.clone() }),
+                None => (String::new(), query.clone()),
+            };
+            let Some(pod) = container.pod() else { continue };
+            let name = short_name(&self.choice.project, &container.name).to_owned();
+            self.follow(*source, &container.id, &name, pod).last = read;
+            self.add(*source, container, &since);
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, source: usize, id: &str, name: &str, pod: PodId) -> &mut Followed {
         let fresh = || Followed {
             source,
             name: name.to_owned(),
@@ -127,13 +166,19 @@ impl Attachment {
             skip: String::new(),
             ended: None,
         };
-        let followed = self.followed.entry(id.to_owned()).or_insert_with(fresh);
+        self.followed.entry(id.to_owned()).or_insert_with(fresh)
+    }
+
+    fn open(&mut self, source: usize, id: &str, name: &str, pod: PodId, query: &LogQuery) {
+        self.names.add(name);
+        let followed = self.follow(source, id, name, pod);
         if !followed.open {
             followed.open = true;
             followed.skip.clone_from(&followed.last);
             followed.ended = None;
             let query = LogQuery { follow: true, ..query.clone() };
-            if let Some(source) = self.sources.get(followed.source) {
+            let source = followed.source;
+            if let Some(source) = self.sources.get(source) {
                 self.readers.read(source, id, &query, self.said.0.clone());
             }
         }

@@ -3,6 +3,7 @@
 //! What is to be done next is looked up each time: a run that was killed at any point is finished by the next one, and
 //! a host that is in already is left alone.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::api::client::{Client, ClientError};
 use crate::api::types::{
-    AdmitRequest, ClusterStatus, ErrorKind, FoundRequest, HostState, KeyRequest, ObjectState, RemoveHost,
+    AdmitRequest, ClusterStatus, ErrorKind, FoundRequest, HostChange, HostState, KeyRequest, ObjectState, RemoveHost,
 };
 use crate::engine::Engine as _;
 use crate::hosts::PeerAddress;
@@ -289,9 +290,13 @@ impl Adding<'_> {
         }
         let is_known = cluster.hosts.iter().any(|host| host.name == *name);
         let is_member = one.status.cluster.is_some() && is_known;
-        if !is_member {
+        let moves = one.host.entry.address.is_some() && is_elsewhere(cluster, one);
+        if !is_member || moves {
             self.working(name, "Joining");
             self.admit(seat, &id, is_known, one).await?;
+        }
+        if let Some(change) = label_change(cluster, one) {
+            seat.change_host(name, &change).await?;
         }
         self.working(name, "Waiting for the other hosts");
         let patience = if is_member { MEMBER_READY_WITHIN } else { READY_WITHIN };
@@ -351,6 +356,20 @@ impl Ready {
     fn is_stranger(&self) -> bool {
         self.status.cluster.is_some() && self.status.host != *self.host.name()
     }
+}
+
+/// Whether the cluster knows the host by another address.
+fn is_elsewhere(cluster: &ClusterStatus, one: &Ready) -> bool {
+    let known = cluster.hosts.iter().find(|host| host.name == *one.host.name());
+    known.and_then(|host| host.address).is_some_and(|address| address != one.address)
+}
+
+/// Returns the labels that a host of the cluster shall have and has not. Those that only the cluster knows stay.
+fn label_change(cluster: &ClusterStatus, one: &Ready) -> Option<HostChange> {
+    let known = cluster.hosts.iter().find(|host| host.name == *one.host.name())?;
+    let wanted = one.host.entry.labels.iter().filter(|(key, value)| known.labels.get(*key) != Some(*value));
+    let set_labels: BTreeMap<_, _> = wanted.map(|(key, value)| (key.clone(), value.clone())).collect();
+    (!set_labels.is_empty()).then(|| HostChange { set_labels, ..HostChange::default() })
 }
 
 fn other_cluster(host: &Host, status: &ClusterStatus, wanted: String) -> CliError {

@@ -1,6 +1,6 @@
 //! What `up` would plan on an engine that has no agent yet: with the same pure functions that the agent uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::types::UpRequest;
 use crate::controller::{Request, revise};
@@ -44,6 +44,7 @@ pub(crate) async fn plan(
             previous: None,
             observed: &observed,
             hosts: &facts,
+            members: &BTreeSet::new(),
             among: request.hosts,
             taken: &taken,
             published_elsewhere: &[],

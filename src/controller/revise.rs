@@ -9,7 +9,7 @@ use crate::graph::Graph;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 use crate::net::addr::{self, AddressError, Allocation, OtherRoute, Pool, PortFree};
 use crate::observed::ObservedContainer;
-use crate::place::{self, Assignments, HostFacts};
+use crate::place::{self, HostFacts};
 use crate::plan::desired::PublishedPort;
 use crate::plan::{Addresses, Desired, Intent, Observed, Step, UpOptions, plan};
 
@@ -23,8 +23,10 @@ pub struct Request<'a> {
     pub previous: Option<&'a Desired>,
     /// What is.
     pub observed: &'a Observed,
-    /// The hosts.
+    /// The hosts that answer.
     pub hosts: &'a BTreeMap<HostName, HostFacts>,
+    /// All hosts of the cluster, also those that do not answer; empty: there is none.
+    pub members: &'a BTreeSet<HostName>,
     /// Those that the project is for; empty: all.
     pub among: BTreeSet<HostName>,
     /// Subnets that others use.
@@ -50,6 +52,7 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
         previous,
         observed,
         hosts,
+        members,
         among,
         taken,
         published_elsewhere,
@@ -71,9 +74,9 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
         },
         port_free,
     )?;
-    let nowhere = Assignments::default();
     let hosts = limited(hosts, &among);
-    let assignments = place::place(&graph, &hosts, previous.map_or(&nowhere, |desired| &desired.assignments), observed);
+    let before = previous.map(|desired| desired.assignments.on(members)).unwrap_or_default();
+    let assignments = place::place(&graph, &hosts, &before, observed);
     let generation = previous.map_or(1, |desired| desired.generation + 1);
     let mut desired = Desired {
         revision: previous.map_or(1, |desired| desired.revision),
@@ -96,9 +99,15 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
     Ok(desired)
 }
 
-/// Places the pods anew after hosts came, went or changed. Returns the next desired state; `None`: all stay.
-pub fn replace(now: &Desired, hosts: &BTreeMap<HostName, HostFacts>, observed: &Observed) -> Option<Desired> {
-    let assignments = place::place(&now.graph, &limited(hosts, &now.hosts), &now.assignments, observed);
+/// Places the pods anew after hosts came, went or changed; what was placed on hosts that are not among `members` is
+/// forgotten. Returns the next desired state; `None`: all stay.
+pub fn replace(
+    now: &Desired,
+    members: &BTreeSet<HostName>,
+    hosts: &BTreeMap<HostName, HostFacts>,
+    observed: &Observed,
+) -> Option<Desired> {
+    let assignments = place::place(&now.graph, &limited(hosts, &now.hosts), &now.assignments.on(members), observed);
     if assignments == now.assignments {
         return None;
     }

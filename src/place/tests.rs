@@ -229,6 +229,25 @@ fn a_volume_on_a_lost_host_is_waited_for() {
 }
 
 #[test]
+fn who_is_blocked_by_a_lost_host_says_what_can_be_done_and_is_free_once_it_is_given_up() {
+    let rules = ", deploy: {placement: {constraints: ['node.hostname != a']}}";
+    let project = graph(&format!("{DATA}{{{}, web: {{scale: 2}}}}", mounts("db", rules)));
+    let fleet = Fleet::of(&["a", "b"]).before(&[("db.1", "lost"), ("web.1", "lost"), ("web.2", "a")]);
+    let blocked = fleet.place(&project);
+    assert_eq!(
+        brief(&blocked),
+        "db.1 lost, web.1 b, web.2 a; db.1: constraint `node.hostname != a` not met on `a`, \
+                                 volume `data` not on `b`"
+    );
+    let said = "`db.1` is blocked: volume `data` is on `lost`, which does not answer; bring `lost` back, or give up what the \
+                volume holds: `orch host rm --force lost`";
+    assert_eq!(blocked.unplaced[0].sentence("`db.1`", false), said);
+    let members = [host("a"), host("b")].into();
+    let given_up = Fleet { previous: blocked.on(&members), ..fleet };
+    assert_eq!(brief(&given_up.place(&project)), "db.1 b, web.1 b, web.2 a");
+}
+
+#[test]
 fn volumes_on_the_network_move() {
     let nfs = "volumes: {data: {driver_opts: {type: nfs, o: 'addr=10.0.0.1', device: ':/x'}}}\nservices: ";
     let project = format!("{nfs}{{{}}}", mounts("web", ", scale: 2"));

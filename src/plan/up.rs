@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::graph::Condition;
 use crate::ids::{HostName, PodId, ServiceName};
 use crate::observed::{ContainerState, Health, Observed, PodMemory};
+use crate::place::Unplaced;
 
 use super::decide::{Case, Decision, decide};
 use super::emit::Emitter;
@@ -133,14 +134,16 @@ impl Messages {
     /// Adds pods that no host can take, once for all of a service with the same reasons, and who waits for them.
     fn unplaced(&mut self, desired: &Desired, decisions: &BTreeMap<&PodId, Decision>) {
         let unplaced = desired.assignments.unplaced.iter().filter(|one| desired.enabled.contains(&one.pod.service));
-        let mut groups: BTreeMap<(&ServiceName, String), Vec<&PodId>> = BTreeMap::new();
+        let mut groups: BTreeMap<(&ServiceName, String), Vec<&Unplaced>> = BTreeMap::new();
         for one in unplaced {
-            groups.entry((&one.pod.service, one.explain())).or_default().push(&one.pod);
+            groups.entry((&one.pod.service, one.sentence("", true))).or_default().push(one);
         }
         let mut homeless: BTreeMap<&ServiceName, &PodId> = BTreeMap::new();
-        for ((service, why), pods) in &groups {
-            self.fail(FailureKind::Unplaced, format!("no host can take {}: {why}", listed(pods)));
-            homeless.extend(pods.first().map(|pod| (*service, *pod)));
+        for ((service, _), alike) in &groups {
+            let pods: Vec<&PodId> = alike.iter().map(|one| &one.pod).collect();
+            let Some(first) = alike.first() else { continue };
+            self.fail(FailureKind::Unplaced, first.sentence(&listed(&pods), pods.len() > 1));
+            homeless.insert(service, &first.pod);
         }
         if homeless.is_empty() {
             return;

@@ -406,7 +406,7 @@ pub async fn uninstall_agent(
         result.container = true;
     }
     let mut references = engine.image_references(build.repository()).await?;
-    references.push(build.demo_image());
+    references.extend([build.demo_image(), build.holder_image()]);
     for reference in references {
         if engine.image_id(&reference).await?.is_none() {
             continue;

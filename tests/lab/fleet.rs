@@ -41,6 +41,8 @@ fn three_bare_hosts_are_a_cluster_within_ten_seconds_and_adding_is_idempotent() 
     let cluster = Cluster::boot(3, &[]);
     let desk = &cluster.desk;
     desk.orch(&["host", "ls"]).refused(1, &["no hosts are named", "orch host add"]);
+    desk.orch(&["host", "add", "a..b", &format!("ssh://root@{}", cluster[1].address())])
+        .refused(1, &["`a..b` is not a valid host name"]);
     let (done, took) = timed(|| add(&cluster, &[1, 2, 3]));
     let said = done.stderr.clone();
     done.ok();
@@ -63,6 +65,12 @@ fn three_bare_hosts_are_a_cluster_within_ten_seconds_and_adding_is_idempotent() 
     desk.orch(&["host", "label", "b", "disk=ssd", "rack=2"]).ok();
     desk.orch(&["host", "label", "b", "rack-"]).ok();
     assert_eq!(hosts(desk, "Labels")[1].1, r#"{"disk":"ssd"}"#);
+    let again = format!("ssh://root@{}", cluster[2].address());
+    desk.orch(&["host", "add", "--label", "disk=hdd", "--label", "zone=1", "b", &again]).ok();
+    assert_eq!(hosts(desk, "Labels")[1].1, r#"{"disk":"hdd","zone":"1"}"#);
+    desk.orch(&["host", "label", "b", "zone-", "disk=ssd"]).ok();
+    let elsewhere = desk.orch(&["host", "add", "--address", "10.1.2.3", "b", &again]);
+    elsewhere.refused(1, &["there is a host `b` at ", "orch host rm b"]);
     desk.orch(&["host", "drain", "b"]).ok();
     assert_eq!(states(desk), "a Ready, b Draining, c Ready");
     desk.orch(&["host", "uncordon", "b"]).ok();
@@ -78,11 +86,14 @@ fn three_bare_hosts_are_a_cluster_within_ten_seconds_and_adding_is_idempotent() 
     desk.orch(&["host", "ls"]).refused(1, &["no hosts are named"]);
     for node in cluster.nodes() {
         assert_eq!(node.docker(&["ps", "-aq"]), "", "{}", node.name());
+        assert_eq!(node.docker(&["images", "--format", "{{.Repository}}"]), "", "{}", node.name());
         assert_eq!(node.sh("ls /var/lib/orch 2>/dev/null | wc -l"), "0", "{}", node.name());
     }
     // All over again: nothing of the old cluster is left.
     add(&cluster, &[2, 1]).ok();
     assert_eq!(states(desk), "a Ready, b Ready");
+    desk.orch(&["host", "add", "A", &format!("ssh://root@{}", cluster[3].address())])
+        .refused(1, &["there is a host `a` already"]);
 }
 
 #[test]
@@ -170,6 +181,12 @@ services:
     let times: Vec<&str> = logs.lines().filter_map(|line| line.split(' ').next()).collect();
     assert!(times.is_sorted(), "lines of three hosts in the order of their times: {logs}");
     assert!(project.orch(&["ls"]).ok().contains("spread"));
+    // What a follower is shown first, too, however much there is.
+    let reading = desk.start_orch(&project.args(&["logs", "-f", "-t", "--no-log-prefix", "say"]));
+    crate::wait::apart(secs(3));
+    let said = reading.signal("INT").stdout;
+    let times: Vec<&str> = said.lines().take(60).filter_map(|line| line.split(' ').next()).collect();
+    assert!(times.len() == 60 && times.is_sorted(), "of three hosts: {said}");
 
     // Reading goes on when a connection is made anew.
     let arguments = project.args(&["logs", "-f", "-n", "0", "--no-log-prefix", "say"]);

@@ -1,7 +1,7 @@
 //! What breaks on one host while requests come in on another.
 
 use crate::cluster::Cluster;
-use crate::fleet::add;
+use crate::fleet::{add, hosts};
 use crate::host::Host;
 use crate::probe::Probe;
 use crate::project::Project;
@@ -95,6 +95,40 @@ fn a_host_that_loses_its_power_costs_what_is_sent_to_it_before_that_is_noticed()
             cluster[3].exec(&["docker", "ps", "-aq"]).stdout.lines().count(),
         );
         if now == (4, 0, 1) { Ok(()) } else { Err(now) }
+    });
+    project.down();
+}
+
+#[test]
+fn of_five_hosts_two_are_lost_at_once_and_the_rest_serves_for_all() {
+    let cluster = Cluster::boot(5, &["busybox"]);
+    add(&cluster, &[1, 2, 3, 4, 5]).ok();
+    let yaml = "services: {web: {<<: *web, ports: ['8080:80'], deploy: {replicas: 10}}}\n";
+    let project = Project::new(&cluster.desk, "five", yaml);
+    project.up();
+    let counts = |hosts: usize| cluster.nodes()[..hosts].iter().map(|node| servers(node).len()).collect::<Vec<_>>();
+    assert_eq!(counts(5), [2, 2, 2, 2, 2]);
+    cluster[4].power_off();
+    cluster[5].power_off();
+    eventually(secs(20), "all of them on three hosts, spread", || {
+        let mut now = counts(3);
+        now.sort_unstable();
+        if now == [3, 3, 4] { Ok(()) } else { Err(now) }
+    });
+    for node in &cluster.nodes()[..3] {
+        let url = format!("http://{}:8080/", node.address());
+        assert!(cluster.desk.exec(&["curl", "-fsS", "-m", "5", &url]).ok().contains("Hostname: "), "{url}");
+    }
+    cluster[4].power_on();
+    cluster[5].power_on();
+    eventually(secs(40), "each pod once", || {
+        let ready = hosts(&cluster.desk, "State").iter().filter(|(_, state)| state == "Ready").count();
+        let now = (0..5).map(|at| cluster.nodes()[at].exec(&["docker", "ps", "-q"]).stdout.lines().count());
+        // Each has its agent.
+        match now.sum::<usize>() {
+            15 if ready == 5 => Ok(()),
+            other => Err((ready, other)),
+        }
     });
     project.down();
 }

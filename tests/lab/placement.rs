@@ -166,3 +166,62 @@ fn a_project_keeps_to_its_hosts_and_answers_there_only() {
     });
     project.down();
 }
+
+#[test]
+fn a_volume_on_a_lost_host_blocks_its_service_until_that_is_back_or_given_up() {
+    let cluster = Cluster::boot(3, &[]);
+    let desk = &cluster.desk;
+    add(&cluster, &[1, 2, 3]).ok();
+    let yaml = "\
+services:
+  db: {<<: *web, volumes: ['data:/data'], deploy: {placement: {constraints: ['node.hostname != node1']}}}
+  web: {<<: *web, deploy: {replicas: 3}}
+volumes: {data: {}}
+";
+    let project = Project::new(desk, "held", yaml);
+    project.up();
+    become_placed(&project, &[("db", "b"), ("web", "a b c")]);
+    let mark = "/var/lib/docker/volumes/held_data/_data/mark";
+    cluster[2].sh(&format!("touch {mark}"));
+    cluster[2].power_off();
+    let said = "`db.1` is blocked: volume `data` is on `b`, which does not answer; bring `b` back, or give up what the volume \
+                holds: `orch host rm --force b`";
+    let blocked = || {
+        let shown = project.orch(&["ps", "-a"]).stdout;
+        if shown.contains(said) { Ok(()) } else { Err(shown) }
+    };
+    eventually(secs(20), "a word on what is blocked", blocked);
+    become_placed(&project, &[("db", "b"), ("web", "a a c")]);
+    assert!(project.orch(&["why", "db"]).stdout.contains(said));
+    assert!(desk.orch(&["status"]).stdout.contains(said));
+    project.orch(&["up", "-d"]).refused(1, &[said]);
+
+    cluster[2].power_on();
+    eventually(secs(40), "what was blocked runs again", || {
+        let seen = places(&project);
+        let done = project.orch(&["exec", "-T", "db", "/orch", "demo", "probe", "http://127.0.0.1/"]);
+        if seen["db"] == "b" && done.code == 0 { Ok(()) } else { Err((seen, done)) }
+    });
+    cluster[2].sh(&format!("test -e {mark}"));
+
+    cluster[2].power_off();
+    eventually(secs(20), "a word on what is blocked", blocked);
+    desk.orch(&["host", "rm", "--force", "b"]).ok();
+    become_placed(&project, &[("db", "c"), ("web", "a a c")]);
+    // Back and added anew, it has given up what runs elsewhere now, and keeps its volume for whoever wants it.
+    cluster[2].power_on();
+    eventually(
+        secs(30),
+        "its engine",
+        || if cluster[2].exec(&["docker", "info"]).code == 0 { Ok(()) } else { Err(()) },
+    );
+    add(&cluster, &[2]).ok();
+    eventually(secs(20), "nothing but its agent", || {
+        match cluster[2].docker(&["ps", "-a", "--format", "{{.Names}}"]).as_str() {
+            "orch-agent" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
+    cluster[2].sh(&format!("test -e {mark}"));
+    project.down();
+}

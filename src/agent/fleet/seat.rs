@@ -146,8 +146,7 @@ pub async fn write(
 pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut pictures = shared.informer.subscribe();
     let mut records = shared.records_changed();
-    // The hosts that each project was last placed on.
-    let mut placed: BTreeMap<ProjectName, (u64, BTreeMap<HostName, HostFacts>)> = BTreeMap::new();
+    let mut placed = BTreeMap::new();
     loop {
         pictures.mark_unchanged();
         records.mark_unchanged();
@@ -170,18 +169,30 @@ pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
-async fn pass(shared: &Shared, placed: &mut BTreeMap<ProjectName, (u64, BTreeMap<HostName, HostFacts>)>) {
+/// What a project was placed by: the number of its record, the hosts of the cluster, and those of them that answer.
+#[derive(PartialEq)]
+struct Basis {
+    serial: u64,
+    members: BTreeSet<HostName>,
+    hosts: BTreeMap<HostName, HostFacts>,
+}
+
+async fn pass(shared: &Shared, placed: &mut BTreeMap<ProjectName, Basis>) {
     for handle in shared.projects() {
         let Some(record) = handle.record.borrow().clone() else { continue };
         if record.running().is_none() {
             continue;
         }
-        let hosts = hosts(shared, &handle.name);
-        if placed.get(&handle.name) == Some(&(record.serial, hosts.clone())) {
+        let members = shared.fleet().hosts.keys().cloned().collect();
+        let mut basis = Basis { serial: record.serial, members, hosts: hosts(shared, &handle.name) };
+        if placed.get(&handle.name) == Some(&basis) {
             continue;
         }
-        match place_anew(shared, &handle.name, &hosts).await {
-            Ok(serial) => drop(placed.insert(handle.name.clone(), (serial.unwrap_or(record.serial), hosts))),
+        match place_anew(shared, &handle.name, &basis).await {
+            Ok(serial) => {
+                basis.serial = serial.unwrap_or(basis.serial);
+                placed.insert(handle.name.clone(), basis);
+            }
             Err(error) => tracing::warn!(project = %handle.name, %error, "pods cannot be placed anew"),
         }
     }
@@ -192,7 +203,7 @@ async fn pass(shared: &Shared, placed: &mut BTreeMap<ProjectName, (u64, BTreeMap
 async fn place_anew(
     shared: &Shared,
     project: &ProjectName,
-    hosts: &BTreeMap<HostName, HostFacts>,
+    Basis { serial: _, members, hosts }: &Basis,
 ) -> Result<Option<u64>, StoreError> {
     let _guard = shared.admission.lock().await;
     if !shared.fleet().is_seat() {
@@ -206,7 +217,7 @@ async fn place_anew(
     // Without its images this host would be the worse choice.
     let images = shared.images.in_force(shared.engine.as_ref(), shared.store.as_ref(), desired).await;
     observed.hosts.entry(shared.host().clone()).or_default().images = images.unwrap_or_default();
-    let Some(desired) = controller::replace(desired, hosts, &observed) else { return Ok(None) };
+    let Some(desired) = controller::replace(desired, members, hosts, &observed) else { return Ok(None) };
     tracing::info!(%project, hosts = hosts.len(), "pods are placed anew");
     let serial = record.serial + 1;
     let record = Record { desired: Some(desired), serial, ..record };

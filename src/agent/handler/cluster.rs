@@ -180,6 +180,12 @@ pub(super) async fn admit(shared: &Shared, request: AdmitRequest) -> Result<Admi
     if let Some((other, _)) = taken {
         return Err(error(ErrorKind::User, format!("{address} is host `{other}` already: is it the same machine?")));
     }
+    // Certificates do not tell capitals from small letters.
+    let alike = |other: &&HostName| **other != name && other.as_str().eq_ignore_ascii_case(name.as_str());
+    if let Some(other) = fleet.hosts.keys().find(alike) {
+        let message = format!("there is a host `{other}` already: capitals alone do not tell two hosts apart");
+        return Err(error(ErrorKind::User, message));
+    }
     let earlier = fleet.hosts.get(&name);
     if let Some(earlier) = earlier.filter(|earlier| earlier.address != address) {
         let message = format!(

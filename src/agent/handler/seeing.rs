@@ -119,9 +119,11 @@ impl<'a> Seen<'a> {
         }
         let pods: Vec<&PodId> = self.desired.assignments.pods.range(PodId::all_of(front)).map(|(pod, _)| pod).collect();
         let unplaced = self.desired.assignments.unplaced.iter().filter(|one| one.pod.service == *front);
+        let homeless = unplaced.clone().filter(|one| !pods.contains(&&one.pod)).count();
         for one in unplaced {
-            let text = format!("no host can take `{}`: {}", one.pod, one.explain());
-            let hint = Some("change its rules or reservations, or add a host (`orch host add`)".to_owned());
+            let text = one.sentence(&format!("`{}`", one.pod), false);
+            let hint = "change its rules or reservations, or add a host (`orch host add`)";
+            let hint = one.blocked.is_none().then(|| hint.to_owned());
             findings.push(Finding { weight: Weight::Problem, text, hint });
         }
         let folded = self.observed.folded(graph);
@@ -133,7 +135,7 @@ impl<'a> Seen<'a> {
         }
         findings.extend(self.ambassadors(front));
         findings.extend(self.ports_of(front));
-        let wanted = pods.len();
+        let wanted = pods.len() + homeless;
         let serves = graph.services.get(front).is_none_or(|service| !service.is_job());
         findings.push(match (ready, wanted) {
             (_, 0) => waiting(format!("no pod of `{front}` is wanted (scale 0)")),

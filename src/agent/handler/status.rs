@@ -47,7 +47,14 @@ pub(super) fn summary_of<'a>(
         revision: None,
         states: BTreeMap::new(),
         config_files: Vec::new(),
+        unplaced: Vec::new(),
     })
+}
+
+/// Returns of the pods that have no host why, a sentence for each.
+pub(super) fn unplaced(desired: &Desired) -> Vec<String> {
+    let wanted = desired.assignments.unplaced.iter().filter(|one| desired.enabled.contains(&one.pod.service));
+    wanted.map(|one| one.sentence(&format!("`{}`", one.pod), false)).collect()
 }
 
 pub(super) fn pods(desired: Option<&Desired>, observed: &Observed, state: &ProjectState) -> Vec<PodStatus> {
@@ -63,7 +70,8 @@ pub(super) fn pods(desired: Option<&Desired>, observed: &Observed, state: &Proje
         }
     }
     let wanted: BTreeMap<PodId, HostName> = desired.map(|d| d.assignments.pods.clone()).unwrap_or_default();
-    let ids: std::collections::BTreeSet<PodId> = wanted.keys().chain(found.keys()).cloned().collect();
+    let unplaced = desired.into_iter().flat_map(|d| &d.assignments.unplaced).map(|one| &one.pod);
+    let ids: std::collections::BTreeSet<PodId> = wanted.keys().chain(found.keys()).chain(unplaced).cloned().collect();
     ids.into_iter()
         .map(|pod| {
             let host = found.get(&pod).map(|(host, _)| (*host).clone());

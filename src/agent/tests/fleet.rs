@@ -392,6 +392,8 @@ async fn a_service_stays_with_its_volume_while_that_host_is_away() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(unplaced()[0].refusals[&host("a")], "volume `data` is on `b`");
+    let said = cluster.agent(0).handler.projects().await.expect("answered")[0].unplaced.concat();
+    assert!(said.starts_with("`db.1` is blocked: volume `data` is on `b`, which does not answer"), "{said}");
     assert!(!cluster.running(0).await.contains(&"shop-db-1".to_owned()), "never with an empty new volume");
     cluster.heal(1);
     while !unplaced().is_empty() {
@@ -404,6 +406,16 @@ async fn a_service_stays_with_its_volume_while_that_host_is_away() {
         cluster.running(0).await,
         cluster.running(1).await
     );
+    // Lost for good, it is given up with what it held.
+    cluster.cut(1);
+    while unplaced().is_empty() {
+        assert!(begun.elapsed() < DEADLINE * 3, "the service is not said to be blocked once more");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let request = crate::api::types::RemoveHost { force: true };
+    cluster.agent(0).handler.remove_host(&host("b"), request).await.expect("taken out");
+    cluster.becomes("all on the host that is left", &[2, cluster.running(1).await.len()]).await;
+    assert_eq!(unplaced(), []);
     cluster.end().await;
 }
 

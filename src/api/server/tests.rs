@@ -35,6 +35,7 @@ impl Handler for FakeHandler {
             revision: Some(3),
             states: BTreeMap::from([("running".to_owned(), 2)]),
             config_files: vec!["compose.yaml".to_owned()],
+            unplaced: Vec::new(),
         }])
     }
     async fn project(&self, project: &ProjectName) -> Result<ProjectStatus, ApiError> {

@@ -20,7 +20,7 @@ use crate::cli::join::{self, Newcomer};
 use crate::cli::signals::Interrupts;
 use crate::engine::docker::DockerEngine;
 use crate::engine::{Engine as _, EngineError, label};
-use crate::hosts::{HostEntry, PeerAddress, SshAddress, host_name};
+use crate::hosts::{HostEntry, InventoryError, PeerAddress, SshAddress, host_name};
 use crate::ids::{HostName, ProjectName};
 use crate::mesh::DEFAULT_PORT;
 use crate::transport::bootstrap::{self, AgentOptions, BootstrapError};
@@ -119,9 +119,12 @@ fn named(words: &[String], known: &[HostEntry]) -> Result<Vec<HostEntry>, CliErr
                 return Err(CliError::Value { what: "host to add", value: word.clone(), expected });
             }
         };
-        if hosts.iter().any(|other| other.name == entry.name || other.reach == entry.reach) {
-            let expected = "each host once, with a name and an address of its own";
-            return Err(CliError::Value { what: "list of hosts", value: entry.name.to_string(), expected });
+        if hosts.iter().any(|other| other.name == entry.name) {
+            return Err(InventoryError::Twice(entry.name).into());
+        }
+        if let Some(other) = hosts.iter().find(|other| other.reach == entry.reach) {
+            let (first, second) = (other.name.clone(), entry.name);
+            return Err(InventoryError::SameAddress { first, second, reach: Box::new(entry.reach) }.into());
         }
         hosts.push(entry);
     }
@@ -346,8 +349,8 @@ mod tests {
         check("a=h1 k", Ok("a ssh://h1, k ssh://u@known"));
         check("k ssh://other", Ok("k ssh://other"));
         check("a", Err("`a` is not a valid host to add"));
-        check("a ssh://h1 a ssh://h2", Err("list of hosts"));
-        check("a ssh://h1 b ssh://h1", Err("list of hosts"));
+        check("a ssh://h1 a ssh://h2", Err("`a` is named twice"));
+        check("a ssh://h1 b ssh://h1", Err("`a` and `b` are both ssh://h1"));
         check("local ssh://h1", Err("local"));
         check("a tcp://h1", Err("`tcp://h1` is not a valid address of a host"));
     }

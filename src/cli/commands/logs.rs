@@ -90,9 +90,7 @@ async fn follow(
     containers: &[(usize, ObservedContainer)],
     query: &LogQuery,
 ) -> Result<(), CliError> {
-    for (at, container) in containers {
-        attachment.add(*at, container, query);
-    }
+    attachment.catch_up(ui, containers, query).await?;
     let mut quiet = containers.is_empty();
     loop {
         if quiet {

@@ -41,6 +41,7 @@ fn seen(observed: ObservedHost) -> Vec<ProjectSummary> {
             revision: None,
             states: BTreeMap::new(),
             config_files: files.unwrap_or_default(),
+            unplaced: Vec::new(),
         });
         *project.states.entry(container.state.word().to_owned()).or_default() += 1;
     }
@@ -93,6 +94,7 @@ mod tests {
             revision: None,
             states: states.iter().map(|(state, count)| ((*state).to_owned(), *count)).collect(),
             config_files: vec![format!("/srv/{name}/compose.yaml")],
+            unplaced: Vec::new(),
         };
         let projects = vec![project("shop", &[("running", 3), ("exited", 1)]), project("old", &[("exited", 2)])];
         let (mut ui, out, _) = ui(Style::Plain);

@@ -67,6 +67,7 @@ impl Status {
             let states = states.collect::<Vec<_>>().join(", ");
             let revision = project.revision.map(|revision| format!("revision {revision}, ")).unwrap_or_default();
             line("project", &format!("{}: {revision}{states}", project.name));
+            project.unplaced.iter().for_each(|why| line("", why));
         }
         if self.projects.is_empty() {
             line("projects", "none");
