@@ -23,7 +23,7 @@ use crate::ids::{HostName, ProjectName};
 use crate::lb::table::{AmbassadorKey, Draining, LbTable, NetworkId, PublishedKey};
 use crate::lb::{AmbassadorStats, Balancer, BalancerStats, BindError};
 use crate::mesh::{Incoming, Mesh};
-use crate::net::dns::{DnsListener, DnsServer, Upstreams};
+use crate::net::dns::{DnsListener, DnsServer, DnsStats, Upstreams};
 use crate::net::names::NameTable;
 use crate::plan::{ContainerState, Observed, ProjectView};
 
@@ -277,6 +277,11 @@ impl Dataplane {
     /// Returns the names that containers are answered by now.
     pub fn name_table(&self) -> Arc<NameTable> {
         self.names.load_full()
+    }
+
+    /// Returns how names were answered.
+    pub fn dns_stats(&self) -> DnsStats {
+        self.dns.stats()
     }
 
     /// Returns what the load balancer does.

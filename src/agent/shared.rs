@@ -134,6 +134,10 @@ pub enum Aim {
 pub struct ProjectState {
     /// Passes made; 0: none yet.
     pub passes: u64,
+    /// Steps of this host that were done.
+    pub steps_done: u64,
+    /// Steps of this host that failed.
+    pub steps_failed: u64,
     /// The record that the last pass worked for.
     pub record: Option<Arc<Record>>,
     /// What is still to do, as of the last pass.

@@ -23,8 +23,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::server::{ByteStream, MAX_BODY, too_large};
 use super::types::{
     Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, FetchImage, FoundRequest, HostChange,
-    ImageOffer, KeyAnswer, KeyRequest, NameQuestion, NameTold, OfferImage, Progress, ProjectStatus, ProjectSummary,
-    RemoveHost, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
+    ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage, Progress, ProjectStatus,
+    ProjectSummary, RemoveHost, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion,
+    WhyTold,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -153,6 +154,19 @@ impl Client {
     /// Asks what the load balancer of the agent's host does.
     pub async fn traffic(&self) -> Result<Traffic, ClientError> {
         self.get("/v1/traffic").await
+    }
+
+    /// Asks for the agent's metrics, as `OpenMetrics`.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let mut request = self.request(Method::GET, "/metrics", Full::<Bytes>::default())?;
+        let accepted = http::HeaderValue::from_static(MetricsForm::OpenMetrics.content_type());
+        request.headers_mut().insert(http::header::ACCEPT, accepted);
+        let text = async {
+            let (response, _connection) = self.send(request).await?;
+            let body = response.into_body().collect().await.map_err(|error| self.not_answering(&error))?.to_bytes();
+            String::from_utf8(body.into()).map_err(|error| self.not_understood(&error))
+        };
+        tokio::time::timeout(QUICK, text).await.unwrap_or_else(|_| Err(self.too_late(QUICK)))
     }
 
     /// Shows the cluster as the agent sees it.

@@ -12,6 +12,7 @@
 //! | `POST /v1/projects/NAME/dns` | [`NameQuestion`] | [`NameTold`] |
 //! | `POST /v1/projects/NAME/why` | [`WhyQuestion`] | [`WhyTold`] |
 //! | `GET /v1/traffic` | | [`Traffic`] |
+//! | `GET /metrics` | | text for Prometheus, in the form that `Accept` asks for: [`MetricsForm`] |
 //! | `GET /v1/cluster` | | [`ClusterStatus`] |
 //! | `POST /v1/cluster/found` | [`FoundRequest`] | `{}`; the agent restarts as the seat of a new cluster |
 //! | `POST /v1/cluster/key` | [`KeyRequest`] | [`KeyAnswer`] of a host that is to be added |
@@ -34,7 +35,7 @@
 
 mod seeing;
 
-pub use seeing::{Finding, NameQuestion, NameSays, NameTold, Traffic, Weight, WhyQuestion, WhyTold};
+pub use seeing::{Finding, MetricsForm, NameQuestion, NameSays, NameTold, Traffic, Weight, WhyQuestion, WhyTold};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -356,7 +356,7 @@ impl Balancer {
             denied: self.shared.denied.load(Ordering::Relaxed),
             datagrams: self.udp.stats(),
             malformed: self.http.refused(),
-            endpoints: self.shared.routing().endpoint_stats(self.shared.now()),
+            endpoints: self.shared.endpoint_stats(),
             services: self.shared.routing().service_stats(),
             routes: self.shared.routing().route_stats(),
         }

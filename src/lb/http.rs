@@ -42,7 +42,7 @@ use forward::Client;
 use stream::ClientIo;
 use visit::{Entry, Visit};
 
-pub use count::{DURATION_CLASSES, HttpStats};
+pub use count::{DURATION_CLASSES, HttpStats, REFUSALS};
 pub use tls::{CertificateError, certified};
 
 pub(super) use count::Tally;

@@ -15,6 +15,7 @@ use super::ambassador::Ambassadors;
 use super::endpoint::EndpointState;
 use super::http::{PortRules, Rule, Tally, certified, compile, name};
 use super::pick::Failures;
+use super::stats::EndpointStats;
 use super::table::{Backend, Certificate, Endpoint, Exported, LbTable, NetworkId, PodAddress, PublishedKey, RouteRule};
 use crate::graph::Protocol;
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
@@ -223,6 +224,11 @@ impl Shared {
         drop(registry);
         self.ambassadors.set(&table.ambassadors, self.now());
         self.changes.send_replace(());
+    }
+
+    /// Returns the counters of every endpoint of the current table.
+    pub(super) fn endpoint_stats(&self) -> Vec<EndpointStats> {
+        self.routing().endpoint_stats(&self.own_host, self.now())
     }
 
     /// Returns every state that a container has: the current one, and those of earlier times with connections left.

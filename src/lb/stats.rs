@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::http::{HttpStats, Rule, Tally};
 use super::routing::Routing;
-use crate::ids::{PodId, ProjectName, ServiceName};
+use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 
 /// Counters of a [`super::Balancer`], as of one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +95,9 @@ pub struct EndpointStats {
     pub container: String,
     /// Whether it is on another host.
     pub remote: bool,
+    /// The host that it is on.
+    #[serde(default = "HostName::local")]
+    pub host: HostName,
     /// Connections open or being opened, and sessions of datagrams.
     pub open: usize,
     /// Connections made, and sessions that were answered.
@@ -127,7 +130,7 @@ impl Routing {
     }
 
     /// Returns the counters of every endpoint, each once although it may stand behind several addresses.
-    pub(super) fn endpoint_stats(&self, now: Duration) -> Vec<EndpointStats> {
+    pub(super) fn endpoint_stats(&self, own: &HostName, now: Duration) -> Vec<EndpointStats> {
         let mut all: Vec<EndpointStats> = self
             .pools()
             .flat_map(|pool| pool.targets.iter().map(move |target| (pool, target)))
@@ -136,6 +139,7 @@ impl Routing {
                 pod: target.pod.clone(),
                 container: target.state.container.clone(),
                 remote: target.remote.is_some(),
+                host: target.remote.as_ref().map_or(own, |host| &host.name).clone(),
                 open: target.state.open(),
                 connected: target.state.connected.load(Ordering::Relaxed),
                 failed: target.state.failed.load(Ordering::Relaxed),

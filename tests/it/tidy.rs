@@ -281,9 +281,10 @@ fn no_source_file_is_forgotten() {
         }
         let parents = [folder.join("main.rs"), folder.join("lib.rs"), folder.with_extension("rs")];
         let declared = parents.iter().filter_map(|parent| fs::read_to_string(parent).ok()).any(|text| {
-            text.lines()
-                .any(|line| line.trim_start_matches("pub ").trim_start_matches("pub(crate) ").trim_start_matches("pub(super) ") == format!("mod {stem};"))
-                || text.contains(&format!("/{stem}.rs\""))
+            text.lines().any(|line| {
+                line.trim_start_matches("pub ").trim_start_matches("pub(crate) ").trim_start_matches("pub(super) ")
+                    == format!("mod {stem};")
+            }) || text.contains(&format!("/{stem}.rs\""))
         });
         if !declared {
             problems.push(format!("{}: no `mod {stem};` names it", path.display()));

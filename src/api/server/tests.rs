@@ -58,6 +58,9 @@ impl Handler for FakeHandler {
     async fn why(&self, project: ProjectName, _: WhyQuestion) -> Result<WhyTold, ApiError> {
         Err(ApiError { message: format!("no project `{project}`"), kind: ErrorKind::NotFound })
     }
+    async fn metrics(&self, _: MetricsForm) -> Result<String, ApiError> {
+        Ok("# EOF\n".to_owned())
+    }
     async fn traffic(&self) -> Result<Traffic, ApiError> {
         Ok(Traffic { host: HostName::local(), balancer: BalancerStats::default(), ambassadors: Vec::new() })
     }

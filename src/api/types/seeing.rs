@@ -95,6 +95,30 @@ pub enum Weight {
     Fine,
 }
 
+/// The text that metrics are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsForm {
+    /// `OpenMetrics` 1.0.
+    OpenMetrics,
+    /// Prometheus' own, version 0.0.4, for who does not say that he understands the other.
+    Prometheus,
+}
+
+impl MetricsForm {
+    /// Chooses by the value of `Accept`.
+    pub fn accepted(accept: &str) -> Self {
+        if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Prometheus }
+    }
+
+    /// Returns the value of `Content-Type`.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
 /// What the load balancer of one host does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Traffic {

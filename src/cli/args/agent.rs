@@ -28,6 +28,8 @@ pub enum AgentVerb {
     Logs(AgentLogsArgs),
     /// Say how it is
     Status(AgentStatusArgs),
+    /// Print what Prometheus collects, or let it collect
+    Metrics(AgentMetricsArgs),
     /// Stop it: what runs goes on, names and addresses do not
     Stop,
     /// Remove it with all it made on the host below the engine
@@ -82,6 +84,10 @@ pub struct AgentStatusArgs {
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub format: TextFormat,
 }
+
+/// `agent metrics`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AgentMetricsArgs {}
 
 /// `agent uninstall`.
 #[derive(Debug, Clone, Default, Args)]

@@ -1,5 +1,7 @@
 //! `orch agent`: the agent itself, and looking after it.
 
+mod metrics;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +30,7 @@ pub(crate) async fn run(context: &mut Context<'_>, verb: AgentVerb) -> Result<Ex
     match verb {
         AgentVerb::Logs(args) => return logs(context, &args).await,
         AgentVerb::Status(args) => status(context, &args).await?,
+        AgentVerb::Metrics(args) => metrics::run(context, &args).await?,
         AgentVerb::Stop => stop(context).await?,
         AgentVerb::Uninstall(args) => uninstall(context, &args).await?,
     }

@@ -85,7 +85,8 @@ impl Connection {
                 out.clear();
                 refusal.write(job.request.is_head, job.request.keep_alive, &mut out);
                 let is_whole = self.send(&out).await.is_ok();
-                job.counting.ending = Ending { status: refusal.status(), is_whole, ..job.counting.ending };
+                let (status, refused) = (refusal.status(), Some(refusal));
+                job.counting.ending = Ending { status, refusal: refused, is_whole, ..job.counting.ending };
                 (is_whole && job.request.keep_alive, None)
             }
         };

@@ -404,11 +404,12 @@ impl ProxyHttp for General {
         }
         let status = session.response_written().map_or(0, |answer| answer.status.as_u16());
         let (sent, received) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
-        let is_whole = error.is_none() || ctx.refusal.is_some_and(|refusal| refusal.status() == status);
+        let refusal = ctx.refusal.filter(|refusal| refusal.status() == status);
+        let is_whole = error.is_none() || refusal.is_some();
         if let Some(visit) = ctx.visit.as_ref().filter(|_| status > 0 && !is_whole && !session.is_http2()) {
             visit.cut();
         }
-        ctx.counting.ending = Ending { status, is_whole, took: ctx.began.elapsed(), sent, received };
+        ctx.counting.ending = Ending { status, refusal, is_whole, took: ctx.began.elapsed(), sent, received };
         if let Some(next) = &ctx.next {
             next.lease.sent.fetch_add(sent, std::sync::atomic::Ordering::Relaxed);
             next.lease.received.fetch_add(received, std::sync::atomic::Ordering::Relaxed);
