@@ -21,7 +21,7 @@ use crate::graph::Protocol;
 use crate::host::network::{BridgeSpec, HostNetwork, HostNetworkError, HostNetworkSpec, ListenerPorts, OpenPort};
 use crate::ids::{HostName, ProjectName};
 use crate::lb::table::{AmbassadorKey, Draining, LbTable, NetworkId, PublishedKey};
-use crate::lb::{AmbassadorStats, Balancer, BalancerStats, BindError};
+use crate::lb::{AmbassadorStats, Balancer, BalancerStats, BindError, DryRequest, DryRun};
 use crate::mesh::{Incoming, Mesh};
 use crate::net::dns::{DnsListener, DnsServer, DnsStats, Upstreams};
 use crate::net::names::NameTable;
@@ -277,6 +277,11 @@ impl Dataplane {
     /// Returns the names that containers are answered by now.
     pub fn name_table(&self) -> Arc<NameTable> {
         self.names.load_full()
+    }
+
+    /// Says what would become of a request.
+    pub fn dry_run(&self, request: &DryRequest) -> DryRun {
+        self.balancer.dry_run(request)
     }
 
     /// Returns how names were answered.

@@ -11,10 +11,10 @@ use tokio::time::Instant;
 
 use crate::api::server::{ByteStream, Handler};
 use crate::api::types::{
-    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, FetchImage, FoundRequest,
-    HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage, Progress,
-    ProjectStatus, ProjectSummary, RemoveHost, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest,
-    WhyQuestion, WhyTold,
+    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, ExposeRequest, FetchImage,
+    FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage,
+    Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList,
+    StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::controller::{self, Request};
 use crate::graph::{Graph, MAX_PODS};
@@ -27,6 +27,8 @@ use crate::store::StoreError;
 
 mod cluster;
 mod follow;
+mod reached;
+mod routing;
 mod seeing;
 mod status;
 
@@ -34,7 +36,7 @@ use super::admission;
 use super::fleet::seat;
 use super::images;
 use super::memory::Failures;
-use super::metrics;
+use super::metrics::{self, expose::SetError};
 use super::passing;
 use super::reconcile::{plan_for, recall};
 use super::shared::{Aim, Following, Record, Shared, project_key};
@@ -240,6 +242,7 @@ impl Handler for AgentHandler {
             uptime_secs: self.started.elapsed().as_secs(),
             memory: super::process::resident_bytes(),
             problems: super::fleet::machine::problems(&self.shared).await,
+            metrics: self.shared.exposure.address(),
         })
     }
 
@@ -300,11 +303,25 @@ impl Handler for AgentHandler {
 
     async fn why(&self, project: ProjectName, question: WhyQuestion) -> Result<WhyTold, ApiError> {
         let record = self.record(&project);
-        Seen::of(&self.shared, &project, record.as_deref())?.why(&question)
+        let mut seen = Seen::of(&self.shared, &project, record.as_deref())?;
+        seen.look_inside().await;
+        seen.why(&question)
     }
 
     async fn traffic(&self) -> Result<Traffic, ApiError> {
         Ok(seeing::traffic(&self.shared))
+    }
+
+    async fn expose_metrics(&self, request: ExposeRequest) -> Result<(), ApiError> {
+        let set = self.shared.exposure.set(self.shared.store.as_ref(), request.address).await;
+        set.map_err(|cause| match cause {
+            SetError::Bind { .. } => error(ErrorKind::Host, cause.to_string()),
+            SetError::Store(cause) => unstored(cause),
+        })
+    }
+
+    async fn route(&self, question: RouteQuestion) -> Result<WhyTold, ApiError> {
+        routing::route(&self.shared, &question)
     }
 
     async fn metrics(&self, form: MetricsForm) -> Result<String, ApiError> {

@@ -1,8 +1,10 @@
 //! What Prometheus reads of this agent. Start at [`text`]: written out when somebody asks, from counters that are kept
 //! anyway, so that a request costs nothing for it.
 //!
-//! `table` is the list of all metrics; `sample` fills it from a [`Snapshot`], and is pure.
+//! `table` is the list of all metrics; `sample` fills it from a [`Snapshot`], and is pure; `expose` answers over TCP where the
+//! user asked for that.
 
+pub(super) mod expose;
 mod sample;
 mod table;
 #[cfg(test)]

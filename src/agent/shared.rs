@@ -31,6 +31,7 @@ use super::fleet::peers::Peers;
 use super::fleet::picture::{Machine, Picture, Report};
 use super::images::Images;
 use super::informer::Informer;
+use super::metrics::expose::Exposure;
 use super::passing::Offers;
 
 /// Progress events that a slow reader may fall behind before it loses some.
@@ -58,6 +59,8 @@ pub struct Shared {
     pub images: Images,
     /// What listens inside pods.
     pub(super) ambassadors: Ambassadors,
+    /// Where metrics are told over TCP.
+    pub(super) exposure: Exposure,
     /// Held while a desired state is computed and written, so that two projects never take the same address.
     pub admission: tokio::sync::Mutex<()>,
     /// Held while files are written: their calls must come one after the other.
@@ -221,6 +224,7 @@ impl Shared {
             files,
             images: Images::default(),
             ambassadors: Ambassadors::default(),
+            exposure: Exposure::default(),
             admission: tokio::sync::Mutex::default(),
             writing_files: tokio::sync::Mutex::default(),
             snapshots,

@@ -22,10 +22,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::server::{ByteStream, MAX_BODY, too_large};
 use super::types::{
-    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, FetchImage, FoundRequest, HostChange,
-    ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage, Progress, ProjectStatus,
-    ProjectSummary, RemoveHost, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion,
-    WhyTold,
+    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ExposeRequest, FetchImage, FoundRequest,
+    HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage, Progress,
+    ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest,
+    Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -154,6 +154,16 @@ impl Client {
     /// Asks what the load balancer of the agent's host does.
     pub async fn traffic(&self) -> Result<Traffic, ClientError> {
         self.get("/v1/traffic").await
+    }
+
+    /// Has the agent tell its metrics at an address of its host from now on; `None`: no more.
+    pub async fn expose_metrics(&self, address: Option<std::net::SocketAddr>) -> Result<(), ClientError> {
+        self.order("/v1/metrics/expose", &ExposeRequest { address }).await
+    }
+
+    /// Asks which rule a request would be for.
+    pub async fn route(&self, question: &RouteQuestion) -> Result<WhyTold, ClientError> {
+        self.value(self.post("/v1/route", question)?, QUICK).await
     }
 
     /// Asks for the agent's metrics, as `OpenMetrics`.

@@ -11,6 +11,7 @@ mod answer;
 mod chunked;
 mod connection;
 mod count;
+pub mod dry;
 mod fast;
 mod forward;
 mod general;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 
-use super::table::*;
+use super::table::{self, Family, TABLE};
 use super::{AgentFacts, ProjectFacts, Snapshot};
 use crate::api::types::{ClusterStatus, HostState};
 use crate::lb::http::{DURATION_CLASSES, HttpStats, REFUSALS};
@@ -43,84 +43,84 @@ impl Samples {
 
     fn agent(&mut self, agent: &AgentFacts) {
         let AgentFacts { version, build, engine, started, memory, store, names_version } = agent;
-        self.add(BUILD, &[version, build, engine], Value::Info);
-        self.gauge(START_TIME, &[], *started);
-        self.gauge(MEMORY, &[], *memory);
-        self.gauge(STORE, &[], *store);
-        self.gauge(TABLE_VERSION, &["names"], *names_version);
+        self.add(table::BUILD, &[version, build, engine], Value::Info);
+        self.gauge(table::START_TIME, &[], *started);
+        self.gauge(table::MEMORY, &[], *memory);
+        self.gauge(table::STORE, &[], *store);
+        self.gauge(table::TABLE_VERSION, &["names"], *names_version);
     }
 
     fn cluster(&mut self, cluster: &ClusterStatus) {
         let ClusterStatus { cluster: _, host, seat, epoch: _, hosts } = cluster;
-        self.gauge(SEAT, &[], u64::from(host == seat));
+        self.gauge(table::SEAT, &[], u64::from(host == seat));
         for (state, word) in [(HostState::Ready, "ready"), (HostState::Unknown, "unknown"), (HostState::Down, "down")] {
-            self.gauge(HOSTS, &[word], hosts.iter().filter(|host| host.state == state).count() as u64);
+            self.gauge(table::HOSTS, &[word], hosts.iter().filter(|host| host.state == state).count() as u64);
         }
         for peer in hosts.iter().filter(|peer| peer.name != *host) {
-            self.gauge(HOST_UP, &[peer.name.as_str()], u64::from(peer.state == HostState::Ready));
+            self.gauge(table::HOST_UP, &[peer.name.as_str()], u64::from(peer.state == HostState::Ready));
         }
     }
 
     fn project(&mut self, project: &ProjectFacts) {
         let ProjectFacts { name, passes, steps_done, steps_failed, is_settled, pods } = project;
         let name = name.as_str();
-        self.counter(PASSES, &[name], *passes);
-        self.counter(STEPS, &[name, "done"], *steps_done);
-        self.counter(STEPS, &[name, "failed"], *steps_failed);
-        self.gauge(SETTLED, &[name], u64::from(*is_settled));
+        self.counter(table::PASSES, &[name], *passes);
+        self.counter(table::STEPS, &[name, "done"], *steps_done);
+        self.counter(table::STEPS, &[name, "failed"], *steps_failed);
+        self.gauge(table::SETTLED, &[name], u64::from(*is_settled));
         for (service, is_ready) in pods {
             // Both, so that a service of which no pod is ready has a 0 there.
-            self.gauge(PODS, &[name, service.as_str(), "ready"], u64::from(*is_ready));
-            self.gauge(PODS, &[name, service.as_str(), "not_ready"], u64::from(!is_ready));
+            self.gauge(table::PODS, &[name, service.as_str(), "ready"], u64::from(*is_ready));
+            self.gauge(table::PODS, &[name, service.as_str(), "not_ready"], u64::from(!is_ready));
         }
     }
 
     fn dns(&mut self, dns: &DnsStats) {
         let DnsStats { answers, ignored } = dns;
         for (origin, said, count) in answers {
-            self.counter(DNS, &[origin.word(), said.word()], *count);
+            self.counter(table::DNS, &[origin.word(), said.word()], *count);
         }
-        self.counter(DNS_IGNORED, &[], *ignored);
+        self.counter(table::DNS_IGNORED, &[], *ignored);
     }
 
     fn balancer(&mut self, stats: &BalancerStats) {
-        self.gauge(TABLE_VERSION, &["lb"], stats.table_version);
-        self.gauge(CONNECTIONS, &[], stats.open as u64);
-        self.counter(ACCEPTED, &[], stats.accepted);
-        self.counter(REFUSED, &[], stats.refused);
-        self.counter(DENIED, &[], stats.denied);
-        self.counter(MALFORMED, &[], stats.malformed);
+        self.gauge(table::TABLE_VERSION, &["lb"], stats.table_version);
+        self.gauge(table::CONNECTIONS, &[], stats.open as u64);
+        self.counter(table::ACCEPTED, &[], stats.accepted);
+        self.counter(table::REFUSED, &[], stats.refused);
+        self.counter(table::DENIED, &[], stats.denied);
+        self.counter(table::MALFORMED, &[], stats.malformed);
         let datagrams = &stats.datagrams;
-        self.gauge(SESSIONS, &[], datagrams.sessions as u64);
-        self.counter(DATAGRAMS, &["question"], datagrams.questions);
-        self.counter(DATAGRAMS, &["answer"], datagrams.answers);
-        self.counter(DROPPED, &[], datagrams.dropped);
-        self.counter(EVICTED, &[], datagrams.evicted);
-        self.counter(UNSERVED, &[], datagrams.unserved);
+        self.gauge(table::SESSIONS, &[], datagrams.sessions as u64);
+        self.counter(table::DATAGRAMS, &["question"], datagrams.questions);
+        self.counter(table::DATAGRAMS, &["answer"], datagrams.answers);
+        self.counter(table::DROPPED, &[], datagrams.dropped);
+        self.counter(table::EVICTED, &[], datagrams.evicted);
+        self.counter(table::UNSERVED, &[], datagrams.unserved);
         for service in &stats.services {
             let labels = [service.project.as_str(), service.service.as_str()];
-            self.requests(SERVICE_REQUESTS, &labels, &service.http);
+            self.requests(table::SERVICE_REQUESTS, &labels, &service.http);
             for (reason, count) in REFUSALS.iter().zip(service.http.by_refusal) {
-                self.counter(SERVICE_REFUSALS, &[labels[0], labels[1], reason], count);
+                self.counter(table::SERVICE_REFUSALS, &[labels[0], labels[1], reason], count);
             }
-            self.counter(SERVICE_UNANSWERED, &labels, service.http.unanswered);
-            self.counter(SERVICE_BROKEN_OFF, &labels, service.http.broken_off);
-            self.gauge(SERVICE_IN_FLIGHT, &labels, service.http.in_flight);
-            self.counter(SERVICE_SENT, &labels, service.http.sent);
-            self.counter(SERVICE_RECEIVED, &labels, service.http.received);
-            self.durations(SERVICE_DURATION, &labels, &service.http);
+            self.counter(table::SERVICE_UNANSWERED, &labels, service.http.unanswered);
+            self.counter(table::SERVICE_BROKEN_OFF, &labels, service.http.broken_off);
+            self.gauge(table::SERVICE_IN_FLIGHT, &labels, service.http.in_flight);
+            self.counter(table::SERVICE_SENT, &labels, service.http.sent);
+            self.counter(table::SERVICE_RECEIVED, &labels, service.http.received);
+            self.durations(table::SERVICE_DURATION, &labels, &service.http);
             // A service without a pod is told too.
-            self.gauge(SERVICE_ENDPOINTS, &labels, 0);
+            self.gauge(table::SERVICE_ENDPOINTS, &labels, 0);
         }
         for route in &stats.routes {
             let rule = route.number.to_string();
             let labels = [route.project.as_str(), route.service.as_str(), &rule, &route.name];
-            self.requests(ROUTE_REQUESTS, &labels, &route.http);
-            self.counter(ROUTE_UNANSWERED, &labels, route.http.unanswered);
-            self.gauge(ROUTE_IN_FLIGHT, &labels, route.http.in_flight);
-            self.counter(ROUTE_SENT, &labels, route.http.sent);
-            self.counter(ROUTE_RECEIVED, &labels, route.http.received);
-            self.durations(ROUTE_DURATION, &labels, &route.http);
+            self.requests(table::ROUTE_REQUESTS, &labels, &route.http);
+            self.counter(table::ROUTE_UNANSWERED, &labels, route.http.unanswered);
+            self.gauge(table::ROUTE_IN_FLIGHT, &labels, route.http.in_flight);
+            self.counter(table::ROUTE_SENT, &labels, route.http.sent);
+            self.counter(table::ROUTE_RECEIVED, &labels, route.http.received);
+            self.durations(table::ROUTE_DURATION, &labels, &route.http);
         }
         stats.endpoints.iter().for_each(|endpoint| self.endpoint(endpoint));
     }
@@ -129,30 +129,30 @@ impl Samples {
         let (project, service, pod) =
             (endpoint.project.as_str(), endpoint.pod.service.as_str(), endpoint.pod.to_string());
         let labels = [project, service, &pod, endpoint.host.as_str()];
-        self.gauge(SERVICE_ENDPOINTS, &[project, service], 1);
-        self.gauge(ENDPOINT_OPEN, &labels, endpoint.open as u64);
-        self.counter(ENDPOINT_CONNECTIONS, &labels, endpoint.connected);
-        self.counter(ENDPOINT_FAILED, &labels, endpoint.failed);
-        self.gauge(ENDPOINT_AVOIDED, &labels, u64::from(endpoint.avoided));
-        self.counter(ENDPOINT_SENT, &labels, endpoint.sent);
-        self.counter(ENDPOINT_RECEIVED, &labels, endpoint.received);
-        self.requests(ENDPOINT_REQUESTS, &labels, &endpoint.http);
-        self.gauge(ENDPOINT_IN_FLIGHT, &labels, endpoint.http.in_flight);
+        self.gauge(table::SERVICE_ENDPOINTS, &[project, service], 1);
+        self.gauge(table::ENDPOINT_OPEN, &labels, endpoint.open as u64);
+        self.counter(table::ENDPOINT_CONNECTIONS, &labels, endpoint.connected);
+        self.counter(table::ENDPOINT_FAILED, &labels, endpoint.failed);
+        self.gauge(table::ENDPOINT_AVOIDED, &labels, u64::from(endpoint.avoided));
+        self.counter(table::ENDPOINT_SENT, &labels, endpoint.sent);
+        self.counter(table::ENDPOINT_RECEIVED, &labels, endpoint.received);
+        self.requests(table::ENDPOINT_REQUESTS, &labels, &endpoint.http);
+        self.gauge(table::ENDPOINT_IN_FLIGHT, &labels, endpoint.http.in_flight);
     }
 
     fn ambassador(&mut self, ambassador: &AmbassadorStats) {
         let AmbassadorStats { key, listens, open, connections, failed, targets } = ambassador;
         let pod = key.pod.to_string();
         let labels = [key.project.as_str(), &pod, &key.name];
-        self.gauge(AMBASSADOR_LISTENS, &labels, u64::from(*listens));
-        self.gauge(AMBASSADOR_OPEN, &labels, *open as u64);
-        self.counter(AMBASSADOR_CONNECTIONS, &labels, *connections);
-        self.counter(AMBASSADOR_FAILED, &labels, *failed);
+        self.gauge(table::AMBASSADOR_LISTENS, &labels, u64::from(*listens));
+        self.gauge(table::AMBASSADOR_OPEN, &labels, *open as u64);
+        self.counter(table::AMBASSADOR_CONNECTIONS, &labels, *connections);
+        self.counter(table::AMBASSADOR_FAILED, &labels, *failed);
         for target in targets {
             let labels = [labels[0], labels[1], labels[2], &target.target];
-            self.counter(TARGET_CONNECTIONS, &labels, target.connections);
-            self.counter(TARGET_FAILED, &labels, target.failed);
-            self.gauge(TARGET_OPEN_CIRCUIT, &labels, u64::from(target.is_open_circuit));
+            self.counter(table::TARGET_CONNECTIONS, &labels, target.connections);
+            self.counter(table::TARGET_FAILED, &labels, target.failed);
+            self.gauge(table::TARGET_OPEN_CIRCUIT, &labels, u64::from(target.is_open_circuit));
         }
     }
 

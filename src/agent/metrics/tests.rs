@@ -51,9 +51,11 @@ fn endpoint(container: &str, at: &str) -> EndpointStats {
         connected: 10,
         failed: 1,
         avoided: false,
+        away: false,
         sent: 7,
         received: 8,
         http: requests(),
+        troubles: Vec::new(),
     }
 }
 
@@ -131,6 +133,7 @@ fn snapshot() -> Snapshot {
             denied: 0,
             datagrams: DatagramStats { sessions: 1, questions: 2, answers: 3, ..DatagramStats::default() },
             malformed: 1,
+            leaving: Vec::new(),
             // While a pod is made anew, two containers of it may serve.
             endpoints: vec![endpoint("one", "a"), endpoint("two", "a"), endpoint("three", "b")],
             services: vec![ServiceStats { project: shop(), service: web(), http: requests() }],

@@ -55,11 +55,32 @@ pub enum NameSays {
     Refused,
 }
 
+/// Where metrics are to be told over TCP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExposeRequest {
+    /// Address and port; `None`: nowhere.
+    pub address: Option<SocketAddr>,
+}
+
+/// A request that somebody could send, to be followed without sending it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteQuestion {
+    /// `http://host:port/path` or `https://…`.
+    pub url: String,
+    /// Its method.
+    pub method: String,
+    /// Its header fields.
+    pub headers: Vec<(String, String)>,
+}
+
 /// What is asked of a project's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhyQuestion {
     /// A service, a pod (`web.2`), a container's name, a published port, a host name of a route.
     pub about: String,
+    /// Only what the load balancer and the pods of the host that is asked have to say: another one told the rest.
+    #[serde(default)]
+    pub only_here: bool,
 }
 
 /// The answer to a [`WhyQuestion`].

@@ -87,7 +87,15 @@ pub struct AgentStatusArgs {
 
 /// `agent metrics`.
 #[derive(Debug, Clone, Default, Args)]
-pub struct AgentMetricsArgs {}
+pub struct AgentMetricsArgs {
+    /// Have the agent answer Prometheus there, from now on and over restarts: `GET /metrics`, without encryption
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
+
+    /// Have it answer nowhere but on its socket
+    #[arg(long, conflicts_with = "listen")]
+    pub no_listen: bool,
+}
 
 /// `agent uninstall`.
 #[derive(Debug, Clone, Default, Args)]

@@ -71,7 +71,8 @@ async fn status(context: &mut Context<'_>, args: &AgentStatusArgs) -> Result<(),
 }
 
 fn describe(info: &AgentInfo) -> String {
-    let AgentInfo { version, build, host, cluster, engine, engine_id: _, uptime_secs, memory, problems } = info;
+    let AgentInfo { version, build, host, cluster, engine, engine_id: _, uptime_secs, memory, problems, metrics } =
+        info;
     let up = words::duration(Duration::from_secs(*uptime_secs));
     let mut text = format!(
         "agent of host {host}\nversion   {version} (build {build})\nengine    {engine}\nup        {up}\nmemory    {} MB\n",
@@ -79,6 +80,9 @@ fn describe(info: &AgentInfo) -> String {
     );
     if let Some(cluster) = cluster {
         writeln!(text, "cluster   {cluster}").expect("a string takes all");
+    }
+    if let Some(address) = metrics {
+        writeln!(text, "metrics   http://{address}/metrics").expect("a string takes all");
     }
     match problems.as_slice() {
         [] => text.push_str("problems  none\n"),

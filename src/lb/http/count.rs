@@ -1,10 +1,11 @@
 //! Counters of requests: for each service, each route and each pod the same ones. Their number is that of the table.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::refusal::Refusal;
 
@@ -27,6 +28,8 @@ pub struct HttpStats {
     pub by_class: [u64; 5],
     /// Of these, answers of the balancer's own because no pod gave one: see [`REFUSALS`].
     pub by_refusal: [u64; REFUSALS.len()],
+    /// Seconds since the last one of these.
+    pub refused_secs: Option<u64>,
     /// Answers whose end did not reach the client.
     pub broken_off: u64,
     /// Answers by how long they took, from the request's head to their last byte: see [`DURATION_CLASSES`].
@@ -46,6 +49,8 @@ pub(in crate::lb) struct Tally {
     unanswered: AtomicU64,
     by_class: [AtomicU64; 5],
     by_refusal: [AtomicU64; REFUSALS.len()],
+    /// Milliseconds from [`EPOCH`] to the last one, and one more; 0: there was none.
+    refused_ms: AtomicU64,
     broken_off: AtomicU64,
     by_duration: [AtomicU64; DURATION_CLASSES.len() + 1],
     micros: AtomicU64,
@@ -90,6 +95,7 @@ impl Tally {
         count(&self.by_class[class.min(4)], 1);
         if let Some(place) = refusal.and_then(place) {
             count(&self.by_refusal[place], 1);
+            self.refused_ms.store(now_ms() + 1, Ordering::Relaxed);
         }
         count(&self.broken_off, u64::from(!is_whole));
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -105,6 +111,7 @@ impl Tally {
             unanswered: read(&self.unanswered),
             by_class: self.by_class.each_ref().map(read),
             by_refusal: self.by_refusal.each_ref().map(read),
+            refused_secs: read(&self.refused_ms).checked_sub(1).map(|then| now_ms().saturating_sub(then) / 1000),
             broken_off: read(&self.broken_off),
             by_duration: self.by_duration.each_ref().map(read),
             micros: read(&self.micros),
@@ -112,6 +119,13 @@ impl Tally {
             received: read(&self.received),
         }
     }
+}
+
+/// What times are counted from.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+fn now_ms() -> u64 {
+    u64::try_from(EPOCH.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Returns the place among [`REFUSALS`]; `None`: it is not about pods.

@@ -35,6 +35,7 @@ use super::stream::{Fence, Lent, Loan, Patience};
 use super::visit::{Busy, Destination, Visit, Way, way};
 use super::watch::Watch;
 use super::{Http, Limits};
+use crate::lb::Trouble;
 use crate::lb::choose::{Failure, Next, Search};
 
 /// Requests at a time on one connection to a pod that speaks HTTP/2.
@@ -370,6 +371,11 @@ impl ProxyHttp for General {
             ctx.refusal = Some(Refusal::Late);
         } else if is_theirs && ctx.refusal.is_none() {
             ctx.refusal = Some(Refusal::Broken);
+        }
+        let what = if is_late { Some(Trouble::Late) } else { is_theirs.then_some(Trouble::Broken) };
+        // A kept connection may end at any time.
+        if let Some((what, next)) = what.filter(|_| is_late || !reused || ctx.has_begun).zip(ctx.next.as_ref()) {
+            next.lease.troubles.note(next.address().port(), what, self.http.shared.now());
         }
         if may_repeat {
             ctx.refusal = None;
