@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use clap::Args;
+use h2::client::SendRequest;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -28,6 +29,9 @@ pub struct SayArgs {
     /// Messages, sent one after the other, each when the answer to the one before is there
     #[arg(required = true)]
     texts: Vec<String>,
+    /// How many times, one after the other over one connection
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    calls: u32,
     /// Method to call
     #[arg(long, default_value = "/demo.Echo/Say", value_name = "PATH")]
     method: String,
@@ -91,19 +95,36 @@ pub(super) async fn say(args: &SayArgs) -> Result<Exit, DemoError> {
     let port: u16 = port.parse().map_err(|_| wrong())?;
     let address = addresses(host).await?.first().copied().ok_or_else(wrong)?;
     let authority = args.authority.clone().unwrap_or_else(|| args.target.clone());
-    let call = call(SocketAddr::new(address, port), &authority, &args.method, &args.texts);
+    let calls = async {
+        let client = connect(SocketAddr::new(address, port)).await?;
+        for _ in 0..args.calls {
+            let status = call(client.clone(), &authority, &args.method, &args.texts).await?;
+            if status != 0 {
+                return Ok(status);
+            }
+        }
+        Ok(0)
+    };
     let limit = Duration::from_secs(args.timeout);
-    let status = timeout(limit, call).await.map_err(|_| DemoError::Answer(format!("no end within {limit:?}")))??;
+    let status = timeout(limit, calls).await.map_err(|_| DemoError::Answer(format!("no end within {limit:?}")))??;
     say_line(&format!("status {status}"));
     Ok(Exit::of_container(status.into()))
 }
 
-async fn call(address: SocketAddr, authority: &str, method: &str, texts: &[String]) -> Result<u8, DemoError> {
-    let failed = |error: h2::Error| DemoError::Answer(error.to_string());
+fn failed(error: h2::Error) -> DemoError {
+    DemoError::Answer(error.to_string())
+}
+
+async fn connect(address: SocketAddr) -> Result<SendRequest<Bytes>, DemoError> {
     let stream = TcpStream::connect(address).await.map_err(DemoError::io(format!("connect to {address}")))?;
     stream.set_nodelay(true).ok();
     let (client, connection) = h2::client::handshake(stream).await.map_err(failed)?;
     tokio::spawn(async move { connection.await.ok() });
+    Ok(client)
+}
+
+/// Makes one call, prints the answers and returns its status.
+async fn call(client: SendRequest<Bytes>, authority: &str, method: &str, texts: &[String]) -> Result<u8, DemoError> {
     let mut client = client.ready().await.map_err(failed)?;
     let request = Request::post(format!("http://{authority}{method}"))
         .version(http::Version::HTTP_2)
@@ -221,9 +242,10 @@ mod tests {
                 tokio::spawn(async move { connection(stream).await.ok() });
             }
         });
+        let client = connect(address).await.expect("connected");
         let say = async |texts: &[&str]| {
             let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-            call(address, "demo", "/demo.Echo/Say", &texts).await.expect("a status")
+            call(client.clone(), "demo", "/demo.Echo/Say", &texts).await.expect("a status")
         };
         assert_eq!(say(&["one", "two", &"x".repeat(100_000)]).await, 0);
         assert_eq!(say(&["fail 5"]).await, 5);

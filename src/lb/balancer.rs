@@ -104,8 +104,8 @@ struct Listeners {
     datagrams: BTreeMap<NetworkId, (String, BTreeMap<u16, udp::Listening>)>,
     /// One or two for each: an address, or all of IPv4 and of IPv6.
     published: BTreeMap<PublishedKey, Vec<Open>>,
-    /// Ports that rules are for, and whether clients speak TLS there.
-    rules: BTreeMap<(PublishedKey, bool), Vec<Listening>>,
+    /// Ports that rules are for.
+    rules: BTreeMap<PublishedKey, Vec<Listening>>,
     peers: Option<Listening>,
     /// Inside pods.
     ambassadors: BTreeMap<AmbassadorKey, Listening>,
@@ -113,10 +113,18 @@ struct Listeners {
 
 /// A published port that is listened on, until this is dropped.
 #[derive(Debug)]
-#[expect(dead_code, reason = "what counts is that they are there")]
 enum Open {
     Connections(Listening),
     Datagrams(udp::Listening),
+}
+
+impl Open {
+    fn close(self) {
+        match self {
+            Self::Connections(listening) => listening.close(),
+            Self::Datagrams(listening) => drop(listening),
+        }
+    }
 }
 
 impl Balancer {
@@ -164,8 +172,16 @@ impl Balancer {
         let mut listeners = self.listeners();
         // What is no longer wanted ends before what is new begins: a port may move from one address to all, or from one
         // use to the other.
-        listeners.published.retain(|key, _| published.contains(key));
-        listeners.rules.retain(|key, _| rules.contains(key));
+        listeners
+            .published
+            .extract_if(.., |key, _| !published.contains(key))
+            .flat_map(|(_, open)| open)
+            .for_each(Open::close);
+        listeners
+            .rules
+            .extract_if(.., |key, _| !rules.contains(key))
+            .flat_map(|(_, open)| open)
+            .for_each(Listening::close);
         let mut errors = BTreeMap::new();
         for key in published {
             let Entry::Vacant(missing) = listeners.published.entry(key) else { continue };
@@ -174,9 +190,9 @@ impl Balancer {
                 Err(error) => drop(errors.insert(key, error)),
             }
         }
-        for (key, is_tls) in rules {
-            let Entry::Vacant(missing) = listeners.rules.entry((key, is_tls)) else { continue };
-            match self.listen_rules(key, is_tls) {
+        for key in rules {
+            let Entry::Vacant(missing) = listeners.rules.entry(key) else { continue };
+            match self.listen_rules(key) {
                 Ok(listening) => drop(missing.insert(listening)),
                 Err(error) => drop(errors.insert(key, error)),
             }
@@ -405,9 +421,9 @@ impl Balancer {
         listen_at(key.host_ip, None, key.port, listen)
     }
 
-    fn listen_rules(&self, key: PublishedKey, is_tls: bool) -> Result<Vec<Listening>, BindError> {
+    fn listen_rules(&self, key: PublishedKey) -> Result<Vec<Listening>, BindError> {
         let listen = |address| {
-            let inlet = RuleInlet::new(&self.http, key.port, is_tls).map_err(io::Error::other)?;
+            let inlet = RuleInlet::new(&self.http, key.port).map_err(io::Error::other)?;
             self.workers.listen(address, BindTo::Present, inlet)
         };
         // Names below `localhost` have both of its addresses.

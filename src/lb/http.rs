@@ -148,15 +148,14 @@ fn address(peer: SocketAddr) -> String {
 pub(super) struct RuleInlet {
     http: Arc<Http>,
     port: u16,
-    tls: Option<TlsAcceptor>,
+    tls: TlsAcceptor,
 }
 
 impl RuleInlet {
     /// # Errors
     /// There is no TLS to be had.
-    pub(super) fn new(http: &Arc<Http>, port: u16, is_tls: bool) -> Result<Self, rustls::Error> {
-        let tls = is_tls.then(|| tls::acceptor(&http.shared, port)).transpose()?;
-        Ok(Self { http: Arc::clone(http), port, tls })
+    pub(super) fn new(http: &Arc<Http>, port: u16) -> Result<Self, rustls::Error> {
+        Ok(Self { http: Arc::clone(http), port, tls: tls::acceptor(&http.shared, port)? })
     }
 }
 
@@ -164,21 +163,22 @@ impl Serve for RuleInlet {
     async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr) {
         let Ok(local) = tcp.local_addr() else { return };
         let (port, local) = (self.port, local.ip().to_canonical());
-        let client = Client { address: address(peer), is_tls: self.tls.is_some(), port, is_inside: false };
+        // By the table of the moment: a port that turns to TLS goes on listening.
+        let is_tls = self.http.shared.routing().rules(port).is_some_and(|rules| rules.is_tls);
+        let client = Client { address: address(peer), is_tls, port, is_inside: false };
         let visit = Visit::new(Entry::Rules { port, local }, client, peer);
-        let io = match &self.tls {
-            None => ClientIo::Plain(tcp),
-            Some(acceptor) => {
-                let handshake = Box::pin(tokio::time::timeout(self.http.limits.head, acceptor.accept(tcp)));
-                match handshake.await {
-                    Ok(Ok(tls)) => ClientIo::Tls(Box::new(tls)),
-                    Ok(Err(error)) => {
-                        tracing::debug!(%peer, port, %error, "no TLS");
-                        return self.http.count_refused();
-                    }
-                    Err(_) => return self.http.count_refused(),
+        let io = if is_tls {
+            let handshake = Box::pin(tokio::time::timeout(self.http.limits.head, self.tls.accept(tcp)));
+            match handshake.await {
+                Ok(Ok(tls)) => ClientIo::Tls(Box::new(tls)),
+                Ok(Err(error)) => {
+                    tracing::debug!(%peer, port, %error, "no TLS");
+                    return self.http.count_refused();
                 }
+                Err(_) => return self.http.count_refused(),
             }
+        } else {
+            ClientIo::Plain(tcp)
         };
         Box::pin(connection::serve(Arc::clone(&self.http), visit, io)).await;
     }

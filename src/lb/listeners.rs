@@ -9,8 +9,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +23,10 @@ use crate::host::sockets::{self, BindTo};
 /// First and longest pause of an accept loop when the process or the machine is out of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(10);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+
+/// Time for the workers to close a listener's sockets. They do it at once, unless they wait for connections to end because
+/// there are as many as may be.
+const CLOSING: Duration = Duration::from_millis(100);
 
 /// What is done with an accepted connection.
 pub trait Serve: Send + Sync + 'static {
@@ -56,7 +60,17 @@ pub(super) struct Gate {
 pub(super) struct Listening {
     /// Where, with the port that was chosen.
     pub(super) address: SocketAddr,
-    _stop: tokio_util::sync::DropGuard,
+    stop: tokio_util::sync::DropGuard,
+    /// Ends once no worker has its socket any more.
+    open: mpsc::Receiver<()>,
+}
+
+impl Listening {
+    /// Ends it, and waits until its port is free for another, or for [`CLOSING`].
+    pub(super) fn close(self) {
+        drop(self.stop);
+        self.open.recv_timeout(CLOSING).ok();
+    }
 }
 
 impl Workers {
@@ -103,16 +117,19 @@ impl Workers {
         let first = listeners.first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let address = first.local_addr()?;
         let (stop, serve) = (CancellationToken::new(), Arc::new(serve));
+        let (is_open, open) = mpsc::channel::<()>();
         for (worker, listener) in self.handles.iter().zip(listeners) {
             let (gate, serve, stop) = (Arc::clone(&self.gate), Arc::clone(&serve), stop.clone());
+            let is_open = is_open.clone();
             worker.spawn(async move {
                 match TcpListener::from_std(listener) {
                     Ok(listener) => accept_loop(&listener, &serve, &gate, &stop).await,
                     Err(error) => tracing::error!(%address, %error, "cannot watch a listener: its share is not served"),
                 }
+                drop(is_open);
             });
         }
-        Ok(Listening { address, _stop: stop.drop_guard() })
+        Ok(Listening { address, stop: stop.drop_guard(), open })
     }
 
     /// Ends the workers and with them every connection that is left.

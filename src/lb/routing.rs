@@ -449,8 +449,8 @@ impl Routing {
         Some((found.1.0, &found.1.1))
     }
 
-    /// Returns where to listen for rules, and whether for TLS.
-    pub(super) fn rule_listeners(&self) -> BTreeSet<(PublishedKey, bool)> {
+    /// Returns where to listen for rules.
+    pub(super) fn rule_listeners(&self) -> BTreeSet<PublishedKey> {
         self.ports.iter().flat_map(|(port, rules)| rules.listeners(*port)).collect()
     }
 

@@ -159,6 +159,78 @@ fn patterns_refresh_a_page_that_is_counted_wherever_redis_is() {
     assert_eq!(host.docker(&["volume", "ls", "-q"]), "");
 }
 
+/// Asks by a name that is this machine, as browsers and newer versions of curl do for names below `localhost`.
+fn shop(host: &Host, args: &[&str], name: &str, path: &str) -> String {
+    let here = format!("{name}:8088:127.0.0.1");
+    curl_with(host, &[&["--resolve", &here], args].concat(), &format!("http://{name}:8088{path}"))
+}
+
+#[test]
+fn routes_tell_services_apart_by_host_path_method_header_and_weight() {
+    let host = Host::boot(&["nginx"]);
+    let routes = Project::example(&host, "routes");
+    routes.up();
+    let ask = |args: &[&str], name: &str, path: &str| shop(&host, args, name, path);
+    assert_eq!(ask(&[], "shop.localhost", "/"), "Welcome to the shop.\n");
+    let orders = ask(&["-d", "book"], "shop.localhost", "/api/orders");
+    assert!(orders.contains("orders") && orders.contains("POST /api/orders"), "{orders}");
+    let next = ask(&["-H", "X-Version: next"], "shop.localhost", "/api/prices?of=tea");
+    assert!(next.contains("api-next") && next.contains("GET /prices?of=tea"), "{next}");
+    assert!(ask(&[], "mia.shop.localhost", "/").contains("tenants"));
+
+    // Shares are by number of requests, not by chance: of twenty, four.
+    let answers: Vec<String> = (0..20).map(|_| ask(&[], "shop.localhost", "/api/prices")).collect();
+    let next = answers.iter().filter(|answer| answer.contains("api-next")).count();
+    assert!((1..=8).contains(&next), "about a fifth of {answers:?}");
+
+    let sent = ask(&["-i"], "www.shop.localhost", "/sale?half=yes");
+    assert!(sent.starts_with("HTTP/1.1 302") && sent.contains("http://shop.localhost:8088/sale?half=yes"), "{sent}");
+    let status =
+        ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: elsewhere", "http://127.0.0.1:8088/"];
+    assert_eq!(host.exec(&status).stdout, "404");
+
+    routes.down();
+    assert_ne!(host.exec(&["curl", "-s", "-m", "2", "http://127.0.0.1:8088/"]).code, 0, "nobody listens any more");
+}
+
+#[test]
+fn grpc_calls_of_one_connection_are_spread() {
+    let host = Host::boot(&[]);
+    let grpc = Project::example(&host, "grpc");
+    grpc.up();
+    let say = |args: &[&str]| host.orch(&[&["demo", "grpc-say", "127.0.0.1:8089"], args].concat());
+    let answers = say(&["hello", "--calls", "6"]).ok();
+    let names: BTreeSet<&str> = answers.lines().filter_map(|line| line.strip_suffix(" hello")).collect();
+    let replicas = grpc.running("echo");
+    assert_eq!(names.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), replicas, "{answers}");
+
+    let stream = say(&["one", "two", "three"]).ok();
+    let names: BTreeSet<&str> = stream.lines().filter_map(|line| line.split_once(' ')).map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 2, "one replica, and the line with the status: {stream}");
+    assert_eq!(say(&["fail 5"]).code, 5, "the status is in the trailers");
+    let by_name = grpc.orch(&["exec", "-T", "client", "/orch", "demo", "grpc-say", "echo:50051", "hello"]).ok();
+    assert!(by_name.contains(" hello") && by_name.contains("status 0"), "{by_name}");
+    grpc.down();
+}
+
+#[test]
+fn websocket_stays_with_its_server_beside_pages_at_one_port() {
+    let host = Host::boot(&["nginx"]);
+    let websocket = Project::example(&host, "websocket");
+    websocket.up();
+    assert!(curl(&host, "http://127.0.0.1:8090/").contains("new WebSocket(`ws://${location.host}/talk`)"));
+    let say =
+        |words: &[&str]| host.orch(&[&["demo", "ws-say", "127.0.0.1:8090", "--path", "/talk"], words].concat()).ok();
+    let who = |answers: &str| -> BTreeSet<String> {
+        answers.lines().filter_map(|line| line.split_once(' ')).map(|(name, _)| name.to_owned()).collect()
+    };
+    let one = say(&["hello", "again", "--pause", "1"]);
+    assert_eq!((one.lines().count(), who(&one).len()), (2, 1), "{one}");
+    let all: BTreeSet<String> = (0..12).flat_map(|_| who(&say(&["hello"]))).collect();
+    assert_eq!(all, websocket.running("talk"), "each socket may have another");
+    websocket.down();
+}
+
 #[test]
 fn guestbook_over_three_hosts_answers_the_same_on_each() {
     let cluster = three_hosts(&["busybox", "redis"]);

@@ -42,7 +42,6 @@ fn metrics_grow_with_traffic_and_are_told_over_tcp_only_where_that_is_asked_for(
     for _ in 0..20 {
         assert_eq!(host.status(&url, "shop.example.com"), "200");
     }
-    assert!(project.fetch("seen-client-1", "http://web/").contains("Hostname:"));
     let after = host.scrape();
     for (name, labels, grown) in [
         ("orch_service_requests_total", &web[..], 20.0),
@@ -53,6 +52,8 @@ fn metrics_grow_with_traffic_and_are_told_over_tcp_only_where_that_is_asked_for(
         let (then, now) = (count(&before, name, labels), count(&after, name, labels));
         assert!((now - then - grown).abs() < 0.5, "{name}: {then} to {now}");
     }
+    assert!(project.fetch("seen-client-1", "http://web/").contains("Hostname:"));
+    let after = host.scrape();
     for (name, labels) in [
         ("orch_connections_accepted_total", &[][..]),
         ("orch_dns_answers_total", &[("source", "table"), ("answer", "found")]),

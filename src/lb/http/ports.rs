@@ -61,11 +61,11 @@ impl PortRules {
     }
 
     /// Returns where to listen for the rules of `port`.
-    pub(in crate::lb) fn listeners(&self, port: u16) -> impl Iterator<Item = (PublishedKey, bool)> {
+    pub(in crate::lb) fn listeners(&self, port: u16) -> impl Iterator<Item = PublishedKey> {
         let everywhere = self.listen.contains(&None).then_some(None);
         // All addresses include each; a listener at one of them would be in the way.
         let some = self.listen.iter().copied().filter(move |_| everywhere.is_none());
-        let key = move |host_ip| (PublishedKey { host_ip, port, protocol: Protocol::Tcp }, self.is_tls);
+        let key = move |host_ip| PublishedKey { host_ip, port, protocol: Protocol::Tcp };
         everywhere.into_iter().chain(some).map(key)
     }
 }
