@@ -21,10 +21,10 @@ use crate::graph::Protocol;
 use crate::host::network::{BridgeSpec, HostNetwork, HostNetworkError, HostNetworkSpec, ListenerPorts, OpenPort};
 use crate::ids::{HostName, ProjectName};
 use crate::lb::table::{AmbassadorKey, Draining, LbTable, NetworkId, PublishedKey};
-use crate::lb::{AmbassadorStats, Balancer, BalancerStats, BindError};
+use crate::lb::{AmbassadorStats, Balancer, BalancerStats, BindError, DryRequest, DryRun};
 use crate::mesh::{Incoming, Mesh};
 use crate::net::addr::routes;
-use crate::net::dns::{DnsListener, DnsServer, Upstreams};
+use crate::net::dns::{DnsListener, DnsServer, DnsStats, Upstreams};
 use crate::net::names::NameTable;
 use crate::plan::{ContainerState, Desired, Observed, ProjectView};
 
@@ -278,6 +278,16 @@ impl Dataplane {
     /// Returns the names that containers are answered by now.
     pub fn name_table(&self) -> Arc<NameTable> {
         self.names.load_full()
+    }
+
+    /// Says what would become of a request.
+    pub fn dry_run(&self, request: &DryRequest) -> DryRun {
+        self.balancer.dry_run(request)
+    }
+
+    /// Returns how names were answered.
+    pub fn dns_stats(&self) -> DnsStats {
+        self.dns.stats()
     }
 
     /// Returns what the load balancer does.

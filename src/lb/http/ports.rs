@@ -54,6 +54,12 @@ impl PortRules {
         own.map_or(&self.everywhere, |(_, table)| table).find(asked, luck)
     }
 
+    /// Returns all rules that share a request, as [`RouteTable::shares`] does.
+    pub(super) fn shares(&self, local: IpAddr, asked: &Asked<'_>) -> &[(u64, Arc<Rule>)] {
+        let own = self.at.iter().find(|(address, _)| is_reached_at(Some(*address), local));
+        own.map_or(&self.everywhere, |(_, table)| table).shares(asked)
+    }
+
     /// Returns where to listen for the rules of `port`.
     pub(in crate::lb) fn listeners(&self, port: u16) -> impl Iterator<Item = PublishedKey> {
         let everywhere = self.listen.contains(&None).then_some(None);
