@@ -104,6 +104,9 @@ pub struct EndpointStats {
     /// Whether others are preferred at the moment: it, or its host's agent, failed lately.
     #[serde(default)]
     pub avoided: bool,
+    /// Whether it is passed over at the moment because it answered badly too often.
+    #[serde(default)]
+    pub ejected: bool,
     /// Bytes sent to it.
     pub sent: u64,
     /// Bytes received from it.
@@ -141,6 +144,7 @@ impl Routing {
                 failed: target.state.failed.load(Ordering::Relaxed),
                 avoided: target.state.is_avoided(now)
                     || target.remote.as_ref().is_some_and(|host| host.is_marked_down(now)),
+                ejected: pool.balanced.ejects() && target.state.is_ejected(now),
                 sent: target.state.sent.load(Ordering::Relaxed),
                 received: target.state.received.load(Ordering::Relaxed),
                 http: target.state.tally.stats(),

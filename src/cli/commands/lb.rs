@@ -16,6 +16,7 @@ use crate::cli::signals::Interrupts;
 use crate::cli::table;
 use crate::cli::ui::Style;
 use crate::ids::{HostName, PodId, ProjectName};
+use crate::lb::EndpointStats;
 
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -122,7 +123,7 @@ fn rows(project: &ProjectName, traffic: &[Traffic]) -> Vec<Row> {
                 pod: endpoint.pod.clone(),
                 target: String::new(),
                 way: if endpoint.remote { "other host" } else { "here" },
-                state: if endpoint.avoided { "avoided" } else { "ready" }.to_owned(),
+                state: state(endpoint).to_owned(),
                 open: endpoint.open,
                 connected: endpoint.connected,
                 failed: endpoint.failed,
@@ -156,6 +157,14 @@ fn rows(project: &ProjectName, traffic: &[Traffic]) -> Vec<Row> {
     }
     rows.sort_by(|a, b| (&a.pod, &a.target, &a.balancer).cmp(&(&b.pod, &b.target, &b.balancer)));
     rows
+}
+
+fn state(endpoint: &EndpointStats) -> &'static str {
+    match (endpoint.ejected, endpoint.avoided) {
+        (true, _) => "ejected",
+        (false, true) => "avoided",
+        (false, false) => "ready",
+    }
 }
 
 fn per_second(count: u64, time: Duration) -> f64 {

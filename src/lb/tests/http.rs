@@ -1,6 +1,7 @@
 //! Requests through the balancer over real sockets.
 
 mod both;
+mod choosing;
 mod faults;
 mod hosts;
 mod http2;
