@@ -15,6 +15,7 @@ pub mod images;
 pub mod informer;
 pub mod memory;
 pub mod passing;
+mod probes;
 pub mod process;
 pub mod reconcile;
 pub mod shared;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::host::Host;
 use crate::project::{Project, host_name};
+use crate::wait::{becomes, eventually, secs};
 
 /// Asks from the host; returns what curl prints of the answer, with its head.
 fn curl(host: &Host, args: &[&str]) -> String {
@@ -24,6 +25,55 @@ fn short_id(project: &Project<'_>, container: &str) -> String {
 fn set_health(project: &Project<'_>, client: &str, container: &str, ok: bool) {
     // The answer to a bad one is bad itself.
     project.within(client, &format!("wget -q -O - 'http://{container}/health?ok={ok}'"));
+}
+
+#[test]
+fn a_pod_that_answers_its_probe_badly_gets_nothing_and_lives_on() {
+    let host = Host::boot(&["busybox"]);
+    let yaml = "\
+services:
+  web:
+    <<: *web
+    ports: ['8080:80']
+    deploy: {replicas: 2}
+    x-probe: {http: /health, port: 80, interval: 200ms, failures: 2}
+  client:
+    <<: *client
+    depends_on: {web: {condition: service_healthy}}
+";
+    let project = Project::new(&host, "asked", yaml);
+    project.up();
+    let url = format!("http://{}:8080/", host.address());
+    let [first, second] = ["asked-web-1", "asked-web-2"].map(|name| short_id(&project, name));
+    let listed = || project.orch(&["ps"]).ok();
+    assert_eq!(listed().matches("(healthy)").count(), 2, "{}", listed());
+    assert_eq!(answering(&host, 20, &[&url]), BTreeSet::from([first.clone(), second.clone()]));
+
+    let lives = project.lives();
+    set_health(&project, "asked-client-1", "asked-web-1", false);
+    becomes(secs(10), "shown as the engine's would be", &1, || listed().matches("(unhealthy)").count());
+    assert_eq!(answering(&host, 20, &[&url]), BTreeSet::from([second.clone()]));
+    let why = project.orch(&["why", "web"]);
+    let told = format!("{}{}", why.stdout, why.stderr);
+    assert!(told.contains("its probe fails: 503 Service Unavailable"), "{told}");
+    assert_eq!(
+        project.within("asked-client-1", "nslookup tasks.web").stdout.matches("Address").count(),
+        2,
+        "server and one"
+    );
+
+    // Another agent asks before it tells anybody anything.
+    host.sh("kill -9 $(docker inspect -f {{.State.Pid}} orch-agent)");
+    eventually(secs(20), "the agent is back", || match project.orch(&["ps"]) {
+        done if done.code == 0 && done.stdout.contains("(healthy)") => Ok(()),
+        done => Err(done),
+    });
+    assert_eq!(answering(&host, 20, &[&url]), BTreeSet::from([second.clone()]));
+
+    set_health(&project, "asked-client-1", "asked-web-1", true);
+    becomes(secs(10), "ready again", &2, || listed().matches("(healthy)").count());
+    assert_eq!(answering(&host, 20, &[&url]), BTreeSet::from([first, second]));
+    assert_eq!(project.lives(), lives, "nothing was restarted");
 }
 
 #[test]
