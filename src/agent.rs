@@ -16,6 +16,7 @@ pub mod informer;
 pub mod memory;
 mod metrics;
 pub mod passing;
+mod probes;
 pub mod process;
 pub mod reconcile;
 pub mod shared;

@@ -1,6 +1,7 @@
 //! What touches the host below Docker: packet filter, addresses, mounts, files. All `unsafe` and all child processes
 //! (but ssh) live here.
 
+pub mod asking;
 pub mod datagrams;
 pub mod disk;
 pub mod engine_process;

@@ -1,14 +1,17 @@
 //! The load balancer: tables of endpoints (pure), choice of one (pure), listeners and proxying (edge).
 //!
-//! `build` makes a [`table`] from desired and observed state; [`Balancer`] takes tables and serves; `pick` chooses.
+//! `build` makes a [`table`] from desired and observed state; [`Balancer`] takes tables and serves; `pick` chooses,
+//! `outlier` says who is passed over, `balance` what a service's own wishes mean for both.
 
 pub mod http;
 pub mod l4;
 pub mod listeners;
+pub mod outlier;
 pub mod pick;
 pub mod table;
 
 mod ambassador;
+mod balance;
 mod balancer;
 mod build;
 mod choose;

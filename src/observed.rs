@@ -94,6 +94,20 @@ pub struct ObservedContainer {
     pub volumes: BTreeMap<String, String>,
     /// All labels.
     pub labels: BTreeMap<String, String>,
+    /// What its host's agent hears when it asks it (`x-probe`); `None`: it is not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probed>,
+}
+
+/// What an agent hears from a container that it asks (`x-probe`). Says whether anything is sent there, and nothing else: the
+/// container is not replaced for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    /// The verdict on its present run.
+    pub health: Health,
+    /// What the last answer was, for the reader.
+    #[serde(default)]
+    pub said: String,
 }
 
 /// State of a container.
@@ -172,6 +186,19 @@ pub enum Health {
     Unhealthy,
 }
 
+impl Health {
+    /// Returns what two verdicts come to together.
+    fn worse(self, other: Self) -> Self {
+        let rank = |health| match health {
+            Self::None => 0,
+            Self::Healthy => 1,
+            Self::Starting => 2,
+            Self::Unhealthy => 3,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
+}
+
 /// A network as the engine shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedNetwork {
@@ -244,9 +271,21 @@ impl ObservedContainer {
         Some(text.split(',').filter_map(|part| part.split_once('=')).collect())
     }
 
-    /// Returns whether a load balancer may send to it: it runs and its health check, if any, passes.
+    /// Returns whether a load balancer may send to it: it runs, and its health check and probe, if any, pass.
     pub fn is_ready(&self) -> bool {
-        matches!(self.state, ContainerState::Running { health: Health::None | Health::Healthy })
+        matches!(self.checked_state(), ContainerState::Running { health: Health::None | Health::Healthy })
+    }
+
+    /// Returns its state with what both the engine's health check and the agent's probe say: the worse of the two counts.
+    ///
+    /// What is done about bad health is done for the engine's alone, which is in `state`.
+    pub fn checked_state(&self) -> ContainerState {
+        match (self.state, &self.probe) {
+            (ContainerState::Running { health }, Some(probe)) => {
+                ContainerState::Running { health: health.worse(probe.health) }
+            }
+            (state, _) => state,
+        }
     }
 
     /// Returns whether it runs, ready or not.

@@ -21,7 +21,8 @@ pub mod view;
 mod wire;
 
 pub use crate::observed::{
-    self, ContainerState, Health, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume, PodMemory,
+    self, ContainerState, Health, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume,
+    PodMemory, Probed,
 };
 pub use desired::{Addresses, Desired, UpOptions};
 pub use step::{Failure, FailureKind, Gate, Plan, PlannedStep, Reason, Step, StepId};

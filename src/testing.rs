@@ -116,5 +116,6 @@ pub fn container(project: &str, service: &str, number: u32) -> ObservedContainer
         network_mode: String::new(),
         volumes: BTreeMap::new(),
         labels: BTreeMap::new(),
+        probe: None,
     }
 }

@@ -15,9 +15,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, EngineError, EngineEvent, EventQuery, label};
-use crate::ids::{HostName, ProjectName};
-use crate::plan::{ContainerState, Observed, ObservedContainer, ObservedHost};
+use crate::ids::{HostName, ProjectName, ServiceName};
+use crate::plan::{ContainerState, Observed, ObservedContainer, ObservedHost, Probed};
 use crate::store::{Store, Write};
+
+use super::probes::Probing;
 
 /// How often the picture is checked against a full list although no event asked for it.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -57,6 +59,8 @@ struct World {
     exits: BTreeMap<String, Exit>,
     /// Generation of each project's desired state.
     generations: BTreeMap<ProjectName, u64>,
+    /// What is known from asking containers (`x-probe`).
+    probing: Probing,
     /// Ends that no event explained yet; they show as [`ContainerState::Restarting`], which nobody acts on.
     unexplained: BTreeMap<String, Unexplained>,
 }
@@ -137,6 +141,41 @@ impl Informer {
     /// Takes note of the generation that a project's ends are recorded with from now on.
     pub fn set_generation(&self, project: &ProjectName, generation: u64) {
         self.lock().generations.insert(project.clone(), generation);
+    }
+
+    /// Takes note of the services of a project whose containers are asked whether they are ready.
+    pub fn set_probed(&self, project: &ProjectName, services: BTreeSet<ServiceName>) {
+        let mut world = self.lock();
+        let World { host, probing, .. } = &mut *world;
+        if !probing.set_probed(project, services, host.containers.values()) {
+            return;
+        }
+        for container in host.containers.values_mut() {
+            container.probe = probing.of(container);
+        }
+        drop(world);
+        self.wake();
+    }
+
+    /// Takes note that everything that ran as the agent started was asked: who runs while it begins to be asked keeps what
+    /// it has until it answers badly.
+    pub fn set_probing(&self) {
+        self.lock().probing.has_begun = true;
+    }
+
+    /// Takes note of what was heard from a container's run.
+    pub fn set_probe(&self, id: &str, started_at: &str, probed: Probed) {
+        let mut world = self.lock();
+        let World { host, probing, .. } = &mut *world;
+        let Some(container) = host.containers.get_mut(id).filter(|one| one.started_at == started_at) else { return };
+        probing.note(container, probed);
+        let now = probing.of(container);
+        let changed = now != container.probe;
+        container.probe = now;
+        drop(world);
+        if changed {
+            self.wake();
+        }
     }
 
     /// Returns the generation in which a container's last run ended by itself, if it did.
@@ -441,6 +480,7 @@ fn apply(world: &mut World, ticket: u64, id: String, mut container: ObservedCont
         world.unexplained.remove(&id);
     }
     if container.project.is_some() {
+        container.probe = world.probing.of(&container);
         world.host.containers.insert(id, container);
     }
 }
@@ -468,6 +508,7 @@ fn forget(world: &mut World, id: &str, ticket: u64) {
     world.unexplained.remove(id);
     world.host.containers.remove(id);
     world.asked_to_end.remove(id);
+    world.probing.forget(id);
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::api::types::{DownRequest, Progress, StopRequest};
 use crate::clock::Clock;
 use crate::controller;
 use crate::engine::{Engine, EngineInfo};
+use crate::host::asking::Asker;
 use crate::host::files::HostFiles;
 use crate::ids::{HostName, ProjectName};
 use crate::mesh::Mesh;
@@ -33,6 +34,7 @@ use super::images::Images;
 use super::informer::Informer;
 use super::metrics::expose::Exposure;
 use super::passing::Offers;
+use super::probes;
 
 /// Progress events that a slow reader may fall behind before it loses some.
 const PROGRESS_BACKLOG: usize = 4096;
@@ -49,6 +51,8 @@ pub struct Shared {
     pub store: Arc<dyn Store>,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
+    /// Who asks containers whether they are ready.
+    pub asker: Arc<dyn Asker>,
     /// The picture of the engine.
     pub informer: Arc<Informer>,
     /// Names, addresses, load balancer.
@@ -192,6 +196,8 @@ pub struct Edges {
     pub store: Arc<dyn Store>,
     /// See [`Shared::clock`].
     pub clock: Arc<dyn Clock>,
+    /// See [`Shared::asker`].
+    pub asker: Arc<dyn Asker>,
     /// See [`Shared::informer`].
     pub informer: Arc<Informer>,
     /// See [`Shared::dataplane`].
@@ -208,7 +214,7 @@ impl Shared {
         edges: Edges,
         new_projects: mpsc::UnboundedSender<Arc<ProjectHandle>>,
     ) -> Self {
-        let Edges { engine, engine_info, store, clock, informer, dataplane, files } = edges;
+        let Edges { engine, engine_info, store, clock, asker, informer, dataplane, files } = edges;
         let peers = Arc::new(Peers::new(informer.waker()));
         let identity = IdentityFiles::below(&options.state_dir);
         let snapshots = Arc::new(Snapshots::below(&options.state_dir));
@@ -219,6 +225,7 @@ impl Shared {
             engine_info,
             store,
             clock,
+            asker,
             informer,
             dataplane,
             files,
@@ -265,8 +272,11 @@ impl Shared {
 
     /// Tells a project's loop what is asked for now, and starts the loop if there is none.
     pub fn tell(&self, name: &ProjectName, record: Record) -> Following {
+        let probed = record.desired.as_ref().map(|desired| probes::probed(&desired.graph)).unwrap_or_default();
         let wanted = Some(Arc::new(record));
         let mut projects = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before anything is started for it: what is asked is not ready until it has answered.
+        self.informer.set_probed(name, probed);
         if let Some(handle) = projects.get(name) {
             let events = handle.progress.subscribe();
             handle.record.send_replace(wanted.clone());
@@ -306,6 +316,7 @@ impl Shared {
         let unchanged = handle.record.borrow().as_ref().is_some_and(|now| Arc::ptr_eq(now, done));
         if unchanged {
             projects.remove(&handle.name);
+            self.informer.set_probed(&handle.name, BTreeSet::new());
             handle.record.send_replace(None);
             self.records.send_modify(|revision| *revision += 1);
         }

@@ -16,6 +16,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::engine::Engine as _;
 use crate::engine::fake::{FakeEngine, Fault};
 use crate::graph::{Attachment, Condition, Dependency, Graph, NetworkMode, Restart};
+use crate::host::asking::FakeAsker;
 use crate::host::files::HostFiles;
 use crate::host::network::FakeHostNetwork;
 use crate::host::tools::HostTools;
@@ -42,6 +43,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 mod files;
 mod fleet;
 mod people;
+mod probing;
 mod refused;
 mod routes;
 mod several;
@@ -67,6 +69,17 @@ impl Agent {
 
     /// Starts an agent that goes by this clock.
     async fn start_at(engine: &Arc<FakeEngine>, dir: &Path, fleet: Fleet, clock: Arc<dyn Clock>) -> Self {
+        Self::start_asking(engine, dir, fleet, clock, Arc::new(FakeAsker::default())).await
+    }
+
+    /// Starts an agent that hears this from containers.
+    async fn start_asking(
+        engine: &Arc<FakeEngine>,
+        dir: &Path,
+        fleet: Fleet,
+        clock: Arc<dyn Clock>,
+        asker: Arc<FakeAsker>,
+    ) -> Self {
         let host = fleet.own.clone();
         let store = Arc::new(Embedded::open(dir.join("store.db")).await.expect("a store"));
         let store = Arc::new(Sealed::open(store, dir.join("secrets.key")).await.expect("a key"));
@@ -79,7 +92,7 @@ impl Agent {
         let dataplane = Arc::new(Dataplane::new(names, dns, balancer, Arc::new(FakeHostNetwork::default())));
         let files = Arc::new(HostFiles::new(dir.join("state"), dir.join("run"), HostTools::here()));
         let engine_info = engine.info().await.expect("it answers");
-        let edges = Edges { engine, engine_info, store, clock, informer, dataplane, files };
+        let edges = Edges { engine, engine_info, store, clock, asker, informer, dataplane, files };
         let options = AgentOptions {
             state_dir: dir.join("state"),
             run_dir: dir.join("run"),

@@ -5,6 +5,7 @@
 //! | informer | the engine's events | the picture, records of exits | with the agent |
 //! | dataplane | picture, records | tables, listeners, rules, addresses | with the agent |
 //! | ambassadors | picture, records | listeners inside pods | with the agent |
+//! | probes | picture, records, what containers answer | the picture | with the agent |
 //! | machine | the host | what is told of it | with the agent |
 //! | show | the picture | what the other hosts are told | with the agent |
 //! | seat | all hosts' pictures | records | with the agent |
@@ -15,7 +16,7 @@
 //! | metrics | what is counted | its listener, where one is asked for | with the agent |
 //! | clients | progress, states | their streams | with their client |
 //!
-//! Order at the start: store, picture, rules and names, and only then loops: what is started finds its names.
+//! Order at the start: store, picture, what containers answer, rules and names, and only then loops: what is started finds its names.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::SystemClock;
 use crate::engine::docker::DockerEngine;
 use crate::engine::{Engine as _, EngineError};
+use crate::host::asking::HostAsker;
 use crate::host::engine_process::EngineDirectory;
 use crate::host::files::HostFiles;
 use crate::host::network::LinuxHostNetwork;
@@ -125,6 +127,7 @@ pub(super) async fn start(
     shared.informer.resync().await?;
     shared.informer.prune_exits().await?;
     load_projects(shared).await?;
+    super::probes::ask_at_start(shared).await;
     shared.dataplane.refresh_tables(shared);
     if let Err(error) = shared.dataplane.ensure_host(shared).await {
         // Containers that run must not wait for a broken firewall; the check repeats.
@@ -134,6 +137,7 @@ pub(super) async fn start(
     tasks.spawn(shared.informer.clone().run(stop.clone()));
     tasks.spawn(shared.dataplane.clone().run(shared.clone(), uninstalled.clone()));
     tasks.spawn(super::ambassadors::run(shared.clone(), uninstalled.clone()));
+    tasks.spawn(super::probes::run(shared.clone(), stop.clone()));
     tasks.spawn(super::fleet::seat::run(shared.clone(), stop.clone()));
     tasks.spawn(super::fleet::machine::run(shared.clone(), stop.clone()));
     tasks.spawn(super::fleet::show(shared.clone(), stop.clone()));
@@ -173,7 +177,8 @@ async fn assemble(
     let files = Arc::new(files);
     let dataplane = Arc::new(Dataplane::new(names, dns, balancer, Arc::new(host_network)));
     let clock = Arc::new(SystemClock);
-    let edges = Edges { engine, engine_info, store, clock, informer, dataplane, files };
+    let asker = Arc::new(HostAsker);
+    let edges = Edges { engine, engine_info, store, clock, asker, informer, dataplane, files };
     Ok(Shared::new(options, fleet, edges, announce))
 }
 

@@ -25,7 +25,8 @@ pub(super) async fn show(ui: &mut Ui, sources: &[Source], choice: &Choice, error
         return;
     };
     let concerned = |container: &ObservedContainer| messages.iter().any(|message| message.contains(&container.name));
-    let mut failed: Vec<_> = containers.iter().filter(|(_, container)| has_failed(container)).collect();
+    let mut failed: Vec<_> =
+        containers.iter().filter(|(_, container)| has_failed(container) || concerned(container)).collect();
     // Those that the message names come first.
     failed.sort_by_key(|(_, container)| !concerned(container));
     failed.truncate(CONTAINERS);

@@ -172,8 +172,10 @@ impl Project<'_> {
             .collect();
         endpoints.sort_by(|a, b| (&a.pod, &a.host, &a.container).cmp(&(&b.pod, &b.host, &b.container)));
         let graph = &self.view.desired.graph;
-        let http = graph.services.get(service).map(|service| service.serving.http.clone()).unwrap_or_default();
-        Backend { project: graph.project.clone(), service: service.clone(), http, endpoints }
+        let serving = graph.services.get(service).map(|service| &service.serving);
+        let (http, balance) =
+            serving.map(|serving| (serving.http.clone(), serving.balance.clone())).unwrap_or_default();
+        Backend { project: graph.project.clone(), service: service.clone(), http, balance, endpoints }
     }
 
     /// Where a published port reaches a pod: its address in its first network that gives it one; a pod that lives in

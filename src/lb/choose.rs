@@ -15,13 +15,14 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::balance::{Look, Wish};
 use super::endpoint::{EndpointState, Lease, PortKey};
-use super::pick::{Candidate, PortHistory, mix, pick};
-use super::routing::{Door, Pool, RemoteHost, Routing, Shared};
+use super::pick::{PortHistory, mix, pick};
+use super::routing::{Door, Pool, RemoteHost, Routing, Shared, Target};
 use super::trouble::Trouble;
 use crate::host::sockets;
 use crate::ids::PodId;
-use crate::mesh::{DialError, Kind, MeshStream, Refusal, Target, TargetDoor};
+use crate::mesh::{self, DialError, Kind, MeshStream, Refusal, TargetDoor};
 
 /// How long a connection waits for an endpoint that takes it, all attempts included.
 ///
@@ -49,6 +50,8 @@ pub(super) struct Search {
     /// Whether it is for datagrams: what is known of a port is known of connections or of datagrams to it.
     datagrams: bool,
     client: IpAddr,
+    /// What of a request counts in the choice.
+    wish: Wish,
     hold: Duration,
     deadline: Instant,
     /// There once it had to wait for something.
@@ -96,7 +99,22 @@ impl Next {
         self.target().remote.as_ref()
     }
 
-    fn target(&self) -> &super::routing::Target {
+    /// Returns the cookie that a client who `wishes` so is to be given with the answer, as `Set-Cookie` says it.
+    pub(super) fn cookie(&self, wish: Wish, is_tls: bool) -> Option<String> {
+        self.pool.cookie_for(self.index, wish, is_tls)
+    }
+
+    /// Notes that it did what it is for.
+    pub(super) fn note_well(&self) {
+        self.lease.note_well(self.port);
+    }
+
+    /// Notes that it did not, which may have it passed over.
+    pub(super) fn note_ill(&self, shared: &Shared) {
+        self.pool.note_ill(self.index, self.port.into(), shared.now());
+    }
+
+    fn target(&self) -> &Target {
         &self.pool.targets[self.index]
     }
 }
@@ -108,7 +126,7 @@ pub(super) struct Dial {
     endpoint: Arc<EndpointState>,
     address: SocketAddr,
     /// How its host is asked for it, if that is another one.
-    remote: Option<(Arc<RemoteHost>, Target)>,
+    remote: Option<(Arc<RemoteHost>, mesh::Target)>,
     deadline: Instant,
 }
 
@@ -165,6 +183,7 @@ impl Search {
             door,
             datagrams: false,
             client,
+            wish: Wish::default(),
             hold,
             deadline: Instant::now() + hold,
             changes: None,
@@ -180,11 +199,18 @@ impl Search {
         Self { datagrams: true, ..Self::new(shared, door, client, hold) }
     }
 
+    /// The same for a request that says something of where it wants to go.
+    pub(super) fn wishing(self, wish: Wish) -> Self {
+        Self { wish, ..self }
+    }
+
     /// Returns a connection to an endpoint, with its share of the endpoint's count.
     pub(super) async fn link(mut self) -> Result<(Server, Lease), Fruitless> {
         loop {
             let next = self.next().await?;
             if let Some(server) = self.connect(&next).await {
+                // Of a connection nothing more is known than that it was taken.
+                next.note_well();
                 return Ok((server, next.lease));
             }
         }
@@ -192,7 +218,11 @@ impl Search {
 
     /// Returns a new search for the same.
     pub(super) fn anew(&self) -> Self {
-        Self { datagrams: self.datagrams, ..Self::new(&self.shared, self.door.clone(), self.client, self.hold) }
+        Self {
+            datagrams: self.datagrams,
+            wish: self.wish,
+            ..Self::new(&self.shared, self.door.clone(), self.client, self.hold)
+        }
     }
 
     /// Returns the best endpoint that was not yet tried in this round, if there is one now.
@@ -249,10 +279,10 @@ impl Search {
     }
 
     /// Returns how another host is asked for an endpoint of its own; `None`: it is here.
-    pub(super) fn remote(&self, next: &Next) -> Option<(Arc<RemoteHost>, Target)> {
+    pub(super) fn remote(&self, next: &Next) -> Option<(Arc<RemoteHost>, mesh::Target)> {
         next.remote().map(|host| {
             let pool = &next.pool;
-            let target = Target {
+            let target = mesh::Target {
                 project: pool.project.clone(),
                 service: pool.service.clone(),
                 container: next.lease.container.clone(),
@@ -281,8 +311,11 @@ impl Search {
             Failure::Endpoint | Failure::Host => {
                 let now = self.shared.now();
                 next.lease.note_failure(self.key(next.port), now);
-                if self.datagrams && failure == Failure::Endpoint {
-                    next.lease.troubles.note(next.port, Trouble::DatagramsRefused, now);
+                if failure == Failure::Endpoint {
+                    next.pool.note_ill(next.index, self.key(next.port), now);
+                    if self.datagrams {
+                        next.lease.troubles.note(next.port, Trouble::DatagramsRefused, now);
+                    }
                 }
                 self.tried.push(next.lease.endpoint());
                 if let Some(host) = next.remote().filter(|_| failure == Failure::Host) {
@@ -303,8 +336,8 @@ impl Search {
         let now = self.shared.now();
         let routing = self.shared.routing();
         let (pool, port) = routing.behind(&self.door).ok_or(Setback::NoDoor)?;
-        let key = self.key(port);
-        choose(pool, port, key, now, &self.tried, &self.lost).ok_or_else(|| self.setback(port, now))
+        let look = Look { port: self.key(port), now, client: self.client, wish: self.wish };
+        choose(pool, port, &look, &self.tried, &self.lost).ok_or_else(|| self.setback(port, now))
     }
 
     fn key(&self, port: u16) -> PortKey {
@@ -321,36 +354,38 @@ impl Search {
     }
 }
 
-/// Returns the endpoint of a pool that a connection or request to `port` goes to first; `None`: a [`Search`] is needed.
-pub(super) fn first(shared: &Shared, pool: &Arc<Pool>, port: u16) -> Option<Next> {
-    choose(pool, port, port.into(), shared.now(), &[], &[])
+/// Returns the endpoint of a pool that a request to `port` goes to first; `None`: a [`Search`] is needed.
+pub(super) fn first(shared: &Shared, pool: &Arc<Pool>, port: u16, client: IpAddr, wish: Wish) -> Option<Next> {
+    choose(pool, port, &Look { port: port.into(), now: shared.now(), client, wish }, &[], &[])
 }
 
 /// Returns the best endpoint of a pool that is neither among the `tried` nor on a `lost` host.
 fn choose(
     pool: &Arc<Pool>,
     port: u16,
-    key: PortKey,
-    now: Duration,
+    look: &Look,
     tried: &[Arc<EndpointState>],
     lost: &[Arc<RemoteHost>],
 ) -> Option<Next> {
+    let is_usable = |index: usize| {
+        let Target { state, remote, .. } = &pool.targets[index];
+        !state.is_retired()
+            && !tried.iter().any(|tried| Arc::ptr_eq(tried, state))
+            && !lost.iter().any(|lost| remote.as_ref().is_some_and(|host| Arc::ptr_eq(lost, host)))
+    };
+    let next = |index: usize| {
+        let lease = pool.targets[index].state.lease()?;
+        Some(Next { pool: Arc::clone(pool), index, port, lease })
+    };
+    if let Some(next) = pool.named(look).filter(|index| is_usable(*index)).and_then(next) {
+        return Some(next);
+    }
     loop {
-        let index = pick(pool.targets.len(), luck(), |index| {
-            let target = &pool.targets[index];
-            let (state, host) = (&target.state, target.remote.as_ref());
-            let usable = !state.is_retired()
-                && !tried.iter().any(|tried| Arc::ptr_eq(tried, state))
-                && !lost.iter().any(|lost| host.is_some_and(|host| Arc::ptr_eq(lost, host)));
-            usable.then(|| Candidate {
-                marked_down: state.is_marked_down(key, now) || host.is_some_and(|host| host.is_marked_down(now)),
-                remote: host.is_some(),
-                in_flight: state.open(),
-            })
-        })?;
+        let candidate = |index: usize| is_usable(index).then(|| pool.candidate(&pool.targets[index], look));
+        let index = pick(pool.targets.len(), pool.choice(look), candidate)?;
         // Without a lease it has just been retired, which the next look sees.
-        if let Some(lease) = pool.targets[index].state.lease() {
-            return Some(Next { pool: Arc::clone(pool), index, port, lease });
+        if let Some(next) = next(index) {
+            return Some(next);
         }
     }
 }
@@ -428,7 +463,11 @@ pub(super) fn is_own_limit(error: &io::Error) -> bool {
     sockets::is_exhausted(error) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
-async fn connect_there(shared: &Shared, host: &RemoteHost, target: &Target) -> Result<Server, (Failure, Trouble)> {
+async fn connect_there(
+    shared: &Shared,
+    host: &RemoteHost,
+    target: &mesh::Target,
+) -> Result<Server, (Failure, Trouble)> {
     let peer = shared.mesh().and_then(|mesh| mesh.peer(&host.name).map(|peer| (mesh, peer)));
     let Some((mesh, peer)) = peer else {
         tracing::debug!(host = %host.name, "an endpoint's host has no known agent");

@@ -10,9 +10,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::http::Tally;
+use super::outlier::{Others, Outlier};
 use super::pick::Failures;
 use super::stats::Whose;
 use super::trouble::Troubles;
+use crate::model::Ejection;
 
 /// Ports of an endpoint that are remembered as having served. More are not needed to tell a dead program from a port
 /// that nobody listens on: containers with more open ports are rare, and forgetting one only ends a connection sooner.
@@ -78,6 +80,10 @@ pub(super) struct EndpointState {
     /// The latest `until` of `failures`, in milliseconds: spares the lock where nothing failed lately.
     failed_until_ms: AtomicU64,
     failures: Mutex<Vec<(PortKey, Failures)>>,
+    /// The latest `until` of `outliers`, in milliseconds, and whether there is any: for the same reason.
+    passed_over_until_ms: AtomicU64,
+    has_outliers: AtomicBool,
+    outliers: Mutex<Vec<(PortKey, Outlier)>>,
 }
 
 impl EndpointState {
@@ -103,6 +109,9 @@ impl EndpointState {
             served: Default::default(),
             failed_until_ms: AtomicU64::default(),
             failures: Mutex::default(),
+            passed_over_until_ms: AtomicU64::default(),
+            has_outliers: AtomicBool::default(),
+            outliers: Mutex::default(),
         })
     }
 
@@ -218,6 +227,50 @@ impl EndpointState {
         u128::from(self.failed_until_ms.load(Ordering::Relaxed)) > now.as_millis()
     }
 
+    /// Notes that `port` did what it is for: took a connection or answered a request well.
+    pub(super) fn note_well(&self, port: impl Into<PortKey>) {
+        if !self.has_outliers.load(Ordering::Relaxed) {
+            return;
+        }
+        let port = port.into();
+        let mut outliers = self.outliers.lock().unwrap_or_else(PoisonError::into_inner);
+        outliers.retain(|(failed, _)| *failed != port);
+        self.store_outliers(&outliers);
+    }
+
+    /// Notes that `port` did not do what it is for, which may have the endpoint passed over by `rule`. `others` looks at
+    /// the endpoints of the same service, and takes no lock.
+    pub(super) fn note_ill(&self, port: PortKey, rule: &Ejection, now: Duration, others: impl FnOnce() -> Others) {
+        let mut outliers = self.outliers.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = outliers.iter().position(|(failed, _)| *failed == port).map(|index| outliers.swap_remove(index).1);
+        let after = before.unwrap_or_default().failed(rule, now, others);
+        if outliers.len() >= FAILED_PORTS {
+            outliers.remove(0);
+        }
+        outliers.push((port, after));
+        self.store_outliers(&outliers);
+    }
+
+    fn store_outliers(&self, outliers: &[(PortKey, Outlier)]) {
+        let latest = outliers.iter().map(|(_, outlier)| outlier.until).max().unwrap_or_default();
+        self.passed_over_until_ms.store(millis(latest), Ordering::Relaxed);
+        self.has_outliers.store(!outliers.is_empty(), Ordering::Relaxed);
+    }
+
+    /// Returns whether `port` failed so often that another endpoint is to be preferred at `now`.
+    pub(super) fn is_passed_over(&self, port: PortKey, now: Duration) -> bool {
+        if !self.is_ejected(now) {
+            return false;
+        }
+        let outliers = self.outliers.lock().unwrap_or_else(PoisonError::into_inner);
+        outliers.iter().any(|(failed, outlier)| *failed == port && outlier.is_passed_over(now))
+    }
+
+    /// Returns whether any port failed so often that others are preferred at `now`.
+    pub(super) fn is_ejected(&self, now: Duration) -> bool {
+        u128::from(self.passed_over_until_ms.load(Ordering::Relaxed)) > now.as_millis()
+    }
+
     /// Returns whether a connect to `port` ever succeeded.
     pub(super) fn served_before(&self, port: impl Into<PortKey>) -> bool {
         let PortKey(port) = port.into();
@@ -226,8 +279,11 @@ impl EndpointState {
 }
 
 fn latest_ms(failures: &[(PortKey, Failures)]) -> u64 {
-    let latest = failures.iter().map(|(_, state)| state.until).max().unwrap_or_default();
-    u64::try_from(latest.as_millis()).unwrap_or(u64::MAX)
+    millis(failures.iter().map(|(_, state)| state.until).max().unwrap_or_default())
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// One connection's share of an endpoint's count.
@@ -298,6 +354,28 @@ mod tests {
             endpoint.note_failure(port, Duration::ZERO);
         }
         assert!(endpoint.failures.lock().expect("not poisoned").len() <= FAILED_PORTS);
+    }
+
+    #[test]
+    fn failures_of_one_port_have_it_passed_over_until_it_answers_well() {
+        let (endpoint, now) = (endpoint(), Duration::from_secs(5));
+        let rule = Ejection { failures: 2, pause: Duration::from_secs(10), at_most: 50 };
+        let [web, other] = [80, 81].map(PortKey::from);
+        let fail = |port| endpoint.note_ill(port, &rule, now, || Others { all: 3, passed_over: 0 });
+        fail(web);
+        endpoint.note_well(80);
+        fail(web);
+        assert!(!endpoint.is_ejected(now), "not in a row");
+        fail(web);
+        assert!(endpoint.is_ejected(now) && endpoint.is_passed_over(web, now));
+        assert!(!endpoint.is_passed_over(other, now));
+        assert!(!endpoint.is_passed_over(web, now + rule.pause));
+        endpoint.note_well(80);
+        assert!(!endpoint.is_ejected(now));
+        for port in 1..2000_u16 {
+            fail(port.into());
+        }
+        assert!(endpoint.outliers.lock().expect("not poisoned").len() <= FAILED_PORTS);
     }
 
     #[tokio::test]

@@ -28,6 +28,7 @@ mod tls;
 mod transfer;
 mod visit;
 mod watch;
+mod wish;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

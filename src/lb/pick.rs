@@ -1,12 +1,14 @@
-//! Which endpoint gets a connection. Pure: load, failures, time and luck are arguments.
+//! Which endpoint gets a connection or a request. Pure: load, failures, time and luck are arguments.
 //!
-//! The order of wishes: an endpoint that has not just failed before one that has; one on this host before one
-//! elsewhere; then the one with the fewest open connections. Endpoints that failed are last, never excluded: when all
-//! have failed, one of them is still the best there is.
+//! The order of wishes: an endpoint that has not just failed before one that has; one that is not passed over before one
+//! that is; one of a host with a share before one of a host that has none; one on this host before one elsewhere; and
+//! among those that are equal so far the one that the service's own way of choosing says ([`By`]). Endpoints that failed
+//! are last, never excluded: when all have failed, one of them is still the best there is.
 //!
 //! So connections spill over to other hosts when no endpoint here is ready, or when all that are have just failed, and
 //! come back as soon as one here serves again. The load here does not count yet: an endpoint that is ready but busy is
-//! preferred to an idle one elsewhere.
+//! preferred to an idle one elsewhere. Where hosts have shares, or the same key shall find the same endpoint from every
+//! host, nearness does not count at all: whoever makes the candidates says of none that it is remote.
 
 use std::time::Duration;
 
@@ -26,35 +28,75 @@ pub const MARK_DOWN: Duration = Duration::from_secs(1);
 /// Longest time for which an endpoint is avoided.
 pub const MARK_DOWN_MAX: Duration = Duration::from_secs(10);
 
-/// An endpoint as the choice sees it. The order of the fields is the order of wishes; smaller is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// An endpoint as the choice sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
-    /// It failed a short while ago.
-    pub marked_down: bool,
-    /// It is on another host.
-    pub remote: bool,
+    /// What it is before load and keys count.
+    pub class: Class,
     /// Open connections to it.
     pub in_flight: usize,
+    /// Its share among those of its class; at least 1.
+    pub weight: u32,
+    /// What tells it from others where keys are hashed: the same on every host, and as long as the pod has its number.
+    pub seed: u64,
 }
 
-impl Candidate {
-    /// Whether no other candidate can be of a better class.
-    fn is_best_class(self) -> bool {
-        !self.marked_down && !self.remote
-    }
+/// What an endpoint is before load and keys count. The order of the fields is the order of wishes; smaller is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Class {
+    /// It failed a short while ago.
+    pub marked_down: bool,
+    /// It answered badly too often: see [`super::outlier`].
+    pub passed_over: bool,
+    /// Its host has a share of 0.
+    pub spare: bool,
+    /// It is on another host, where that counts.
+    pub remote: bool,
+}
+
+/// How one is chosen among endpoints of the same class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The fewest open connections.
+    LeastConnections,
+    /// The better of two taken by lot.
+    PowerOfTwo,
+    /// One after the other; this is the turn of the number given.
+    Turn(u64),
+    /// Always the same for the number given, as long as it is there.
+    Key(u64),
+}
+
+/// What decides a choice beside the endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// How.
+    pub by: By,
+    /// Whether weights differ.
+    pub is_weighted: bool,
+    /// Breaks ties and draws from large sets.
+    pub luck: u64,
 }
 
 /// Returns the index, below `count`, of the endpoint to try next.
 ///
 /// `candidate` describes the endpoint at an index, or `None` if it is not to be taken (tried before, or going away).
-/// `luck` breaks ties and draws from large sets; with the same arguments the result is the same.
-pub fn pick(count: usize, luck: u64, candidate: impl Fn(usize) -> Option<Candidate>) -> Option<usize> {
-    if count > FULL_SCAN
-        && let Some(index) = draw_two(count, luck, &candidate)
-    {
-        return Some(index);
+/// With the same arguments the result is the same.
+pub fn pick(count: usize, choice: Choice, candidate: impl Fn(usize) -> Option<Candidate>) -> Option<usize> {
+    let Choice { by, is_weighted, luck } = choice;
+    if count == 0 {
+        return None;
     }
-    scan(count, luck, candidate)
+    let found = match by {
+        By::Key(key) => return by_key(count, key, is_weighted, candidate),
+        By::Turn(turn) => in_turn(count, turn, is_weighted, &candidate),
+        By::LeastConnections | By::PowerOfTwo if is_weighted => by_lot(count, luck, &candidate),
+        By::PowerOfTwo => draw_two(count, luck, &candidate).or_else(|| two_of_all(count, luck, &candidate)),
+        By::LeastConnections if count > FULL_SCAN => draw_two(count, luck, &candidate),
+        By::LeastConnections => None,
+    };
+    // What was counted a moment ago may have gone meanwhile.
+    found.or_else(|| scan(count, luck, candidate))
 }
 
 /// The best of all, beginning at a random one so that equals take turns.
@@ -62,40 +104,184 @@ fn scan(count: usize, luck: u64, candidate: impl Fn(usize) -> Option<Candidate>)
     let start = below(luck, count);
     (0..count)
         .map(|offset| (start + offset) % count)
-        .filter_map(|index| candidate(index).map(|found| (found, index)))
-        .min_by_key(|(found, _)| *found)
-        .map(|(_, index)| index)
+        .filter_map(|index| candidate(index).map(|found| (found.class, found.in_flight, index)))
+        .min_by_key(|(class, in_flight, _)| (*class, *in_flight))
+        .map(|(_, _, index)| index)
 }
 
 /// The better of two of the best class, if two are soon found.
 fn draw_two(count: usize, luck: u64, candidate: &impl Fn(usize) -> Option<Candidate>) -> Option<usize> {
-    let mut first: Option<(Candidate, usize)> = None;
+    let mut first: Option<(usize, usize)> = None;
     let mut state = luck;
     for _ in 0..DRAWS {
         state = mix(state);
         let index = below(state, count);
-        let Some(found) = candidate(index).filter(|found| found.is_best_class()) else { continue };
+        let Some(found) = candidate(index).filter(|found| found.class == Class::default()) else { continue };
         match first {
-            None => first = Some((found, index)),
+            None => first = Some((found.in_flight, index)),
             Some((_, other)) if other == index => {}
-            Some(other) => return Some(other.min((found, index)).1),
+            Some((load, other)) => return Some(if found.in_flight < load { index } else { other }),
         }
     }
     None
 }
 
+/// The better of two of the best class that there is.
+fn two_of_all(count: usize, luck: u64, candidate: &impl Fn(usize) -> Option<Candidate>) -> Option<usize> {
+    let best = Best::of(count, candidate)?;
+    let first = below(luck, best.count);
+    let second = below(mix(luck), best.count.saturating_sub(1));
+    let second = if second >= first { second + 1 } else { second };
+    let (first, second) = (best.nth(first, count, candidate), best.nth(second, count, candidate));
+    better(first, second, |found| (found.in_flight, 1))
+}
+
+/// The better of two that are drawn by their shares, each measured by its share.
+fn by_lot(count: usize, luck: u64, candidate: &impl Fn(usize) -> Option<Candidate>) -> Option<usize> {
+    let best = Best::of(count, candidate)?;
+    let draw = |luck| best.at(scaled(luck, best.weight), count, candidate);
+    better(draw(luck), draw(mix(luck)), |found| (found.in_flight, found.weight))
+}
+
+/// The first, unless the second has less to do for its share.
+fn better(
+    first: Option<(usize, Candidate)>,
+    second: Option<(usize, Candidate)>,
+    load: impl Fn(&Candidate) -> (usize, u32),
+) -> Option<usize> {
+    let (Some((one, first)), Some((other, second))) = (first, second) else {
+        return first.or(second).map(|(index, _)| index);
+    };
+    let ((load_one, share_one), (load_other, share_other)) = (load(&first), load(&second));
+    let is_less =
+        (load_other as u64).saturating_mul(share_one.into()) < (load_one as u64).saturating_mul(share_other.into());
+    Some(if is_less { other } else { one })
+}
+
+/// The one whose turn it is.
+fn in_turn(
+    count: usize,
+    turn: u64,
+    is_weighted: bool,
+    candidate: &impl Fn(usize) -> Option<Candidate>,
+) -> Option<usize> {
+    let best = Best::of(count, candidate)?;
+    let found = if is_weighted {
+        // Multiples of the golden ratio fall evenly everywhere, however few they are: shares are kept in every stretch.
+        best.at(scaled(turn.wrapping_mul(GOLDEN), best.weight), count, candidate)
+    } else {
+        let turn = usize::try_from(turn % best.count as u64).unwrap_or_default();
+        best.nth(turn, count, candidate)
+    };
+    found.map(|(index, _)| index)
+}
+
+/// The one that a key belongs to. Each draws a number for each key, and the highest wins: so a key moves only when the one
+/// that it belonged to goes, or to one that is new. Source: Thaler, Ravishankar 1996 ("highest random weight"); with shares
+/// as in Schindelhauer, Schomaker 2005 ("logarithmic method").
+fn by_key(count: usize, key: u64, is_weighted: bool, candidate: impl Fn(usize) -> Option<Candidate>) -> Option<usize> {
+    let key = mix(key);
+    let found = (0..count).filter_map(|index| candidate(index).map(|found| (index, found)));
+    let drawn = found.map(|(index, found)| (index, found, mix(key ^ found.seed)));
+    let best = if is_weighted {
+        let score = |weight: u32, drawn: u64| {
+            let high = u32::try_from(drawn >> 32).unwrap_or(u32::MAX);
+            let between_0_and_1 = (f64::from(high) + 0.5) / (f64::from(u32::MAX) + 1.0);
+            f64::from(weight) / -between_0_and_1.ln()
+        };
+        drawn.max_by(|(_, one, drawn_one), (_, other, drawn_other)| {
+            let score = || score(one.weight, *drawn_one).total_cmp(&score(other.weight, *drawn_other));
+            other.class.cmp(&one.class).then_with(score).then(drawn_one.cmp(drawn_other))
+        })
+    } else {
+        drawn.max_by(|(_, one, drawn_one), (_, other, drawn_other)| {
+            other.class.cmp(&one.class).then(drawn_one.cmp(drawn_other))
+        })
+    };
+    best.map(|(index, _, _)| index)
+}
+
+/// The best class that there is, how many are of it, and their shares together.
+struct Best {
+    class: Class,
+    count: usize,
+    weight: u64,
+}
+
+impl Best {
+    fn of(count: usize, candidate: &impl Fn(usize) -> Option<Candidate>) -> Option<Self> {
+        let mut best: Option<Self> = None;
+        for found in (0..count).filter_map(candidate) {
+            match &mut best {
+                Some(best) if best.class < found.class => {}
+                Some(best) if best.class == found.class => {
+                    best.count += 1;
+                    best.weight += u64::from(found.weight);
+                }
+                _ => best = Some(Self { class: found.class, count: 1, weight: found.weight.into() }),
+            }
+        }
+        best
+    }
+
+    /// Returns those that are of it, in their order.
+    fn members<'a>(
+        &'a self,
+        count: usize,
+        candidate: &'a impl Fn(usize) -> Option<Candidate>,
+    ) -> impl Iterator<Item = (usize, Candidate)> + 'a {
+        (0..count).filter_map(|index| Some((index, candidate(index)?))).filter(|(_, found)| found.class == self.class)
+    }
+
+    fn nth(
+        &self,
+        number: usize,
+        count: usize,
+        candidate: &impl Fn(usize) -> Option<Candidate>,
+    ) -> Option<(usize, Candidate)> {
+        self.members(count, candidate).nth(number)
+    }
+
+    /// Returns the one that a place belongs to where each has as many places as its share.
+    fn at(
+        &self,
+        mut place: u64,
+        count: usize,
+        candidate: &impl Fn(usize) -> Option<Candidate>,
+    ) -> Option<(usize, Candidate)> {
+        self.members(count, candidate).find(|(_, found)| {
+            let is_here = place < u64::from(found.weight);
+            place = place.saturating_sub(found.weight.into());
+            is_here
+        })
+    }
+}
+
+/// The golden ratio's fraction of 2 to the 64.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Maps a random number to `0..limit`, which is below 2 to the 32; 0 for an empty range.
+fn scaled(random: u64, limit: u64) -> u64 {
+    // The high half times the limit: even to one part in four thousand million.
+    ((random >> 32) * limit.min(u64::from(u32::MAX))) >> 32
+}
+
 /// Maps a random number to `0..count`; 0 for an empty range.
 fn below(random: u64, count: usize) -> usize {
-    // The high half times the count: even to one part in four thousand million.
-    usize::try_from(((random >> 32) * count as u64) >> 32).unwrap_or(0)
+    usize::try_from(scaled(random, count as u64)).unwrap_or(0)
 }
 
 /// Returns the next of a sequence of numbers that look random. Source: Steele, Lea, Flood 2014, "`SplitMix64`".
 pub fn mix(state: u64) -> u64 {
-    let mut z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = state.wrapping_add(GOLDEN);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
+}
+
+/// Returns a number for bytes that is the same on every host and in every version. Source: Fowler, Noll, Vo ("FNV-1a").
+pub fn stable_hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3))
 }
 
 /// Failed connects to one port of one endpoint.
@@ -143,157 +329,4 @@ impl PortHistory {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// Candidates as text: `l3` local with 3 open connections, `r0` remote, `!` marked down, `-` not to be taken.
-    fn candidates(text: &str) -> Vec<Option<Candidate>> {
-        text.split_whitespace()
-            .map(|word| {
-                let (marked_down, word) = word.strip_prefix('!').map_or((false, word), |rest| (true, rest));
-                let remote = word.starts_with('r');
-                let in_flight = word.get(1..)?.parse().ok()?;
-                Some(Candidate { marked_down, remote, in_flight })
-            })
-            .collect()
-    }
-
-    #[track_caller]
-    fn check(text: &str, expected: &[usize]) {
-        let all = candidates(text);
-        let mut seen: Vec<usize> =
-            (0..200).map(mix).filter_map(|luck| pick(all.len(), luck, |index| all[index])).collect();
-        seen.sort_unstable();
-        seen.dedup();
-        assert_eq!(seen, expected, "{text}");
-    }
-
-    #[test]
-    fn the_order_of_wishes() {
-        check("", &[]);
-        check("-", &[]);
-        check("l0", &[0]);
-        check("l2 l1 l3", &[1]);
-        check("l1 l1 l3", &[0, 1]);
-        check("r0 l9", &[1]);
-        check("!l0 l9", &[1]);
-        check("!l0 r9", &[1]);
-        check("!l5 !l4", &[1]);
-        check("!l5 !r4", &[0]);
-        check("- l9 -", &[1]);
-        check("r3 r2 -", &[1]);
-    }
-
-    #[test]
-    fn connections_spill_over_only_when_nothing_here_serves() {
-        check("l900 r0", &[0]);
-        check("r0 r0 l900", &[2]);
-        check("!l0 r9 r8", &[2]);
-        check("- r9 r9", &[1, 2]);
-        check("!l0 !r0", &[0]);
-        check("!l1 l9 r0", &[1]);
-    }
-
-    #[test]
-    fn large_sets_take_the_better_of_two() {
-        let busy_first = |index: usize| Some(Candidate { marked_down: false, remote: false, in_flight: 100 - index });
-        for luck in (0..1000).map(mix) {
-            assert_ne!(pick(100, luck, busy_first), Some(0), "the busiest of all can never be the better of two");
-        }
-    }
-
-    #[test]
-    fn one_good_endpoint_among_many_is_found() {
-        let one = |index: usize| Some(Candidate { marked_down: index != 77, remote: false, in_flight: 0 });
-        for luck in (0..1000).map(mix) {
-            assert_eq!(pick(100, luck, one), Some(77));
-        }
-    }
-
-    #[test]
-    fn equals_get_equal_shares() {
-        for count in [3, FULL_SCAN, FULL_SCAN + 68] {
-            let mut load = vec![0_usize; count];
-            for luck in 0..count as u64 * 50 {
-                let found =
-                    |index: usize| Some(Candidate { marked_down: false, remote: false, in_flight: load[index] });
-                let index = pick(count, mix(luck), found).expect("all may be taken");
-                load[index] += 1;
-            }
-            let (least, most) = (load.iter().min().copied(), load.iter().max().copied());
-            assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 6), "{count}: {least:?} to {most:?}");
-        }
-    }
-
-    #[test]
-    fn marks_double_up_to_a_limit() {
-        let at = Duration::from_secs(100);
-        let mut failures = Failures::default();
-        let mut waits = Vec::new();
-        for _ in 0..6 {
-            failures = failures.another(at);
-            waits.push(failures.until.saturating_sub(at).as_secs());
-        }
-        assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
-        assert!(failures.is_down(at) && !failures.is_down(at + MARK_DOWN_MAX));
-    }
-
-    #[test]
-    fn only_ports_that_may_come_up_are_waited_for() {
-        let patience = Duration::from_secs(3);
-        let check = |served_before, secs, expected| {
-            let history = PortHistory { served_before, youngest: Duration::from_secs(secs) };
-            assert_eq!(history.is_worth_waiting(patience), expected, "{history:?}");
-        };
-        check(false, 0, true);
-        check(false, 60, false);
-        check(true, 60, true);
-    }
-
-    fn any_candidate() -> impl Strategy<Value = Option<Candidate>> {
-        proptest::option::weighted(
-            0.8,
-            (any::<bool>(), any::<bool>(), 0_usize..5).prop_map(|(marked_down, remote, in_flight)| Candidate {
-                marked_down,
-                remote,
-                in_flight,
-            }),
-        )
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_picked_may_be_taken_and_something_is(
-            all in proptest::collection::vec(any_candidate(), 0..80),
-            luck: u64,
-        ) {
-            let picked = pick(all.len(), luck, |index| all[index]);
-            prop_assert_eq!(picked.is_some(), all.iter().any(Option::is_some));
-            if let Some(index) = picked {
-                prop_assert!(all[index].is_some());
-            }
-        }
-
-        #[test]
-        fn the_class_is_always_the_best_there_is(
-            all in proptest::collection::vec(any_candidate(), 1..80),
-            luck: u64,
-        ) {
-            let class = |found: &Candidate| (found.marked_down, found.remote);
-            let best = all.iter().flatten().map(class).min();
-            let picked = pick(all.len(), luck, |index| all[index]).and_then(|index| all[index]);
-            prop_assert_eq!(picked.as_ref().map(class), best);
-        }
-
-        #[test]
-        fn alternatives_visit_every_endpoint_once(count in 1_usize..60, luck: u64) {
-            let mut tried = std::collections::BTreeSet::new();
-            let free = Candidate { marked_down: false, remote: false, in_flight: 0 };
-            while let Some(index) = pick(count, mix(luck), |index| (!tried.contains(&index)).then_some(free)) {
-                prop_assert!(tried.insert(index));
-            }
-            prop_assert_eq!(tried.len(), count);
-        }
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::ambassador::Ambassadors;
+use super::balance::{Balanced, seed_of};
 use super::endpoint::EndpointState;
 use super::http::{PortRules, Rule, Tally, compile};
 use super::pick::Failures;
@@ -22,6 +23,9 @@ use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
 use crate::mesh::{Mesh, Refusal, TargetDoor};
 use crate::model::{AppProtocol, Export, certified};
 use crate::net::lookup::HostNames;
+
+/// Share of a host that is given none.
+const WEIGHT: u32 = 100;
 
 /// What all connections share: the current table and the endpoints' states.
 #[derive(Debug)]
@@ -81,6 +85,8 @@ pub(super) struct Pool {
     pub(super) http: BTreeMap<u16, AppProtocol>,
     /// The service's requests.
     pub(super) tally: Arc<Tally>,
+    /// How one of the targets is chosen.
+    pub(super) balanced: Balanced,
     pub(super) targets: Vec<Target>,
 }
 
@@ -91,6 +97,10 @@ pub(super) struct Target {
     pub(super) address: Ipv4Addr,
     /// Where it is, if not here.
     pub(super) remote: Option<Arc<RemoteHost>>,
+    /// Its share by its host, in services where hosts have shares.
+    pub(super) weight: u32,
+    /// By what keys find it.
+    pub(super) seed: u64,
     pub(super) state: Arc<EndpointState>,
 }
 
@@ -141,6 +151,8 @@ struct Registry {
     leaving: Vec<Arc<EndpointState>>,
     /// Requests of each service of the current table.
     services: BTreeMap<(ProjectName, ServiceName), Arc<Tally>>,
+    /// Whose turn it is in each of them that takes turns.
+    turns: BTreeMap<(ProjectName, ServiceName), Arc<AtomicU64>>,
     /// Requests of each of its rules, by service, number and name.
     rules: BTreeMap<RuleKey, Arc<Tally>>,
     /// Its certificates, read; `None`: they cannot be, which was said.
@@ -288,12 +300,13 @@ impl Registry {
             }
             let (project, service) = (network.project.clone(), endpoint.pod.service.clone());
             // Asked for by its own address a pod is connected to as it is, whatever it speaks.
-            let (http, tally) = (BTreeMap::new(), Arc::default());
-            let pool = Pool { project, service, is_single: true, http, tally, targets: vec![target] };
+            let (http, tally, balanced) = (BTreeMap::new(), Arc::default(), Balanced::default());
+            let pool = Pool { project, service, is_single: true, http, tally, balanced, targets: vec![target] };
             routing.elsewhere.insert(*address, (network, Arc::new(pool)));
         }
         self.add_rules(&mut routing, routes, own_host, now);
         self.hosts.retain(|_, host| Arc::strong_count(host) > 1);
+        self.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         routing
     }
 
@@ -335,11 +348,18 @@ impl Registry {
     }
 
     fn pool(&mut self, backend: &Backend, own_host: &HostName, now: Duration) -> Pool {
-        let Backend { project, service, http, endpoints } = backend;
-        let targets = endpoints.iter().map(|endpoint| self.target(endpoint, Way::Balanced, own_host, now)).collect();
+        let Backend { project, service, http, balance, endpoints } = backend;
+        let mut targets: Vec<Target> =
+            endpoints.iter().map(|endpoint| self.target(endpoint, Way::Balanced, own_host, now)).collect();
+        for (target, endpoint) in targets.iter_mut().zip(endpoints) {
+            target.weight = balance.weights.get(&endpoint.host).copied().unwrap_or(WEIGHT);
+        }
+        let key = (project.clone(), service.clone());
+        let tally = Arc::clone(self.services.entry(key.clone()).or_default());
+        let turn = Arc::clone(self.turns.entry(key).or_default());
         let (project, service, http) = (project.clone(), service.clone(), http.clone());
-        let tally = Arc::clone(self.services.entry((project.clone(), service.clone())).or_default());
-        Pool { project, service, is_single: false, http, tally, targets }
+        let balanced = Balanced::new(balance, turn, &targets);
+        Pool { project, service, is_single: false, http, tally, balanced, targets }
     }
 
     fn target(&mut self, endpoint: &Endpoint, way: Way, own_host: &HostName, now: Duration) -> Target {
@@ -353,7 +373,8 @@ impl Registry {
             let new = || RemoteHost::new(endpoint.host.clone());
             Arc::clone(self.hosts.entry(endpoint.host.clone()).or_insert_with(new))
         });
-        Target { pod: endpoint.pod.clone(), address: endpoint.address, remote, state }
+        let (pod, seed) = (endpoint.pod.clone(), seed_of(&endpoint.pod));
+        Target { pod, address: endpoint.address, remote, weight: WEIGHT, seed, state }
     }
 
     fn retire_all_but(&mut self, table: &LbTable) {

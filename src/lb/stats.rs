@@ -115,6 +115,9 @@ pub struct EndpointStats {
     /// Whether that is because of its host's agent.
     #[serde(default)]
     pub away: bool,
+    /// Whether it is passed over at the moment because it answered badly too often.
+    #[serde(default)]
+    pub ejected: bool,
     /// Bytes sent to it.
     pub sent: u64,
     /// Bytes received from it.
@@ -150,6 +153,7 @@ impl EndpointState {
             failed: self.failed.load(Ordering::Relaxed),
             avoided: self.is_avoided(now),
             away: false,
+            ejected: false,
             sent: self.sent.load(Ordering::Relaxed),
             received: self.received.load(Ordering::Relaxed),
             http: self.tally.stats(),
@@ -182,7 +186,8 @@ impl Routing {
                 let host = host.map_or(own, |host| &host.name).clone();
                 let whose = Whose { project: pool.project.clone(), pod: target.pod.clone(), host };
                 let stats = target.state.stats(&whose, own, now);
-                EndpointStats { avoided: stats.avoided || away, away, ..stats }
+                let ejected = pool.balanced.ejects() && target.state.is_ejected(now);
+                EndpointStats { avoided: stats.avoided || away, away, ejected, ..stats }
             })
             .collect();
         all.sort();

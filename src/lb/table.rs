@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::Protocol;
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
-use crate::model::{AppProtocol, Breaker, Export, Route};
+use crate::model::{AppProtocol, Balance, Breaker, Export, Route};
 
 /// All that the load balancer of one host knows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -128,6 +128,8 @@ pub struct Backend {
     pub service: ServiceName,
     /// Ports in its containers that are balanced by request.
     pub http: BTreeMap<u16, AppProtocol>,
+    /// How one of them is chosen.
+    pub balance: Balance,
     /// Its ready pods, in order of their number.
     pub endpoints: Vec<Endpoint>,
 }

@@ -3,6 +3,7 @@
 use proptest::test_runner::Config;
 
 mod ambassador;
+mod choosing;
 mod cluster;
 mod datagrams;
 mod end_to_end;

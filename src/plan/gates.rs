@@ -181,7 +181,7 @@ fn pod_state(condition: Condition, name: &str, service: &Service, container: &Ob
     let wait = |what: &str| GateState::Waiting(format!("container {} {what}", container.name));
     let fail =
         |what: &str| GateState::Failed(format!("dependency failed to start: container {} {what}", container.name));
-    match (condition, container.state) {
+    match (condition, container.checked_state()) {
         (_, ContainerState::Created | ContainerState::Dead | ContainerState::Removing) => wait("is not started yet"),
         (Condition::ServiceStarted, _)
         | (Condition::ServiceHealthy, ContainerState::Running { health: Health::Healthy }) => GateState::Open,

@@ -145,6 +145,7 @@ impl New<'_> {
             network_mode,
             volumes: volumes(host, service, desired),
             labels: container_labels(desired, service),
+            probe: None,
         }
     }
 }

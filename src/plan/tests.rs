@@ -45,6 +45,7 @@ fn health(health: Health) -> impl FnOnce(&mut ObservedContainer) {
 mod changes;
 mod large;
 mod pods;
+mod probed;
 mod unplaced;
 
 const HEALTHY_DB: &str =

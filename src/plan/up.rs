@@ -245,7 +245,7 @@ fn never_completed(pod: &PodId, decision: &Decision) -> Option<String> {
 /// Docker Compose does. One that is replaced for another reason gets its chance.
 fn never_healthy(found: &Survey<'_>, pod: &PodId, decision: &Decision) -> Option<String> {
     let container = found.pods.get(pod).and_then(|(_, found)| found.as_ref()).map(|found| found.container)?;
-    let what = match (decision, container.state) {
+    let what = match (decision, container.checked_state()) {
         (
             Decision::Held(_) | Decision::Leave | Decision::Replace(Reason::Unhealthy),
             ContainerState::Running { health: Health::Unhealthy },

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::api::types::{ObjectState, PodStatus, Progress, ProjectSummary, PublishedStatus};
 use crate::ids::{HostName, PodId, ProjectName};
 use crate::lb::table::PublishedKey;
-use crate::plan::{ContainerState, Desired, Health, Observed, ObservedContainer, Plan};
+use crate::plan::{ContainerState, Desired, Health, Observed, ObservedContainer, Plan, Probed};
 
 use super::super::shared::{ProjectState, Shared};
 
@@ -87,7 +87,7 @@ pub(super) fn pods(desired: Option<&Desired>, observed: &Observed, state: &Proje
                 host: host.or_else(|| wanted.get(&pod).cloned()),
                 container: seen.map(|container| container.id.clone()),
                 image,
-                state: seen.map(|container| container.state),
+                state: seen.map(ObservedContainer::checked_state),
                 created_at: seen.map(|container| container.created_at.clone()).unwrap_or_default(),
                 started_at: seen.map(|container| container.started_at.clone()).unwrap_or_default(),
                 finished_at: seen.map(|container| container.finished_at.clone()).unwrap_or_default(),
@@ -117,11 +117,19 @@ fn reason(pod: &PodId, name: &str, seen: Option<&ObservedContainer>, state: &Pro
     if let Some(note) = notes.find(|note| note.starts_with(&prefix) || note.contains(&quoted)) {
         return Some(note.clone());
     }
-    match seen.map(|container| container.state) {
-        Some(ContainerState::Running { health: Health::Starting }) => {
-            Some("its health check has not passed yet".into())
+    let seen = seen?;
+    match (seen.state, &seen.probe) {
+        (ContainerState::Running { health: Health::Starting }, _) => Some("its health check has not passed yet".into()),
+        (ContainerState::Running { health: Health::Unhealthy }, _) => Some("its health check fails".into()),
+        (ContainerState::Running { .. }, Some(Probed { health: Health::Starting, said })) if said.is_empty() => {
+            Some("its probe has no answer yet".into())
         }
-        Some(ContainerState::Running { health: Health::Unhealthy }) => Some("its health check fails".into()),
+        (ContainerState::Running { .. }, Some(Probed { health: Health::Starting, said })) => {
+            Some(format!("its probe has not passed yet: {said}"))
+        }
+        (ContainerState::Running { .. }, Some(Probed { health: Health::Unhealthy, said })) => {
+            Some(format!("its probe fails: {said}"))
+        }
         _ => None,
     }
 }

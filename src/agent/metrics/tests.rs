@@ -52,6 +52,7 @@ fn endpoint(container: &str, at: &str) -> EndpointStats {
         failed: 1,
         avoided: false,
         away: false,
+        ejected: false,
         sent: 7,
         received: 8,
         http: requests(),

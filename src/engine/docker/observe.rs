@@ -238,6 +238,7 @@ impl Parts {
             network_mode: self.network_mode,
             volumes: volumes.collect(),
             labels,
+            probe: None,
         };
         Seen { container, mark }
     }

@@ -462,5 +462,6 @@ fn new_container(
         network_mode,
         volumes,
         labels: spec.labels.clone(),
+        probe: None,
     }
 }

@@ -10,7 +10,7 @@ use super::super::table::{
 use super::{MAX_SHARING, Project, address_in};
 use crate::graph::{Attachment, Graph, NetworkMode, Service};
 use crate::ids::{HostName, PodId, ServiceName};
-use crate::model::{Ambassador, AmbassadorTarget, Export};
+use crate::model::{Ambassador, AmbassadorTarget, Balance, Export};
 
 impl Project<'_> {
     /// Adds the services that other projects may reach.
@@ -38,6 +38,7 @@ impl Project<'_> {
                     service: link.service.clone(),
                     endpoints: Vec::new(),
                     http: BTreeMap::new(),
+                    balance: Balance::default(),
                 };
                 let backend = found.map_or_else(|| Arc::new(none()), |exported| Arc::clone(&exported.backend));
                 let id = NetworkId { project: graph.project.clone(), network: network.clone() };

@@ -31,15 +31,17 @@ pub(super) struct AnswerHead {
 
 /// How the answer goes on to the client.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Towards {
+pub(super) struct Towards<'a> {
     /// Whether it is to a HEAD request: then there is no body whatever it says.
     pub(super) is_head: bool,
     /// Whether another request may follow on the client's connection.
     pub(super) keep_alive: bool,
+    /// A cookie that the client gets with it, as `Set-Cookie` says it.
+    pub(super) cookie: Option<&'a str>,
 }
 
 /// Reads what `bytes` begin with, and writes its head for the client to `out`.
-pub(super) fn read<'b>(bytes: &'b [u8], room: &mut Room<'b>, towards: Towards, out: &mut Vec<u8>) -> Answers {
+pub(super) fn read<'b>(bytes: &'b [u8], room: &mut Room<'b>, towards: Towards<'_>, out: &mut Vec<u8>) -> Answers {
     let mut answer = httparse::Response::new(&mut []);
     let mut parser = httparse::ParserConfig::default();
     // As the general path does.
@@ -71,7 +73,7 @@ struct Facts {
 
 impl Facts {
     /// Returns what an answer says; `None` if it contradicts itself.
-    fn of(answer: &httparse::Response<'_, '_>, towards: Towards) -> Option<Self> {
+    fn of(answer: &httparse::Response<'_, '_>, towards: Towards<'_>) -> Option<Self> {
         let status = answer.code.filter(|status| (100..=999).contains(status))?;
         let is_http_11 = answer.version == Some(1);
         let (mut length, mut coding, mut close, mut keep_alive, mut has_options) = (None, false, false, false, false);
@@ -119,7 +121,7 @@ fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|option| !option.is_empty())
 }
 
-fn write(answer: &httparse::Response<'_, '_>, facts: &Facts, towards: Towards, out: &mut Vec<u8>) {
+fn write(answer: &httparse::Response<'_, '_>, facts: &Facts, towards: Towards<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     push_number(out, facts.status.into());
     out.push(b' ');
@@ -143,6 +145,9 @@ fn write(answer: &httparse::Response<'_, '_>, facts: &Facts, towards: Towards, o
             None => push_field(out, field.name, field.value),
             Some(value) => push_field(out, field.name, &value),
         }
+    }
+    if let Some(cookie) = towards.cookie.filter(|_| facts.status >= 200) {
+        push_field(out, "Set-Cookie", cookie.as_bytes());
     }
     if facts.status >= 200 && (!towards.keep_alive || facts.body == Body::UntilClose) {
         out.extend_from_slice(b"Connection: close\r\n");
@@ -193,10 +198,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const GET: Towards = Towards { is_head: false, keep_alive: true };
+    const GET: Towards<'_> = Towards { is_head: false, keep_alive: true, cookie: None };
 
     /// What an answer is, then what the client gets of its head, line by line.
-    fn text(answer: &str, towards: Towards) -> String {
+    fn text(answer: &str, towards: Towards<'_>) -> String {
         let mut out = Vec::new();
         match read(answer.as_bytes(), &mut room(), towards, &mut out) {
             Answers::Head(head) => {
@@ -239,7 +244,7 @@ mod tests {
 
     #[test]
     fn to_a_head_request_there_is_no_body() {
-        let towards = Towards { is_head: true, keep_alive: true };
+        let towards = Towards { is_head: true, keep_alive: true, cookie: None };
         assert_eq!(
             text("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", towards),
             "200 None kept | HTTP/1.1 200 OK | Content-Length: 9"

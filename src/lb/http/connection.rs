@@ -24,6 +24,7 @@ use super::stream::{ClientIo, Fence, close};
 use super::transfer::{Lost, receive, receive_late, send};
 use super::visit::{Visit, Way, way};
 use super::watch::{On, Over, Watch};
+use super::wish::wish;
 use super::{Http, general};
 
 /// A client's connection.
@@ -243,7 +244,11 @@ impl Connection {
                 let mut bytes = Vec::with_capacity(head.length + body + 256);
                 forward::write(head, &self.visit.client, onward, &mut bytes);
                 let may_repeat = head.is_idempotent();
-                return Plan::Fast(Box::new(Job { to, bytes, request, may_repeat, counting }));
+                let wish = wish(&to.pool.balanced, head.host, &|name, each| {
+                    let of_name = head.fields().filter(|(_, field)| field.name.eq_ignore_ascii_case(name));
+                    of_name.for_each(|(_, field)| each(field.value));
+                });
+                return Plan::Fast(Box::new(Job { to, bytes, request, may_repeat, wish, counting }));
             }
             Way::Redirect { rule, status, location } => {
                 counting.with(&rule.tally);

@@ -7,7 +7,7 @@
 use super::answer::{self, AnswerHead, Answers, Towards};
 use super::connection::{Connection, Request, Step};
 use super::count::{Counting, Ending};
-use super::head::{self, Body};
+use super::head::{self, Body, is_ill};
 use super::log;
 use super::pool;
 use super::refusal::Refusal;
@@ -15,6 +15,7 @@ use super::transfer::{Following, Lost, Passed, pass_on, receive, send};
 use super::visit::Destination;
 use super::watch::{On, Over};
 use crate::lb;
+use crate::lb::balance::Wish;
 use crate::lb::choose::{Failure, Next, Search, Server, first};
 
 /// Room for the first bytes of an answer.
@@ -36,6 +37,8 @@ pub(super) struct Job {
     pub(super) request: Request,
     /// Whether it may be sent twice.
     pub(super) may_repeat: bool,
+    /// What of it counts in the choice of a pod.
+    pub(super) wish: Wish,
     pub(super) counting: Counting,
 }
 
@@ -112,7 +115,7 @@ impl Connection {
         let mut search: Option<Search> = None;
         loop {
             let found = match &mut search {
-                None => first(&self.http.shared, &job.to.pool, job.to.port),
+                None => first(&self.http.shared, &job.to.pool, job.to.port, self.visit.peer.ip(), job.wish),
                 Some(search) => Some(search.next().await.map_err(Refusal::from)?),
             };
             let Some(next) = found else {
@@ -135,13 +138,19 @@ impl Connection {
             self.note(&next, &trouble, is_new);
             match trouble {
                 Trouble::ClientGone => return Err(None),
-                Trouble::Late => return Err(Some(Refusal::Late)),
+                Trouble::Late => {
+                    next.note_ill(&self.http.shared);
+                    return Err(Some(Refusal::Late));
+                }
                 Trouble::Silent if job.may_repeat && !is_new => stale += 1,
                 Trouble::Silent if job.may_repeat && broken < MAX_BROKEN => {
                     broken += 1;
                     search.get_or_insert_with(|| self.search(job)).note_failure(&next, Failure::Endpoint);
                 }
-                Trouble::Silent | Trouble::Broken => return Err(Some(Refusal::Broken)),
+                Trouble::Silent | Trouble::Broken => {
+                    next.note_ill(&self.http.shared);
+                    return Err(Some(Refusal::Broken));
+                }
             }
         }
     }
@@ -159,7 +168,8 @@ impl Connection {
     }
 
     fn search(&self, job: &Job) -> Search {
-        Search::new(&self.http.shared, job.to.door.clone(), self.visit.peer.ip(), self.http.hold)
+        let (door, client) = (job.to.door.clone(), self.visit.peer.ip());
+        Search::new(&self.http.shared, door, client, self.http.hold).wishing(job.wish)
     }
 
     /// Sends the request and reads the head of the answer.
@@ -176,7 +186,9 @@ impl Connection {
         let until_answer = job.to.rule.as_ref().and_then(|rule| rule.route.timeout).unwrap_or(limits.answer);
         send(server, &job.bytes, &mut self.watch, limits.write, on).await.map_err(|_| Trouble::Silent)?;
         job.counting.ending.sent += job.bytes.len() as u64;
-        let towards = Towards { is_head: job.request.is_head, keep_alive: job.request.keep_alive };
+        let Request { is_head, keep_alive, .. } = job.request;
+        let cookie = next.cookie(job.wish, self.visit.client.is_tls);
+        let towards = Towards { is_head, keep_alive, cookie: cookie.as_deref() };
         let mut bytes = Vec::with_capacity(ANSWER);
         let mut has_begun = false;
         loop {
@@ -191,7 +203,12 @@ impl Connection {
                     bytes.drain(..head.length);
                     continue;
                 }
-                Answers::Head(head) => return Ok((head, bytes)),
+                Answers::Head(head) => {
+                    if is_ill(head.status) {
+                        next.note_ill(&self.http.shared);
+                    }
+                    return Ok((head, bytes));
+                }
                 Answers::Partial => {}
             }
             if bytes.capacity() == bytes.len() {
@@ -214,6 +231,9 @@ impl Connection {
         let mut body = Following::new(head.body);
         let rest = &bytes[head.length..];
         let Ok(within) = body.follow(rest) else {
+            if !is_ill(head.status) {
+                next.note_ill(&self.http.shared);
+            }
             // What the client has seen of it must be cut off in any case.
             let _gone = self.send(&out).await;
             return (Err(Step::Abort), next);
@@ -241,9 +261,15 @@ impl Connection {
         count(&next.lease.sent, ending.sent);
         count(&next.lease.received, ending.received);
         let Passed::Whole { is_clean } = passed else {
+            if passed == Passed::Broken && !is_ill(head.status) {
+                next.note_ill(&self.http.shared);
+            }
             return (Err(Step::Abort), next);
         };
         ending.is_whole = true;
+        if !is_ill(head.status) {
+            next.note_well();
+        }
         if is_clean && head.keep_alive && head.body != Body::UntilClose {
             pool::keep(&next, server);
         } else {

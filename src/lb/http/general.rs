@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use super::connection::Connection;
 use super::count::{Counting, Ending};
 use super::general_fields::{self as fields, Facts};
-use super::head::is_idempotent;
+use super::head::{is_idempotent, is_ill};
 use super::link::{self, Connector, Link, digest};
 use super::log::{self, Line};
 use super::refusal::Refusal;
@@ -36,6 +36,7 @@ use super::visit::{Busy, Destination, Visit, Way, way};
 use super::watch::Watch;
 use super::{Http, Limits};
 use crate::lb::Trouble;
+use crate::lb::balance::Wish;
 use crate::lb::choose::{Failure, Next, Search};
 
 /// Requests at a time on one connection to a pod that speaks HTTP/2.
@@ -65,6 +66,8 @@ pub(super) struct Ctx {
     visit: Option<Arc<Visit>>,
     _busy: Option<Busy>,
     to: Option<Destination>,
+    /// What of it counts in the choice of a pod.
+    wish: Wish,
     search: Option<Search>,
     /// The pod that it goes to.
     next: Option<Next>,
@@ -73,6 +76,8 @@ pub(super) struct Ctx {
     broken: u32,
     /// Whether anything of an answer came.
     has_begun: bool,
+    /// Whether the pod failed by the status of its answer.
+    is_ill: bool,
     /// Whether the body of the answer ends with the connection.
     until_close: bool,
     refusal: Option<Refusal>,
@@ -171,12 +176,14 @@ impl ProxyHttp for General {
             visit: None,
             _busy: None,
             to: None,
+            wish: Wish::default(),
             search: None,
             next: None,
             connector: None,
             link: None,
             broken: 0,
             has_begun: false,
+            is_ill: false,
             until_close: false,
             refusal: None,
             made_id: OnceLock::new(),
@@ -216,6 +223,7 @@ impl ProxyHttp for General {
                 if let Some(rule) = &to.rule {
                     ctx.counting.with(&rule.tally);
                 }
+                ctx.wish = facts.wish(&to.pool.balanced);
                 ctx.to = Some(to);
                 Ok(false)
             }
@@ -236,9 +244,10 @@ impl ProxyHttp for General {
         let (Some(to), Some(visit)) = (&ctx.to, &ctx.visit) else {
             return Err(Error::new_in(ErrorType::InternalError));
         };
-        let search = ctx
-            .search
-            .get_or_insert_with(|| Search::new(&self.http.shared, to.door.clone(), visit.peer.ip(), self.http.hold));
+        let search = ctx.search.get_or_insert_with(|| {
+            let (door, client) = (to.door.clone(), visit.peer.ip());
+            Search::new(&self.http.shared, door, client, self.http.hold).wishing(ctx.wish)
+        });
         let next = match search.next().await {
             Ok(next) => next,
             Err(fruitless) => return refuse(ctx, fruitless.into()),
@@ -325,7 +334,17 @@ impl ProxyHttp for General {
             link.answered();
         }
         ctx.until_close = fields::ends_with_connection(session.req_header(), answer);
-        fields::clean(answer)
+        fields::clean(answer)?;
+        if let Some((next, visit)) = ctx.next.as_ref().zip(ctx.visit.as_ref()) {
+            ctx.is_ill = is_ill(answer.status.as_u16());
+            if ctx.is_ill {
+                next.note_ill(&self.http.shared);
+            }
+            if let Some(cookie) = next.cookie(ctx.wish, visit.client.is_tls) {
+                answer.append_header(http::header::SET_COOKIE, cookie)?;
+            }
+        }
+        Ok(())
     }
 
     async fn response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, _: &mut Ctx) -> Result<()> {
@@ -417,6 +436,15 @@ impl ProxyHttp for General {
         }
         ctx.counting.ending = Ending { status, refusal, is_whole, took: ctx.began.elapsed(), sent, received };
         if let Some(next) = &ctx.next {
+            let is_theirs = error.is_some_and(|error| *error.esource() == ErrorSource::Upstream)
+                || matches!(ctx.refusal, Some(Refusal::Broken | Refusal::Late));
+            match error {
+                // It was noted when its head came.
+                _ if ctx.is_ill => {}
+                None => next.note_well(),
+                Some(_) if is_theirs => next.note_ill(&self.http.shared),
+                Some(_) => {}
+            }
             next.lease.sent.fetch_add(sent, std::sync::atomic::Ordering::Relaxed);
             next.lease.received.fetch_add(received, std::sync::atomic::Ordering::Relaxed);
         }

@@ -12,6 +12,8 @@ use super::log::Line;
 use super::refusal::Refusal;
 use super::route::{Asked, rewritten};
 use super::visit::Destination;
+use super::wish::wish;
+use crate::lb::balance::{Balanced, Wish};
 
 const FORWARDED_FOR: &str = "X-Forwarded-For";
 const FORWARDED_PROTO: &str = "X-Forwarded-Proto";
@@ -51,6 +53,13 @@ impl<'a> Facts<'a> {
     /// Returns whether it has a field with this value.
     pub(super) fn has_header(&self, name: &str, value: &str) -> bool {
         self.head.headers.get_all(name).iter().any(|found| found.as_bytes() == value.as_bytes())
+    }
+
+    /// Returns what of it counts in the choice of a pod.
+    pub(super) fn wish(&self, balanced: &Balanced) -> Wish {
+        wish(balanced, &self.host, &|name, each| {
+            self.head.headers.get_all(name).iter().for_each(|value| each(value.as_bytes()));
+        })
     }
 
     /// Returns what rules look at.

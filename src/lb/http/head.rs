@@ -139,6 +139,11 @@ pub(super) fn is_idempotent(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE")
 }
 
+/// Returns whether a status says that the pod failed, whatever it was asked.
+pub(super) fn is_ill(status: u16) -> bool {
+    status >= 500
+}
+
 /// Reads what `bytes` begin with.
 pub(super) fn read<'b, 'r>(bytes: &'b [u8], room: &'r mut Room<'b>) -> Begins<'b, 'r> {
     let same = bytes.len().min(HTTP2_PREFACE.len());

@@ -18,7 +18,7 @@ use crate::lb::table::{Backend, Endpoint, LbTable, NetworkId, PodAddress, Publis
 use crate::lb::{BalancerOptions, EndpointStats};
 use crate::mesh::tests::site::{ANY, Cluster, chain, host};
 use crate::mesh::{Incoming, Kind, Mesh, PeerAddr, Target, TargetDoor};
-use crate::model::AppProtocol;
+use crate::model::{Algorithm, AppProtocol, Balance, HashKey};
 
 /// A host of a cluster: a balancer, its way to the others, and where it listens for them.
 pub(super) struct Member {
@@ -81,6 +81,12 @@ impl Hosts {
     /// The same, with pods that are balanced by request.
     #[track_caller]
     pub(super) fn set_speaking(&self, protocol: Option<AppProtocol>, pods: &str) {
+        self.set_balanced(protocol, &Balance::default(), pods);
+    }
+
+    /// The same, chosen in this way.
+    #[track_caller]
+    fn set_balanced(&self, protocol: Option<AppProtocol>, balance: &Balance, pods: &str) {
         let service = ServiceName::new("web").expect("valid");
         let endpoint = |word: &str| {
             let (on, number) = word.trim_start_matches('~').split_at(1);
@@ -93,7 +99,8 @@ impl Hosts {
         let (ready, all) = (pods.split_whitespace().filter(|word| !word.starts_with('~')), pods.split_whitespace());
         let endpoints = ready.map(endpoint).collect();
         let http = protocol.map(|protocol| (self.port(), protocol)).into_iter().collect();
-        let backend = Arc::new(Backend { project: project.clone(), service: service.clone(), http, endpoints });
+        let (service, balance) = (service.clone(), balance.clone());
+        let backend = Arc::new(Backend { project: project.clone(), service, http, balance, endpoints });
         let network = NetworkId { project, network: ResourceKey::new("back").expect("valid") };
         let pod = |endpoint: Endpoint| (endpoint.address, PodAddress { network: network.clone(), endpoint });
         let vip = |backend: &Arc<Backend>| Vip { network: network.clone(), backend: Arc::clone(backend) };
@@ -159,6 +166,49 @@ async fn local_pods_come_first_and_others_take_over() {
     }
     assert_eq!((hosts.stats("a", 2).open, hosts.stats("a", 3).open), (5, 5));
     assert_eq!((hosts.stats("b", 2).open, hosts.stats("c", 3).open), (5, 5), "counted where the pods are");
+}
+
+#[tokio::test]
+async fn hosts_with_shares_get_them_from_everywhere() {
+    let hosts = Hosts::start(&["a", "b"]).await;
+    let _pods = [hosts.echo(1).await, hosts.echo(2).await];
+    let weights = |a: u32, b: u32| Balance {
+        algorithm: Algorithm::RoundRobin,
+        weights: BTreeMap::from([(host("a"), a), (host("b"), b)]),
+        ..Balance::default()
+    };
+    hosts.set_balanced(None, &weights(25, 75), "a1 b2");
+    for at in ["a", "b"].repeat(20) {
+        hosts.ask(at, "hello").await.expect("served");
+    }
+    // Of those next door, that no other host's clients are counted with.
+    let there = |at, number| hosts.stats(at, number).connected;
+    assert!((14..=16).contains(&there("a", 2)) && (4..=6).contains(&there("b", 1)));
+    // A share of none is only for when nobody else is there, also next door.
+    hosts.set_balanced(None, &weights(0, 1), "a1 b2");
+    let before = there("a", 2);
+    for _ in 0..10 {
+        hosts.ask("a", "hello").await.expect("served");
+    }
+    assert_eq!(there("a", 2), before + 10);
+    hosts.set_balanced(None, &weights(0, 1), "a1");
+    let before = there("b", 1);
+    hosts.ask("b", "hello").await.expect("served");
+    assert_eq!(there("b", 1), before + 1);
+}
+
+#[tokio::test]
+async fn a_key_finds_the_same_pod_from_every_host() {
+    let hosts = Hosts::start(&["a", "b"]).await;
+    let _pods = [hosts.echo(1).await, hosts.echo(2).await];
+    let balance = Balance { algorithm: Algorithm::Hash(HashKey::Source), ..Balance::default() };
+    hosts.set_balanced(None, &balance, "a1 b2");
+    for at in ["a", "b"].repeat(5) {
+        hosts.ask(at, "hello").await.expect("served");
+    }
+    // Both clients are of one address.
+    let taken = [("a", 1), ("b", 1), ("a", 2), ("b", 2)].map(|(at, number)| hosts.stats(at, number).connected > 0);
+    assert!(taken == [true, true, false, false] || taken == [false, false, true, true], "{taken:?}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod both;
 mod changing;
+mod choosing;
 mod faults;
 mod generated;
 mod hostile;

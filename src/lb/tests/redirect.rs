@@ -12,6 +12,7 @@ use crate::host::namespace::{enter_new_network, in_new_network, thread_id, tool}
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
 use crate::lb::table::{Backend, Endpoint, LbTable, NetworkId, Vip};
 use crate::lb::{Balancer, BalancerOptions};
+use crate::model::Balance;
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 const OWN_VIP: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 193);
@@ -25,8 +26,13 @@ fn vip(network_key: &str) -> Vip {
     let service = ServiceName::new("web").expect("valid");
     let pod = PodId::new(service.clone(), 1);
     let endpoint = Endpoint { pod, container: container(1), host: HostName::local(), address: Ipv4Addr::LOCALHOST };
-    let backend =
-        Backend { project: network(network_key).project, service, http: BTreeMap::new(), endpoints: vec![endpoint] };
+    let backend = Backend {
+        project: network(network_key).project,
+        service,
+        http: BTreeMap::new(),
+        balance: Balance::default(),
+        endpoints: vec![endpoint],
+    };
     Vip { network: network(network_key), backend: Arc::new(backend) }
 }
 

@@ -14,6 +14,7 @@ use crate::graph::Protocol;
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
 use crate::lb::table::{Backend, Endpoint, LbTable, NetworkId, PodAddress, Published, PublishedKey};
 use crate::lb::{Balancer, BalancerOptions, EndpointStats};
+use crate::model::Balance;
 
 /// Nothing in these tests takes this long; a test that waits so long has failed.
 pub(in crate::lb::tests) const DEADLINE: Duration = Duration::from_secs(20);
@@ -89,6 +90,7 @@ impl Site {
             project: ProjectName::new("demo").expect("valid"),
             service: ServiceName::new("web").expect("valid"),
             http: BTreeMap::new(),
+            balance: Balance::default(),
             endpoints: pods.iter().map(|number| self.endpoint(*number)).collect(),
         }
     }

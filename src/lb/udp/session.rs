@@ -353,6 +353,7 @@ impl Answers {
 pub(super) fn note_answer(common: &Common, pulse: &Pulse, endpoint: &EndpointState, port: PortKey, length: usize) {
     if pulse.note_answer(common.shared.now()) {
         endpoint.note_success(port);
+        endpoint.note_well(port);
     }
     endpoint.received.fetch_add(length as u64, Ordering::Relaxed);
     count(&common.counters.answers);

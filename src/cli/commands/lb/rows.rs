@@ -176,10 +176,11 @@ fn endpoint_row(endpoint: &EndpointStats, is_leaving: bool, host: &HostName) -> 
         received: endpoint.received,
         ..if has_requests { Counts::of_requests(http) } else { Counts::default() }
     };
-    let state = match (is_leaving, endpoint.away, endpoint.avoided) {
+    let state = match (is_leaving, endpoint.away, endpoint.ejected, endpoint.avoided) {
         (true, ..) => "draining",
-        (_, true, _) => "away",
-        (_, _, true) => "avoided",
+        (_, true, ..) => "away",
+        (_, _, true, _) => "ejected",
+        (.., true) => "avoided",
         _ => "ready",
     };
     // Two containers may be one pod while it is made anew.
@@ -328,6 +329,7 @@ mod tests {
             failed: 0,
             avoided: false,
             away: false,
+            ejected: false,
             sent: 1200,
             received: 34_000_000,
             http: HttpStats::default(),

@@ -1,7 +1,12 @@
 //! The fast path and the general one: the same bytes of client and pod through both must come to the same.
 
+use std::time::Duration;
+
 use super::script::{Message, answers};
 use super::site::{Answer, End, HttpSite, Reply, Then};
+use crate::lb::balance::Token;
+use crate::lb::tests::site::container;
+use crate::model::{Balance, Sticky};
 
 /// What came of a case on one path.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,13 +30,22 @@ pub(super) struct Case {
     pub(super) requests: String,
     pub(super) methods: Vec<&'static str>,
     pub(super) script: Vec<Answer>,
+    pub(super) balance: Balance,
 }
 
 /// `|` is a line end.
 fn case(name: &'static str, expected: &'static str, requests: &str, script: &[Answer]) -> Case {
     let requests = requests.replace('|', "\r\n");
     let methods = if requests.starts_with("HEAD") { vec!["HEAD"] } else { vec![] };
-    Case { name, expected, requests, methods, script: script.to_vec() }
+    Case { name, expected, requests, methods, script: script.to_vec(), balance: Balance::default() }
+}
+
+impl Case {
+    /// The same where clients keep their pod by a cookie.
+    fn sticky(self) -> Self {
+        let sticky = Some(Sticky { cookie: "pod".to_owned(), ttl: Some(Duration::from_hours(1)) });
+        Self { balance: Balance { sticky, ..Balance::default() }, ..self }
+    }
 }
 
 fn ok() -> Answer {
@@ -40,7 +54,7 @@ fn ok() -> Answer {
 
 /// Runs a case on one path.
 pub(super) async fn run(case: &Case, is_fast: bool) -> Outcome {
-    let site = HttpSite::new(is_fast).await;
+    let site = HttpSite::balanced(is_fast, case.balance.clone()).await;
     let pod = site.scripted(1, &case.script).await;
     site.set(&[1]);
     let Reply { bytes, end } = site.send(case.requests.as_bytes()).await;
@@ -277,6 +291,48 @@ async fn requests_of_every_kind() {
 fn texts(texts: &[&str]) -> Vec<Answer> {
     let answer = |text: &&str| Answer::new(&format!("HTTP/1.1 200 OK|Content-Length: {}||{text}", text.len()));
     texts.iter().map(answer).collect()
+}
+
+#[tokio::test]
+async fn cookies_that_keep_a_pod() {
+    let own = Token::of(&container(1)).to_string();
+    let with = |cookie: &str| format!("GET /a?b=c HTTP/1.1|Host: x.test|Cookie: {cookie}||");
+    let one = |name, expected, request: &str, answer: &str| {
+        case(name, expected, request, &[Answer::new(answer).then(Then::Close)]).sticky()
+    };
+    let ok = "HTTP/1.1 200 OK|Content-Length: 2||ok";
+    let get = "GET /a?b=c -> 200";
+    compare(vec![
+        one("none", get, GET, ok),
+        one("the pod's", get, &with(&format!("pod={own}")), ok),
+        one("the pod's among others", get, &with(&format!("a=b; pod={own}; c=d")), ok),
+        one("the pod's in another field", get, &with(&format!("a=b|cookie: pod={own}")), ok),
+        one("of a pod that is gone", get, &with(&format!("pod={}", "0".repeat(32))), ok),
+        one("of nobody", get, &with("pod=web.1"), ok),
+        one("an empty one", get, &with("pod="), ok),
+        one("bytes beyond ASCII", get, &with("pod=\u{fc}"), ok),
+        one("beside the pod's own", get, GET, "HTTP/1.1 200 OK|Set-Cookie: a=b|Content-Length: 2||ok"),
+        one("with an error", "GET /a?b=c -> 500", GET, "HTTP/1.1 500 Oops|Content-Length: 2||no"),
+        one("without a body", "GET /a?b=c -> 204", GET, "HTTP/1.1 204 No Content||"),
+        one("until close", get, GET, "HTTP/1.1 200 OK||hello"),
+        one("chunks", get, GET, "HTTP/1.1 200 OK|Transfer-Encoding: chunked||5|hello|0||"),
+        one(
+            "after early hints",
+            "GET /a?b=c -> 103 200",
+            GET,
+            "HTTP/1.1 103 Early Hints|Link: x||HTTP/1.1 200 OK|Content-Length: 2||ok",
+        ),
+        one("none of ours", "GET /a?b=c -> 502", GET, "HTTP/1.1 200 OK|Content-Length: x||ok"),
+        case(
+            "chunks of the client",
+            "POST / -> 200",
+            "POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked||5|hello|0||",
+            &[Answer::new(ok)],
+        )
+        .sticky(),
+        case("twice", "GET /a?b=c, GET /a?b=c -> 200 200", &GET.repeat(2), &[Answer::new(ok)]).sticky(),
+    ])
+    .await;
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use proptest::sample::select;
 use super::both::{Case, run};
 use super::site::{Answer, Then};
 use crate::lb::tests::tries;
+use crate::model::Balance;
 
 /// A request as it is sent, with its method and whether the connection may go on after it.
 #[derive(Debug, Clone)]
@@ -165,7 +166,7 @@ prop_compose! {
             script[at] = last;
         }
         let requests = requests.iter().map(|request| request.text.as_str()).collect::<String>().replace('|', "\r\n");
-        Case { name: "generated", expected: "", requests, methods, script }
+        Case { name: "generated", expected: "", requests, methods, script, balance: Balance::default() }
     }
 }
 

@@ -14,12 +14,13 @@ use crate::lb::http::{HttpOptions, Limits};
 use crate::lb::table::{LbTable, Published};
 use crate::lb::tests::site::{DEADLINE, Pod, Site, in_time};
 use crate::lb::{Balancer, BalancerOptions, ServiceStats};
-use crate::model::AppProtocol;
+use crate::model::{AppProtocol, Balance};
 
 /// A site whose published port is balanced by request.
 pub(super) struct HttpSite {
     site: Site,
     protocol: AppProtocol,
+    balance: Balance,
 }
 
 impl Deref for HttpSite {
@@ -35,12 +36,17 @@ impl HttpSite {
         Self::with(HttpOptions { is_fast, ..HttpOptions::default() }, AppProtocol::Http).await
     }
 
+    /// The same, with a way of choosing.
+    pub(super) async fn balanced(is_fast: bool, balance: Balance) -> Self {
+        Self { balance, ..Self::new(is_fast).await }
+    }
+
     pub(super) async fn with(http: HttpOptions, protocol: AppProtocol) -> Self {
         Self::of(BalancerOptions { hold: DEADLINE, http, ..BalancerOptions::default() }, protocol).await
     }
 
     pub(super) async fn of(options: BalancerOptions, protocol: AppProtocol) -> Self {
-        Self { site: Site::new(options).await, protocol }
+        Self { site: Site::new(options).await, protocol, balance: Balance::default() }
     }
 
     /// The table whose published port leads to these pods.
@@ -49,6 +55,7 @@ impl HttpSite {
         for Published { target, backend } in table.published.values_mut() {
             let mut with_http = (**backend).clone();
             with_http.http = BTreeMap::from([(*target, self.protocol)]);
+            with_http.balance = self.balance.clone();
             *backend = Arc::new(with_http);
         }
         table
