@@ -14,6 +14,7 @@ pub mod hold;
 pub mod images;
 pub mod informer;
 pub mod memory;
+mod metrics;
 pub mod passing;
 pub mod process;
 pub mod reconcile;

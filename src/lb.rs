@@ -19,8 +19,11 @@ mod routing;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod udp;
 
 pub use ambassador::{AmbassadorStats, AmbassadorTargetStats};
 pub use balancer::{Balancer, BalancerOptions, BindError};
+pub use http::dry::{DryRequest, DryRun, Miss, Near, RuleTold, Share};
 pub use stats::{BalancerStats, DatagramStats, EndpointStats, RouteStats, ServiceStats};
+pub use trouble::{Trouble, TroubleStats};

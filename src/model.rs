@@ -5,6 +5,7 @@
 //! environment files read, implied dependencies and networks added, services of inactive profiles left out.
 
 mod ambassador;
+mod certificate;
 pub mod deploy;
 pub mod health;
 pub mod keys;
@@ -22,6 +23,7 @@ use crate::hosts::HostEntry;
 use crate::ids::{ProjectName, ResourceKey, ServiceName};
 
 pub use ambassador::{Ambassador, AmbassadorTarget, AmbassadorTls, Breaker, Export, ExternalLink, Medium};
+pub use certificate::{CertificateError, certified};
 pub use deploy::{Deploy, DeployMode, DeployPlacement, Preference, Reservations, ResourceLimits, ResourcesSpec};
 pub use health::Healthcheck;
 pub use keys::{HOLDER, ServiceKeys, VolumeKeys};

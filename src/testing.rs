@@ -1,5 +1,7 @@
 //! Builders of values that many tests need. Behind feature `testing`, on for our own tests.
 
+pub mod openmetrics;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

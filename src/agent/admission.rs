@@ -1,17 +1,21 @@
 //! What the rest of the host has already: subnets, routes, ports. Read before a desired state is computed.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 
 use crate::graph::Protocol;
+use crate::host::listening;
 use crate::host::network::HostNetworkError;
 use crate::ids::{HostName, ProjectName};
-use crate::net::addr::{Pool, PortCandidate};
+use crate::net::addr::{OtherRoute, Pool, PortCandidate, routes};
+use crate::place::Listening;
 use crate::plan::desired::PublishedPort;
 
-use super::shared::Shared;
+use super::shared::{Record, Shared};
 
 /// Network prefix of the pool's subnets: a VIP slice and fifteen hosts' slices of /24.
 const POOL_PREFIX: u8 = 20;
@@ -22,8 +26,19 @@ pub struct Inputs {
     pub taken: Vec<Ipv4Net>,
     /// Ports that other projects publish.
     pub published_elsewhere: Vec<(ProjectName, PublishedPort)>,
+    /// Other projects that are for the same hosts.
+    beside: Vec<Arc<Record>>,
     /// Where new subnets come from.
     pub pool: Pool,
+}
+
+impl Inputs {
+    /// Returns the routes of other projects.
+    pub fn routes_elsewhere(&self) -> Vec<OtherRoute<'_>> {
+        let others = self.beside.iter().filter_map(|record| record.desired.as_ref()).map(|desired| &desired.graph);
+        let of = |graph| routes(graph).map(|(service, route)| OtherRoute { project: &graph.project, service, route });
+        others.flat_map(of).collect()
+    }
 }
 
 /// Reads what others than `project`, which is for the hosts `among`, have: on this host and as far as is known on the others.
@@ -38,6 +53,7 @@ pub async fn inputs(
     let mut own = Vec::new();
     let mut taken = Vec::new();
     let mut published_elsewhere = Vec::new();
+    let mut beside = Vec::new();
     for record in shared.desired() {
         let Some(desired) = record.desired.as_ref() else { continue };
         let subnets = desired.addresses.networks.values().map(|network| network.subnet);
@@ -48,6 +64,9 @@ pub async fn inputs(
             let apart = !among.is_empty() && !among.iter().any(|host| desired.is_for(host));
             let ports = desired.addresses.ports.iter().filter(|_| !apart).cloned();
             published_elsewhere.extend(ports.map(|port| (desired.graph.project.clone(), port)));
+            if !apart {
+                beside.push(Arc::clone(&record));
+            }
         }
     }
     let observed = shared.observed(None);
@@ -65,10 +84,11 @@ pub async fn inputs(
     taken.extend(shared.peers.machines().into_values().flat_map(|machine| machine.routes));
     taken.retain(|subnet| !own.iter().any(|one| one.contains(subnet)));
     let pool = Pool { range: shared.options.subnet_pool, network_prefix: POOL_PREFIX };
-    Ok(Inputs { taken, published_elsewhere, pool })
+    Ok(Inputs { taken, published_elsewhere, beside, pool })
 }
 
-/// Returns whether a listener could be opened there now.
+/// Returns whether a listener could be opened there now, were it not for what orch itself has there where that is no
+/// obstacle.
 pub fn port_free(candidate: &PortCandidate) -> bool {
     let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     let addresses = candidate.host_ip.map_or_else(|| any.to_vec(), |ip| vec![ip]);
@@ -78,9 +98,21 @@ pub fn port_free(candidate: &PortCandidate) -> bool {
             Protocol::Udp => UdpSocket::bind(socket).map(drop),
             Protocol::Tcp | Protocol::Sctp => TcpListener::bind(socket).map(drop),
         };
-        // No IPv6 on this host is no reason against an IPv4 port.
-        result.is_ok_and(|()| true) || (address.is_ipv6() && !ipv6_exists())
+        match result {
+            Ok(()) => true,
+            Err(error) if candidate.held && error.kind() == io::ErrorKind::AddrInUse => !others_listen(candidate),
+            // No IPv6 on this host is no reason against an IPv4 port.
+            Err(_) => address.is_ipv6() && !ipv6_exists(),
+        }
     })
+}
+
+fn others_listen(candidate: &PortCandidate) -> bool {
+    let wanted = Listening { address: candidate.host_ip, port: candidate.port, protocol: candidate.protocol };
+    let others = listening::by_others().inspect_err(|error| {
+        tracing::warn!(%error, "it cannot be told which ports are in use");
+    });
+    others.is_ok_and(|others| others.iter().any(|one| one.clashes(&wanted)))
 }
 
 fn ipv6_exists() -> bool {

@@ -21,11 +21,12 @@ use crate::graph::Protocol;
 use crate::host::network::{BridgeSpec, HostNetwork, HostNetworkError, HostNetworkSpec, ListenerPorts, OpenPort};
 use crate::ids::{HostName, ProjectName};
 use crate::lb::table::{AmbassadorKey, Draining, LbTable, NetworkId, PublishedKey};
-use crate::lb::{AmbassadorStats, Balancer, BalancerStats, BindError};
+use crate::lb::{AmbassadorStats, Balancer, BalancerStats, BindError, DryRequest, DryRun};
 use crate::mesh::{Incoming, Mesh};
-use crate::net::dns::{DnsListener, DnsServer, Upstreams};
+use crate::net::addr::routes;
+use crate::net::dns::{DnsListener, DnsServer, DnsStats, Upstreams};
 use crate::net::names::NameTable;
-use crate::plan::{ContainerState, Observed, ProjectView};
+use crate::plan::{ContainerState, Desired, Observed, ProjectView};
 
 use super::folding::{Folded, Folding};
 use super::shared::{Record, Shared};
@@ -279,6 +280,16 @@ impl Dataplane {
         self.names.load_full()
     }
 
+    /// Says what would become of a request.
+    pub fn dry_run(&self, request: &DryRequest) -> DryRun {
+        self.balancer.dry_run(request)
+    }
+
+    /// Returns how names were answered.
+    pub fn dns_stats(&self) -> DnsStats {
+        self.dns.stats()
+    }
+
     /// Returns what the load balancer does.
     pub fn balancer_stats(&self) -> BalancerStats {
         self.balancer.stats()
@@ -318,6 +329,12 @@ impl Dataplane {
     /// What the kernel says.
     pub async fn routes(&self) -> Result<Vec<Ipv4Net>, HostNetworkError> {
         self.host_network.routes().await
+    }
+
+    /// Returns what rules and addresses are to be by what all projects need now, and what is in the way.
+    #[cfg(test)]
+    pub(super) async fn wanted(&self, shared: &Shared) -> (HostNetworkSpec, Vec<String>) {
+        self.listen(shared, &mut *self.listening.lock().await)
     }
 
     /// Returns whether it is one of the projects' bridges that the engine makes when it needs them: then it has none of the
@@ -515,11 +532,17 @@ fn live_networks(
 
 fn open_ports(records: &[Arc<Record>], own: &HostName) -> Vec<OpenPort> {
     let desired = records.iter().filter_map(|record| record.desired.as_ref()).filter(|desired| desired.is_for(own));
-    let mut ports: Vec<OpenPort> = desired
-        .flat_map(|desired| &desired.addresses.ports)
-        .filter(|port| port.protocol != Protocol::Sctp)
-        .map(|port| OpenPort { host_ip: port.host_ip, port: port.published, protocol: port.protocol })
-        .collect();
+    let of = |desired: &Desired| {
+        let published = desired.addresses.ports.iter().filter(|port| port.protocol != Protocol::Sctp);
+        let published =
+            published.map(|port| OpenPort { host_ip: port.host_ip, port: port.published, protocol: port.protocol });
+        let routes = routes(&desired.graph).flat_map(|(_, route)| {
+            let at = |port| OpenPort { host_ip: route.host_ip, port, protocol: Protocol::Tcp };
+            route.listen.iter().map(move |listen| at(listen.port))
+        });
+        published.chain(routes).collect::<Vec<_>>()
+    };
+    let mut ports: Vec<OpenPort> = desired.flat_map(of).collect();
     ports.sort_unstable();
     ports.dedup();
     ports

@@ -11,10 +11,10 @@ use tokio::time::Instant;
 
 use crate::api::server::{ByteStream, Handler};
 use crate::api::types::{
-    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, FetchImage, FoundRequest,
-    HostChange, ImageOffer, KeyAnswer, KeyRequest, NameQuestion, NameTold, OfferImage, Progress, ProjectStatus,
-    ProjectSummary, RemoveHost, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion,
-    WhyTold,
+    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, ExposeRequest, FetchImage,
+    FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage,
+    Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList,
+    StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::controller::{self, Request};
 use crate::graph::{Graph, MAX_PODS};
@@ -27,6 +27,8 @@ use crate::store::StoreError;
 
 mod cluster;
 mod follow;
+mod reached;
+mod routing;
 mod seeing;
 mod status;
 
@@ -34,6 +36,7 @@ use super::admission;
 use super::fleet::seat;
 use super::images;
 use super::memory::Failures;
+use super::metrics::{self, expose::SetError};
 use super::passing;
 use super::reconcile::{plan_for, recall};
 use super::shared::{Aim, Following, Record, Shared, project_key};
@@ -52,6 +55,8 @@ const PLANS_AT_ONCE: usize = 2;
 pub struct AgentHandler {
     shared: Arc<Shared>,
     started: Instant,
+    /// The same by the clock on the wall, since 1970.
+    started_at: std::time::Duration,
     build: String,
     uninstalled: tokio_util::sync::CancellationToken,
     /// Held while a plan is made that only shall be shown.
@@ -108,6 +113,7 @@ impl Work {
                 among: request.hosts,
                 taken: &inputs.taken,
                 published_elsewhere: &inputs.published_elsewhere,
+                routes_elsewhere: &inputs.routes_elsewhere(),
                 pool: &inputs.pool,
                 last_index: shared.fleet().last_index(),
             },
@@ -137,7 +143,8 @@ impl AgentHandler {
     /// Answers for `shared`; `build` is the content hash of the binary. `uninstalled` is cancelled when nothing of orch
     /// may be touched any more.
     pub fn new(shared: Arc<Shared>, build: String, uninstalled: tokio_util::sync::CancellationToken) -> Self {
-        Self { shared, started: Instant::now(), build, uninstalled, planning: Semaphore::new(PLANS_AT_ONCE) }
+        let (started, started_at) = (Instant::now(), shared.clock.now());
+        Self { shared, started, started_at, build, uninstalled, planning: Semaphore::new(PLANS_AT_ONCE) }
     }
 
     fn record(&self, project: &ProjectName) -> Option<Arc<Record>> {
@@ -237,6 +244,7 @@ impl Handler for AgentHandler {
             uptime_secs: self.started.elapsed().as_secs(),
             memory: super::process::resident_bytes(),
             problems: super::fleet::machine::problems(&self.shared).await,
+            metrics: self.shared.exposure.address(),
         })
     }
 
@@ -298,11 +306,46 @@ impl Handler for AgentHandler {
 
     async fn why(&self, project: ProjectName, question: WhyQuestion) -> Result<WhyTold, ApiError> {
         let record = self.record(&project);
-        Seen::of(&self.shared, &project, record.as_deref())?.why(&question)
+        let mut seen = Seen::of(&self.shared, &project, record.as_deref())?;
+        seen.look_inside().await;
+        seen.why(&question)
     }
 
     async fn traffic(&self) -> Result<Traffic, ApiError> {
         Ok(seeing::traffic(&self.shared))
+    }
+
+    async fn expose_metrics(&self, request: ExposeRequest) -> Result<(), ApiError> {
+        let set = self.shared.exposure.set(self.shared.store.as_ref(), request.address).await;
+        set.map_err(|cause| match cause {
+            SetError::Bind { .. } => error(ErrorKind::Host, cause.to_string()),
+            SetError::Store(cause) => unstored(cause),
+        })
+    }
+
+    async fn route(&self, question: RouteQuestion) -> Result<WhyTold, ApiError> {
+        routing::route(&self.shared, &question)
+    }
+
+    async fn metrics(&self, form: MetricsForm) -> Result<String, ApiError> {
+        let shared = &self.shared;
+        let snapshot = metrics::Snapshot {
+            agent: metrics::AgentFacts {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                build: self.build.clone(),
+                engine: shared.engine_info.version.clone(),
+                started: self.started_at.as_secs(),
+                memory: super::process::resident_bytes(),
+                store: metrics::store_bytes(&shared.options.state_dir),
+                names_version: shared.dataplane.name_table().version(),
+            },
+            cluster: cluster::status(shared),
+            projects: metrics::projects(shared),
+            dns: shared.dataplane.dns_stats(),
+            balancer: shared.dataplane.balancer_stats(),
+            ambassadors: shared.dataplane.ambassador_stats(),
+        };
+        metrics::text(&snapshot, form).map_err(internal)
     }
 
     async fn plan(&self, project: ProjectName, request: UpRequest) -> Result<Plan, ApiError> {

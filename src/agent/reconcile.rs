@@ -91,6 +91,9 @@ struct Loop {
     swept: Option<Arc<Record>>,
     /// Record that the errors belong to.
     last: Option<Arc<Record>>,
+    /// Steps that ended so far, well or not.
+    steps_done: u64,
+    steps_failed: u64,
     /// All times of the loop are since then: wall time may jump.
     begun: Instant,
 }
@@ -114,6 +117,8 @@ pub async fn run(shared: Arc<Shared>, handle: Arc<ProjectHandle>, stop: Cancella
         waiting: BTreeSet::new(),
         swept: None,
         last: None,
+        steps_done: 0,
+        steps_failed: 0,
         begun: Instant::now(),
     };
     loop {
@@ -261,6 +266,7 @@ impl Loop {
         self.under_way.remove(object);
         match outcome {
             Outcome::Done => {
+                self.steps_done += 1;
                 self.errors.remove(object);
                 self.pace(object, step);
                 match step {
@@ -274,6 +280,7 @@ impl Loop {
                 }
             }
             Outcome::Failed(message) => {
+                self.steps_failed += 1;
                 let attempts = self.errors.get(object).map_or(0, |failure| failure.attempts) + 1;
                 let pause = FIRST_RETRY.saturating_mul(1 << (attempts - 1).min(10)).min(LAST_RETRY);
                 let not_before = self.begun.elapsed() + pause;
@@ -398,6 +405,8 @@ impl Loop {
         self.handle.state.send_modify(|state| {
             *state = ProjectState {
                 passes: state.passes + 1,
+                steps_done: self.steps_done,
+                steps_failed: self.steps_failed,
                 record: Some(record.clone()),
                 plan: Some(plan),
                 errors,

@@ -31,6 +31,7 @@ use super::fleet::peers::Peers;
 use super::fleet::picture::{Machine, Picture, Report};
 use super::images::Images;
 use super::informer::Informer;
+use super::metrics::expose::Exposure;
 use super::passing::Offers;
 
 /// Progress events that a slow reader may fall behind before it loses some.
@@ -58,6 +59,8 @@ pub struct Shared {
     pub images: Images,
     /// What listens inside pods.
     pub(super) ambassadors: Ambassadors,
+    /// Where metrics are told over TCP.
+    pub(super) exposure: Exposure,
     /// Held while a desired state is computed and written, so that two projects never take the same address.
     pub admission: tokio::sync::Mutex<()>,
     /// Held while files are written: their calls must come one after the other.
@@ -134,6 +137,10 @@ pub enum Aim {
 pub struct ProjectState {
     /// Passes made; 0: none yet.
     pub passes: u64,
+    /// Steps of this host that were done.
+    pub steps_done: u64,
+    /// Steps of this host that failed.
+    pub steps_failed: u64,
     /// The record that the last pass worked for.
     pub record: Option<Arc<Record>>,
     /// What is still to do, as of the last pass.
@@ -217,6 +224,7 @@ impl Shared {
             files,
             images: Images::default(),
             ambassadors: Ambassadors::default(),
+            exposure: Exposure::default(),
             admission: tokio::sync::Mutex::default(),
             writing_files: tokio::sync::Mutex::default(),
             snapshots,

@@ -43,6 +43,7 @@ mod files;
 mod fleet;
 mod people;
 mod refused;
+mod routes;
 mod several;
 
 /// An agent over fakes.

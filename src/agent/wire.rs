@@ -12,6 +12,7 @@
 //! | snapshots | records, the picture, other hosts | files that containers mount | with the agent |
 //! | one loop a project | its record, picture | the engine, progress | when the project is gone |
 //! | API server | its socket | records | with the agent |
+//! | metrics | what is counted | its listener, where one is asked for | with the agent |
 //! | clients | progress, states | their streams | with their client |
 //!
 //! Order at the start: store, picture, rules and names, and only then loops: what is started finds its names.
@@ -47,6 +48,7 @@ use super::dataplane::Dataplane;
 use super::fleet::{link, members};
 use super::handler::AgentHandler;
 use super::informer::Informer;
+use super::metrics::expose;
 use super::shared::{Edges, ProjectHandle, Record, Shared};
 use super::{AgentError, AgentOptions, reconcile};
 
@@ -76,7 +78,8 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
     let listener = bind(&shared)?;
     let build = Build::own().map_err(io("cannot read", Path::new("/proc/self/exe")))?.hash;
     let handler = Arc::new(AgentHandler::new(shared.clone(), build, uninstalled));
-    tasks.spawn(crate::api::server::serve(listener, handler, stop.clone()));
+    tasks.spawn(crate::api::server::serve(listener, handler.clone(), stop.clone()));
+    tasks.spawn(expose::run(shared.clone(), handler, stop.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), host = %shared.host(), "agent ready");
     tokio::select! {
         asked = until_asked_to_stop() => asked?,
@@ -116,6 +119,7 @@ pub(super) async fn start(
     if let Err(error) = shared.files.ensure_made_at_boot().await {
         tracing::warn!(%error, "after a boot this agent may not start");
     }
+    shared.exposure.load(shared.store.as_ref()).await?;
     shared.informer.load_exits().await?;
     shared.images.load(shared.store.as_ref()).await?;
     shared.informer.resync().await?;

@@ -22,9 +22,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::server::{ByteStream, MAX_BODY, too_large};
 use super::types::{
-    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, FetchImage, FoundRequest, HostChange,
-    ImageOffer, KeyAnswer, KeyRequest, NameQuestion, NameTold, OfferImage, Progress, ProjectStatus, ProjectSummary,
-    RemoveHost, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
+    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ExposeRequest, FetchImage, FoundRequest,
+    HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage, Progress,
+    ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest,
+    Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -153,6 +154,29 @@ impl Client {
     /// Asks what the load balancer of the agent's host does.
     pub async fn traffic(&self) -> Result<Traffic, ClientError> {
         self.get("/v1/traffic").await
+    }
+
+    /// Has the agent tell its metrics at an address of its host from now on; `None`: no more.
+    pub async fn expose_metrics(&self, address: Option<std::net::SocketAddr>) -> Result<(), ClientError> {
+        self.order("/v1/metrics/expose", &ExposeRequest { address }).await
+    }
+
+    /// Asks which rule a request would be for.
+    pub async fn route(&self, question: &RouteQuestion) -> Result<WhyTold, ClientError> {
+        self.value(self.post("/v1/route", question)?, QUICK).await
+    }
+
+    /// Asks for the agent's metrics, as `OpenMetrics`.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let mut request = self.request(Method::GET, "/metrics", Full::<Bytes>::default())?;
+        let accepted = http::HeaderValue::from_static(MetricsForm::OpenMetrics.content_type());
+        request.headers_mut().insert(http::header::ACCEPT, accepted);
+        let text = async {
+            let (response, _connection) = self.send(request).await?;
+            let body = response.into_body().collect().await.map_err(|error| self.not_answering(&error))?.to_bytes();
+            String::from_utf8(body.into()).map_err(|error| self.not_understood(&error))
+        };
+        tokio::time::timeout(QUICK, text).await.unwrap_or_else(|_| Err(self.too_late(QUICK)))
     }
 
     /// Shows the cluster as the agent sees it.

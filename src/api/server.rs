@@ -5,6 +5,7 @@
 //! that both may take. It must never decide anything about projects: that is the handler's.
 
 mod route;
+mod scrape;
 mod socket;
 
 use std::convert::Infallible;
@@ -31,12 +32,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::route::Route;
+pub use self::scrape::serve_metrics;
 pub use self::socket::{BindError, bind_socket};
 use super::types::{
-    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, FetchImage, FoundRequest,
-    HostChange, ImageOffer, KeyAnswer, KeyRequest, NameQuestion, NameTold, OfferImage, Progress, ProjectStatus,
-    ProjectSummary, RemoveHost, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion,
-    WhyTold,
+    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, ExposeRequest, FetchImage,
+    FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage,
+    Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList,
+    StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -80,6 +82,12 @@ pub trait Handler: Send + Sync + 'static {
     async fn why(&self, project: ProjectName, question: WhyQuestion) -> Result<WhyTold, ApiError>;
     /// Says what the load balancer of this host does.
     async fn traffic(&self) -> Result<Traffic, ApiError>;
+    /// Says what Prometheus collects.
+    async fn metrics(&self, form: MetricsForm) -> Result<String, ApiError>;
+    /// Lets it be collected at an address of the host, or no more.
+    async fn expose_metrics(&self, request: ExposeRequest) -> Result<(), ApiError>;
+    /// Says which rule a request would be for, and why.
+    async fn route(&self, question: RouteQuestion) -> Result<WhyTold, ApiError>;
     /// Shows the cluster.
     async fn cluster(&self) -> Result<ClusterStatus, ApiError>;
     /// Makes this host the first one of a new cluster.
@@ -232,6 +240,9 @@ async fn dispatch(handler: &dyn Handler, request: Request<Incoming>) -> Result<R
         }
         Route::Dns(project) => json(&handler.dns(project, read(request).await?).await?),
         Route::Why(project) => json(&handler.why(project, read(request).await?).await?),
+        Route::Metrics => metrics(handler, &request).await,
+        Route::ExposeMetrics => nothing(handler.expose_metrics(read(request).await?).await),
+        Route::Rule => json(&handler.route(read(request).await?).await?),
         Route::Traffic => json(&handler.traffic().await?),
         Route::Cluster => json(&handler.cluster().await?),
         Route::Found => nothing(handler.found(read(request).await?).await),
@@ -254,6 +265,13 @@ async fn dispatch(handler: &dyn Handler, request: Request<Incoming>) -> Result<R
             json(&serde_json::Map::new())
         }
     }
+}
+
+async fn metrics<B: Send>(handler: &dyn Handler, request: &Request<B>) -> Result<Response<Body>, Refusal> {
+    let accept = request.headers().get(http::header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let form = MetricsForm::accepted(accept.unwrap_or_default());
+    let text = handler.metrics(form).await?;
+    Ok(response(StatusCode::OK, form.content_type(), Full::new(text.into()).boxed_unsync()))
 }
 
 fn nothing(done: Result<(), ApiError>) -> Result<Response<Body>, Refusal> {

@@ -12,6 +12,9 @@
 //! | `POST /v1/projects/NAME/dns` | [`NameQuestion`] | [`NameTold`] |
 //! | `POST /v1/projects/NAME/why` | [`WhyQuestion`] | [`WhyTold`] |
 //! | `GET /v1/traffic` | | [`Traffic`] |
+//! | `GET /metrics` | | text for Prometheus, in the form that `Accept` asks for: [`MetricsForm`] |
+//! | `POST /v1/metrics/expose` | [`ExposeRequest`] | `{}` once it listens there, which it does from then on |
+//! | `POST /v1/route` | [`RouteQuestion`] | [`WhyTold`] |
 //! | `GET /v1/cluster` | | [`ClusterStatus`] |
 //! | `POST /v1/cluster/found` | [`FoundRequest`] | `{}`; the agent restarts as the seat of a new cluster |
 //! | `POST /v1/cluster/key` | [`KeyRequest`] | [`KeyAnswer`] of a host that is to be added |
@@ -34,7 +37,10 @@
 
 mod seeing;
 
-pub use seeing::{Finding, NameQuestion, NameSays, NameTold, Traffic, Weight, WhyQuestion, WhyTold};
+pub use seeing::{
+    ExposeRequest, Finding, MetricsForm, NameQuestion, NameSays, NameTold, RouteQuestion, Traffic, Weight, WhyQuestion,
+    WhyTold,
+};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -69,6 +75,9 @@ pub struct AgentInfo {
     pub memory: u64,
     /// What is wrong on this host and not any project's fault, for the reader.
     pub problems: Vec<String>,
+    /// Where its metrics are told over TCP.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Asks a host to let other hosts of the cluster have an image.

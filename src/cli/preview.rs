@@ -48,6 +48,7 @@ pub(crate) async fn plan(
             among: request.hosts,
             taken: &taken,
             published_elsewhere: &[],
+            routes_elsewhere: &[],
             pool: &Pool::default(),
             last_index: u32::try_from(engines.len().saturating_sub(1)).unwrap_or(u32::MAX),
         },

@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 
 use crate::graph::Graph;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
-use crate::net::addr::{self, AddressError, Allocation, Pool, PortFree};
+use crate::net::addr::{self, AddressError, Allocation, OtherRoute, Pool, PortFree};
 use crate::observed::ObservedContainer;
 use crate::place::{self, HostFacts};
 use crate::plan::desired::PublishedPort;
@@ -33,6 +33,8 @@ pub struct Request<'a> {
     pub taken: &'a [Ipv4Net],
     /// Ports that other projects publish.
     pub published_elsewhere: &'a [(ProjectName, PublishedPort)],
+    /// Routes of other projects.
+    pub routes_elsewhere: &'a [OtherRoute<'a>],
     /// Where new subnets come from.
     pub pool: &'a Pool,
     /// The highest slice of a network that a host has.
@@ -42,7 +44,7 @@ pub struct Request<'a> {
 /// Computes the desired state. The number of the revision grows only when something changes that is kept with it.
 ///
 /// # Errors
-/// What cannot be addressed, all of it.
+/// What cannot be addressed or is in the way of other projects, all of it.
 pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desired, Vec<AddressError>> {
     let Request {
         graph,
@@ -54,6 +56,7 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
         among,
         taken,
         published_elsewhere,
+        routes_elsewhere,
         pool,
         last_index,
     } = request;
@@ -62,8 +65,10 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
         &Allocation {
             graph: &graph.folded(),
             previous: previous.map_or(&no_addresses, |desired| &desired.addresses),
+            previous_graph: previous.map(|desired| &desired.graph),
             taken,
             published_elsewhere,
+            routes_elsewhere,
             pool,
             host_index: last_index,
         },

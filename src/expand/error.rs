@@ -151,6 +151,9 @@ pub enum Problem {
         /// Its key.
         name: String,
     },
+    /// A certificate and its key that cannot be shown.
+    #[error("certificate and key cannot be used: {0}")]
+    Certificate(String),
     /// Two mounts at one path.
     #[error("`{0}` is mounted twice")]
     TargetTwice(String),
@@ -180,6 +183,10 @@ impl Problem {
             }
             Self::NotBalanced { protocol, .. } => {
                 Some(format!("{protocol} is not balanced: publish it with `mode: host`"))
+            }
+            Self::Certificate(_) => {
+                let help = "the one holds the certificate and the chain above it, the other its unencrypted private key, both PEM";
+                Some(help.to_owned())
             }
             Self::NoSuchCapability { .. } => {
                 Some("`man 7 capabilities` has them all; `ALL` means every one".to_owned())

@@ -3,8 +3,10 @@
 //! Certificates, keys and authorities are names of secrets or configs in the model and keys of contents in the graph, as
 //! files of containers are.
 
+use std::collections::BTreeSet;
+
 use crate::ids::ResourceKey;
-use crate::model::{self, Ambassador, AmbassadorTls, Route, RouteTls, Serving};
+use crate::model::{self, Ambassador, AmbassadorTls, Route, RouteTls, Serving, certified};
 
 use super::file::keep;
 use super::{FileKind, Part, Problem};
@@ -21,6 +23,7 @@ impl Part<'_, '_> {
             }
             if let Some((certificate, key)) = identity {
                 self.pair(&path, certificate, key);
+                self.fit(&path, certificate, key);
             }
         }
         all
@@ -30,10 +33,15 @@ impl Part<'_, '_> {
     pub(super) fn serving(&mut self) -> Serving {
         let model::ServiceKeys { http, routes, balance, probe, .. } = &self.service.keys;
         let mut routes = routes.clone();
+        // Of thousands of routes many have the same one.
+        let mut seen = BTreeSet::new();
         for route in &mut routes {
             let Route { tls: Some(RouteTls { certificate, key }), place, .. } = route else { continue };
             let path = self.route_path(place);
             self.pair(&path, certificate, key);
+            if seen.insert((certificate.clone(), key.clone())) {
+                self.fit(&path, certificate, key);
+            }
         }
         Serving { http: http.clone(), routes, balance: balance.clone(), probe: probe.clone() }
     }
@@ -43,6 +51,14 @@ impl Part<'_, '_> {
         let one = certificate == key;
         *key = self.content(&format!("{tls}.key"), key);
         *certificate = if one { key.clone() } else { self.content(&format!("{tls}.cert"), certificate) };
+    }
+
+    /// Reports a certificate and a key, both in the graph, that do not belong together.
+    fn fit(&mut self, tls: &str, certificate: &str, key: &str) {
+        let (Some(chain), Some(own)) = (self.files.get(certificate), self.files.get(key)) else { return };
+        if let Err(problem) = certified(&chain.bytes, &own.bytes) {
+            self.error(tls, Problem::Certificate(problem.to_string()));
+        }
     }
 
     /// A route's place in the file tells it better than its number: some follow from others and are in no list.

@@ -51,6 +51,30 @@ pub fn by_others() -> io::Result<BTreeSet<Listening>> {
     Ok(found)
 }
 
+/// Returns where processes listen for connections in the network that the process `pid` is in.
+///
+/// # Errors
+/// The kernel's tables cannot be read: the process is gone.
+pub fn inside(pid: u32) -> io::Result<BTreeSet<Listening>> {
+    let mut found = BTreeSet::new();
+    for (table, protocol) in TABLES.iter().filter(|(_, protocol)| *protocol == Protocol::Tcp) {
+        let file = match fs::File::open(format!("/proc/{pid}/net/{table}")) {
+            // No IPv6 there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && *table == "tcp6" => continue,
+            file => file?,
+        };
+        for line in BufReader::new(file).lines().skip(1) {
+            let Some(socket) = Socket::read(&line?) else { continue };
+            if socket.state != LISTEN {
+                // Those that listen come first; there may be very many others.
+                break;
+            }
+            found.insert(Listening { address: socket.address, port: socket.port, protocol: *protocol });
+        }
+    }
+    Ok(found)
+}
+
 /// The inodes of the sockets that this process has.
 fn own_sockets(folder: &Path) -> io::Result<BTreeSet<u64>> {
     let mut own = BTreeSet::new();
@@ -127,6 +151,20 @@ mod tests {
         }
         assert_eq!(client_ports("32768\t60999\n"), 32768..=60999);
         assert_eq!(client_ports("1024 2048"), 1024..=2048);
+    }
+
+    #[test]
+    fn what_listens_in_the_network_of_a_process_is_found() {
+        let local = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let all = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
+        let found = inside(std::process::id()).expect("the tables");
+        let at = |listener: &std::net::TcpListener| {
+            let port = listener.local_addr().expect("an address").port();
+            found.iter().find(|one| one.port == port).map(|one| one.address)
+        };
+        assert_eq!(at(&local), Some(Some(IpAddr::V4(Ipv4Addr::LOCALHOST))));
+        assert!(at(&all).is_some_and(|address| address.is_none_or(|address| address.is_unspecified())));
+        assert!(inside(u32::MAX).is_err());
     }
 
     #[test]

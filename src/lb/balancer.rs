@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ambassador::{AmbassadorStats, Stand};
 use super::choose::HOLD;
+use super::http::dry::{DryRequest, DryRun};
 use super::http::{Http, HttpOptions, RuleInlet};
 use super::inbound::Inbound;
 use super::l4::{Inlet, L4};
@@ -372,10 +373,16 @@ impl Balancer {
             denied: self.shared.denied.load(Ordering::Relaxed),
             datagrams: self.udp.stats(),
             malformed: self.http.refused(),
-            endpoints: self.shared.routing().endpoint_stats(self.shared.now()),
+            endpoints: self.shared.endpoint_stats(),
+            leaving: self.shared.leaving_stats(),
             services: self.shared.routing().service_stats(),
             routes: self.shared.routing().route_stats(),
         }
+    }
+
+    /// Says what would become of a request, without serving it.
+    pub fn dry_run(&self, request: &DryRequest) -> DryRun {
+        super::http::dry::run(&self.shared, request)
     }
 
     /// Ends all listeners, gives connections until `deadline` to end, then ends what is left; returns how many that were.

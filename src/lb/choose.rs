@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::endpoint::{EndpointState, Lease, PortKey};
 use super::pick::{Candidate, PortHistory, mix, pick};
 use super::routing::{Door, Pool, RemoteHost, Routing, Shared};
+use super::trouble::Trouble;
 use crate::host::sockets;
 use crate::ids::PodId;
 use crate::mesh::{DialError, Kind, MeshStream, Refusal, Target, TargetDoor};
@@ -280,6 +281,9 @@ impl Search {
             Failure::Endpoint | Failure::Host => {
                 let now = self.shared.now();
                 next.lease.note_failure(self.key(next.port), now);
+                if self.datagrams && failure == Failure::Endpoint {
+                    next.lease.troubles.note(next.port, Trouble::DatagramsRefused, now);
+                }
                 self.tried.push(next.lease.endpoint());
                 if let Some(host) = next.remote().filter(|_| failure == Failure::Host) {
                     host.note_failure(now);
@@ -369,16 +373,22 @@ impl Dial {
                 None => connect_here(self.address).await,
             }
         };
-        tokio::select! {
+        let outcome = tokio::select! {
             biased;
             outcome = connecting => outcome,
-            () = retired(&mut changes, &self.endpoint) => Err(Failure::Overtaken),
+            () = retired(&mut changes, &self.endpoint) => return Err(Failure::Overtaken),
             () = tokio::time::sleep_until(until) => match self.remote {
                 // Only its whole time says something of the host; else it was the client's that ran out.
-                Some(_) if until < self.deadline => Err(Failure::Host),
-                _ => Err(Failure::Endpoint),
+                Some(_) if until < self.deadline => Err((Failure::Host, Trouble::Host)),
+                _ => Err((Failure::Endpoint, Trouble::Silent)),
             },
-        }
+        };
+        outcome.map_err(|(failure, trouble)| {
+            if failure != Failure::Exhausted {
+                self.endpoint.troubles.note(self.address.port(), trouble, self.shared.now());
+            }
+            failure
+        })
     }
 }
 
@@ -400,11 +410,11 @@ fn target_door(routing: &Routing, pool: &Pool, door: &Door, client: IpAddr) -> T
     if pool.is_single { TargetDoor::Pod { network, source } } else { TargetDoor::Network { network, source } }
 }
 
-async fn connect_here(address: SocketAddr) -> Result<Server, Failure> {
+async fn connect_here(address: SocketAddr) -> Result<Server, (Failure, Trouble)> {
     match connect(address).await {
         Ok(stream) => Ok(Server::Here(stream)),
-        Err(error) if is_own_limit(&error) => Err(Failure::Exhausted),
-        Err(_) => Err(Failure::Endpoint),
+        Err(error) if is_own_limit(&error) => Err((Failure::Exhausted, Trouble::Unreachable)),
+        Err(error) => Err((Failure::Endpoint, Trouble::of(&error))),
     }
 }
 
@@ -418,18 +428,18 @@ pub(super) fn is_own_limit(error: &io::Error) -> bool {
     sockets::is_exhausted(error) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
-async fn connect_there(shared: &Shared, host: &RemoteHost, target: &Target) -> Result<Server, Failure> {
+async fn connect_there(shared: &Shared, host: &RemoteHost, target: &Target) -> Result<Server, (Failure, Trouble)> {
     let peer = shared.mesh().and_then(|mesh| mesh.peer(&host.name).map(|peer| (mesh, peer)));
     let Some((mesh, peer)) = peer else {
         tracing::debug!(host = %host.name, "an endpoint's host has no known agent");
-        return Err(Failure::Host);
+        return Err((Failure::Host, Trouble::Host));
     };
     match mesh.dial(&peer, &Kind::Tcp(target.clone())).await {
         Ok(stream) => {
             host.note_success();
             Ok(Server::There(Box::new(stream)))
         }
-        Err(DialError::Exhausted(_)) => Err(Failure::Exhausted),
+        Err(DialError::Exhausted(_)) => Err((Failure::Exhausted, Trouble::Host)),
         Err(DialError::Refused { reason, .. }) => {
             shared.denied.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(host = %host.name, service = %target.service, port = target.port, %reason, "denied");
@@ -437,12 +447,19 @@ async fn connect_there(shared: &Shared, host: &RemoteHost, target: &Target) -> R
             if failure == Failure::Endpoint {
                 host.note_success();
             }
-            Err(failure)
+            let trouble = match (&reason, failure) {
+                // Its own agent saw what its kernel said, which comes as text.
+                (Refusal::Unconnected { reason }, _) if reason.contains("refused") => Trouble::Refused,
+                (Refusal::Unconnected { reason }, _) if reason.contains("no answer") => Trouble::Silent,
+                (_, Failure::Endpoint) => Trouble::Unreachable,
+                _ => Trouble::Host,
+            };
+            Err((failure, trouble))
         }
         Err(error) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
             tracing::warn!(host = %host.name, %error, cause, "cannot reach another host's endpoints");
-            Err(Failure::Host)
+            Err((Failure::Host, Trouble::Host))
         }
     }
 }

@@ -4,13 +4,15 @@
 //! comes back gets a new one, so that `retired` never has to be taken back.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::http::Tally;
 use super::pick::Failures;
+use super::stats::Whose;
+use super::trouble::Troubles;
 
 /// Ports of an endpoint that are remembered as having served. More are not needed to tell a dead program from a port
 /// that nobody listens on: containers with more open ports are rare, and forgetting one only ends a connection sooner.
@@ -27,6 +29,12 @@ impl PortKey {
     /// Returns the key of a port that takes datagrams.
     pub(super) fn datagrams(port: u16) -> Self {
         Self(1 << 16 | u32::from(port))
+    }
+}
+
+impl PortKey {
+    fn number(self) -> u16 {
+        (self.0 & 0xffff) as u16
     }
 }
 
@@ -56,6 +64,10 @@ pub(super) struct EndpointState {
     pub(super) received: AtomicU64,
     /// Requests that went to it.
     pub(super) tally: Arc<Tally>,
+    /// Whose it is, once it is behind an address.
+    pub(super) whose: OnceLock<Whose>,
+    /// What went wrong with it.
+    pub(super) troubles: Troubles,
     open: AtomicUsize,
     idle: Notify,
     retired: AtomicBool,
@@ -80,6 +92,8 @@ impl EndpointState {
             sent: AtomicU64::default(),
             received: AtomicU64::default(),
             tally: Arc::default(),
+            whose: OnceLock::new(),
+            troubles: Troubles::default(),
             open: AtomicUsize::default(),
             idle: Notify::new(),
             retired: AtomicBool::new(false),
@@ -171,6 +185,7 @@ impl EndpointState {
         if self.failed_until_ms.load(Ordering::Relaxed) > 0 {
             let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
             failures.retain(|(failed, _)| *failed != port);
+            self.troubles.connected(port.number());
             self.failed_until_ms.store(latest_ms(&failures), Ordering::Relaxed);
         }
     }

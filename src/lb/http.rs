@@ -11,6 +11,7 @@ mod answer;
 mod chunked;
 mod connection;
 mod count;
+pub mod dry;
 mod fast;
 mod forward;
 mod general;
@@ -42,11 +43,10 @@ use forward::Client;
 use stream::ClientIo;
 use visit::{Entry, Visit};
 
-pub use count::{DURATION_CLASSES, HttpStats};
-pub use tls::{CertificateError, certified};
+pub use count::{DURATION_CLASSES, HttpStats, REFUSALS};
 
 pub(super) use count::Tally;
-pub(super) use ports::{PortRules, Rule, compile, name};
+pub(super) use ports::{PortRules, Rule, compile};
 
 /// How requests are served.
 #[derive(Debug, Clone, Copy)]

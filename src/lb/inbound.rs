@@ -17,6 +17,7 @@ use super::endpoint::Lease;
 use super::listeners::Serve;
 use super::relay::relay;
 use super::routing::Shared;
+use super::trouble::Trouble;
 use super::udp;
 use crate::graph::Protocol;
 use crate::mesh::{Handle, Incoming, Kind, Mesh, Refusal, Target};
@@ -91,7 +92,10 @@ impl Inbound {
                 Ok((server, lease))
             }
             Ok(Err(error)) if is_own_limit(&error) => Err(Refusal::Busy { reason: error.to_string() }),
-            Ok(Err(error)) => Err(failed(error.to_string())),
+            Ok(Err(error)) => {
+                lease.troubles.note(target.port, Trouble::of(&error), self.shared.now());
+                Err(failed(error.to_string()))
+            }
             Err(_) => Err(failed(format!("no answer within {CONNECT:?}"))),
         }
     }

@@ -13,13 +13,14 @@ use tokio::time::Instant;
 
 use super::ambassador::Ambassadors;
 use super::endpoint::EndpointState;
-use super::http::{PortRules, Rule, Tally, certified, compile, name};
+use super::http::{PortRules, Rule, Tally, compile};
 use super::pick::Failures;
+use super::stats::{EndpointStats, Whose};
 use super::table::{Backend, Certificate, Endpoint, Exported, LbTable, NetworkId, PodAddress, PublishedKey, RouteRule};
 use crate::graph::Protocol;
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
 use crate::mesh::{Mesh, Refusal, TargetDoor};
-use crate::model::{AppProtocol, Export};
+use crate::model::{AppProtocol, Export, certified};
 use crate::net::lookup::HostNames;
 
 /// What all connections share: the current table and the endpoints' states.
@@ -189,6 +190,11 @@ impl Shared {
         }
     }
 
+    /// Returns the name of this host.
+    pub(super) fn own_host(&self) -> &HostName {
+        &self.own_host
+    }
+
     /// Sets the way to other hosts.
     pub(super) fn set_mesh(&self, mesh: Option<Mesh>) {
         self.mesh.store(mesh.map(Arc::new));
@@ -218,11 +224,24 @@ impl Shared {
     pub(super) fn set(&self, table: &LbTable) {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let routing = registry.compile(table, &self.own_host, self.now());
+        routing.name_states(&self.own_host);
         self.routing.store(Arc::new(routing));
         registry.retire_all_but(table);
         drop(registry);
         self.ambassadors.set(&table.ambassadors, self.now());
         self.changes.send_replace(());
+    }
+
+    /// Returns the counters of every endpoint of the current table.
+    pub(super) fn endpoint_stats(&self) -> Vec<EndpointStats> {
+        self.routing().endpoint_stats(&self.own_host, self.now())
+    }
+
+    /// Returns the counters of those that left the table and still have connections.
+    pub(super) fn leaving_stats(&self) -> Vec<EndpointStats> {
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let leaving = registry.leaving.iter().filter(|state| state.open() > 0);
+        leaving.filter_map(|state| Some(state.stats(state.whose.get()?, &self.own_host, self.now()))).collect()
     }
 
     /// Returns every state that a container has: the current one, and those of earlier times with connections left.
@@ -289,7 +308,7 @@ impl Registry {
         let rule = |rule: &RouteRule| {
             let RouteRule { route, number, backend, certificate: _ } = rule;
             let Backend { project, service, .. } = &**backend;
-            let (project, service, name) = (project.clone(), service.clone(), name(route));
+            let (project, service, name) = (project.clone(), service.clone(), route.name());
             let key = (project.clone(), service.clone(), *number, name.clone());
             let tally = tallies.get(&key).cloned().unwrap_or_default();
             self.rules.insert(key, Arc::clone(&tally));
@@ -299,7 +318,7 @@ impl Registry {
         };
         let read = |rule: &RouteRule| {
             let certificate = rule.certificate.as_ref()?;
-            let read = || match certified(certificate) {
+            let read = || match certified(&certificate.chain, &certificate.key) {
                 Ok(key) => Some(Arc::new(key)),
                 Err(error) => {
                     tracing::error!(place = rule.route.place, %error, "a certificate cannot be shown");
@@ -419,6 +438,17 @@ impl Routing {
         self.ports.get(&port)
     }
 
+    /// Returns the ports that rules are for.
+    pub(super) fn rule_ports(&self) -> impl Iterator<Item = u16> {
+        self.ports.keys().copied()
+    }
+
+    /// Returns what is published at a port for connections.
+    pub(super) fn published_at(&self, port: u16) -> Option<(u16, &Arc<Pool>)> {
+        let found = self.published.iter().find(|(key, _)| key.port == port && key.protocol == Protocol::Tcp)?;
+        Some((found.1.0, &found.1.1))
+    }
+
     /// Returns where to listen for rules.
     pub(super) fn rule_listeners(&self) -> BTreeSet<PublishedKey> {
         self.ports.iter().flat_map(|(port, rules)| rules.listeners(*port)).collect()
@@ -434,6 +464,17 @@ impl Routing {
         let published = self.published.values().map(|(_, pool)| pool);
         let outside = self.outside.values().flat_map(|services| services.values().map(|outside| &outside.pool));
         self.vips.values().map(|(_, pool)| pool).chain(published).chain(outside)
+    }
+
+    /// Notes in every state whose it is: it may outlive the table.
+    fn name_states(&self, own: &HostName) {
+        for (pool, target) in self.pools().flat_map(|pool| pool.targets.iter().map(move |target| (pool, target))) {
+            target.state.whose.get_or_init(|| Whose {
+                project: pool.project.clone(),
+                pod: target.pod.clone(),
+                host: target.remote.as_ref().map_or(own, |host| &host.name).clone(),
+            });
+        }
     }
 
     /// Returns every rule.

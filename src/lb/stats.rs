@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::endpoint::EndpointState;
 use super::http::{HttpStats, Rule, Tally};
 use super::routing::Routing;
-use crate::ids::{PodId, ProjectName, ServiceName};
+use super::trouble::TroubleStats;
+use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 
 /// Counters of a [`super::Balancer`], as of one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +35,9 @@ pub struct BalancerStats {
     pub malformed: u64,
     /// Endpoints of the table in use, by project and pod.
     pub endpoints: Vec<EndpointStats>,
+    /// Those that left it and still have connections.
+    #[serde(default)]
+    pub leaving: Vec<EndpointStats>,
     /// Services with a port that is balanced by request, or with rules.
     #[serde(default)]
     pub services: Vec<ServiceStats>,
@@ -95,6 +100,9 @@ pub struct EndpointStats {
     pub container: String,
     /// Whether it is on another host.
     pub remote: bool,
+    /// The host that it is on.
+    #[serde(default = "HostName::local")]
+    pub host: HostName,
     /// Connections open or being opened, and sessions of datagrams.
     pub open: usize,
     /// Connections made, and sessions that were answered.
@@ -104,6 +112,9 @@ pub struct EndpointStats {
     /// Whether others are preferred at the moment: it, or its host's agent, failed lately.
     #[serde(default)]
     pub avoided: bool,
+    /// Whether that is because of its host's agent.
+    #[serde(default)]
+    pub away: bool,
     /// Bytes sent to it.
     pub sent: u64,
     /// Bytes received from it.
@@ -111,6 +122,40 @@ pub struct EndpointStats {
     /// Requests that went to it.
     #[serde(default)]
     pub http: HttpStats,
+    /// What went wrong with it of late.
+    #[serde(default)]
+    pub troubles: Vec<TroubleStats>,
+}
+
+/// Whose counters they are.
+#[derive(Debug, Clone)]
+pub(super) struct Whose {
+    pub(super) project: ProjectName,
+    pub(super) pod: PodId,
+    pub(super) host: HostName,
+}
+
+impl EndpointState {
+    /// Returns its counters.
+    pub(super) fn stats(&self, whose: &Whose, own: &HostName, now: Duration) -> EndpointStats {
+        let Whose { project, pod, host } = whose.clone();
+        EndpointStats {
+            project,
+            pod,
+            container: self.container.clone(),
+            remote: host != *own,
+            host,
+            open: self.open(),
+            connected: self.connected.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            avoided: self.is_avoided(now),
+            away: false,
+            sent: self.sent.load(Ordering::Relaxed),
+            received: self.received.load(Ordering::Relaxed),
+            http: self.tally.stats(),
+            troubles: self.troubles.stats(now),
+        }
+    }
 }
 
 impl Routing {
@@ -127,23 +172,17 @@ impl Routing {
     }
 
     /// Returns the counters of every endpoint, each once although it may stand behind several addresses.
-    pub(super) fn endpoint_stats(&self, now: Duration) -> Vec<EndpointStats> {
+    pub(super) fn endpoint_stats(&self, own: &HostName, now: Duration) -> Vec<EndpointStats> {
         let mut all: Vec<EndpointStats> = self
             .pools()
             .flat_map(|pool| pool.targets.iter().map(move |target| (pool, target)))
-            .map(|(pool, target)| EndpointStats {
-                project: pool.project.clone(),
-                pod: target.pod.clone(),
-                container: target.state.container.clone(),
-                remote: target.remote.is_some(),
-                open: target.state.open(),
-                connected: target.state.connected.load(Ordering::Relaxed),
-                failed: target.state.failed.load(Ordering::Relaxed),
-                avoided: target.state.is_avoided(now)
-                    || target.remote.as_ref().is_some_and(|host| host.is_marked_down(now)),
-                sent: target.state.sent.load(Ordering::Relaxed),
-                received: target.state.received.load(Ordering::Relaxed),
-                http: target.state.tally.stats(),
+            .map(|(pool, target)| {
+                let host = target.remote.as_ref();
+                let away = host.is_some_and(|host| host.is_marked_down(now));
+                let host = host.map_or(own, |host| &host.name).clone();
+                let whose = Whose { project: pool.project.clone(), pod: target.pod.clone(), host };
+                let stats = target.state.stats(&whose, own, now);
+                EndpointStats { avoided: stats.avoided || away, away, ..stats }
             })
             .collect();
         all.sort();

@@ -71,6 +71,26 @@ pub struct Route {
     pub place: String,
 }
 
+impl Route {
+    /// Returns how it is named: the first of its hosts, and its path.
+    pub fn name(&self) -> String {
+        Self::text_of(self.hosts.first(), &self.path)
+    }
+
+    /// Returns what matches one host (`None`: any) and a path, as people write it: `*.example.com/api/*`.
+    pub fn text_of(host: Option<&HostMatch>, path: &PathMatch) -> String {
+        let host = match host {
+            None => "*".to_owned(),
+            Some(HostMatch::Exact(name)) => name.clone(),
+            Some(HostMatch::Below(name)) => format!("*.{name}"),
+        };
+        match path {
+            PathMatch::Exact(path) => format!("{host}{path}"),
+            PathMatch::Prefix(path) => format!("{host}{}/*", path.trim_end_matches('/')),
+        }
+    }
+}
+
 /// A name that a request is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

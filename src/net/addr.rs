@@ -1,4 +1,4 @@
-//! Subnets, slices, virtual addresses and published ports: who gets which, and why a wish of the file cannot be met.
+//! Subnets, slices, virtual addresses, published ports and routes: who gets which, and why a wish of the file cannot be met.
 //!
 //! Start at [`allocate`]. It is pure: what is taken on the hosts comes in as values, and whether a port is free is asked
 //! of the caller. It must never change an address that a member service already has.
@@ -25,11 +25,13 @@ use crate::plan::desired::{NetworkAddresses, PublishedPort};
 
 mod error;
 mod ports;
+mod routes;
 mod slices;
 #[cfg(test)]
 mod tests;
 
 pub use error::{AddressError, PortOwner, explain};
+pub use routes::{OtherRoute, routes};
 pub use slices::container_slice;
 
 /// Where subnets come from that the file does not name.
@@ -56,10 +58,14 @@ pub struct Allocation<'a> {
     pub graph: &'a Graph,
     /// What the project has now; empty for a new one. Everything in it that is still wanted is kept.
     pub previous: &'a Addresses,
+    /// The graph that it has them for; `None` for a new one.
+    pub previous_graph: Option<&'a Graph>,
     /// Routes of the hosts and subnets of other networks, without those of this project's own existing networks.
     pub taken: &'a [Ipv4Net],
     /// Ports that the load balancer publishes for other projects.
     pub published_elsewhere: &'a [(ProjectName, PublishedPort)],
+    /// Routes of other projects.
+    pub routes_elsewhere: &'a [OtherRoute<'a>],
     /// Where new subnets come from.
     pub pool: &'a Pool,
     /// The highest slice of a network that a host has, from 0: every network must have as many.
@@ -77,12 +83,17 @@ pub struct PortCandidate {
     pub port: u16,
     /// Protocol.
     pub protocol: Protocol,
+    /// Whether orch itself may be listening there now, which is no obstacle.
+    pub held: bool,
+    /// Whether it is for routes: those of other projects may listen there too.
+    pub for_routes: bool,
 }
 
 /// Says whether nobody has a port; else the hosts where somebody has it.
 pub type PortFree<'a> = dyn FnMut(&PortCandidate) -> Result<(), Vec<HostName>> + 'a;
 
-/// Gives every network a subnet, every member service a virtual address and every published port a number.
+/// Gives every network a subnet, every member service a virtual address and every published port a number, and finds the
+/// routes that other projects are in the way of.
 ///
 /// `port_free` is asked about ports that the project does not hold yet, and answers whether a listener could be opened
 /// there now. The result depends on nothing else than the arguments and these answers.
@@ -102,6 +113,7 @@ pub fn allocate(allocation: &Allocation<'_>, port_free: &mut PortFree<'_>) -> Re
         }
     }
     let ports = ports::choose(allocation, port_free, &mut errors);
+    routes::check(allocation, port_free, &mut errors);
     if errors.is_empty() { Ok(Addresses { networks, ports }) } else { Err(errors) }
 }
 

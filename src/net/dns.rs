@@ -29,6 +29,7 @@ use tokio::task::JoinHandle;
 use super::names::NameTable;
 
 mod cache;
+mod count;
 mod forward;
 mod gate;
 mod memo;
@@ -38,6 +39,7 @@ mod serve;
 mod tests;
 mod upstreams;
 
+pub use count::{DnsStats, Origin, Said};
 pub use upstreams::Upstreams;
 
 /// Forwarded questions that one listener has open at most.
@@ -66,6 +68,7 @@ struct Shared {
     upstreams: ArcSwap<Upstreams>,
     cache: cache::Cache,
     strangers: gate::Strangers,
+    counts: count::Counts,
     /// Where the next answer with several addresses begins.
     rotation: AtomicUsize,
 }
@@ -87,6 +90,7 @@ impl DnsServer {
             upstreams: ArcSwap::from_pointee(Upstreams::default()),
             cache: cache::Cache::default(),
             strangers: gate::Strangers::default(),
+            counts: count::Counts::default(),
             rotation: AtomicUsize::new(0),
         };
         Self { handle, shared: Arc::new(shared) }
@@ -98,6 +102,11 @@ impl DnsServer {
             self.shared.upstreams.store(Arc::new(upstreams));
             self.shared.cache.clear();
         }
+    }
+
+    /// Returns how many answers all listeners gave so far.
+    pub fn stats(&self) -> DnsStats {
+        self.shared.counts.stats()
     }
 
     /// Begins to serve UDP and TCP on one port of `gateway`: `port_hint` if both are free there, else any port.

@@ -172,8 +172,10 @@ impl Project {
         let allocation = Allocation {
             graph: &graph,
             previous: &Addresses::default(),
+            previous_graph: None,
             taken,
             published_elsewhere: &[],
+            routes_elsewhere: &[],
             pool: &Pool::default(),
             host_index: 0,
         };

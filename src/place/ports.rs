@@ -36,6 +36,8 @@ pub enum PortHolder {
     Process,
     /// A service of another project.
     Service(ProjectName, ServiceName),
+    /// Routes to a service of another project.
+    Route(ProjectName, ServiceName),
 }
 
 impl fmt::Display for PortHolder {
@@ -43,6 +45,7 @@ impl fmt::Display for PortHolder {
         match self {
             Self::Process => f.write_str("a process there"),
             Self::Service(project, service) => write!(f, "service `{service}` of project `{project}`"),
+            Self::Route(project, service) => write!(f, "a route of service `{service}` of project `{project}`"),
         }
     }
 }

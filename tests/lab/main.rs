@@ -35,6 +35,7 @@ mod ports;
 mod registry;
 mod restarts;
 mod seat;
+mod seeing;
 mod ssh;
 mod traffic;
 mod watching;

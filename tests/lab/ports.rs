@@ -126,3 +126,39 @@ services:
     assert_eq!(project.fetch("self-web-1", "http://web/").trim(), "me");
     project.within("self-web-1", "ping -c 1 -W 2 web").ok();
 }
+
+#[test]
+fn routes_of_two_projects_are_refused_with_both_places_and_change_nothing() {
+    let host = Host::boot(&[]);
+    let yaml = "services:\n  web: {<<: *web, x-route: {host: a.test, listen: 8081, port: 80}}\n";
+    let one = Project::new(&host, "one", yaml);
+    one.up();
+    let two = Project::new(&host, "two", yaml);
+    let before = one.lives();
+    for command in [&["plan"][..], &["up", "-d", "--dry-run"], &["up", "-d"]] {
+        let refused = two.orch(command);
+        assert_eq!(refused.code, 1, "{command:?}: {refused:?}");
+        let said = &refused.stderr;
+        assert!(
+            said.contains("a route of service `web` (") && said.contains("service `web` of project `one` ("),
+            "{said}"
+        );
+        assert!(said.contains("match the same requests: `a.test/*` at port 8081"), "{said}");
+    }
+    assert_eq!((one.lives(), two.running("").len()), (before, 0));
+    // With ports of its own it may; published where the other listens it may not.
+    two.rewrite("services:\n  web: {<<: *web, ports: ['8081:80']}\n");
+    let refused = two.orch(&["up", "-d"]);
+    assert!(refused.stderr.contains("a route of service `web` of project `one` ("), "{refused:?}");
+    two.rewrite("services:\n  web: {<<: *web, x-route: {host: b.test, listen: 8081, port: 80}}\n");
+    two.up();
+    // What a process of the host has is nobody's.
+    host.sh("nohup python3 -m http.server 8082 >/dev/null 2>&1 &");
+    listening(&host, "127.0.0.1:8082");
+    one.rewrite("services:\n  web: {<<: *web, x-route: {host: a.test, listen: 8082, port: 80}}\n");
+    let refused = one.orch(&["up", "-d"]);
+    assert!(
+        refused.stderr.contains("cannot listen at port 8082/tcp on all addresses: it is in use on the host"),
+        "{refused:?}"
+    );
+}

@@ -84,6 +84,30 @@ fn scaling_and_replacing_lose_no_request_on_new_connections() {
 }
 
 #[test]
+fn scaling_and_replacing_lose_no_request_on_kept_connections() {
+    let host = Host::boot(&[]);
+    let yaml = |extra: &str| {
+        format!(
+            "services:\n  web: {{<<: *web, ports: [{{target: 80, published: '8080', app_protocol: http}}], \
+             x-route: {{listen: 8081, port: 80}}, deploy: {{replicas: 3}}{extra}}}\n"
+        )
+    };
+    let project = Project::new(&host, "requests", &yaml(""));
+    project.up();
+    // Each connection outlives many changes of what is behind it, by a published port and by a route.
+    let urls = [8080, 8081].map(|port| format!("http://{}:{port}/", host.address()));
+    let probe = Probe::from_machine_kept(200, 25, &urls.each_ref().map(String::as_str));
+    for scale in ["web=1", "web=5", "web=2", "web=4"] {
+        project.orch(&["up", "-d", "--wait", "--scale", scale]).ok();
+    }
+    project.rewrite(&yaml(", labels: {made: anew}"));
+    project.up();
+    let report = probe.finish();
+    assert_eq!(report.failed, 0, "{report:?}");
+    assert!(report.requests > 3000 && report.answered_by > 5, "{report:?}");
+}
+
+#[test]
 fn a_service_without_a_ready_pod_refuses_within_seconds() {
     let host = Host::boot(&["busybox"]);
     let yaml = "\

@@ -10,7 +10,16 @@ use orch::model::{AmbassadorTls, RouteTls};
 use crate::project::Project;
 
 fn expand(text: &str) -> Result<Expanded, Vec<String>> {
-    let loaded = Project::new([text]).load().unwrap_or_else(|problems| panic!("{problems}"));
+    expand_with(text, &[])
+}
+
+/// Expands a file beside which there are others.
+fn expand_with(text: &str, files: &[(&str, &str)]) -> Result<Expanded, Vec<String>> {
+    let mut project = Project::new([text]);
+    for (name, content) in files {
+        project.files.files.insert(format!("/project/{name}").into(), content.as_bytes().to_vec());
+    }
+    let loaded = project.load().unwrap_or_else(|problems| panic!("{problems}"));
     let contents = loaded.contents.iter().map(|((kind, key), bytes)| {
         let kind = if *kind == FileKind::Config { expand::FileKind::Config } else { expand::FileKind::Secret };
         ((kind, key.clone()), bytes.clone())
@@ -34,15 +43,24 @@ fn graph(text: &str) -> Graph {
 const FILES: &str = "\nconfigs: {ca: {content: root}, both: {content: c}}\n\
                      secrets: {pem: {file: ./x}, both: {file: ./x}, away: {external: true}}\n";
 
+/// A certificate with its key, PEM.
+fn pair() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(["a.example.com".to_owned()]).expect("a certificate");
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
 #[test]
 fn certificates_become_contents_and_keys_stay_secret() {
-    let graph = graph(&format!(
+    let (chain, key) = pair();
+    let both = format!("{chain}{key}");
+    let text = format!(
         "services:\n  web:\n    image: x\n    expose: [80]\n    x-route: {{host: a.example.com, tls: pem}}\n    \
          x-ambassadors:\n      far: {{to: 'other/db:5432', tls: {{ca: ca, cert: both, key: pem}}}}\n{FILES}"
-    ));
+    );
+    let graph = expand_with(&text, &[("x", &both)]).expect("no mistakes").graph;
     let web = &graph.services["web"];
     let content = |key: &str| (String::from_utf8_lossy(&graph.files[key].bytes).into_owned(), graph.files[key].secret);
-    let secret = ("content of x".to_owned(), true);
+    let secret = (both, true);
     let Some(RouteTls { certificate, key }) = &web.serving.routes[0].tls else { panic!("{:?}", web.serving) };
     assert_eq!((content(certificate), content(key)), (secret.clone(), secret.clone()));
     assert_eq!(web.serving.routes.len(), 2, "plain HTTP is sent to TLS");
@@ -62,6 +80,27 @@ fn what_has_no_content_is_told_with_its_place() {
     let problems = expand(&text).expect_err("nobody knows what is in it");
     let reason = "secret `away` is external: orch reads its content from `file`, `environment` or `content`";
     assert_eq!(problems, vec![format!("services.web.x-route[1].tls.key: {reason}")]);
+}
+
+#[test]
+fn a_certificate_and_its_key_must_belong_together() {
+    let ((chain, key), (_, other)) = (pair(), pair());
+    let says = |cert: &str, key: &str| {
+        let text = "services:\n  web:\n    image: x\n    expose: [80]\n    x-route:\n      - a.example.com\n      \
+                    - {host: [b.example.com, c.example.com], tls: {cert: cert, key: key}}\n\
+                    configs: {cert: {file: ./cert.pem}}\nsecrets: {key: {file: ./key.pem}}\n";
+        expand_with(text, &[("cert.pem", cert), ("key.pem", key)]).err().unwrap_or_default()
+    };
+    let wrong =
+        |reason: &str| vec![format!("services.web.x-route[1].tls: certificate and key cannot be used: {reason}")];
+    assert_eq!(says(&chain, &key), Vec::<String>::new());
+    assert_eq!(says(&chain, &other), wrong("the key is not that of the certificate"));
+    assert_eq!(says("hello", &key), wrong("the file of the certificate holds none in PEM"));
+    let locked = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+    assert_eq!(
+        says(&chain, &locked),
+        wrong("the file of the key holds no private key in PEM, or not without a passphrase")
+    );
 }
 
 #[test]

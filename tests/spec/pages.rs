@@ -1,4 +1,4 @@
-//! What the page about orch's own keys shows is what orch understands.
+//! What the pages about orch's own keys and about networking show is what orch understands.
 
 use std::path::{Path, PathBuf};
 
@@ -14,18 +14,21 @@ fn page() -> String {
     std::fs::read_to_string(root().join("docs/patterns.md")).expect("the page")
 }
 
-/// Returns the fenced examples of a kind.
-fn examples(kind: &str) -> Vec<String> {
-    let page = page();
+fn networking() -> String {
+    std::fs::read_to_string(root().join("docs/networking.md")).expect("the page")
+}
+
+/// Returns the fenced examples of a kind on a page.
+fn examples(page: &str, kind: &str) -> Vec<String> {
     let fence = format!("```{kind}\n");
     page.split(&fence).skip(1).filter_map(|rest| Some(rest.split_once("```")?.0.to_owned())).collect()
 }
 
 #[test]
 fn examples_of_the_page_load_without_a_complaint() {
-    let examples = examples("yaml");
-    assert!(examples.len() > 8, "only {} examples", examples.len());
-    for text in examples {
+    let (keys, networking) = (examples(&page(), "yaml"), examples(&networking(), "yaml"));
+    assert!(keys.len() > 8 && networking.len() > 1, "only {} and {} examples", keys.len(), networking.len());
+    for text in keys.into_iter().chain(networking) {
         let mut project = Project::new([text.clone()]);
         for file in ["authorities.pem", "client.pem", "chain-and-key.pem"] {
             project.files.files.insert(format!("/project/{file}").into(), b"-----".to_vec());
@@ -33,7 +36,7 @@ fn examples_of_the_page_load_without_a_complaint() {
         let loaded = project.load().unwrap_or_else(|problems| panic!("{text}\n{problems}"));
         assert!(loaded.warnings.is_empty(), "{text}\n{}", loaded.warnings);
     }
-    for text in self::examples("yaml pattern") {
+    for text in examples(&page(), "yaml pattern") {
         let problems = patterns::lint("metrics", "metrics.yaml", &text);
         assert!(problems.is_empty(), "{problems}");
     }

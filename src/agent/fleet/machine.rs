@@ -56,6 +56,7 @@ pub async fn problems(shared: &Shared) -> Vec<String> {
     problems.extend(shared.ambassadors.problems());
     problems.extend(full_disks(shared));
     problems.extend(shared.unwritten_problem());
+    problems.extend(shared.exposure.problem());
     problems
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::controller;
-use crate::graph::PortMode;
+use crate::graph::{PortMode, Protocol};
 use crate::ids::{HostName, ProjectName, ServiceName};
-use crate::net::addr::PortCandidate;
+use crate::net::addr::{PortCandidate, routes};
 use crate::place::{HostFacts, Listening, PortHolder, TakenPort};
 use crate::store::{Compare, Outcome, StoreError, Write};
 
@@ -66,6 +66,11 @@ fn add_ports(shared: &Shared, project: &ProjectName, hosts: &mut BTreeMap<HostNa
                 let at = Listening { address: port.host_ip, port: port.published, protocol: port.protocol };
                 TakenPort { at, by: by(&port.service) }
             }));
+            for (service, route) in routes(&desired.graph) {
+                let by = PortHolder::Route(desired.graph.project.clone(), service.clone());
+                let at = |port| Listening { address: route.host_ip, port, protocol: Protocol::Tcp };
+                facts.ports.extend(route.listen.iter().map(|one| TakenPort { at: at(one.port), by: by.clone() }));
+            }
         }
         for (pod, host) in &desired.assignments.pods {
             let (Some(service), Some(facts)) = (desired.graph.services.get(&pod.service), hosts.get_mut(host)) else {
@@ -95,7 +100,9 @@ pub fn port_taken(
     let taken = concerned.filter(|(name, facts)| {
         // This host is asked itself: what it says now is never old.
         let foreign = |taken: &&TakenPort| *name != own || taken.by != PortHolder::Process;
-        let known = facts.ports.iter().filter(foreign).any(|taken| taken.at.clashes(&wanted));
+        let shared = |taken: &&TakenPort| candidate.for_routes && matches!(taken.by, PortHolder::Route(..));
+        let mut ports = facts.ports.iter().filter(foreign).filter(|taken| !shared(taken));
+        let known = ports.any(|taken| taken.at.clashes(&wanted));
         known || *name == own && !admission::port_free(candidate)
     });
     taken.map(|(name, _)| name.clone()).collect()

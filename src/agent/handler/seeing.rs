@@ -1,6 +1,6 @@
 //! Answers to who wants to understand: what a name means to a container, and why something is as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use crate::api::types::{
@@ -10,6 +10,7 @@ use crate::diag::did_you_mean;
 use crate::graph::Role;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 use crate::net::names::{Answer, RecordKind, explain};
+use crate::place::Listening;
 use crate::plan::{ContainerState, Desired, Health, Observed, ObservedContainer, ProjectView};
 
 use super::super::shared::{ProjectState, Record, Shared};
@@ -17,11 +18,13 @@ use super::{error, pods, published};
 
 /// Everything that is known of a project at one moment.
 pub(super) struct Seen<'a> {
-    shared: &'a Shared,
-    desired: &'a Desired,
+    pub(super) shared: &'a Shared,
+    pub(super) desired: &'a Desired,
     /// As the engines show it.
-    observed: Observed,
+    pub(super) observed: Observed,
     state: ProjectState,
+    /// Where pods of this host listen.
+    pub(super) inside: BTreeMap<PodId, BTreeSet<Listening>>,
 }
 
 impl<'a> Seen<'a> {
@@ -35,7 +38,7 @@ impl<'a> Seen<'a> {
             return Err(error(ErrorKind::NotFound, format!("no project `{project}`")));
         };
         let state = shared.project(project).map(|handle| handle.state.borrow().clone()).unwrap_or_default();
-        Ok(Self { shared, desired, observed: shared.observed(Some(project)), state })
+        Ok(Self { shared, desired, observed: shared.observed(Some(project)), state, inside: BTreeMap::new() })
     }
 
     /// Says what a name means to a container.
@@ -77,6 +80,11 @@ impl<'a> Seen<'a> {
         let graph = &self.desired.graph;
         if let Ok(port) = about.trim_start_matches(':').parse::<u16>() {
             return self.port(port);
+        }
+        if question.only_here {
+            let service = ServiceName::new(about).ok().filter(|name| graph.services.contains_key(name));
+            let findings = service.map(|service| self.reached(graph.front(&service))).unwrap_or_default();
+            return Ok(WhyTold { about: format!("host `{}`", self.shared.host()), findings });
         }
         if let Some(service) = ServiceName::new(about).ok().filter(|name| graph.services.contains_key(name)) {
             let findings = self.service(&service);
@@ -133,6 +141,7 @@ impl<'a> Seen<'a> {
         for pod in &pods {
             findings.extend(self.pod(pod).into_iter().filter(|finding| finding.weight != Weight::Fine));
         }
+        findings.extend(self.reached(front));
         findings.extend(self.ambassadors(front));
         findings.extend(self.ports_of(front));
         let wanted = pods.len() + homeless;
@@ -281,18 +290,18 @@ fn asker<'o>(
     found.into_values().next()
 }
 
-fn finding(weight: Weight, text: String) -> Finding {
+pub(super) fn finding(weight: Weight, text: String) -> Finding {
     Finding { weight, text, hint: None }
 }
 
-fn problem(text: String) -> Finding {
+pub(super) fn problem(text: String) -> Finding {
     finding(Weight::Problem, text)
 }
 
-fn waiting(text: String) -> Finding {
+pub(super) fn waiting(text: String) -> Finding {
     finding(Weight::Waiting, text)
 }
 
-fn fine(text: String) -> Finding {
+pub(super) fn fine(text: String) -> Finding {
     finding(Weight::Fine, text)
 }

@@ -19,6 +19,9 @@ pub(super) enum Route {
     Dns(ProjectName),
     Why(ProjectName),
     Traffic,
+    Metrics,
+    ExposeMetrics,
+    Rule,
     Cluster,
     Found,
     Key,
@@ -49,6 +52,9 @@ pub(super) fn parse(method: &Method, path: &str) -> Result<Route, Refusal> {
         ["v1", "projects", name, "dns"] => (Method::POST, Route::Dns(project(name)?)),
         ["v1", "projects", name, "why"] => (Method::POST, Route::Why(project(name)?)),
         ["v1", "traffic"] => (Method::GET, Route::Traffic),
+        ["v1", "metrics", "expose"] => (Method::POST, Route::ExposeMetrics),
+        ["v1", "route"] => (Method::POST, Route::Rule),
+        ["metrics"] => (Method::GET, Route::Metrics),
         ["v1", "cluster"] => (Method::GET, Route::Cluster),
         ["v1", "cluster", "found"] => (Method::POST, Route::Found),
         ["v1", "cluster", "key"] => (Method::POST, Route::Key),
@@ -97,7 +103,8 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("//! | `")?.split_once('`')?.0.split_once(' '))
             .collect();
-        let routed = include_str!("route.rs").lines().filter(|line| line.trim_start().starts_with("[\"v1\"")).count();
+        let is_row = |line: &str| line.trim_start().starts_with("[\"") && line.contains("] => (Method::");
+        let routed = include_str!("route.rs").lines().filter(|line| is_row(line)).count();
         assert_eq!(rows.len(), routed, "rows of the table in types.rs, and of the router");
         for (method, path) in rows {
             let path = path.replace("NAME", "shop").replace("HASH", &"0".repeat(64));

@@ -59,6 +59,15 @@ impl Handler for FakeHandler {
     async fn why(&self, project: ProjectName, _: WhyQuestion) -> Result<WhyTold, ApiError> {
         Err(ApiError { message: format!("no project `{project}`"), kind: ErrorKind::NotFound })
     }
+    async fn metrics(&self, _: MetricsForm) -> Result<String, ApiError> {
+        Ok("# EOF\n".to_owned())
+    }
+    async fn expose_metrics(&self, _: ExposeRequest) -> Result<(), ApiError> {
+        Ok(())
+    }
+    async fn route(&self, question: RouteQuestion) -> Result<WhyTold, ApiError> {
+        Ok(WhyTold { about: question.url, findings: Vec::new() })
+    }
     async fn traffic(&self) -> Result<Traffic, ApiError> {
         Ok(Traffic { host: HostName::local(), balancer: BalancerStats::default(), ambassadors: Vec::new() })
     }
@@ -125,6 +134,7 @@ fn info() -> AgentInfo {
         engine_id: "ABCD:EFGH".to_owned(),
         uptime_secs: 5,
         memory: 20 << 20,
+        metrics: None,
         problems: vec![],
     }
 }

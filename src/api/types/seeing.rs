@@ -55,11 +55,32 @@ pub enum NameSays {
     Refused,
 }
 
+/// Where metrics are to be told over TCP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExposeRequest {
+    /// Address and port; `None`: nowhere.
+    pub address: Option<SocketAddr>,
+}
+
+/// A request that somebody could send, to be followed without sending it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteQuestion {
+    /// `http://host:port/path` or `https://…`.
+    pub url: String,
+    /// Its method.
+    pub method: String,
+    /// Its header fields.
+    pub headers: Vec<(String, String)>,
+}
+
 /// What is asked of a project's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhyQuestion {
     /// A service, a pod (`web.2`), a container's name, a published port, a host name of a route.
     pub about: String,
+    /// Only what the load balancer and the pods of the host that is asked have to say: another one told the rest.
+    #[serde(default)]
+    pub only_here: bool,
 }
 
 /// The answer to a [`WhyQuestion`].
@@ -93,6 +114,30 @@ pub enum Weight {
     Waiting,
     /// It is as it shall be.
     Fine,
+}
+
+/// The text that metrics are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsForm {
+    /// `OpenMetrics` 1.0.
+    OpenMetrics,
+    /// Prometheus' own, version 0.0.4, for who does not say that he understands the other.
+    Prometheus,
+}
+
+impl MetricsForm {
+    /// Chooses by the value of `Accept`.
+    pub fn accepted(accept: &str) -> Self {
+        if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Prometheus }
+    }
+
+    /// Returns the value of `Content-Type`.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
 }
 
 /// What the load balancer of one host does.

@@ -28,6 +28,8 @@ pub enum AgentVerb {
     Logs(AgentLogsArgs),
     /// Say how it is
     Status(AgentStatusArgs),
+    /// Print what Prometheus collects, or let it collect
+    Metrics(AgentMetricsArgs),
     /// Stop it: what runs goes on, names and addresses do not
     Stop,
     /// Remove it with all it made on the host below the engine
@@ -81,6 +83,18 @@ pub struct AgentStatusArgs {
     /// Form of the answer
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub format: TextFormat,
+}
+
+/// `agent metrics`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AgentMetricsArgs {
+    /// Have the agent answer Prometheus there, from now on and over restarts: `GET /metrics`, without encryption
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
+
+    /// Have it answer nowhere but on its socket
+    #[arg(long, conflicts_with = "listen")]
+    pub no_listen: bool,
 }
 
 /// `agent uninstall`.

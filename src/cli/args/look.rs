@@ -78,13 +78,29 @@ pub struct DnsArgs {
 /// `why`.
 #[derive(Debug, Clone, Args)]
 pub struct WhyArgs {
-    /// A service, a pod (`web.2`), a container, a published port, or a host name of a route
-    #[arg(value_name = "NAME")]
+    /// A service, a pod (`web.2`), a container, a published port, a host name of a route, or what somebody asks for
+    /// (`http://host/path`)
+    #[arg(value_name = "NAME|URL")]
     pub about: String,
+
+    /// Method of the request that is asked about
+    #[arg(short = 'X', long, value_name = "METHOD", default_value = "GET")]
+    pub method: String,
+
+    /// Header field of the request that is asked about; may be given several times
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
+    pub headers: Vec<(String, String)>,
 
     /// Form of the answer
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub format: TextFormat,
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("expected NAME: VALUE".to_owned()),
+    }
 }
 
 /// `lb`.

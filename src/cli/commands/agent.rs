@@ -1,5 +1,7 @@
 //! `orch agent`: the agent itself, and looking after it.
 
+mod metrics;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +30,7 @@ pub(crate) async fn run(context: &mut Context<'_>, verb: AgentVerb) -> Result<Ex
     match verb {
         AgentVerb::Logs(args) => return logs(context, &args).await,
         AgentVerb::Status(args) => status(context, &args).await?,
+        AgentVerb::Metrics(args) => metrics::run(context, &args).await?,
         AgentVerb::Stop => stop(context).await?,
         AgentVerb::Uninstall(args) => uninstall(context, &args).await?,
     }
@@ -68,7 +71,8 @@ async fn status(context: &mut Context<'_>, args: &AgentStatusArgs) -> Result<(),
 }
 
 fn describe(info: &AgentInfo) -> String {
-    let AgentInfo { version, build, host, cluster, engine, engine_id: _, uptime_secs, memory, problems } = info;
+    let AgentInfo { version, build, host, cluster, engine, engine_id: _, uptime_secs, memory, problems, metrics } =
+        info;
     let up = words::duration(Duration::from_secs(*uptime_secs));
     let mut text = format!(
         "agent of host {host}\nversion   {version} (build {build})\nengine    {engine}\nup        {up}\nmemory    {} MB\n",
@@ -76,6 +80,9 @@ fn describe(info: &AgentInfo) -> String {
     );
     if let Some(cluster) = cluster {
         writeln!(text, "cluster   {cluster}").expect("a string takes all");
+    }
+    if let Some(address) = metrics {
+        writeln!(text, "metrics   http://{address}/metrics").expect("a string takes all");
     }
     match problems.as_slice() {
         [] => text.push_str("problems  none\n"),

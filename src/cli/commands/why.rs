@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::api::types::{Finding, Weight, WhyQuestion, WhyTold};
+use crate::api::types::{Finding, RouteQuestion, Weight, WhyQuestion, WhyTold};
 use crate::cli::args::{TextFormat, WhyArgs};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -12,13 +12,45 @@ use crate::cli::error::CliError;
 /// # Errors
 /// When there is no project, it has nothing of that name, or no agent answers.
 pub(crate) async fn run(context: &mut Context<'_>, args: WhyArgs) -> Result<(), CliError> {
-    let project = context.project_name()?;
-    let client = context.any_agent().await?;
-    let told = client.why(&project, &WhyQuestion { about: args.about }).await?;
+    let told = if args.about.contains("://") {
+        // It may be for any project.
+        let question = RouteQuestion { url: args.about, method: args.method, headers: args.headers };
+        context.any_agent().await?.route(&question).await?
+    } else {
+        ask(context, args.about).await?
+    };
     match args.format {
         TextFormat::Json => context.ui.json(&told),
         TextFormat::Text => context.ui.data(text(&told).as_bytes()),
     }
+}
+
+/// Asks one agent for everything, and the others for what only they see: their load balancers and pods.
+async fn ask(context: &mut Context<'_>, about: String) -> Result<WhyTold, CliError> {
+    let project = context.project_name()?;
+    let Some(fleet) = context.fleet()? else {
+        return Ok(context.client().await?.why(&project, &WhyQuestion { about, only_here: false }).await?);
+    };
+    let seen = fleet.look().await?;
+    let mut told = seen.client.why(&project, &WhyQuestion { about: about.clone(), only_here: false }).await?;
+    let mut others = context.present(&fleet, &seen.status);
+    others.retain(|host| *host.name() != seen.status.host);
+    let (project, question) = (&project, &WhyQuestion { about, only_here: true });
+    let answers = fleet.ask_all(&others, |host| async move {
+        let client = host.agent().await?;
+        client.why(project, question).await.map_err(|error| host.failed(error))
+    });
+    for (host, answer) in answers.await {
+        match answer {
+            Ok(answer) => told.findings.extend(answer.findings.into_iter().map(|one| {
+                let text = format!("seen from `{}`: {}", host.name(), one.text);
+                Finding { text, ..one }
+            })),
+            Err(error) => context.ui.warn(&error.to_string()),
+        }
+    }
+    told.findings.sort_by_key(|finding| finding.weight);
+    Ok(told)
 }
 
 fn text(told: &WhyTold) -> String {

@@ -326,5 +326,27 @@ mod tests {
                 prop_assert_eq!((head.status, head.body), (second.status, second.body));
             }
         }
+
+        #[test]
+        fn however_it_arrives_it_is_the_same(
+            lines in proptest::collection::vec(prop_oneof![
+                Just("Content-Length: 3"), Just("Connection: a, close"), Just("Transfer-Encoding: chunked"), Just("A: b"),
+                Just("A: b\r\n c"), Just("A : b"), Just("nonsense"), Just("A:\tb\u{e9}"), Just(""), Just("\n"),
+            ], 0..8),
+            start in prop_oneof![Just("HTTP/1.1 200 OK"), Just("HTTP/1.0 204"), Just("HTTP/1.1 100 Go"), Just("no")],
+        ) {
+            let mut answer = format!("{start}\r\n{}\r\n\r\n", lines.join("\r\n")).into_bytes();
+            answer.extend_from_slice(b"abc");
+            let mut whole = Vec::new();
+            let expected = read(&answer, &mut room(), GET, &mut whole);
+            // All that is read before the end is a part of it, or what is wrong already.
+            for end in 1..=answer.len() {
+                let mut out = Vec::new();
+                let found = read(&answer[..end], &mut room(), GET, &mut out);
+                if found != Answers::Partial {
+                    prop_assert_eq!((&found, &out), (&expected, &whole), "{} bytes", end);
+                }
+            }
+        }
     }
 }

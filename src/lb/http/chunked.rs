@@ -128,6 +128,7 @@ fn hex(digit: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lb::tests::tries;
     use proptest::prelude::*;
 
     /// How many bytes of `text` belong to the body and whether it is done, fed in pieces of `piece` bytes.
@@ -208,6 +209,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(tries(1000))]
+
         #[test]
         fn any_bytes_in_any_pieces_give_the_same(
             bytes in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'0'), Just(b'3'), any::<u8>()], 0..60),

@@ -150,7 +150,12 @@ impl Connection {
             match read {
                 Ok(read) if read > 0 => {}
                 Err(Lost::Over(Over::Time)) => return Err(self.refuse(Refusal::SlowClient).await),
-                _ => return Err(Step::Close),
+                // Who has said all that he will is told what was wrong with it, however it arrived.
+                Ok(_) => match self.plan() {
+                    plan @ Plan::Refuse(_) => return Ok(plan),
+                    _ => return Err(Step::Close),
+                },
+                Err(_) => return Err(Step::Close),
             }
         }
     }
@@ -309,3 +314,6 @@ impl Http {
         self.stop.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests;

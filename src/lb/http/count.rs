@@ -1,14 +1,20 @@
 //! Counters of requests: for each service, each route and each pod the same ones. Their number is that of the table.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::refusal::Refusal;
 
 /// Upper ends of the classes of durations, in microseconds; one more class is for what takes longer.
 pub const DURATION_CLASSES: [u64; 13] =
     [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000];
+
+/// Why the balancer answered in a pod's stead, in the order of [`HttpStats::by_refusal`].
+pub const REFUSALS: [&str; 5] = ["none_ready", "not_taken", "broken", "late", "exhausted"];
 
 /// Counters of requests, as of one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -20,6 +26,10 @@ pub struct HttpStats {
     pub unanswered: u64,
     /// Answers by the first digit of their status, from 1 to 5.
     pub by_class: [u64; 5],
+    /// Of these, answers of the balancer's own because no pod gave one: see [`REFUSALS`].
+    pub by_refusal: [u64; REFUSALS.len()],
+    /// Seconds since the last one of these.
+    pub refused_secs: Option<u64>,
     /// Answers whose end did not reach the client.
     pub broken_off: u64,
     /// Answers by how long they took, from the request's head to their last byte: see [`DURATION_CLASSES`].
@@ -38,6 +48,9 @@ pub(in crate::lb) struct Tally {
     in_flight: AtomicU64,
     unanswered: AtomicU64,
     by_class: [AtomicU64; 5],
+    by_refusal: [AtomicU64; REFUSALS.len()],
+    /// Milliseconds from [`EPOCH`] to the last one, and one more; 0: there was none.
+    refused_ms: AtomicU64,
     broken_off: AtomicU64,
     by_duration: [AtomicU64; DURATION_CLASSES.len() + 1],
     micros: AtomicU64,
@@ -50,6 +63,8 @@ pub(in crate::lb) struct Tally {
 pub(super) struct Ending {
     /// Status of its answer; 0: none.
     pub(super) status: u16,
+    /// What it says, if it is the balancer's own.
+    pub(super) refusal: Option<Refusal>,
     /// Whether all of the answer was passed on.
     pub(super) is_whole: bool,
     /// From the request's head to the end.
@@ -66,7 +81,7 @@ impl Tally {
     }
 
     fn end(&self, ending: &Ending) {
-        let Ending { status, is_whole, took, sent, received } = *ending;
+        let Ending { status, refusal, is_whole, took, sent, received } = *ending;
         let count = |counter: &AtomicU64, by: u64| {
             counter.fetch_add(by, Ordering::Relaxed);
         };
@@ -78,6 +93,10 @@ impl Tally {
             return;
         };
         count(&self.by_class[class.min(4)], 1);
+        if let Some(place) = refusal.and_then(place) {
+            count(&self.by_refusal[place], 1);
+            self.refused_ms.store(now_ms() + 1, Ordering::Relaxed);
+        }
         count(&self.broken_off, u64::from(!is_whole));
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         count(&self.by_duration[DURATION_CLASSES.partition_point(|end| *end < micros)], 1);
@@ -91,12 +110,40 @@ impl Tally {
             in_flight: read(&self.in_flight),
             unanswered: read(&self.unanswered),
             by_class: self.by_class.each_ref().map(read),
+            by_refusal: self.by_refusal.each_ref().map(read),
+            refused_secs: read(&self.refused_ms).checked_sub(1).map(|then| now_ms().saturating_sub(then) / 1000),
             broken_off: read(&self.broken_off),
             by_duration: self.by_duration.each_ref().map(read),
             micros: read(&self.micros),
             sent: read(&self.sent),
             received: read(&self.received),
         }
+    }
+}
+
+/// What times are counted from.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+fn now_ms() -> u64 {
+    u64::try_from(EPOCH.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Returns the place among [`REFUSALS`]; `None`: it is not about pods.
+fn place(refusal: Refusal) -> Option<usize> {
+    match refusal {
+        Refusal::NoneReady => Some(0),
+        Refusal::NotTaken => Some(1),
+        Refusal::Broken => Some(2),
+        Refusal::Late => Some(3),
+        Refusal::Exhausted => Some(4),
+        Refusal::Malformed
+        | Refusal::NoRule
+        | Refusal::Method
+        | Refusal::SlowClient
+        | Refusal::LongTarget
+        | Refusal::LargeHead
+        | Refusal::Coding
+        | Refusal::Version => None,
     }
 }
 
@@ -147,8 +194,14 @@ mod tests {
         assert_eq!(tallies[0].stats().in_flight, 1);
         counting.without(&tallies[1]);
         counting.with(&tallies[2]);
-        counting.ending =
-            Ending { status: 204, is_whole: true, took: Duration::from_millis(3), sent: 10, received: 20 };
+        counting.ending = Ending {
+            status: 204,
+            refusal: None,
+            is_whole: true,
+            took: Duration::from_millis(3),
+            sent: 10,
+            received: 20,
+        };
         drop(counting);
         let [first, failed, last] = tallies.map(|tally| tally.stats());
         assert_eq!(first, last);
@@ -165,13 +218,14 @@ mod tests {
         let tally = Tally::default();
         for micros in [0, 500, 501, 10_000_000, 10_000_001, u64::MAX] {
             tally.begin();
-            tally.end(&Ending { status: 999, took: Duration::from_micros(micros), ..Ending::default() });
+            let refusal = Some(Refusal::Late);
+            tally.end(&Ending { status: 999, refusal, took: Duration::from_micros(micros), ..Ending::default() });
         }
         let stats = tally.stats();
         assert_eq!(
             (stats.by_duration[0], stats.by_duration[1], stats.by_duration[12], stats.by_duration[13]),
             (2, 1, 1, 2)
         );
-        assert_eq!((stats.by_class[4], stats.broken_off), (6, 6));
+        assert_eq!((stats.by_class[4], stats.broken_off, stats.by_refusal), (6, 6, [0, 0, 0, 6, 0]));
     }
 }

@@ -14,6 +14,7 @@ use super::refusal::Refusal;
 use super::transfer::{Following, Lost, Passed, pass_on, receive, send};
 use super::visit::Destination;
 use super::watch::{On, Over};
+use crate::lb;
 use crate::lb::choose::{Failure, Next, Search, Server, first};
 
 /// Room for the first bytes of an answer.
@@ -85,7 +86,8 @@ impl Connection {
                 out.clear();
                 refusal.write(job.request.is_head, job.request.keep_alive, &mut out);
                 let is_whole = self.send(&out).await.is_ok();
-                job.counting.ending = Ending { status: refusal.status(), is_whole, ..job.counting.ending };
+                let (status, refused) = (refusal.status(), Some(refusal));
+                job.counting.ending = Ending { status, refusal: refused, is_whole, ..job.counting.ending };
                 (is_whole && job.request.keep_alive, None)
             }
         };
@@ -130,6 +132,7 @@ impl Connection {
                 Err(trouble) => trouble,
             };
             job.counting.without(&next.lease.tally);
+            self.note(&next, &trouble, is_new);
             match trouble {
                 Trouble::ClientGone => return Err(None),
                 Trouble::Late => return Err(Some(Refusal::Late)),
@@ -141,6 +144,18 @@ impl Connection {
                 Trouble::Silent | Trouble::Broken => return Err(Some(Refusal::Broken)),
             }
         }
+    }
+
+    /// Keeps what went wrong with a pod for who asks why.
+    fn note(&self, next: &Next, trouble: &Trouble, is_new: bool) {
+        let what = match trouble {
+            Trouble::Late => lb::Trouble::Late,
+            Trouble::Broken => lb::Trouble::Broken,
+            Trouble::Silent if is_new => lb::Trouble::Broken,
+            // A kept connection may end at any time.
+            Trouble::Silent | Trouble::ClientGone => return,
+        };
+        next.lease.troubles.note(next.address().port(), what, self.http.shared.now());
     }
 
     fn search(&self, job: &Job) -> Search {

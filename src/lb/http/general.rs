@@ -35,6 +35,7 @@ use super::stream::{Fence, Lent, Loan, Patience};
 use super::visit::{Busy, Destination, Visit, Way, way};
 use super::watch::Watch;
 use super::{Http, Limits};
+use crate::lb::Trouble;
 use crate::lb::choose::{Failure, Next, Search};
 
 /// Requests at a time on one connection to a pod that speaks HTTP/2.
@@ -193,8 +194,8 @@ impl ProxyHttp for General {
         ctx._busy = Some(visit.begin());
         if session.is_http2() {
             session.set_write_timeout(Some(self.http.limits.write));
-        } else if session.is_upgrade_req() {
-            // Whatever comes of it, nothing of this protocol follows.
+        } else if session.is_upgrade_req() || fields::closes(session.req_header()) {
+            // Whatever comes of an upgrade, nothing of this protocol follows. Who closes may say so in any line.
             session.set_keepalive(None);
         }
         let Some(facts) = Facts::of(session.req_header()) else {
@@ -371,6 +372,11 @@ impl ProxyHttp for General {
         } else if is_theirs && ctx.refusal.is_none() {
             ctx.refusal = Some(Refusal::Broken);
         }
+        let what = if is_late { Some(Trouble::Late) } else { is_theirs.then_some(Trouble::Broken) };
+        // A kept connection may end at any time.
+        if let Some((what, next)) = what.filter(|_| is_late || !reused || ctx.has_begun).zip(ctx.next.as_ref()) {
+            next.lease.troubles.note(next.address().port(), what, self.http.shared.now());
+        }
         if may_repeat {
             ctx.refusal = None;
             ctx.broken += u32::from(!reused);
@@ -404,11 +410,12 @@ impl ProxyHttp for General {
         }
         let status = session.response_written().map_or(0, |answer| answer.status.as_u16());
         let (sent, received) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
-        let is_whole = error.is_none() || ctx.refusal.is_some_and(|refusal| refusal.status() == status);
+        let refusal = ctx.refusal.filter(|refusal| refusal.status() == status);
+        let is_whole = error.is_none() || refusal.is_some();
         if let Some(visit) = ctx.visit.as_ref().filter(|_| status > 0 && !is_whole && !session.is_http2()) {
             visit.cut();
         }
-        ctx.counting.ending = Ending { status, is_whole, took: ctx.began.elapsed(), sent, received };
+        ctx.counting.ending = Ending { status, refusal, is_whole, took: ctx.began.elapsed(), sent, received };
         if let Some(next) = &ctx.next {
             next.lease.sent.fetch_add(sent, std::sync::atomic::Ordering::Relaxed);
             next.lease.received.fetch_add(received, std::sync::atomic::Ordering::Relaxed);

@@ -77,6 +77,14 @@ pub(super) fn line(head: &RequestHeader, facts: &Facts<'_>, made_id: &[u8; 32]) 
     }
 }
 
+/// Returns whether the client wants no other request on its connection. Pingora reads the first `Connection` only, and
+/// believes `keep-alive` before `close`.
+pub(super) fn closes(head: &RequestHeader) -> bool {
+    let options =
+        head.headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    options.map(<[u8]>::trim_ascii).any(|option| option.eq_ignore_ascii_case(b"close"))
+}
+
 /// Changes a request for its pod: see [`super::forward`].
 pub(super) fn forward(
     asked: &RequestHeader,

@@ -150,11 +150,8 @@ pub(super) fn read<'b, 'r>(bytes: &'b [u8], room: &'r mut Room<'b>) -> Begins<'b
     let length = match request.parse_with_uninit_headers(bytes, room) {
         Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
         Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => return Begins::Partial,
-        Ok(httparse::Status::Partial) => {
-            let is_line = !bytes.contains(&b'\n');
-            return Begins::Wrong(if is_line { Wrong::LongTarget } else { Wrong::Large });
-        }
-        Ok(httparse::Status::Complete(_)) | Err(httparse::Error::TooManyHeaders) => return Begins::Wrong(Wrong::Large),
+        Ok(_) => return Begins::Wrong(too_long(bytes)),
+        Err(httparse::Error::TooManyHeaders) => return Begins::Wrong(Wrong::Large),
         Err(httparse::Error::Version) if names_version(bytes) => return Begins::Wrong(Wrong::Version),
         Err(_) => return Begins::Wrong(Wrong::Malformed),
     };
@@ -174,6 +171,12 @@ pub(super) fn read<'b, 'r>(bytes: &'b [u8], room: &'r mut Room<'b>) -> Begins<'b
         }),
         Err(wrong) => Begins::Wrong(wrong),
     }
+}
+
+/// Returns what of a head is too long. It is the same whether all of it is there or only the part that may be read.
+fn too_long(bytes: &[u8]) -> Wrong {
+    let line = bytes[..bytes.len().min(MAX_HEAD)].trim_ascii_start();
+    if line.contains(&b'\n') { Wrong::Large } else { Wrong::LongTarget }
 }
 
 /// What is found out about a head, field by field.
@@ -262,6 +265,9 @@ fn judge<'b>(bytes: &[u8], request: &httparse::Request<'_, 'b>) -> Result<Verdic
                         seen.close = true;
                     } else if option.eq_ignore_ascii_case(b"keep-alive") {
                         seen.keep_alive = true;
+                    } else if is_framing(option) {
+                        // To be taken out here, where the pod needs it to know the end.
+                        return Err(Wrong::Malformed);
                     } else if !option.is_empty() {
                         verdict.is_simple = false;
                     }
@@ -333,6 +339,11 @@ fn known(name: &str) -> Known {
         19 if is("proxy-authorization") => Known::Of(Kind::Hop),
         _ => Known::None,
     }
+}
+
+/// Returns whether a field says where a message ends.
+fn is_framing(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"transfer-encoding")
 }
 
 /// Returns whether the first line is a request line of some version of HTTP.

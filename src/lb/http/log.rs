@@ -26,7 +26,7 @@ pub(super) fn is_on() -> bool {
 /// Writes the line of a request that has ended.
 pub(super) fn write(line: &Line, visit: &Visit, to: Option<&Destination>, pod: Option<&Next>, ending: &Ending) {
     let Line { method, host, path, request_id, protocol } = line;
-    let Ending { status, is_whole, took, sent, received } = *ending;
+    let Ending { status, refusal: _, is_whole, took, sent, received } = *ending;
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     let text = |value: Option<&dyn std::fmt::Display>| value.map(ToString::to_string);
     let project = text(to.map(|to| &to.pool.project as _));

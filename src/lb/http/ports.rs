@@ -13,7 +13,7 @@ use super::tls::Certificates;
 use crate::graph::Protocol;
 use crate::lb::routing::{Door, Pool};
 use crate::lb::table::{PublishedKey, RouteRule};
-use crate::model::{HostMatch, PathMatch, Route};
+use crate::model::Route;
 
 /// A rule, and what is behind it.
 #[derive(Debug)]
@@ -52,6 +52,12 @@ impl PortRules {
     pub(super) fn find(&self, local: IpAddr, asked: &Asked<'_>, luck: u64) -> Option<&Arc<Rule>> {
         let own = self.at.iter().find(|(address, _)| is_reached_at(Some(*address), local));
         own.map_or(&self.everywhere, |(_, table)| table).find(asked, luck)
+    }
+
+    /// Returns all rules that share a request, as [`RouteTable::shares`] does.
+    pub(super) fn shares(&self, local: IpAddr, asked: &Asked<'_>) -> &[(u64, Arc<Rule>)] {
+        let own = self.at.iter().find(|(address, _)| is_reached_at(Some(*address), local));
+        own.map_or(&self.everywhere, |(_, table)| table).shares(asked)
     }
 
     /// Returns where to listen for the rules of `port`.
@@ -94,17 +100,4 @@ pub(in crate::lb) fn compile(
         PortRules { is_tls, everywhere: table(None), at, listen, certificates }
     };
     ports.into_iter().map(|port| (port, of_port(port))).collect()
-}
-
-/// Returns how a rule is named: the first of its hosts, and its path.
-pub(in crate::lb) fn name(route: &Route) -> String {
-    let host = match route.hosts.first() {
-        None => "*".to_owned(),
-        Some(HostMatch::Exact(name)) => name.clone(),
-        Some(HostMatch::Below(name)) => format!("*.{name}"),
-    };
-    match &route.path {
-        PathMatch::Exact(path) => format!("{host}{path}"),
-        PathMatch::Prefix(path) => format!("{host}{}/*", path.trim_end_matches('/')),
-    }
 }

@@ -88,6 +88,15 @@ impl<T: Clone> RouteTable<T> {
 
     /// Returns what a request is for; `luck` decides between rules that share.
     pub(super) fn find(&self, asked: &Asked<'_>, luck: u64) -> Option<&T> {
+        self.choice(asked)?.share(luck)
+    }
+
+    /// Returns all that share a request, each with the end of its share; the shares follow one another.
+    pub(super) fn shares(&self, asked: &Asked<'_>) -> &[(u64, T)] {
+        self.choice(asked).map_or(&[], |choice| &choice.shares)
+    }
+
+    fn choice(&self, asked: &Asked<'_>) -> Option<&Choice<T>> {
         let mut lower = [0; MAX_HOST];
         let name = bare_host(asked.host);
         if let Some(name) = lower.get_mut(..name.len()).filter(|_| !name.is_empty()).map(|lower| {
@@ -98,11 +107,11 @@ impl<T: Clone> RouteTable<T> {
             let exact = self.exact.get(name).into_iter();
             let parents = name.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(dot, _)| &name[dot + 1..]);
             let below = parents.filter(|_| !self.below.is_empty()).filter_map(|parent| self.below.get(parent));
-            if let Some(found) = exact.chain(below).find_map(|rules| rules.find(asked, luck)) {
+            if let Some(found) = exact.chain(below).find_map(|rules| rules.choice(asked)) {
                 return Some(found);
             }
         }
-        self.any.find(asked, luck)
+        self.any.choice(asked)
     }
 }
 
@@ -140,18 +149,18 @@ impl<T: Clone> ByPath<T> {
         self.lengths.dedup();
     }
 
-    fn find(&self, asked: &Asked<'_>, luck: u64) -> Option<&T> {
+    fn choice(&self, asked: &Asked<'_>) -> Option<&Choice<T>> {
         let of = |choices: &'_ [Choice<T>]| choices.iter().position(|choice| choice.matches(asked));
         if let Some(choices) = self.exact.get(asked.path)
             && let Some(found) = of(choices)
         {
-            return choices[found].share(luck);
+            return Some(&choices[found]);
         }
         let path = asked.path;
         let whole = |length: &&usize| path.len() == **length || path.get(**length) == Some(&b'/');
         self.lengths.iter().filter(whole).find_map(|length| {
             let choices = self.prefixes.get(path.get(..*length)?)?;
-            of(choices).and_then(|found| choices[found].share(luck))
+            of(choices).map(|found| &choices[found])
         })
     }
 }
@@ -177,6 +186,16 @@ pub(super) fn bare_host(host: &[u8]) -> &[u8] {
         _ => host,
     };
     name.strip_suffix(b".").unwrap_or(name)
+}
+
+/// Returns whether a path is one of those that a rule is for.
+pub(super) fn takes_path(wanted: &PathMatch, path: &str) -> bool {
+    match wanted {
+        PathMatch::Exact(exact) => path == exact,
+        PathMatch::Prefix(prefix) => {
+            path.strip_prefix(bare_prefix(prefix)).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        }
+    }
 }
 
 /// Returns a prefix without the slash that may end it: it is about whole parts of a path in any case.

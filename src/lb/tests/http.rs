@@ -1,7 +1,10 @@
 //! Requests through the balancer over real sockets.
 
 mod both;
+mod changing;
 mod faults;
+mod generated;
+mod hostile;
 mod hosts;
 mod http2;
 mod rules;

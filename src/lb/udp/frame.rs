@@ -75,6 +75,8 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin), content: &mut Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lb::tests::tries;
+    use proptest::prelude::*;
 
     #[tokio::test]
     async fn frames_are_read_as_written() {
@@ -100,5 +102,55 @@ mod tests {
             assert!(read(&mut from, &mut Vec::new()).await.is_err(), "{wrong:?}");
         }
         assert_eq!(frame(1, What::Datagram, &vec![0; 65_536]), None);
+    }
+
+    /// Reads frames from pieces of bytes until there is no more; `None` at the end: it broke off, or is none.
+    async fn frames(pieces: Vec<Vec<u8>>) -> (Vec<(Head, Vec<u8>)>, bool) {
+        let pieces = pieces.into_iter().filter(|piece| !piece.is_empty());
+        let pieces = pieces.map(|piece| std::io::Result::Ok(bytes::Bytes::from(piece)));
+        let mut from = tokio_util::io::StreamReader::new(futures_util::stream::iter(pieces));
+        let (mut all, mut content) = (Vec::new(), Vec::new());
+        loop {
+            match read(&mut from, &mut content).await {
+                Ok(Some(head)) => all.push((head, content[..head.length].to_vec())),
+                Ok(None) => return (all, true),
+                Err(_) => return (all, false),
+            }
+        }
+    }
+
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        futures_util::FutureExt::now_or_never(future).expect("nothing is waited for")
+    }
+
+    fn piece() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            (any::<u32>(), 1_u8..5, proptest::collection::vec(any::<u8>(), 0..40)).prop_map(
+                |(session, what, content)| {
+                    let what = [What::Open, What::Datagram, What::Close, What::Refuse][usize::from(what - 1)];
+                    frame(session, what, &content).expect("short")
+                }
+            ),
+            proptest::collection::vec(any::<u8>(), 0..12),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(tries(2000))]
+
+        #[test]
+        fn any_bytes_in_any_pieces_give_the_same_frames(
+            bytes in proptest::collection::vec(piece(), 0..6),
+            size in 1_usize..20,
+        ) {
+            let bytes = bytes.concat();
+            let whole = now(frames(vec![bytes.clone()]));
+            prop_assert_eq!(&now(frames(bytes.chunks(size).map(<[u8]>::to_vec).collect())), &whole);
+            // What was read is what is written again, up to where it is no frame.
+            let written = whole.0.iter().map(|(head, content)| frame(head.session, head.what, content).expect("read"));
+            let written: Vec<u8> = written.flatten().collect();
+            prop_assert!(bytes.starts_with(&written));
+            prop_assert!(!whole.1 || bytes.len() == written.len());
+        }
     }
 }

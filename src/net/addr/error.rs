@@ -11,20 +11,30 @@ use crate::ids::{HostName, ProjectName, ResourceKey, ServiceName};
 
 use super::PortCandidate;
 
-/// A service that has a port already.
+/// A service that has a port already, or one of its routes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortOwner {
     /// Its project; `None`: the same one.
     pub project: Option<ProjectName>,
     /// The service.
     pub service: ServiceName,
+    /// Where the route is written (`compose.yaml:14:9`); `None`: it is no route.
+    pub route: Option<String>,
 }
 
 impl fmt::Display for PortOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.project {
-            Some(project) => write!(f, "service `{}` of project `{project}`", self.service),
-            None => write!(f, "service `{}`", self.service),
+        let Self { project, service, route } = self;
+        if route.is_some() {
+            f.write_str("a route of ")?;
+        }
+        write!(f, "service `{service}`")?;
+        if let Some(project) = project {
+            write!(f, " of project `{project}`")?;
+        }
+        match route.as_deref() {
+            Some(place) if !place.is_empty() => write!(f, " ({place})"),
+            _ => Ok(()),
         }
     }
 }
@@ -86,7 +96,10 @@ pub enum AddressError {
     )]
     FixedIsVirtual { service: ServiceName, address: Ipv4Addr, vips: Ipv4Net },
     /// Two services publish one port.
-    #[error("service `{service}` cannot publish {}: {owner} does", place(*host_ip, *port, *protocol))]
+    #[error(
+        "service `{service}` cannot publish {}: {owner} {}",
+        place(*host_ip, *port, *protocol), if owner.route.is_some() { "listens there" } else { "does" }
+    )]
     PortClash { service: ServiceName, host_ip: Option<IpAddr>, port: u16, protocol: Protocol, owner: PortOwner },
     /// Something else on the host listens there.
     #[error(
@@ -94,6 +107,18 @@ pub enum AddressError {
         candidate.service, place(candidate.host_ip, candidate.port, candidate.protocol), on(hosts)
     )]
     PortInUse { candidate: PortCandidate, hosts: Vec<HostName> },
+    /// Routes of two projects match the same requests, and neither is more exact.
+    #[error("{own} and {other} match the same requests: `{name}` at port {port}")]
+    RouteClash { own: Box<PortOwner>, other: Box<PortOwner>, name: String, port: u16 },
+    /// Routes of two projects want a port to speak differently.
+    #[error("port {port} would speak both TLS and plain HTTP: TLS for {tls}, plain HTTP for {plain}")]
+    RoutesSpeak { port: u16, tls: Box<PortOwner>, plain: Box<PortOwner> },
+    /// Another project publishes the port.
+    #[error("{own} cannot listen at {}: {other} publishes it", place(*host_ip, *port, Protocol::Tcp))]
+    RoutePortPublished { own: Box<PortOwner>, host_ip: Option<IpAddr>, port: u16, other: Box<PortOwner> },
+    /// Something else on the host listens there.
+    #[error("{own} cannot listen at {}: it is in use on {}", place(*host_ip, *port, Protocol::Tcp), on(hosts))]
+    RoutePortInUse { own: Box<PortOwner>, host_ip: Option<IpAddr>, port: u16, hosts: Vec<HostName> },
     /// All ports that may be taken are in use.
     #[error("service `{service}` cannot publish its port {target}: no port from {} to {} is free on the host", range.0, range.1)]
     NoFreePort { service: ServiceName, target: u16, range: (u16, u16) },
@@ -126,7 +151,19 @@ impl AddressError {
             Self::FixedWithReplicas { .. } => "remove `ipv4_address`, or run one replica",
             Self::FixedTwice { .. } => "give each its own address",
             Self::FixedIsVirtual { .. } => "use an address outside that range, or run `orch down` first",
+            Self::PortClash { owner, .. } if owner.route.is_some() => {
+                "publish another port, or let the route listen elsewhere: `listen: PORT`"
+            }
             Self::PortClash { .. } => "publish one of them on another port or host address",
+            Self::RouteClash { .. } => {
+                "change what one of them matches, or let it listen elsewhere; one with `tls` takes plain HTTP too, unless it says `http: off`"
+            }
+            Self::RoutesSpeak { .. } | Self::RoutePortPublished { .. } => {
+                "let the route listen elsewhere: `listen: PORT`"
+            }
+            Self::RoutePortInUse { .. } => {
+                "stop what listens there (`ss -ltnp` shows it), or let the route listen elsewhere: `listen: PORT`"
+            }
             Self::PortInUse { .. } => "stop what listens there (`ss -ltnup` shows it), or publish another port",
             Self::NoFreePort { .. } => "widen the range, or leave the host port out",
             Self::SctpNeedsHostMode { .. } => "publish it with `mode: host`",

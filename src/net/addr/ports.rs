@@ -10,7 +10,7 @@ use crate::place::meet;
 use crate::plan::desired::PublishedPort;
 
 use super::error::{AddressError, PortOwner};
-use super::{Allocation, PortCandidate, PortFree};
+use super::{Allocation, PortCandidate, PortFree, routes};
 
 /// Where ports that the file leaves open come from: Linux' own default for outgoing connections, which Docker uses too.
 const EPHEMERAL: (u16, u16) = (32768, 60999);
@@ -109,7 +109,8 @@ impl Chooser<'_, '_> {
         let place = |port: &PublishedPort| (port.host_ip, port.published, port.protocol);
         let ours = self.allocation.previous.ports.iter().any(|had| place(had) == place(&port));
         let PublishedPort { service, host_ip, published, protocol, .. } = port.clone();
-        let candidate = PortCandidate { service, host_ip, port: published, protocol };
+        let held = routes::is_held(self.allocation, host_ip, published, protocol);
+        let candidate = PortCandidate { service, host_ip, port: published, protocol, held, for_routes: false };
         if ours {
             return Ok(port);
         }
@@ -123,15 +124,18 @@ impl Chooser<'_, '_> {
         };
         let here = self.chosen.iter().find(|other| same(other.host_ip, other.published, other.protocol));
         if let Some(other) = here {
-            return Some(PortOwner { project: None, service: other.service.clone() });
+            return Some(PortOwner { project: None, service: other.service.clone(), route: None });
         }
         let elsewhere = self.allocation.published_elsewhere.iter();
         let elsewhere = elsewhere.map(|(project, other)| (project, other));
         let mut clashing = elsewhere.filter(|(_, other)| same(other.host_ip, other.published, other.protocol));
         if let Some((project, other)) = clashing.next() {
-            return Some(PortOwner { project: Some(project.clone()), service: other.service.clone() });
+            let (project, service) = (Some(project.clone()), other.service.clone());
+            return Some(PortOwner { project, service, route: None });
         }
-        self.host_mode(&same)
+        let is_tcp = port.protocol == Protocol::Tcp;
+        let route = is_tcp.then(|| routes::listener(self.allocation, port.host_ip, port.published));
+        self.host_mode(&same).or(route.flatten())
     }
 
     /// Returns the service whose containers have that port by `mode: host`.
@@ -142,7 +146,7 @@ impl Chooser<'_, '_> {
             let fixed = port.published.filter(|(first, last)| first == last);
             port.mode == PortMode::Host && fixed.is_some_and(|(number, _)| same(port.host_ip, number, port.protocol))
         })?;
-        Some(PortOwner { project: None, service: name.clone() })
+        Some(PortOwner { project: None, service: name.clone(), route: None })
     }
 
     /// A number that depends only on what the port is, so that a project made again tends to get the same ports.

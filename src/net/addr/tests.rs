@@ -7,6 +7,8 @@ use crate::net::fixtures::{graph, key, service_name};
 
 use super::*;
 
+mod routes;
+
 /// The arguments of one allocation, as short text.
 #[derive(Default)]
 struct Case {
@@ -25,8 +27,10 @@ impl Case {
         let allocation = Allocation {
             graph: &graph("p", self.networks, self.services),
             previous: &self.previous,
+            previous_graph: None,
             taken: &taken,
             published_elsewhere: &self.elsewhere,
+            routes_elsewhere: &[],
             pool: &Pool::default(),
             host_index: self.host_index,
         };
@@ -260,8 +264,10 @@ fn an_ephemeral_port_is_chosen_the_same_way_each_time_and_kept() {
     let allocation = Allocation {
         graph: &graph,
         previous: &again.previous,
+        previous_graph: None,
         taken: &[],
         published_elsewhere: &[],
+        routes_elsewhere: &[],
         pool: &Pool::default(),
         host_index: 0,
     };
@@ -344,10 +350,17 @@ fn build(networks: &[Option<u8>], services: &[BTreeSet<usize>]) -> Graph {
 
 fn run(graph: &Graph, previous: &Addresses, host_index: u32) -> Result<Addresses, Vec<AddressError>> {
     let pool = Pool::default();
-    allocate(
-        &Allocation { graph, previous, taken: &[], published_elsewhere: &[], pool: &pool, host_index },
-        &mut |_| Ok(()),
-    )
+    let allocation = Allocation {
+        graph,
+        previous,
+        previous_graph: None,
+        taken: &[],
+        published_elsewhere: &[],
+        routes_elsewhere: &[],
+        pool: &pool,
+        host_index,
+    };
+    allocate(&allocation, &mut |_| Ok(()))
 }
 
 proptest! {

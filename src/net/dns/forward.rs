@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::cache::Key;
+use super::count::Origin;
 use super::message::{Request, encode};
 
 /// Time for one resolver before the next is asked.
@@ -46,22 +47,22 @@ impl Shared {
     /// Returns the answer if it is known already.
     pub(super) fn cached(&self, request: &Request, resolvers: &Arc<[SocketAddr]>) -> Option<Vec<u8>> {
         let message = self.cache.get(&Key::new(request, resolvers))?;
-        Some(encode(for_client(message, request), request))
+        Some(self.counted(Origin::Cache, encode(for_client(message, request), request)))
     }
 
     /// Asks the resolvers and returns the answer for the client; `SERVFAIL` where none has one.
     pub(super) async fn forward(&self, request: &Request, resolvers: &Arc<[SocketAddr]>) -> Vec<u8> {
         let reply = timeout(TOTAL, self.ask_all(request, resolvers)).await.ok().flatten();
         let Some(Reply { mut bytes, message }) = reply else {
-            return encode(request.failure(ResponseCode::ServFail), request);
+            return self.failure(request);
         };
         let Some(message) = message else {
             bytes[..2].copy_from_slice(&request.id.to_be_bytes());
             let fits = bytes.len() <= request.limit();
-            return if fits { bytes } else { encode(truncated(request), request) };
+            return self.counted(Origin::Resolver, if fits { bytes } else { encode(truncated(request), request) });
         };
         self.cache.put(Key::new(request, resolvers), &bytes, &message);
-        encode(for_client(message, request), request)
+        self.counted(Origin::Resolver, encode(for_client(message, request), request))
     }
 
     /// Asks one resolver after another, beginning with the one that answered last, until one has an answer. What the last

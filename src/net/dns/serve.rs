@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::net::names::Answer;
 
+use super::count::Origin;
 use super::gate::Gate;
 use super::memo::Memo;
 use super::message::{Parsed, Protocol, Request, encode, parse};
@@ -73,6 +74,7 @@ pub(super) async fn udp(shared: Arc<Shared>, socket: UdpSocket) {
             let IpAddr::V4(source) = client.ip() else { continue };
             let question = &buffer[..length];
             if let Some(reply) = memo.reply(&shared.table.load(), source, question) {
+                shared.counts.answer(Origin::Table, reply);
                 send(&socket, reply, client).await;
                 continue;
             }
@@ -85,7 +87,7 @@ pub(super) async fn udp(shared: Arc<Shared>, socket: UdpSocket) {
                 Outcome::Ignore => {}
                 Outcome::Later(request) => {
                     let Some(pass) = gate.enter(source) else {
-                        send(&socket, &encode(request.failure(ResponseCode::ServFail), &request), client).await;
+                        send(&socket, &shared.failure(&request), client).await;
                         continue;
                     };
                     // Weak: the socket is closed the moment this loop ends, whatever is still being forwarded.
@@ -167,8 +169,14 @@ impl Shared {
     fn first_look(&self, packet: &[u8], source: Ipv4Addr, protocol: Protocol) -> Outcome {
         let request = match parse(packet, protocol) {
             Parsed::Request(request) => request,
-            Parsed::Refuse(reply) => return Outcome::Reply(reply),
-            Parsed::Ignore => return Outcome::Ignore,
+            Parsed::Refuse(reply) => {
+                self.counts.answer(Origin::Table, &reply);
+                return Outcome::Reply(reply);
+            }
+            Parsed::Ignore => {
+                self.counts.ignore();
+                return Outcome::Ignore;
+            }
         };
         let table = self.table.load();
         let answer = table.answer(source, &request.name, request.kind());
@@ -181,7 +189,7 @@ impl Shared {
         };
         let resolvers = self.resolvers(upstreams);
         if resolvers.is_empty() {
-            return Outcome::Reply(encode(request.failure(ResponseCode::ServFail), &request));
+            return Outcome::Reply(self.failure(&request));
         }
         match self.cached(&request, &resolvers) {
             Some(reply) => Outcome::Reply(reply),
@@ -214,7 +222,17 @@ impl Shared {
 
     fn local(&self, request: &Request, answer: &Answer<'_>) -> Vec<u8> {
         let rotation = self.rotation.fetch_add(1, Ordering::Relaxed);
-        encode(request.local(answer, rotation), request)
+        self.counted(Origin::Table, encode(request.local(answer, rotation), request))
+    }
+
+    /// Says that no resolver has an answer.
+    pub(super) fn failure(&self, request: &Request) -> Vec<u8> {
+        self.counted(Origin::Resolver, encode(request.failure(ResponseCode::ServFail), request))
+    }
+
+    pub(super) fn counted(&self, origin: Origin, reply: Vec<u8>) -> Vec<u8> {
+        self.counts.answer(origin, &reply);
+        reply
     }
 }
 

@@ -5,7 +5,7 @@ use super::site::{Answer, End, HttpSite, Reply, Then};
 
 /// What came of a case on one path.
 #[derive(Debug, PartialEq, Eq)]
-struct Outcome {
+pub(super) struct Outcome {
     /// Requests that the pod got.
     requests: Vec<Message>,
     /// Answers that the client got.
@@ -13,17 +13,18 @@ struct Outcome {
     /// Whether the client could tell that the last one was cut off.
     is_cut: bool,
     /// Whether its connection was still open when the time was over.
-    is_open: bool,
+    pub(super) is_open: bool,
 }
 
 /// A case: what the client sends, what the pod answers to each request, and what comes of it: the methods and paths that the
 /// pod gets, and the statuses that the client gets.
-struct Case {
-    name: &'static str,
-    expected: &'static str,
-    requests: String,
-    methods: Vec<&'static str>,
-    script: Vec<Answer>,
+#[derive(Debug, Clone)]
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    pub(super) expected: &'static str,
+    pub(super) requests: String,
+    pub(super) methods: Vec<&'static str>,
+    pub(super) script: Vec<Answer>,
 }
 
 /// `|` is a line end.
@@ -38,7 +39,7 @@ fn ok() -> Answer {
 }
 
 /// Runs a case on one path.
-async fn run(case: &Case, is_fast: bool) -> Outcome {
+pub(super) async fn run(case: &Case, is_fast: bool) -> Outcome {
     let site = HttpSite::new(is_fast).await;
     let pod = site.scripted(1, &case.script).await;
     site.set(&[1]);
@@ -316,6 +317,18 @@ async fn requests_that_follow_one_another() {
             "after close nothing counts",
             "GET / -> 200",
             &format!("GET / HTTP/1.1|Host: a|Connection: close||{GET}"),
+            &numbered,
+        ),
+        case(
+            "close in another line counts as well",
+            "GET / -> 200",
+            &format!("GET / HTTP/1.1|Host: a|Connection: keep-alive|Connection: close||{GET}"),
+            &numbered,
+        ),
+        case(
+            "close counts more than keep-alive",
+            "GET / -> 200",
+            &format!("GET / HTTP/1.1|Host: a|Connection: keep-alive, close||{GET}"),
             &numbered,
         ),
         case("HTTP/1.0 closes", "GET / -> 200", &format!("GET / HTTP/1.0||{GET}"), &numbered),

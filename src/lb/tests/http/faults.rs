@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::script::read_message;
 use super::site::{Answer, Dialog, HttpSite, Then, short};
-use crate::lb::BalancerOptions;
 use crate::lb::http::{HttpOptions, Limits};
 use crate::lb::tests::site::{container, until};
+use crate::lb::{BalancerOptions, Trouble};
 use crate::model::AppProtocol;
 
 const GET: &str = "GET / HTTP/1.1|Host: a||";
@@ -25,6 +25,11 @@ fn ok() -> Answer {
 async fn impatient(is_fast: bool, limits: Limits, hold: Duration) -> HttpSite {
     let http = HttpOptions { is_fast, limits };
     HttpSite::of(BalancerOptions { hold, http, ..BalancerOptions::default() }, AppProtocol::Http).await
+}
+
+/// What went wrong with a pod, and how often.
+fn troubles(site: &HttpSite, number: u8) -> Vec<(Trouble, u64)> {
+    site.stats(number).troubles.iter().map(|one| (one.what, one.count)).collect()
 }
 
 #[tokio::test]
@@ -70,7 +75,11 @@ async fn without_a_pod_the_client_is_told_why() {
         site.set(&[1]);
         let answer = site.get(GET).await;
         assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{answer}");
-        assert_eq!(site.service().http.by_class, [0, 0, 0, 0, 2]);
+        let http = site.service().http;
+        assert_eq!((http.by_class, http.by_refusal), ([0, 0, 0, 0, 2], [1, 1, 0, 0, 0]));
+        assert!(http.refused_secs.is_some());
+        let told = troubles(&site, 1);
+        assert!(matches!(told.as_slice(), [(Trouble::Refused, 1..)]), "{told:?}");
         // Not even a service any more.
         let mut client = Dialog::new(&site).await;
         client.write(GET).await;
@@ -94,6 +103,8 @@ async fn a_pod_that_breaks_off_is_asked_again_or_another_one_where_twice_is_as_g
             assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{answer}");
             assert_eq!(bad.heard().len(), asked, "{request}");
         }
+        assert_eq!(troubles(&site, 1), [(Trouble::Broken, 4)]);
+        assert_eq!(site.service().http.by_refusal, [0, 0, 3, 0, 0]);
         let good = site.scripted(2, &[ok()]).await;
         site.set(&[1, 2]);
         let mut client = Dialog::new(&site).await;
@@ -141,6 +152,7 @@ async fn a_late_answer_is_not_waited_for() {
         assert!(answer.starts_with("HTTP/1.1 504 Gateway Timeout\r\n"), "{answer}");
         assert!(start.elapsed() < Duration::from_secs(4));
         assert_eq!(asked.load(Ordering::SeqCst), 1, "it is not asked again");
+        assert_eq!((troubles(&site, 1), site.service().http.by_refusal[3]), (vec![(Trouble::Late, 1)], 1));
     }
 }
 

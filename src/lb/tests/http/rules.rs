@@ -13,6 +13,7 @@ use super::site::{Answer, Dialog, HttpSite, Scripted, exchange};
 use crate::lb::http::HttpOptions;
 use crate::lb::table::{Certificate, LbTable, RouteRule};
 use crate::lb::tests::site::{in_time, until};
+use crate::lb::{DryRequest, DryRun, Miss};
 use crate::model::{AppProtocol, HostMatch, PathMatch, PathRewrite, Route, RouteAction, RoutePort};
 
 /// A site with rules at a port of its own.
@@ -351,4 +352,57 @@ async fn names_below_localhost_are_served_at_loopback_only() {
     if TcpListener::bind((six, 0)).await.is_ok() {
         assert!(ask(at(six)).await.ends_with("one"));
     }
+}
+
+#[tokio::test]
+async fn a_request_that_is_only_followed_ends_where_a_real_one_does() {
+    let ruled = Ruled::new(true).await;
+    let site = &ruled.site;
+    let _pods = [ruled.pod(1, "one").await, ruled.pod(2, "two").await];
+    let posts = Route { methods: vec!["POST".to_owned()], ..ruled.route("a.example.com", "/api") };
+    let keyed = Route { headers: vec![("x-key".to_owned(), "1".to_owned())], ..ruled.route("b.example.com", "/") };
+    let weighted = |weight| Route { weight: Some(weight), ..ruled.route("w.example.com", "/") };
+    let rules: Vec<(Route, &[u8])> = vec![
+        (posts, &[1]),
+        (ruled.route("a.example.com", "/app"), &[2]),
+        (keyed, &[1]),
+        (weighted(3), &[1]),
+        (weighted(1), &[2]),
+        (weighted(0), &[2]),
+    ];
+    ruled.set(rules);
+    let ask = |method: &str, host: &str, target: &str| {
+        let (method, host, target) = (method.to_owned(), host.to_owned(), target.to_owned());
+        let (port, local) = (ruled.front.port(), ruled.front.ip());
+        site.balancer.dry_run(&DryRequest { port, local, host, target, method, headers: vec![] })
+    };
+    let pods = |run: DryRun| match run {
+        DryRun::Taken { shares, .. } => {
+            shares.iter().map(|one| (one.weight, one.of, one.pods[0].0.number)).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    let misses = |run: DryRun| match run {
+        DryRun::NoRule { near, .. } => near.into_iter().map(|one| one.miss).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(pods(ask("GET", "A.example.com:80", "/app/x?y")), [(1, 1, 2)]);
+    assert!(ruled.get("GET /app/x?y HTTP/1.1|Host: A.example.com:80|Connection: close||").await.ends_with("two"));
+    assert_eq!(pods(ask("POST", "a.example.com", "/api")), [(1, 1, 1)]);
+    assert_eq!(pods(ask("GET", "w.example.com", "/")), [(3, 4, 1), (1, 4, 2)]);
+    assert_eq!(misses(ask("GET", "a.example.com", "/api")), [Miss::Method]);
+    assert_eq!(misses(ask("GET", "a.example.com", "/apix")), [Miss::Path, Miss::Path]);
+    assert_eq!(misses(ask("GET", "b.example.com", "/")), [Miss::Header("x-key".to_owned(), "1".to_owned())]);
+    assert_eq!(misses(ask("GET", "c.example.com", "/")).first(), Some(&Miss::Host));
+    let elsewhere = DryRequest {
+        port: ruled.front.port(),
+        local: IpAddr::from([0, 0, 0, 0]),
+        host: "a.example.com".to_owned(),
+        target: "/app".to_owned(),
+        method: "GET".to_owned(),
+        headers: vec![],
+    };
+    assert_eq!(misses(site.balancer.dry_run(&elsewhere)).first(), Some(&Miss::Address(ruled.front.ip())));
+    let nowhere = site.balancer.dry_run(&DryRequest { port: 1, ..elsewhere });
+    assert!(matches!(nowhere, DryRun::NoRules { published: None, ports } if ports == [ruled.front.port()]));
 }

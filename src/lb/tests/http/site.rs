@@ -166,6 +166,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialog<S> {
         in_time(self.stream.read_to_end(&mut self.unread)).await.is_err()
     }
 
+    /// Returns whether an answer or an end has come by now.
+    pub(super) async fn has_ended(&mut self) -> bool {
+        let read = self.stream.read_buf(&mut self.unread);
+        tokio::time::timeout(Duration::from_millis(1), read).await.is_ok()
+    }
+
     /// Returns whether the other side ends the connection without another word.
     pub(super) async fn is_over(&mut self) -> bool {
         self.read_all().await.is_empty()

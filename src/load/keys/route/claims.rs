@@ -136,9 +136,9 @@ fn matches(route: &Route) -> Vec<Match> {
     hosts.iter().flat_map(|host| route.listen.iter().map(|port| one(host, port.port))).collect()
 }
 
-/// Whether two lists of methods have one in common; an empty one has all.
+/// Whether two lists of methods, of which an empty one means all, have one in common and make neither the more exact.
 fn overlap(one: &[String], other: &[String]) -> bool {
-    one.is_empty() || other.is_empty() || one.iter().any(|method| other.binary_search(method).is_ok())
+    (one.is_empty() && other.is_empty()) || one.iter().any(|method| other.binary_search(method).is_ok())
 }
 
 fn clash(service: &str, span: Span, origin: Origin, other: &Claim) -> Diagnostic {

@@ -1,0 +1,196 @@
+//! `orch why http://…`: which rule a request would be for, found as for a real one.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::api::types::{ApiError, ErrorKind, Finding, RouteQuestion, Weight, WhyTold};
+use crate::lb::{DryRequest, DryRun, Miss, Near, RuleTold, Share};
+use crate::model::HostMatch;
+
+use super::super::shared::Shared;
+use super::error;
+use super::reached::pods_told;
+use super::seeing::{Seen, finding, fine, problem, waiting};
+
+/// Names of hosts that are told at most.
+const HOSTS: usize = 8;
+
+/// Follows a request.
+///
+/// # Errors
+/// It has no address that could be asked for.
+pub(super) fn route(shared: &Shared, question: &RouteQuestion) -> Result<WhyTold, ApiError> {
+    let (request, is_tls) = read(question)?;
+    let about = format!("{} {}", request.method, question.url);
+    let findings = match shared.dataplane.dry_run(&request) {
+        DryRun::NoRules { published, ports } => {
+            let at = request.port;
+            match published {
+                Some((project, service, target, pods)) => {
+                    let text = format!(
+                        "port {at} is published by service `{service}` of project `{project}`: whatever is asked for there \
+                         goes to port {target} of its pods"
+                    );
+                    let mut findings = vec![fine(text)];
+                    findings.extend(pods_told(pods.iter()));
+                    findings.extend(behind(shared, &project, &service));
+                    findings
+                }
+                None => vec![Finding {
+                    weight: Weight::Problem,
+                    text: format!("no rule and no published port is for port {at}: connections to it are refused"),
+                    hint: (!ports.is_empty()).then(|| {
+                        let ports = ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                        format!("rules are for {ports}")
+                    }),
+                }],
+            }
+        }
+        DryRun::NoRule { is_tls: speaks_tls, near } => {
+            let mut findings = vec![problem("no rule takes it: it is answered with 404".to_owned())];
+            findings.extend(spoken(&request, is_tls, speaks_tls));
+            findings.extend(near_told(&near));
+            findings
+        }
+        DryRun::Taken { is_tls: speaks_tls, shares } => {
+            let mut findings: Vec<Finding> = spoken(&request, is_tls, speaks_tls).into_iter().collect();
+            findings.extend(shares.iter().flat_map(|share| taken(shared, share)));
+            findings
+        }
+    };
+    Ok(WhyTold { about, findings })
+}
+
+/// Says that a client speaks TLS, or not, where the other is spoken.
+fn spoken(request: &DryRequest, is_tls: bool, speaks_tls: bool) -> Option<Finding> {
+    (is_tls != speaks_tls).then(|| {
+        let (there, scheme) = if speaks_tls { ("TLS", "https") } else { ("plain HTTP", "http") };
+        problem(format!("{there} is spoken at port {}: it is `{scheme}://` there", request.port))
+    })
+}
+
+fn named(rule: &RuleTold) -> String {
+    let RuleTold { project, service, name, route } = rule;
+    let place = if route.place.is_empty() { String::new() } else { format!(" ({})", route.place) };
+    format!("rule `{name}` of service `{service}` of project `{project}`{place}")
+}
+
+fn taken(shared: &Shared, share: &Share) -> Vec<Finding> {
+    let Share { rule, weight, of, redirect, pods } = share;
+    let part = if weight == of { String::new() } else { format!("{weight} of {of} such requests: ") };
+    if let Some((status, location)) = redirect {
+        return vec![fine(format!("{part}{} answers it with {status}, to {location}", named(rule)))];
+    }
+    let port = rule.route.port;
+    let mut findings = vec![fine(format!("{part}{} takes it, to port {port} of its pods", named(rule)))];
+    match pods_told(pods.iter()) {
+        Some(told) => findings.push(told),
+        None => findings.push(Finding {
+            weight: Weight::Problem,
+            text: format!("no pod of `{}` is ready: after some seconds it is answered with 503", rule.service),
+            hint: Some(format!("`orch -p {} why {}` says why", rule.project, rule.service)),
+        }),
+    }
+    findings.extend(behind(shared, &rule.project, &rule.service));
+    findings
+}
+
+/// What is wrong with the pods that a request goes to.
+fn behind(shared: &Shared, project: &crate::ids::ProjectName, service: &crate::ids::ServiceName) -> Vec<Finding> {
+    let record = shared.project(project).and_then(|handle| handle.record.borrow().clone());
+    let seen = Seen::of(shared, project, record.as_deref());
+    seen.map(|seen| seen.reached(service)).unwrap_or_default()
+}
+
+fn near_told(near: &[Near]) -> Vec<Finding> {
+    if near.iter().all(|one| one.miss == Miss::Host) {
+        let mut hosts: Vec<String> = near
+            .iter()
+            .flat_map(|one| &one.rule.route.hosts)
+            .map(|host| match host {
+                HostMatch::Exact(name) => name.clone(),
+                HostMatch::Below(name) => format!("*.{name}"),
+            })
+            .collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts.truncate(HOSTS);
+        return if hosts.is_empty() {
+            Vec::new()
+        } else {
+            vec![finding(
+                Weight::Waiting,
+                format!("no rule is for that host; there are rules for {}", hosts.join(", ")),
+            )]
+        };
+    }
+    near.iter()
+        .map(|Near { rule, miss }| {
+            let why = match miss {
+                Miss::Host => "is for other hosts".to_owned(),
+                Miss::Address(address) => format!("is reached at {address} only"),
+                Miss::Path => "is for other paths".to_owned(),
+                Miss::Method => format!("is for {} only", rule.route.methods.join(", ")),
+                Miss::Header(name, value) => format!("wants the header field `{name}: {value}`"),
+            };
+            waiting(format!("{} {why}", named(rule)))
+        })
+        .collect()
+}
+
+/// Reads a request, and whether it comes by TLS.
+fn read(question: &RouteQuestion) -> Result<(DryRequest, bool), ApiError> {
+    let wrong = || {
+        let message = format!("`{}` is no address of the form `http://host[:port]/path`", question.url);
+        error(ErrorKind::User, message)
+    };
+    let uri: http::Uri = question.url.parse().map_err(|_| wrong())?;
+    let is_tls = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return Err(wrong()),
+    };
+    let authority = uri.authority().ok_or_else(wrong)?;
+    let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    let name = authority.host().trim_matches(['[', ']']).to_lowercase();
+    let local = match name.parse::<IpAddr>() {
+        Ok(address) => address,
+        Err(_) if name == "localhost" || name.ends_with(".localhost") => Ipv4Addr::LOCALHOST.into(),
+        Err(_) => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    let headers =
+        question.headers.iter().map(|(name, value)| (name.trim().to_lowercase(), value.trim().to_owned())).collect();
+    let request = DryRequest {
+        port,
+        local,
+        host: authority.as_str().rsplit('@').next().unwrap_or_default().to_owned(),
+        target: uri.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
+        method: question.method.to_uppercase(),
+        headers,
+    };
+    Ok((request, is_tls))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(url: &str) -> RouteQuestion {
+        let headers = vec![("X-Beta".to_owned(), " yes ".to_owned())];
+        RouteQuestion { url: url.to_owned(), method: "get".to_owned(), headers }
+    }
+
+    #[test]
+    fn addresses_are_read_as_clients_send_them() {
+        let (request, is_tls) = read(&question("http://Shop.Example.com:8080/a/b?c=d")).expect("good");
+        assert_eq!((request.port, request.target.as_str(), request.method.as_str()), (8080, "/a/b?c=d", "GET"));
+        assert_eq!((request.host.as_str(), is_tls), ("Shop.Example.com:8080", false));
+        assert!(request.local.is_unspecified());
+        assert_eq!(request.headers, [("x-beta".to_owned(), "yes".to_owned())]);
+        let (request, is_tls) = read(&question("https://shop.localhost")).expect("good");
+        assert_eq!((request.port, request.target.as_str(), is_tls), (443, "/", true));
+        assert!(request.local.is_loopback());
+        for wrong in ["", "shop", "ftp://shop/", "http://", "/a"] {
+            assert!(read(&question(wrong)).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Two projects that claim the same requests or ports: the later one is refused, and nothing changes.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+
+use crate::api::types::{ApiError, ErrorKind};
+use crate::graph::{Port, PortMode, Protocol};
+use crate::model::{HostMatch, PathMatch, Route, RouteAction, RoutePort};
+
+use super::*;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Returns a port that nobody has just now.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(SocketAddr::new(LOOPBACK, 0)).expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+fn route(host: &str, port: u16) -> Route {
+    Route {
+        hosts: vec![HostMatch::Exact(host.to_owned())],
+        path: PathMatch::Prefix("/".to_owned()),
+        methods: vec![],
+        headers: vec![],
+        port: 80,
+        weight: None,
+        action: RouteAction::Forward { path: None, host: None },
+        listen: vec![RoutePort { port, tls: false }],
+        host_ip: Some(LOOPBACK),
+        tls: None,
+        timeout: None,
+        place: "compose.yaml:14:9".to_owned(),
+    }
+}
+
+/// A project whose `web` has these routes and publishes these ports.
+fn project(name: &str, routes: Vec<Route>, ports: &[u16]) -> Graph {
+    let mut graph = graph(&["web"]);
+    graph.project = ProjectName::new(name).expect("valid");
+    for network in graph.networks.values_mut() {
+        network.name = format!("{name}_default");
+    }
+    let web = graph.services.get_mut("web").expect("it is there");
+    web.serving.routes = routes;
+    web.ports = ports
+        .iter()
+        .map(|port| Port {
+            name: None,
+            host_ip: Some(LOOPBACK),
+            published: Some((*port, *port)),
+            target: 80,
+            protocol: Protocol::Tcp,
+            mode: PortMode::Ingress,
+        })
+        .collect();
+    graph
+}
+
+async fn up(agent: &Agent, graph: Graph) -> Result<Vec<Progress>, ApiError> {
+    Ok(drain(agent.handler.up(graph.project.clone(), UpRequest::new(graph)).await?).await)
+}
+
+/// Checks that `plan` and `up` refuse it with the same words and that nothing is written; returns the first line.
+async fn refused(agent: &Agent, graph: Graph) -> String {
+    let stored = agent.shared.store.list("").await.expect("a list");
+    let request = || UpRequest::new(graph.clone());
+    let planned = agent.handler.plan(graph.project.clone(), request()).await.expect_err("refused");
+    let error = agent.handler.up(graph.project.clone(), request()).await.expect_err("refused");
+    assert_eq!((planned.message, error.kind), (error.message.clone(), ErrorKind::User));
+    assert_eq!(agent.shared.store.list("").await.expect("a list"), stored, "nothing is written");
+    let (first, help) = error.message.split_once('\n').expect("what to do about it");
+    assert!(help.contains("= help: "), "{help}");
+    first.to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_another_project_has_is_refused_with_both_places() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    let port = free_port();
+    up(&agent, project("shop", vec![route("a.test", port)], &[])).await.expect("the first one");
+
+    let other = Route { place: "compose.yaml:3:7".to_owned(), ..route("a.test", port) };
+    let said = refused(&agent, project("blog", vec![other], &[])).await;
+    assert_eq!(
+        said,
+        format!(
+            "a route of service `web` (compose.yaml:3:7) and a route of service `web` of project `shop` \
+             (compose.yaml:14:9) match the same requests: `a.test/*` at port {port}"
+        )
+    );
+    let said = refused(&agent, project("blog", vec![], &[port])).await;
+    assert_eq!(
+        said,
+        format!(
+            "service `web` cannot publish port {port}/tcp on 127.0.0.1: a route of service `web` of project `shop` \
+             (compose.yaml:14:9) listens there"
+        )
+    );
+    // Another name at the same port, and the same again, are fine; so is the first name once nobody has it.
+    up(&agent, project("blog", vec![route("b.test", port)], &[])).await.expect("another host");
+    up(&agent, project("shop", vec![route("a.test", port)], &[])).await.expect("its own");
+    up(&agent, project("shop", vec![route("c.test", port)], &[])).await.expect("another one instead");
+    up(&agent, project("blog", vec![route("a.test", port), route("b.test", port)], &[])).await.expect("free by now");
+    refused(&agent, project("shop", vec![route("b.test", port)], &[])).await;
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_others_have_is_not_for_routes() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    // A process of the host.
+    let process = TcpListener::bind(SocketAddr::new(LOOPBACK, 0)).expect("a port");
+    let taken = process.local_addr().expect("an address").port();
+    let said = refused(&agent, project("shop", vec![route("a.test", taken)], &[])).await;
+    let own = "a route of service `web` (compose.yaml:14:9) cannot listen at port";
+    // The process is the test's own, as the agent is: it is not told apart, and need not be.
+    assert_eq!(said, format!("{own} {taken}/tcp on 127.0.0.1: it is in use on the host"));
+
+    let port = free_port();
+    up(&agent, project("shop", vec![], &[port])).await.expect("published");
+    let said = refused(&agent, project("blog", vec![route("a.test", port)], &[])).await;
+    assert_eq!(said, format!("{own} {port}/tcp on 127.0.0.1: service `web` of project `shop` publishes it"));
+
+    // The same project may turn one into the other: it has the port.
+    up(&agent, project("shop", vec![route("a.test", port)], &[])).await.expect("a route instead");
+    up(&agent, project("shop", vec![], &[port])).await.expect("and back");
+    drop(process);
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_at_once_one_is_refused() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    let port = free_port();
+    let names = ["one", "two", "three", "four"];
+    let wishes = names.map(|name| up(&agent, project(name, vec![route("a.test", port)], &[])));
+    let answers = futures_util::future::join_all(wishes).await;
+    let refused: Vec<&ApiError> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+    assert_eq!(refused.len(), names.len() - 1, "{answers:#?}");
+    assert!(refused.iter().all(|error| error.message.contains("match the same requests")), "{refused:#?}");
+    assert_eq!(agent.shared.projects().len(), 1, "nothing is left of the others");
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_of_routes_are_open_whatever_the_firewall_says() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    let port = free_port();
+    up(&agent, project("shop", vec![route("a.test", port)], &[])).await.expect("up");
+    let (spec, _) = agent.shared.dataplane.wanted(&agent.shared).await;
+    assert!(spec.published.iter().any(|open| (open.host_ip, open.port) == (Some(LOOPBACK), port)), "{spec:#?}");
+    agent.kill().await;
+}

@@ -1,0 +1,57 @@
+//! `orch agent metrics`: what Prometheus collects of an agent, and where.
+
+use crate::api::client::Client;
+use crate::cli::args::AgentMetricsArgs;
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::ids::HostName;
+
+/// Prints the metrics of one agent, or has agents tell them at an address.
+///
+/// # Errors
+/// When an agent does not answer, cannot listen there, or several are to be printed.
+pub(crate) async fn run(context: &mut Context<'_>, args: &AgentMetricsArgs) -> Result<(), CliError> {
+    let AgentMetricsArgs { listen, no_listen } = args;
+    let changes = listen.is_some() || *no_listen;
+    if changes && context.global.dry_run {
+        return Err(CliError::Flag { flag: "--dry-run", command: "agent metrics --listen" });
+    }
+    let agents = agents(context).await?;
+    if changes {
+        for (host, agent) in &agents {
+            let done = agent.expose_metrics(*listen).await;
+            done.map_err(|error| match host {
+                Some(host) => CliError::on_host(host, error),
+                None => error.into(),
+            })?;
+            let on = host.as_ref().map(|host| format!(" of host {host}")).unwrap_or_default();
+            context.ui.say(&match listen {
+                Some(address) => format!("the agent{on} tells its metrics at http://{address}/metrics"),
+                None => format!("the agent{on} tells its metrics on its socket only"),
+            });
+        }
+        if listen.is_some_and(|address| !address.ip().is_loopback()) {
+            context.ui.warn("whoever reaches that address can read the names of projects, services and pods");
+        }
+        return Ok(());
+    }
+    let [(_, agent)] = agents.as_slice() else {
+        // Two texts one behind the other are none.
+        return Err(CliError::Flag { flag: "--host", command: "agent metrics` of several hosts" });
+    };
+    let text = agent.metrics().await?;
+    context.ui.data(text.as_bytes())
+}
+
+/// Returns the agents that are meant: those of the hosts that `--host` names, else the local one.
+async fn agents(context: &mut Context<'_>) -> Result<Vec<(Option<HostName>, Client)>, CliError> {
+    let named = !context.global.hosts.is_empty();
+    let Some(fleet) = (if named { context.fleet()? } else { None }) else {
+        return Ok(vec![(None, context.client().await?)]);
+    };
+    let mut agents = Vec::new();
+    for host in fleet.hosts() {
+        agents.push((Some(host.name().clone()), host.agent().await?));
+    }
+    Ok(agents)
+}
