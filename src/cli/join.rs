@@ -16,7 +16,7 @@ use crate::api::types::{
     AdmitRequest, ClusterStatus, ErrorKind, FoundRequest, HostChange, HostState, KeyRequest, ObjectState, RemoveHost,
 };
 use crate::engine::Engine as _;
-use crate::hosts::PeerAddress;
+use crate::hosts::{HostEntry, PeerAddress};
 use crate::ids::HostName;
 use crate::transport::bootstrap::{self, AgentOptions, BootstrapError};
 use crate::transport::image::Build;
@@ -40,6 +40,8 @@ const MEMBER_READY_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct Newcomer {
     /// The host.
     pub host: Arc<Host>,
+    /// What it shall be: a file that the connection is by may say other labels.
+    pub entry: HostEntry,
     /// Port of its agent for the others.
     pub port: u16,
 }
@@ -77,6 +79,7 @@ impl Joined {
 /// A host whose agent answers.
 struct Ready {
     host: Arc<Host>,
+    entry: HostEntry,
     client: Client,
     /// What its agent says of the cluster.
     status: ClusterStatus,
@@ -137,14 +140,14 @@ impl Adding<'_> {
         let status = client.cluster().await?;
         let busy =
             status.cluster.is_none() && client.projects().await?.iter().any(|project| project.revision.is_some());
-        Ok(Ready { host: Arc::clone(host), client, status, address, busy })
+        Ok(Ready { host: Arc::clone(host), entry: newcomer.entry.clone(), client, status, address, busy })
     }
 
     /// Where the other hosts reach it: what the user says, else where SSH came in.
     async fn address(&self, newcomer: &Newcomer) -> Result<SocketAddr, CliError> {
         let (host, port) = (&newcomer.host, newcomer.port);
         let unknown = |reason: String| CliError::NoTunnelAddress { host: host.name().clone(), reason };
-        match &host.entry.address {
+        match &newcomer.entry.address {
             Some(PeerAddress::Ip(ip)) => Ok(SocketAddr::new(*ip, port)),
             Some(PeerAddress::Name(name)) => {
                 let found = tokio::net::lookup_host((name.as_str(), port)).await;
@@ -257,7 +260,7 @@ impl Adding<'_> {
     }
 
     async fn found(&self, founder: &Ready) -> Result<ClusterStatus, CliError> {
-        let entry = &founder.host.entry;
+        let entry = &founder.entry;
         self.working(&entry.name, "Founding");
         let request = FoundRequest {
             name: entry.name.clone(),
@@ -290,7 +293,7 @@ impl Adding<'_> {
         }
         let is_known = cluster.hosts.iter().any(|host| host.name == *name);
         let is_member = one.status.cluster.is_some() && is_known;
-        let moves = one.host.entry.address.is_some() && is_elsewhere(cluster, one);
+        let moves = one.entry.address.is_some() && is_elsewhere(cluster, one);
         if !is_member || moves {
             self.working(name, "Joining");
             self.admit(seat, &id, is_known, one).await?;
@@ -312,7 +315,7 @@ impl Adding<'_> {
 
     /// Has the seat certify the host's key, and the host take that in. `is_known`: the seat has it on its list already.
     async fn admit(&self, seat: &Client, id: &str, is_known: bool, one: &Ready) -> Result<(), CliError> {
-        let entry = &one.host.entry;
+        let entry = &one.entry;
         let request = KeyRequest { name: entry.name.clone() };
         let key = answered(&one.host, || one.client.key(&request)).await?;
         if key.cluster.is_some_and(|theirs| theirs != id) {
@@ -367,7 +370,7 @@ fn is_elsewhere(cluster: &ClusterStatus, one: &Ready) -> bool {
 /// Returns the labels that a host of the cluster shall have and has not. Those that only the cluster knows stay.
 fn label_change(cluster: &ClusterStatus, one: &Ready) -> Option<HostChange> {
     let known = cluster.hosts.iter().find(|host| host.name == *one.host.name())?;
-    let wanted = one.host.entry.labels.iter().filter(|(key, value)| known.labels.get(*key) != Some(*value));
+    let wanted = one.entry.labels.iter().filter(|(key, value)| known.labels.get(*key) != Some(*value));
     let set_labels: BTreeMap<_, _> = wanted.map(|(key, value)| (key.clone(), value.clone())).collect();
     (!set_labels.is_empty()).then(|| HostChange { set_labels, ..HostChange::default() })
 }

@@ -97,7 +97,8 @@ async fn add_named(context: &mut Context<'_>, fleet: &Fleet, allow_downgrade: bo
         Err(error) => return Err(error),
     };
     let new = fleet.hosts().iter().filter(|host| !members.contains(host.name()));
-    let new: Vec<_> = new.map(|host| Newcomer { host: Arc::clone(host), port: DEFAULT_PORT }).collect();
+    let new: Vec<_> =
+        new.map(|host| Newcomer { host: Arc::clone(host), entry: host.entry.clone(), port: DEFAULT_PORT }).collect();
     if new.is_empty() {
         return Ok(());
     }

@@ -69,7 +69,8 @@ async fn add(context: &mut Context<'_>, args: &HostAddArgs) -> Result<(), CliErr
     });
     let entries: Vec<HostEntry> = entries.collect();
     let fleet = context.fleet()?.unwrap_or_else(|| Arc::new(Fleet::new(Vec::new())));
-    let newcomers = entries.iter().map(|entry| Newcomer { host: fleet.host(entry.clone()), port }).collect();
+    let newcomer = |entry: &HostEntry| Newcomer { host: fleet.host(entry.clone()), entry: entry.clone(), port };
+    let newcomers = entries.iter().map(newcomer).collect();
     let mut interrupts = Interrupts::listen()?;
     let adding = join::add(context.ui, &fleet, newcomers, args.allow_downgrade);
     let joined = interrupts.unless(async { Ok(adding.await) }).await?;
