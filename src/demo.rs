@@ -88,7 +88,7 @@ pub enum Workload {
     },
     /// Call such a server; the exit code is the status of the call
     GrpcSay(grpc::SayArgs),
-    /// Serve WebSockets: answer each message with the name of this container and its text
+    /// Serve web sockets: answer each message with the name of this container and its text
     Ws {
         /// Where to listen
         #[arg(long, default_value = "0.0.0.0:80", value_name = "ADDRESS:PORT")]

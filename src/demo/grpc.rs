@@ -111,6 +111,7 @@ pub(super) async fn say(args: &SayArgs) -> Result<Exit, DemoError> {
     Ok(Exit::of_container(status.into()))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
 fn failed(error: h2::Error) -> DemoError {
     DemoError::Answer(error.to_string())
 }
