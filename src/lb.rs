@@ -27,6 +27,6 @@ mod udp;
 
 pub use ambassador::{AmbassadorStats, AmbassadorTargetStats};
 pub use balancer::{Balancer, BalancerOptions, BindError};
-pub use http::dry::{DryRequest, DryRun, Miss, Near, RuleTold, Share};
+pub use http::dry::{DryRequest, DryRun, Miss, Near, PublishedTold, RuleTold, Share};
 pub use stats::{BalancerStats, DatagramStats, EndpointStats, RouteStats, ServiceStats};
 pub use trouble::{Trouble, TroubleStats};

@@ -183,13 +183,22 @@ fn check(name: &str, family: &Family) -> Result<(), String> {
     if family.kind == "histogram" { check_histograms(name, family) } else { Ok(()) }
 }
 
+/// The samples of one histogram.
+#[derive(Default)]
+struct Histogram {
+    /// Each with its end.
+    buckets: Vec<(f64, f64)>,
+    count: Option<f64>,
+    has_sum: bool,
+}
+
 fn check_histograms(name: &str, family: &Family) -> Result<(), String> {
-    let mut groups: BTreeMap<BTreeMap<&str, &str>, (Vec<(f64, f64)>, Option<f64>, bool)> = BTreeMap::new();
+    let mut groups: BTreeMap<BTreeMap<&str, &str>, Histogram> = BTreeMap::new();
     for sample in &family.samples {
         let mut labels: BTreeMap<&str, &str> =
             sample.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         let end = labels.remove("le");
-        let (buckets, count, has_sum) = groups.entry(labels).or_default();
+        let Histogram { buckets, count, has_sum } = groups.entry(labels).or_default();
         match (sample.name.strip_prefix(name), end) {
             (Some("_bucket"), Some(end)) => buckets.push((end.parse().map_err(|_| "not an end")?, sample.value)),
             (Some("_count"), None) => *count = Some(sample.value),
@@ -197,7 +206,7 @@ fn check_histograms(name: &str, family: &Family) -> Result<(), String> {
             _ => return Err("a bucket without end, or an end without bucket".to_owned()),
         }
     }
-    for (buckets, count, has_sum) in groups.values() {
+    for Histogram { buckets, count, has_sum } in groups.values() {
         let grows = buckets.is_sorted_by(|(end, value), (next, more)| end < next && value <= more);
         let whole = buckets.last().is_some_and(|(end, value)| end.is_infinite() && Some(*value) == *count);
         if !grows || !whole || !has_sum {

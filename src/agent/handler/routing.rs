@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::api::types::{ApiError, ErrorKind, Finding, RouteQuestion, Weight, WhyTold};
-use crate::lb::{DryRequest, DryRun, Miss, Near, RuleTold, Share};
+use crate::lb::{DryRequest, DryRun, Miss, Near, PublishedTold, RuleTold, Share};
 use crate::model::HostMatch;
 
 use super::super::shared::Shared;
@@ -25,7 +25,7 @@ pub(super) fn route(shared: &Shared, question: &RouteQuestion) -> Result<WhyTold
         DryRun::NoRules { published, ports } => {
             let at = request.port;
             match published {
-                Some((project, service, target, pods)) => {
+                Some(PublishedTold { project, service, target, pods }) => {
                     let text = format!(
                         "port {at} is published by service `{service}` of project `{project}`: whatever is asked for there \
                          goes to port {target} of its pods"

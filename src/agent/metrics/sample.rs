@@ -34,10 +34,14 @@ impl Samples {
         let mut samples = Self::default();
         samples.agent(agent);
         samples.cluster(cluster);
-        projects.iter().for_each(|project| samples.project(project));
+        for project in projects {
+            samples.project(project);
+        }
         samples.dns(dns);
         samples.balancer(balancer);
-        ambassadors.iter().for_each(|ambassador| samples.ambassador(ambassador));
+        for ambassador in ambassadors {
+            samples.ambassador(ambassador);
+        }
         samples
     }
 

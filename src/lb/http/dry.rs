@@ -37,8 +37,8 @@ pub struct DryRequest {
 pub enum DryRun {
     /// No rule is for its port.
     NoRules {
-        /// The service that has the port for itself, with the port in its pods and the pods.
-        published: Option<(ProjectName, ServiceName, u16, Vec<(PodId, HostName)>)>,
+        /// The service that has the port for itself.
+        published: Option<PublishedTold>,
         /// Ports that rules are for.
         ports: Vec<u16>,
     },
@@ -56,6 +56,19 @@ pub enum DryRun {
         /// One, or those that share such requests.
         shares: Vec<Share>,
     },
+}
+
+/// A service that has a port for itself.
+#[derive(Debug, Clone)]
+pub struct PublishedTold {
+    /// The project.
+    pub project: ProjectName,
+    /// The service.
+    pub service: ServiceName,
+    /// The port in its pods.
+    pub target: u16,
+    /// The pods that are ready.
+    pub pods: Vec<(PodId, HostName)>,
 }
 
 /// A rule.
@@ -126,9 +139,12 @@ pub struct Share {
 pub(in crate::lb) fn run(shared: &Shared, request: &DryRequest) -> DryRun {
     let routing = shared.routing();
     let Some(rules) = routing.rules(request.port) else {
-        let published = routing
-            .published_at(request.port)
-            .map(|(target, pool)| (pool.project.clone(), pool.service.clone(), target, pods(shared, pool)));
+        let published = routing.published_at(request.port).map(|(target, pool)| PublishedTold {
+            project: pool.project.clone(),
+            service: pool.service.clone(),
+            target,
+            pods: pods(shared, pool),
+        });
         return DryRun::NoRules { published, ports: routing.rule_ports().collect() };
     };
     let DryRequest { port, local, host, target, method, headers } = request;
