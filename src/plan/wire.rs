@@ -351,12 +351,12 @@ impl<'a> Wiring<'a, '_> {
                 .and_then(|service| service.part.as_ref())
                 .is_some_and(|part| part.role == Role::Init)
             && matches!(self.decisions.get(&PodId::new(service.clone(), pod.number)), Some(Decision::Done { .. }));
-        let gated = !prepared && !(gone && *condition == Condition::ServiceStarted);
+        let met = prepared || gone && *condition == Condition::ServiceStarted;
         for target in targets {
             for start in &starts {
                 self.emitter.draft.after_if_possible(target, *start);
             }
-            if gated {
+            if !met {
                 let number = family.then_some(pod.number);
                 let gate = Gate { service: service.clone(), condition: *condition, number, required: *required };
                 self.emitter.draft.gate(target, gate);

@@ -40,7 +40,7 @@ pub(crate) async fn run(context: &mut Context<'_>, verb: HostVerb) -> Result<(),
         return Err(CliError::Flag { flag: "--dry-run", command: "host" });
     }
     match verb {
-        HostVerb::Add(args) => add(context, &args).await,
+        HostVerb::Add(args) => Box::pin(add(context, &args)).await,
         HostVerb::Ls(args) => list::list(context, &args).await,
         HostVerb::Inspect(args) => list::inspect(context, &args.name).await,
         HostVerb::Label(args) => label(context, args).await,
