@@ -179,6 +179,6 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let (fast, general) = runtime.block_on(async { tokio::join!(run(&case, true), run(&case, false)) });
         prop_assert!(!fast.is_open, "still open");
-        prop_assert_eq!(fast, general);
+        prop_assert_eq!(fast.without_repeats(), general.without_repeats());
     }
 }
