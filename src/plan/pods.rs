@@ -126,6 +126,11 @@ impl<'a> Relations<'a> {
         (done && started_before(self.container(pod)?, holder)).then_some(again)
     }
 
+    /// Returns whether a pod is what prepared one that has gone on since, so that it is never needed again.
+    pub(super) fn has_prepared(&self, pod: &PodId) -> bool {
+        matches!(self.prepare(pod, &Decision::Done { code: None }), Some(Decision::Done { .. }))
+    }
+
     fn holder(&self, of: &ServiceName, number: u32) -> Option<(PodId, &'a ObservedContainer)> {
         let (holder, _) = self.desired.graph.parts(of).find(|(_, role)| *role == Role::Holder)?;
         let pod = PodId::new(holder.clone(), number);

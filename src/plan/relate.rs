@@ -120,14 +120,12 @@ impl<'a> Relations<'a> {
             .filter(|dependency| dependency.condition != Condition::ServiceStarted)
             .map(|dependency| dependency.service.clone())
             .collect();
-        let mut revived = Vec::new();
-        for (pod, decision) in &mut self.decisions {
-            if *decision == (Decision::Done { code: None }) && awaited.contains(&pod.service) {
-                *decision = Decision::Create(Reason::Missing);
-                revived.push(*pod);
-            }
-        }
+        let gone = self.decisions.iter().filter(|(pod, decision)| {
+            **decision == (Decision::Done { code: None }) && awaited.contains(&pod.service) && !self.has_prepared(pod)
+        });
+        let revived: Vec<&PodId> = gone.map(|(pod, _)| *pod).collect();
         for pod in revived {
+            self.decisions.insert(pod, Decision::Create(Reason::Missing));
             self.wake_helpers(pod);
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::{Condition, Dependency, NetworkMode, Service};
+use crate::graph::{Condition, Dependency, NetworkMode, Role, Service};
 use crate::ids::{HostName, PodId, ServiceName};
 use crate::observed::ObservedContainer;
 
@@ -344,7 +344,14 @@ impl<'a> Wiring<'a, '_> {
             .decisions
             .range::<PodId, _>(PodId::all_of(service))
             .any(|(_, decision)| *decision == (Decision::Done { code: None }));
-        let gated = !(gone && *condition == Condition::ServiceStarted);
+        // What prepared this pod has done so, whatever became of its container since.
+        let prepared = family
+            && self
+                .service(service)
+                .and_then(|service| service.part.as_ref())
+                .is_some_and(|part| part.role == Role::Init)
+            && matches!(self.decisions.get(&PodId::new(service.clone(), pod.number)), Some(Decision::Done { .. }));
+        let gated = !prepared && !(gone && *condition == Condition::ServiceStarted);
         for target in targets {
             for start in &starts {
                 self.emitter.draft.after_if_possible(target, *start);

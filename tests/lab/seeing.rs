@@ -79,7 +79,7 @@ fn metrics_grow_with_traffic_and_are_told_over_tcp_only_where_that_is_asked_for(
     }
     let accept = "application/openmetrics-text; version=1.0.0";
     let text = host.sh(&format!("curl -s -H 'Accept: {accept}' http://{address}/metrics"));
-    let told = Scrape::read(&text).unwrap_or_else(|wrong| panic!("{wrong}\n{text}"));
+    let told = Scrape::read(&format!("{text}\n")).unwrap_or_else(|wrong| panic!("{wrong}\n{text}"));
     assert_eq!(told.families.keys().collect::<Vec<_>>(), after.families.keys().collect::<Vec<_>>());
     host.docker(&["rm", "-f", "orch-agent"]);
     project.orch(&["up", "-d"]).ok();
@@ -103,7 +103,7 @@ fn what_is_answered_with_an_error_is_explained() {
     let host = Host::boot(&["busybox"]);
     let yaml = YAML.replace(
         "  client",
-        "  deaf: {<<: *client, expose: [8000], x-route: {host: deaf.example.com, listen: 8080}}\n  client",
+        "  deaf: {<<: *web, command: [web, --port, '9000'], expose: [8000], x-route: {host: deaf.example.com, listen: 8080}}\n  client",
     );
     let project = Project::new(&host, "why", &yaml);
     project.up();
@@ -127,11 +127,12 @@ fn what_is_answered_with_an_error_is_explained() {
     // Nobody listens in the pod: known before anybody asks, and said of those who did.
     let told = why("deaf");
     assert!(told.contains("nobody listens at port 8000 of `deaf.1`"), "{told}");
+    assert!(told.contains("somebody listens there at 9000\n"), "not at the engine's own resolver: {told}");
     assert_eq!(host.status(&at("deaf.example.com", "/"), "deaf.example.com"), "502");
     let told = why("deaf");
     assert!(told.contains("port 8000 of `deaf.1` refused connections"), "{told}");
     assert!(told.contains("502 because no pod took them"), "{told}");
-    host.sh("docker exec -d why-deaf-1 nc -lk -s 127.0.0.1 -p 8000 -e true");
+    host.sh("docker exec -d why-deaf-1 /orch demo web --address 127.0.0.1 --port 8000");
     eventually(secs(5), "who listens for himself only", || {
         let told = why("deaf");
         if told.contains("listens at 127.0.0.1:8000") { Ok(()) } else { Err(told) }

@@ -83,7 +83,9 @@ fn deaf(pod: &PodId, port: u16, found: &BTreeSet<Listening>) -> Option<Finding> 
         let hint = Some("let its program listen at 0.0.0.0, or `::`".to_owned());
         return Some(Finding { weight: Weight::Problem, text, hint });
     }
-    let others: BTreeSet<u16> = found.iter().map(|one| one.port).collect();
+    // Docker's own resolver listens in each container of a network.
+    let is_own = |one: &&Listening| one.address != Some(IpAddr::from([127, 0, 0, 11]));
+    let others: BTreeSet<u16> = found.iter().filter(is_own).map(|one| one.port).collect();
     let others = others.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let hint = match others.as_str() {
         "" => "does its program still start, or is it another one?".to_owned(),
@@ -202,8 +204,8 @@ mod tests {
         }
         let (text, hint) = told(&["127.0.0.1:80"]).expect("told");
         assert!(text.contains("listens at 127.0.0.1:80") && hint.contains("0.0.0.0"), "{text} {hint}");
-        let (text, hint) = told(&["0.0.0.0:8080", "0.0.0.0:9000"]).expect("told");
-        assert!(text.contains("nobody listens at port 80") && hint.contains("8080, 9000"), "{text} {hint}");
+        let (text, hint) = told(&["0.0.0.0:8080", "0.0.0.0:9000", "127.0.0.11:40000"]).expect("told");
+        assert!(text.contains("nobody listens at port 80") && hint.ends_with("8080, 9000"), "{text} {hint}");
     }
 
     #[test]

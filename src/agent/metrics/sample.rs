@@ -138,6 +138,7 @@ impl Samples {
         self.counter(table::ENDPOINT_CONNECTIONS, &labels, endpoint.connected);
         self.counter(table::ENDPOINT_FAILED, &labels, endpoint.failed);
         self.gauge(table::ENDPOINT_AVOIDED, &labels, u64::from(endpoint.avoided));
+        self.gauge(table::ENDPOINT_EJECTED, &labels, u64::from(endpoint.ejected));
         self.counter(table::ENDPOINT_SENT, &labels, endpoint.sent);
         self.counter(table::ENDPOINT_RECEIVED, &labels, endpoint.received);
         self.requests(table::ENDPOINT_REQUESTS, &labels, &endpoint.http);

@@ -139,6 +139,7 @@ families! {
     ENDPOINT_CONNECTIONS: Counter "endpoint_connections" None ["project", "service", "pod", "pod_host"] "Connections that were made, and sessions that were answered";
     ENDPOINT_FAILED: Counter "endpoint_failures" None ["project", "service", "pod", "pod_host"] "Connections that the pod did not take, sessions that it refused, and requests that it broke off";
     ENDPOINT_AVOIDED: Gauge "endpoint_avoided" None ["project", "service", "pod", "pod_host"] "1 while others are preferred, because the pod or its host failed lately";
+    ENDPOINT_EJECTED: Gauge "endpoint_ejected" None ["project", "service", "pod", "pod_host"] "1 while it is passed over because it answered badly too often";
     ENDPOINT_SENT: Counter "endpoint_sent" Bytes ["project", "service", "pod", "pod_host"] "Bytes sent to it";
     ENDPOINT_RECEIVED: Counter "endpoint_received" Bytes ["project", "service", "pod", "pod_host"] "Bytes received from it";
     ENDPOINT_REQUESTS: Counter "endpoint_requests" None ["project", "service", "pod", "pod_host", "code"] "Its answers to requests, by class of their status";

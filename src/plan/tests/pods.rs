@@ -76,6 +76,17 @@ fn one_that_ends_comes_back_alone() {
 }
 
 #[test]
+fn what_prepared_a_pod_is_not_needed_again_by_what_comes_back() {
+    let mut world = World::running(POD, &["local"]);
+    world.remove("web.migrate.1");
+    world.touch("web.sync.1", killed(137));
+    assert_eq!(story(&mut world), "start web-1-sync");
+    world.touch("web.log.1", killed(137));
+    world.touch("web.1", killed(137));
+    assert_eq!(story(&mut world), "start web-1-log, start web-1");
+}
+
+#[test]
 fn a_holder_that_was_killed_takes_all_along_in_order() {
     let mut world = World::running(POD, &["local"]);
     world.touch("web.pod.1", killed(137));

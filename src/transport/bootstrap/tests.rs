@@ -158,7 +158,8 @@ async fn uninstalling_leaves_no_container_and_no_image() {
     let agent = FakeAgent::new(&engine);
     let done = uninstall_agent(&engine, &agent, &one, &AgentOptions::default()).await.expect("can be done");
     assert!(done.container && *agent.uninstalled.lock().expect("not poisoned"));
-    assert_eq!((done.images, done.kept), (vec!["orch:aaa".to_owned(), "orch/demo:latest".to_owned()], Vec::new()));
+    let images = ["orch:aaa", "orch/demo:latest", "orch/holder:latest"].map(str::to_owned).to_vec();
+    assert_eq!((done.images, done.kept), (images, Vec::new()));
     let again = uninstall_agent(&engine, &agent, &one, &AgentOptions::default()).await.expect("is done");
     assert_eq!(again, Uninstalled::default());
 }

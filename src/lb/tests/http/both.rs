@@ -12,7 +12,7 @@ use crate::model::{Balance, Sticky};
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
     /// Requests that the pod got.
-    requests: Vec<Message>,
+    pub(super) requests: Vec<Message>,
     /// Answers that the client got.
     answers: Vec<Message>,
     /// Whether the client could tell that the last one was cut off.

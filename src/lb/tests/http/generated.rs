@@ -177,8 +177,14 @@ proptest! {
     #[test]
     fn both_paths_come_to_the_same(case in conversation()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let (fast, general) = runtime.block_on(async { tokio::join!(run(&case, true), run(&case, false)) });
+        let (mut fast, mut general) = runtime.block_on(async { tokio::join!(run(&case, true), run(&case, false)) });
         prop_assert!(!fast.is_open, "still open");
-        prop_assert_eq!(fast.without_repeats(), general.without_repeats());
+        // One that breaks off is asked again, and once more where that was on a connection that had been used before: which
+        // connections there are is each path's own.
+        if case.script.iter().any(|answer| answer.then != Then::Go) {
+            fast.requests.dedup();
+            general.requests.dedup();
+        }
+        prop_assert_eq!(fast, general);
     }
 }
