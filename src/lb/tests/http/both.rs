@@ -21,15 +21,6 @@ pub(super) struct Outcome {
     pub(super) is_open: bool,
 }
 
-impl Outcome {
-    /// Takes a request that was sent again for one: how often a pod that breaks off is tried depends on whether there was a
-    /// kept connection to it, and each path keeps its own.
-    pub(super) fn without_repeats(mut self) -> Self {
-        self.requests.dedup();
-        self
-    }
-}
-
 /// A case: what the client sends, what the pod answers to each request, and what comes of it: the methods and paths that the
 /// pod gets, and the statuses that the client gets.
 #[derive(Debug, Clone)]
