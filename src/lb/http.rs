@@ -1,8 +1,9 @@
 //! HTTP through the balancer: each request of a connection goes to a pod of its own, and is told of the client.
 //!
-//! Start at [`Http::serve`]. Two paths serve requests: `fast` plain HTTP/1.1 in a loop of our own, `general` everything
-//! else by pingora's proxy; which one is decided for each request anew (`head`), and both use the same rules (`route`),
-//! search (`choose`), fields (`forward`) and counters (`count`). A test compares them, byte for byte where that is owed.
+//! Start at [`Http::serve_door`] and [`RuleInlet`]. Two paths serve requests: `fast` plain HTTP/1.1 in a loop of our own,
+//! `general` everything else by pingora's proxy; which one is decided for each request anew (`head`), and both use the same
+//! rules (`route`), search (`choose`), fields (`forward`) and counters (`count`). A test compares them, byte for byte where
+//! that is owed.
 //!
 //! It must never pass on what it read in its own way only: heads are written anew from their parts, bodies are followed to
 //! their end, and what can be read in two ways is refused.
