@@ -48,7 +48,9 @@ impl<'a> Relations<'a> {
                 Some(container) => Decision::Done { code: container.state.code() },
                 None => Decision::Done { code: None },
             };
-            self.decisions.insert(pod, decision);
+            if let Some(Decision::Replace(reason)) = self.decisions.insert(pod, decision) {
+                self.unfit.insert(pod, reason);
+            }
         }
     }
 
@@ -63,19 +65,25 @@ impl<'a> Relations<'a> {
                 Some((*pod, role))
             })
             .collect();
-        let holder = members.iter().find(|(_, role)| *role == Role::Holder).and_then(|(pod, _)| self.container(pod));
+        let holder_pod = members.iter().find(|(_, role)| *role == Role::Holder).map(|(pod, _)| *pod);
+        let holder = holder_pod.and_then(|pod| self.container(pod));
+        let new_holder = holder_pod
+            .filter(|pod| self.unfit.contains_key(pod))
+            .map(|pod| Reason::DependencyReplaced { service: pod.service.clone() });
         for (pod, role) in members {
-            let decision = match (self.container(pod), holder) {
-                (Some(container), Some(_)) if container.state.is_active() => Decision::Leave,
-                (Some(container), Some(holder)) if role == Role::Init && holder.is_running() => {
+            let unfit = self.unfit.get(pod).or(new_holder.as_ref());
+            let decision = match (self.container(pod), holder, unfit) {
+                (Some(_), Some(_), Some(reason)) => Decision::Replace(reason.clone()),
+                (Some(container), Some(_), None) if container.state.is_active() => Decision::Leave,
+                (Some(container), Some(holder), None) if role == Role::Init && holder.is_running() => {
                     Decision::Done { code: container.state.code() }
                 }
-                (Some(_), Some(_)) => {
+                (Some(_), Some(_), None) => {
                     let state = "it had ended with the main container".to_owned();
                     Decision::Start { reason: Reason::NotRunning { state }, crashed: false }
                 }
-                (Some(_), None) => Decision::Replace(Reason::HalfMade),
-                (None, _) => Decision::Create(Reason::Missing),
+                (Some(_), None, _) => Decision::Replace(Reason::HalfMade),
+                (None, ..) => Decision::Create(Reason::Missing),
             };
             self.decisions.insert(pod, decision);
         }

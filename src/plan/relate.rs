@@ -17,6 +17,8 @@ pub(super) struct Relations<'a> {
     pub(super) survey: &'a Survey<'a>,
     pub(super) memory: &'a BTreeMap<PodId, PodMemory>,
     pub(super) decisions: BTreeMap<&'a PodId, Decision>,
+    /// Why containers that are left alone, their pod being done, could not be used again.
+    pub(super) unfit: BTreeMap<&'a PodId, Reason>,
 }
 
 impl<'a> Relations<'a> {

@@ -63,7 +63,8 @@ fn decide_all<'a>(
 ) -> BTreeMap<&'a PodId, Decision> {
     let lost: BTreeMap<&HostName, BTreeSet<&str>> = changes.iter().map(|(host, here)| (*host, here.lost())).collect();
     let jobs = desired.graph.awaited_jobs();
-    let mut relations = Relations { desired, survey: found, memory, decisions: BTreeMap::new() };
+    let (decisions, unfit) = (BTreeMap::new(), BTreeMap::new());
+    let mut relations = Relations { desired, survey: found, memory, decisions, unfit };
     for (&pod, (host, container)) in &found.pods {
         let Some(service) = desired.graph.services.get(&pod.service) else { continue };
         let case = Case {
