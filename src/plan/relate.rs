@@ -127,7 +127,9 @@ impl<'a> Relations<'a> {
         });
         let revived: Vec<&PodId> = gone.map(|(pod, _)| *pod).collect();
         for pod in revived {
-            self.decisions.insert(pod, Decision::Create(Reason::Missing));
+            // One that is half removed is there and has no code.
+            let half = self.container(pod).map(|_| Decision::Replace(Reason::HalfMade));
+            self.decisions.insert(pod, half.unwrap_or(Decision::Create(Reason::Missing)));
             self.wake_helpers(pod);
         }
     }
