@@ -139,6 +139,15 @@ impl<'a> Relations<'a> {
         matches!(self.prepare(pod, &Decision::Done { code: None }), Some(Decision::Done { .. }))
     }
 
+    /// Returns whether a pod serves a main container that has ended and is left so: it goes with that one.
+    pub(super) fn is_idle(&self, pod: &PodId) -> bool {
+        let part = self.desired.graph.services.get(&pod.service).and_then(|service| service.part.as_ref());
+        part.filter(|part| part.role != Role::Main).is_some_and(|part| {
+            let main = PodId::new(part.of.clone(), pod.number);
+            matches!(self.decisions.get(&main), Some(Decision::Done { .. }))
+        })
+    }
+
     fn holder(&self, of: &ServiceName, number: u32) -> Option<(PodId, &'a ObservedContainer)> {
         let (holder, _) = self.desired.graph.parts(of).find(|(_, role)| *role == Role::Holder)?;
         let pod = PodId::new(holder.clone(), number);

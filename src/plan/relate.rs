@@ -123,7 +123,10 @@ impl<'a> Relations<'a> {
             .map(|dependency| dependency.service.clone())
             .collect();
         let gone = self.decisions.iter().filter(|(pod, decision)| {
-            **decision == (Decision::Done { code: None }) && awaited.contains(&pod.service) && !self.has_prepared(pod)
+            **decision == (Decision::Done { code: None })
+                && awaited.contains(&pod.service)
+                && !self.has_prepared(pod)
+                && !self.is_idle(pod)
         });
         let revived: Vec<&PodId> = gone.map(|(pod, _)| *pod).collect();
         for pod in revived {
