@@ -12,11 +12,11 @@ use h2::client::SendRequest;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::resolve::addresses;
-use super::{DemoError, Exit, asked_to_end, hostname, say_line};
+use super::{DemoError, Exit, hostname, say_line, sockets};
 
 /// Largest message that is taken.
 const MOST: usize = 4 << 20;
@@ -45,19 +45,7 @@ pub struct SayArgs {
 
 /// Serves until it is told to end.
 pub(super) async fn serve(listen: SocketAddr) -> Result<Exit, DemoError> {
-    let listener = TcpListener::bind(listen).await.map_err(DemoError::io(format!("listen on {listen}")))?;
-    say_line(&format!("listening on {}", listener.local_addr().map_err(DemoError::io("ask for the port"))?));
-    let accepting = async {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else { continue };
-            tokio::spawn(async move { connection(stream).await.ok() });
-        }
-    };
-    tokio::select! {
-        () = accepting => {}
-        end = asked_to_end() => { end?; }
-    }
-    Ok(Exit::Success)
+    sockets::serve(listen, connection).await
 }
 
 async fn connection(stream: TcpStream) -> Result<(), h2::Error> {
@@ -231,6 +219,8 @@ fn text(message: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[tokio::test]

@@ -26,18 +26,26 @@ pub struct ConnectArgs {
 
 /// Sends back what comes, until it is told to end.
 pub(super) async fn echo(listen: SocketAddr, silent: bool) -> Result<Exit, DemoError> {
+    serve(listen, move |stream| echo_one(stream, silent)).await
+}
+
+/// Serves each connection by a task of its own, until it is told to end.
+pub(super) async fn serve<F>(listen: SocketAddr, one: impl Fn(TcpStream) -> F) -> Result<Exit, DemoError>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
     let listener = TcpListener::bind(listen).await.map_err(DemoError::io(format!("listen on {listen}")))?;
     let local = listener.local_addr().map_err(DemoError::io("ask for the port"))?;
     say_line(&format!("listening on {local}"));
-    let serve = async {
+    let accepting = async {
         loop {
             // An accept that fails (no descriptors) is the client's loss, not ours.
             let Ok((stream, _)) = listener.accept().await else { continue };
-            tokio::spawn(async move { echo_one(stream, silent).await.ok() });
+            tokio::spawn(one(stream));
         }
     };
     tokio::select! {
-        () = serve => {}
+        () = accepting => {}
         end = asked_to_end() => { end?; }
     }
     Ok(Exit::Success)

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use clap::Args;
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{accept_async, client_async};
 
 use super::resolve::addresses;
-use super::{DemoError, Exit, asked_to_end, hostname, say_line};
+use super::{DemoError, Exit, hostname, say_line, sockets};
 
 /// `orch demo ws-say`.
 #[derive(Debug, Args)]
@@ -38,19 +38,7 @@ pub struct SayArgs {
 
 /// Serves until it is told to end.
 pub(super) async fn serve(listen: SocketAddr) -> Result<Exit, DemoError> {
-    let listener = TcpListener::bind(listen).await.map_err(DemoError::io(format!("listen on {listen}")))?;
-    say_line(&format!("listening on {}", listener.local_addr().map_err(DemoError::io("ask for the port"))?));
-    let accepting = async {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else { continue };
-            tokio::spawn(async move { answer(stream).await.ok() });
-        }
-    };
-    tokio::select! {
-        () = accepting => {}
-        end = asked_to_end() => { end?; }
-    }
-    Ok(Exit::Success)
+    sockets::serve(listen, answer).await
 }
 
 async fn answer(stream: TcpStream) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use crate::model::{PathMatch, PathRewrite, RouteAction, RoutePort};
 
 use super::SPEC;
 
-/// Where the file gives none: found, for now. Source: Gateway API, `HTTPRequestRedirectFilter`.
+/// Where the file gives none: 302, Found. Source: Gateway API, `HTTPRequestRedirectFilter`.
 const STATUS: u16 = 302;
 
 impl Subject<'_, '_> {
