@@ -113,9 +113,10 @@ impl Dataplane {
         }
     }
 
-    /// Follows the picture of the engine until stopped. Started by `wire` only.
+    /// Follows the picture of the engine and what is wanted until stopped. Started by `wire` only.
     pub async fn run(self: Arc<Self>, shared: Arc<Shared>, stop: CancellationToken) {
         let mut pictures = shared.informer.subscribe();
+        let mut records = shared.records_changed();
         let mut check = tokio::time::interval(CHECK);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Where it ends, the check alone finds them.
@@ -134,10 +135,14 @@ impl Dataplane {
                     }
                     tokio::time::sleep(COALESCE).await;
                     pictures.mark_unchanged();
-                    self.refresh_tables(&shared);
-                    if let Err(error) = self.ensure_if_changed(&shared).await {
-                        tracing::warn!(%error, "cannot set rules and addresses");
+                    self.follow(&shared).await;
+                }
+                // A project that came or went: of its containers the engine may have nothing to tell.
+                changed = records.changed() => {
+                    if changed.is_err() {
+                        return;
                     }
+                    self.follow(&shared).await;
                 }
                 _ = check.tick() => {
                     self.dns.set_upstreams(host_resolvers());
@@ -145,6 +150,14 @@ impl Dataplane {
                     super::execute::ensure_resolv_files(&shared).await;
                 }
             }
+        }
+    }
+
+    /// Makes tables, and what of the host depends on them, as the picture and the records are now.
+    pub async fn follow(&self, shared: &Shared) {
+        self.refresh_tables(shared);
+        if let Err(error) = self.ensure_if_changed(shared).await {
+            tracing::warn!(%error, "cannot set rules and addresses");
         }
     }
 

@@ -151,7 +151,7 @@ impl Loop {
     /// Plans once and starts what can be started. Returns when to look again if nothing else wakes the loop.
     async fn pass(&mut self, record: &Arc<Record>) -> Option<Duration> {
         if !self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, record)) {
-            self.begin(record);
+            self.begin(record).await;
         }
         let images = images_of(&self.shared, record).await;
         let now = self.begun.elapsed();
@@ -180,8 +180,9 @@ impl Loop {
         next.map(|time| time.saturating_sub(now))
     }
 
-    /// A new record: what failed for the old one is tried at once.
-    fn begin(&mut self, record: &Arc<Record>) {
+    /// A new record: what failed for the old one is tried at once, and what it changes without any step, such as the
+    /// host of a route, holds before the first pass says that nothing is left to do.
+    async fn begin(&mut self, record: &Arc<Record>) {
         self.errors.clear();
         self.waiting.clear();
         if let Some(desired) = &record.desired {
@@ -192,6 +193,7 @@ impl Loop {
             }
         }
         self.last = Some(record.clone());
+        self.shared.dataplane.follow(&self.shared).await;
     }
 
     /// Takes note of crashes and returns what planning needs to know.

@@ -155,3 +155,18 @@ async fn ports_of_routes_are_open_whatever_the_firewall_says() {
     assert!(spec.published.iter().any(|open| (open.host_ip, open.port) == (Some(LOOPBACK), port)), "{spec:#?}");
     agent.kill().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_asks_nothing_of_the_engine_is_in_the_tables_when_up_is_done() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    let port = free_port();
+    for host in ["a.example.com", "b.example.com", "c.example.com"] {
+        let events = up(&agent, project("shop", vec![route(host, port)], &[])).await.expect("accepted");
+        assert!(is_done(&events), "{events:#?}");
+        let routes = agent.shared.dataplane.balancer_stats().routes;
+        let names: Vec<&str> = routes.iter().map(|route| route.name.as_str()).collect();
+        assert_eq!(names, [format!("{host}/*")]);
+    }
+    agent.kill().await;
+}
