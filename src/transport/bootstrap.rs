@@ -250,7 +250,8 @@ impl Pass<'_> {
             Decision::Thaw => self.engine.unpause_container(id).await.or_else(gone_is_fine)?,
             Decision::Replace { version } => {
                 self.ensure_image().await?;
-                self.engine.stop_container(id, spec::STOP_GRACE).await?;
+                // One that crashes again and again can be hard to stop (Podman); removing it is what counts.
+                drop(self.engine.stop_container(id, spec::STOP_GRACE).await);
                 self.engine.remove_container(id, true).await?;
                 self.done.push(Done::Removed { version });
             }

@@ -162,6 +162,7 @@ pub(crate) async fn check(names: &Names) {
         options: AgentOptions { run_dir, deadline: Duration::from_secs(20), ..options.clone() },
         ..names.clone()
     };
-    let silent = crashing.ensure(&first).await.expect_err("crashes").to_string();
+    let silent = crashing.ensure(&first).await.expect_err("crashes");
+    let silent = format!("{silent}\n{:?}", std::error::Error::source(&silent));
     assert!(silent.contains("it ends again and again") && silent.contains("no socket at"), "{silent}");
 }

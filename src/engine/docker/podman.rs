@@ -42,12 +42,24 @@ const PARALLEL_INSPECTS: usize = 8;
 /// Within this it has started again what is to run always: it takes it some 0.2 s to clean up.
 const STARTED_AGAIN: Duration = Duration::from_millis(500);
 
+/// How often one container is looked at when its process ends at that very moment, and how long after each other: one
+/// that crashes at once and is started again does so some four times a second.
+const MOST_LOOKS: u32 = 5;
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Exit code of what a power loss ended; Docker's.
 const LOST: i64 = 255;
 
 /// Returns whether an engine says that it is Podman.
 pub(super) fn is_podman(version: &SystemVersion) -> bool {
     version.components.iter().flatten().any(|component| component.name == "Podman Engine")
+}
+
+/// Returns whether a look failed because the process ended between two reads of Podman's below `/proc`.
+fn ended_meanwhile(error: &Error) -> bool {
+    let Error::DockerResponseServerError { status_code: 500, message } = error else { return false };
+    let gone = ["no such process", "no such file or directory"];
+    message.contains("/proc/") && gone.iter().any(|words| message.to_lowercase().contains(words))
 }
 
 impl DockerEngine {
@@ -69,9 +81,19 @@ impl DockerEngine {
             .await
     }
 
-    /// Asks for everything about one container.
+    /// Asks for everything about one container; again where its process ended under Podman's eyes.
     pub(super) async fn podman_container(&self, id_or_name: &str) -> Result<ContainerInspectResponse, Error> {
-        let answer = self.plain(&format!("/containers/{}/json", plain::word(id_or_name))).await?;
+        let path = format!("/containers/{}/json", plain::word(id_or_name));
+        let mut looks = 1;
+        let answer = loop {
+            match self.plain(&path).await {
+                Err(error) if looks < MOST_LOOKS && ended_meanwhile(&error) => {
+                    looks += 1;
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                answer => break answer?,
+            }
+        };
         container(answer).map_err(|err| Error::JsonSerdeError { err })
     }
 

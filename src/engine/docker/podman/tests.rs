@@ -142,3 +142,15 @@ fn no_masked_paths_are_asked_for_in_podmans_way() {
     assert_eq!(options(Some(Vec::new())), Some(vec!["unmask=ALL".to_owned()]));
     assert_eq!(options(None), None);
 }
+
+#[test]
+fn what_ended_while_podman_looked_is_looked_at_again() {
+    let check = |status_code: u16, message: &str, expected: bool| {
+        let error = Error::DockerResponseServerError { status_code, message: message.to_owned() };
+        assert_eq!(ended_meanwhile(&error), expected, "{message}");
+    };
+    check(500, "read /proc/1511/cgroup: no such process", true);
+    check(500, "open /proc/1511/cgroup: no such file or directory", true);
+    check(404, "read /proc/1511/cgroup: no such process", false);
+    check(500, "no such container", false);
+}
