@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{PodId, ProjectName, ResourceKey, ServiceName, SnapshotHash};
 use crate::model::{Ambassador, Export, ExternalLink, Serving};
 
-pub use container::{Container, FileMount, Healthcheck, Logging, Mount, MountSource, Namespace, Resources};
+pub use container::{
+    Container, DeviceRequest, FileMount, Healthcheck, Logging, Mount, MountSource, Namespace, Resources,
+};
 pub use network::{Attachment, ExposedPort, Network, NetworkMode, Port, PortMode, Protocol};
 pub use pod::{HOLDER, HOLDER_IMAGE, Part, PodVolume, Role, member_name};
 pub use rules::{Condition, Constraint, Dependency, EndpointMode, Link, Placement, PullPolicy, Restart, Scale};

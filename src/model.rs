@@ -24,7 +24,10 @@ use crate::ids::{ProjectName, ResourceKey, ServiceName};
 
 pub use ambassador::{Ambassador, AmbassadorTarget, AmbassadorTls, Breaker, Export, ExternalLink, Medium};
 pub use certificate::{CertificateError, certified};
-pub use deploy::{Deploy, DeployMode, DeployPlacement, Preference, Reservations, ResourceLimits, ResourcesSpec};
+pub use deploy::{
+    Deploy, DeployMode, DeployPlacement, DeviceRequest, DiscreteResource, GenericResource, Preference, Reservations,
+    ResourceLimits, ResourcesSpec,
+};
 pub use health::Healthcheck;
 pub use keys::{HOLDER, ServiceKeys, VolumeKeys};
 pub use network::{Ipam, IpamConfig, Network, ServiceNetwork};

@@ -4,6 +4,7 @@
 //! `filter` says of a host why it cannot take a unit, `score` which of the others is best, `usage` counts what is given
 //! out. Nothing here may look at anything but its arguments: the same input gives the same answer on every host.
 
+mod devices;
 mod filter;
 mod ports;
 mod score;
@@ -18,6 +19,7 @@ use crate::graph::Graph;
 use crate::ids::{HostName, PodId, ResourceKey};
 use crate::observed::Observed;
 
+pub use devices::{Devices, Kinds};
 use filter::{Filters, Refusal};
 pub use ports::{Listening, PortHolder, TakenPort, meet};
 use unit::Unit;
@@ -45,6 +47,12 @@ pub struct HostFacts {
     pub memory: i64,
     /// Reserved by pods of other projects: CPUs in billionths, memory in bytes.
     pub reserved: (i64, i64),
+    /// What the engine says of its machine's devices.
+    #[serde(skip_serializing_if = "Devices::is_unknown")]
+    pub devices: Devices,
+    /// Devices that pods of other projects take.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub reserved_devices: Kinds,
     /// Takes no new pods.
     pub draining: bool,
     /// The project is for other hosts only.

@@ -136,6 +136,8 @@ fn complete(container: &Container) {
         sysctls: _,
         runtime: _,
         devices: _,
+        device_requests: _,
+        generic_resources: _, // for placement only
         pid: _,
         ipc: _,
         // `names`
@@ -268,6 +270,14 @@ fn security(container: &Container, config: &mut HostConfig) {
         cgroup_permissions: Some(permissions.clone()),
     });
     config.devices = some_unless_empty(devices.collect());
+    let requests = container.device_requests.iter().map(|request| bollard::models::DeviceRequest {
+        driver: request.driver.clone(),
+        count: request.count,
+        device_ids: some_unless_empty(request.device_ids.clone()),
+        capabilities: Some(vec![request.capabilities.clone()]),
+        options: some_unless_empty_map(request.options.clone().into_iter().collect()),
+    });
+    config.device_requests = some_unless_empty(requests.collect());
 }
 
 /// `/etc/hosts` and, unless orch mounts its own file there, `resolv.conf`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::diag::did_you_mean;
-use crate::graph::{Container, Healthcheck, Logging, Namespace, Resources};
+use crate::graph::{Container, DeviceRequest, Healthcheck, Logging, Namespace, Resources};
 use crate::ids::ServiceName;
 use crate::model::{self, Bytes, Cpus, Ulimit};
 
@@ -86,6 +86,7 @@ impl Part<'_, '_> {
             volumes: _,
             cpus: _,
             deploy: _,
+            gpus: _,
             mem_limit: _,
             mem_reservation: _,
             pids_limit: _,
@@ -161,6 +162,8 @@ impl Part<'_, '_> {
             platform: platform.clone(),
             runtime: runtime.clone(),
             devices: devices.collect(),
+            device_requests: self.device_requests(),
+            generic_resources: self.generic_resources(),
             pid: self.namespace("pid", self.service.pid.as_deref(), &["host"]),
             ipc: self.namespace("ipc", self.service.ipc.as_deref(), &["host", "private", "shareable", "none"]),
         }
@@ -264,6 +267,39 @@ impl Part<'_, '_> {
                 reserved.map(|b| b.0),
             ),
         }
+    }
+
+    fn reservations(&self) -> Option<&model::Reservations> {
+        self.service.deploy.as_ref()?.resources.reservations.as_ref()
+    }
+
+    /// `gpus` and reserved devices; the first have the capability `gpu` even if they do not say so.
+    fn device_requests(&self) -> Vec<DeviceRequest> {
+        let request = |request: &model::DeviceRequest| DeviceRequest {
+            driver: request.driver.clone(),
+            count: request.count,
+            device_ids: request.device_ids.clone(),
+            capabilities: request.capabilities.clone(),
+            options: request.options.clone(),
+        };
+        let gpus = self.service.gpus.iter().map(|gpu| {
+            let mut request = request(gpu);
+            if !request.capabilities.iter().any(|one| one == "gpu") {
+                request.capabilities.push("gpu".to_owned());
+            }
+            request
+        });
+        let reserved = self.reservations().into_iter().flat_map(|reservations| &reservations.devices);
+        gpus.chain(reserved.map(request)).collect()
+    }
+
+    fn generic_resources(&self) -> BTreeMap<String, i64> {
+        let items = self.reservations().into_iter().flat_map(|reservations| &reservations.generic_resources);
+        let mut kinds = BTreeMap::new();
+        for resource in items.filter_map(|item| item.discrete_resource_spec.as_ref()) {
+            *kinds.entry(resource.kind.clone()).or_default() += resource.value;
+        }
+        kinds
     }
 
     fn agreed(&mut self, one: &'static str, a: Option<i64>, other: &'static str, b: Option<i64>) -> Option<i64> {

@@ -81,10 +81,47 @@ pub struct Container {
     pub runtime: Option<String>,
     /// Devices of the host: (host path, container path, permissions).
     pub devices: Vec<(String, String, String)>,
+    /// Devices that the engine's drivers hand to it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device_requests: Vec<DeviceRequest>,
+    /// What must be free on the host of things that are only counted, by kind.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub generic_resources: BTreeMap<String, i64>,
     /// Namespace of processes; `None`: its own.
     pub pid: Option<Namespace>,
     /// Namespace of System V IPC, POSIX queues and `/dev/shm`; `None`: as the engine is set up.
     pub ipc: Option<Namespace>,
+}
+
+/// Devices that a driver of the engine chooses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceRequest {
+    /// Driver; `None`: the first that has the capabilities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// How many; -1: all of the host. `None`: those of `device_ids`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<i64>,
+    /// Certain ones, in the words of the driver.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device_ids: Vec<String>,
+    /// What a device must be able to do; all of them.
+    pub capabilities: Vec<String>,
+    /// Options of the driver.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+}
+
+impl DeviceRequest {
+    /// Returns what is asked for, in few words.
+    pub fn name(&self) -> String {
+        let what = self.capabilities.first().map_or("any device", String::as_str);
+        match &self.driver {
+            Some(driver) => format!("{what} of driver {driver}"),
+            None => what.to_owned(),
+        }
+    }
 }
 
 /// CPU, memory and process limits.

@@ -3,6 +3,7 @@
 //! A value that is no known short form is left as it is; the check of shapes reports it. Each function names its source
 //! in the table of `rules`.
 
+mod devices;
 mod mounts;
 mod own;
 mod ports;
@@ -53,6 +54,9 @@ pub(super) const PATTERN: Long = Long::Items(own::pattern);
 pub(super) const EXPOSE: Long = Long::Items(ports::expose);
 pub(super) const PORT: Long = Long::Items(ports::port);
 pub(super) const VOLUME: Long = Long::Items(mounts::volume);
+pub(super) const GPUS: Long = Long::Value(devices::gpus);
+pub(super) const DEVICE_REQUEST: Long = Long::Items(devices::request);
+pub(super) const COUNT: Long = Long::Value(devices::count);
 pub(super) const DEVICE: Long = Long::Items(mounts::device);
 
 pub(super) use mounts::target;

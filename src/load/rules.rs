@@ -221,7 +221,8 @@ pub(super) use own::{misplaced, near};
 
 /// Lists that the specification wants without doubles: a double is dropped.
 fn is_list_of_names(path: &str) -> bool {
-    let distinct = ["cap_add", "cap_drop", "profiles", "aliases", "security_opt", "group_add"];
+    let distinct =
+        ["cap_add", "cap_drop", "profiles", "aliases", "security_opt", "group_add", "capabilities", "device_ids"];
     path.rsplit('.').next().is_some_and(|last| distinct.contains(&last))
 }
 

@@ -30,6 +30,7 @@ pub(super) fn validate(tree: &Node, report: &mut Report) {
         check.mounts();
         check.files();
         check.required();
+        check.devices();
     }
     let mut names: BTreeMap<String, Span> = BTreeMap::new();
     for (name, entry) in tree.entries("services").filter(|(_, entry)| entry.node.as_map().is_some()) {
@@ -222,6 +223,29 @@ impl Container<'_> {
                     let message = format!("an entry of `{kind}` of {} needs a `source`", self.name);
                     self.error(reference.span, message, "", "05-services.md#configs");
                 }
+            }
+        }
+    }
+
+    /// Requests for devices: how many or which, and what they can do.
+    fn devices(&mut self) {
+        let node = &self.entry.node;
+        let path = ["deploy", "resources", "reservations"];
+        let reserved = path.into_iter().try_fold(node, |at, key| at.get(key));
+        let reserved = reserved.into_iter().flat_map(|reservations| reservations.items("devices"));
+        let requests = node.items("gpus").iter().map(|one| (one, "05-services.md#gpus", false));
+        let requests = requests.chain(reserved.map(|one| (one, "deploy.md#devices", true)));
+        for (request, spec, needs_capabilities) in requests.filter(|(request, ..)| request.as_map().is_some()) {
+            if let (Some(count), Some(ids)) = (request.get("count"), request.get("device_ids")) {
+                let problem = Diagnostic::error("`count` and `device_ids` exclude each other".to_owned());
+                self.report.push(problem.at(count.span, "").also(ids.span, "").help("keep one of them").spec(spec));
+            }
+            if let Some(count) = request.get("count").filter(|count| count.value == Value::Int(0)) {
+                self.error(count.span, "`count` must be `all` or 1 or more".to_owned(), "", spec);
+            }
+            if needs_capabilities && request.items("capabilities").is_empty() {
+                let message = format!("a device of {} needs `capabilities`", self.name);
+                self.error(request.span, message, "such as `[gpu]`", spec);
             }
         }
     }

@@ -84,6 +84,61 @@ pub struct Reservations {
     /// Memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
+    /// Devices that the engine hands to the container.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceRequest>,
+    /// Things that hosts have a number of and that their engines only count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub generic_resources: Vec<GenericResource>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
+}
+
+/// An item of `deploy.resources.reservations.devices` or of `gpus`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceRequest {
+    /// What the device must be able to do; all of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+    /// Driver; `None`: the first that has the capabilities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// How many; -1: all of the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<i64>,
+    /// Certain ones, in the words of the driver.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device_ids: Vec<String>,
+    /// Options of the driver.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
+}
+
+/// An item of `deploy.resources.reservations.generic_resources`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GenericResource {
+    /// A number of a kind; Docker Compose takes an item without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discrete_resource_spec: Option<DiscreteResource>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
+}
+
+/// A number of something.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiscreteResource {
+    /// What, as the engine's `node-generic-resources` names it.
+    pub kind: String,
+    /// How many.
+    pub value: i64,
     /// `x-` keys.
     #[serde(flatten)]
     pub extensions: super::Extensions,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ResourceKey, ServiceName};
 
-use super::{Bytes, Cpus, Deploy, GoDuration, Healthcheck, ServiceKeys, ServiceNetwork, ServiceVolume};
+use super::{Bytes, Cpus, Deploy, DeviceRequest, GoDuration, Healthcheck, ServiceKeys, ServiceNetwork, ServiceVolume};
 
 /// `x-` keys.
 pub type Extensions = BTreeMap<String, serde_json::Value>;
@@ -78,6 +78,9 @@ pub struct Service {
     /// Lines of `/etc/hosts`, `name=address`, sorted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub extra_hosts: Vec<String>,
+    /// Graphics processors: device requests with the capability `gpu`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<DeviceRequest>,
     /// Extra groups.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub group_add: Vec<String>,

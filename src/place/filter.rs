@@ -8,9 +8,9 @@ use std::fmt;
 use crate::graph::{Constraint, Graph, Scale, Service};
 use crate::ids::{HostName, PodId, ResourceKey};
 
-use super::HostFacts;
 use super::unit::Unit;
 use super::usage::{HostUsage, Usage};
+use super::{HostFacts, Kinds};
 
 /// Why a host cannot take a unit. `Display` is about one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(super) enum Refusal {
     Port { port: String, by: String },
     Cpus { needed: i64, free: i64 },
     Memory { needed: i64, free: i64 },
+    NoDevice(String),
+    Devices { kind: String, needed: i64, free: i64 },
 }
 
 impl Refusal {
@@ -44,6 +46,8 @@ impl Refusal {
             Self::Port { port, .. } => format!("port {port} taken on {subject}"),
             Self::Cpus { .. } => format!("CPUs short on {subject}"),
             Self::Memory { .. } => format!("memory short on {subject}"),
+            Self::NoDevice(what) => format!("no device for `{what}` on {subject}"),
+            Self::Devices { kind, .. } => format!("devices `{kind}` short on {subject}"),
         }
     }
 }
@@ -65,6 +69,13 @@ impl fmt::Display for Refusal {
             Self::Memory { needed, free } => {
                 write!(f, "memory short: {} MiB needed, {} MiB free", needed >> 20, free >> 20)
             }
+            Self::NoDevice(what) => {
+                write!(
+                    f,
+                    "no device for `{what}`: its engine has neither a runtime nor `node-generic-resources` for it"
+                )
+            }
+            Self::Devices { kind, needed, free } => write!(f, "devices `{kind}` short: {needed} needed, {free} free"),
         }
     }
 }
@@ -166,7 +177,7 @@ fn by_rule(service: &Service, name: &HostName, facts: &HostFacts) -> Option<Refu
     Some(Refusal::Constraint(format!("{} {sign} {}", broken.key, broken.value)))
 }
 
-/// What is free there: replicas of the service, host ports, CPUs and memory. Sizes of 0 are not known and not checked.
+/// What is free there: replicas of the service, host ports, CPUs, memory and devices. Sizes of 0 are not known and not checked.
 fn by_room<'a>(
     services: impl Iterator<Item = (&'a PodId, &'a Service)>,
     facts: &HostFacts,
@@ -197,11 +208,27 @@ fn by_room<'a>(
         {
             return Some(Refusal::Memory { needed, free: free.1.max(0) });
         }
-        if let Err((port, by)) = added.add(service, pod, usage, &facts.ports) {
+        if let Some(refusal) = by_devices(service, facts, &usage.devices, &added.devices) {
+            return Some(refusal);
+        }
+        if let Err((port, by)) = added.add(service, pod, usage, facts) {
             return Some(Refusal::Port { port, by });
         }
     }
     None
+}
+
+/// Devices that the host has not, or has given to others.
+fn by_devices(service: &Service, facts: &HostFacts, usage: &Kinds, added: &Kinds) -> Option<Refusal> {
+    let needs = match facts.devices.needs(&service.container) {
+        Ok(needs) => needs,
+        Err(what) => return Some(Refusal::NoDevice(what)),
+    };
+    needs.into_iter().find_map(|(kind, needed)| {
+        let of = |kinds: &Kinds| kinds.get(&kind).copied().unwrap_or_default();
+        let free = of(&facts.devices.kinds) - of(&facts.reserved_devices) - of(usage) - of(added);
+        (needed > free).then(|| Refusal::Devices { kind, needed, free: free.max(0) })
+    })
 }
 
 /// Returns whether a constraint holds on a host; a label that is not there is empty, case does not matter.

@@ -141,6 +141,24 @@ fn refusals_are_counted() {
 }
 
 #[test]
+fn devices_are_given_out_once_and_counted_over_projects() {
+    let known = |facts: &mut HostFacts, gpus: i64| {
+        facts.devices.runtimes.insert("runc".to_owned());
+        facts.devices.kinds.insert("gpu".to_owned(), gpus);
+    };
+    let fleet = Fleet::of(&["a", "b", "c"]).with("a", |facts| known(facts, 2)).with("b", |facts| {
+        known(facts, 3);
+        facts.reserved_devices.insert("gpu".to_owned(), 2);
+    });
+    let fleet = fleet.with("c", |facts| facts.devices.runtimes = std::iter::once("runc".to_owned()).collect());
+    let project = "web: {scale: 4, deploy: {resources: {reservations: {devices: [{capabilities: [gpu], count: 1}]}}}}";
+    fleet
+        .check(project, "web.1 a, web.2 b, web.3 a; web.4: devices `gpu` short on 2 hosts, no device for `gpu` on `c`");
+    let counted = "web: {deploy: {resources: {reservations: {generic_resources: [{discrete_resource_spec: {kind: gpu, value: 3}}]}}}}";
+    fleet.check(counted, "; web.1: devices `gpu` short on 2 hosts, no device for `gpu` on `c`");
+}
+
+#[test]
 fn cpus_are_reserved_by_each_replica() {
     let fleet = Fleet::of(&["a"]).with("a", |facts| facts.nano_cpus = 2_000_000_000);
     let project = "web: {scale: 3, deploy: {resources: {reservations: {cpus: 0.75}}}}";

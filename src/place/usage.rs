@@ -8,7 +8,7 @@ use crate::ids::{HostName, PodId, ResourceKey, ServiceName};
 use crate::observed::Observed;
 
 use super::unit::Unit;
-use super::{Assignments, HostFacts, Listening, TakenPort, meet};
+use super::{Assignments, HostFacts, Kinds, Listening, TakenPort, meet};
 
 /// All hosts' usage.
 pub(super) struct Usage<'a> {
@@ -32,6 +32,8 @@ pub(super) struct HostUsage {
     pub(super) pods: u32,
     /// Pods of each service.
     pub(super) services: BTreeMap<ServiceName, u32>,
+    /// Devices by kind.
+    pub(super) devices: Kinds,
     ports: Vec<(Option<IpAddr>, u16, Protocol)>,
 }
 
@@ -44,10 +46,13 @@ impl HostUsage {
         service: &Service,
         pod: &PodId,
         others: &Self,
-        foreign: &[TakenPort],
+        facts: &HostFacts,
     ) -> Result<(), (String, String)> {
         for port in service.ports.iter().filter(|port| port.mode == PortMode::Host) {
-            self.take_port(port, others, foreign)?;
+            self.take_port(port, others, &facts.ports)?;
+        }
+        for (kind, number) in facts.devices.needs(&service.container).unwrap_or_default() {
+            *self.devices.entry(kind).or_default() += number;
         }
         let resources = &service.container.resources;
         self.nano_cpus += resources.reserved_nano_cpus.unwrap_or(0);
@@ -120,12 +125,12 @@ impl<'a> Usage<'a> {
 
     /// Puts a unit on a host; its local volumes will be made there.
     pub(super) fn give(&mut self, unit: &Unit, host: &HostName) {
+        let Some(facts) = self.facts.get(host) else { return };
         let usage = self.hosts.entry(host.clone()).or_default();
-        let foreign = self.facts.get(host).map(|facts| facts.ports.as_slice()).unwrap_or_default();
         for pod in &unit.pods {
             let Some(service) = self.graph.services.get(&pod.service) else { continue };
             // A unit is only given what the filters found free.
-            usage.add(service, pod, &self.nothing, foreign).ok();
+            usage.add(service, pod, &self.nothing, facts).ok();
             for volume in service.volumes() {
                 if self.graph.volumes.get_key_value(volume).is_some_and(|(_, v)| v.is_local()) {
                     self.homes.entry(volume).or_insert_with(|| BTreeSet::from([host.clone()]));

@@ -46,7 +46,9 @@ fn occupy(cluster: &Cluster, number: usize, port: u16) {
 fn pods_go_where_rules_and_room_allow_and_what_has_no_place_says_why_of_each_host() {
     let cluster = Cluster::boot(4, &[]);
     let desk = &cluster.desk;
-    cluster[3].write("/etc/docker/daemon.json", r#"{"labels": ["gpu=1"]}"#);
+    let engine =
+        r#"{"labels": ["gpu=1"], "node-generic-resources": ["license=3", "NVIDIA-GPU=one", "NVIDIA-GPU=two"]}"#;
+    cluster[3].write("/etc/docker/daemon.json", engine);
     cluster[3].restart_engine();
     occupy(&cluster, 2, 8081);
     add(&cluster, &[1, 2, 3]).ok();
@@ -64,6 +66,7 @@ services:
   door: {<<: *web, deploy: {replicas: 3}, ports: [{target: 80, published: 8081, mode: host}]}
   huge: {<<: *web, deploy: {resources: {reservations: {memory: 4000G}}}}
   greedy: {<<: *web, deploy: {replicas: 4, resources: {reservations: {cpus: '1.1'}}}}
+  licensed: {<<: *web, deploy: {replicas: 2, resources: {reservations: {generic_resources: [{discrete_resource_spec: {kind: license, value: 2}}]}}}}
   db: {<<: *web, volumes: ['data:/data'], deploy: {placement: {constraints: ['node.labels.disk == ssd']}}}
   backup: {<<: *web, volumes: ['data:/data']}
 volumes: {data: {}}
@@ -79,6 +82,8 @@ volumes: {data: {}}
         "`b`: port 8081/tcp taken by a process there",
         "no host can take `huge.1`: `a`: memory short: 4096000 MiB needed, ",
         "no host can take `greedy.4`: `a`: CPUs short: 1.10 needed, 0.",
+        "no host can take `licensed.2`: `a`: no device for `license`: its engine has neither a runtime nor",
+        "`c`: devices `license` short: 2 needed, 1 free",
     ];
     for reason in why {
         assert!(plan.contains(reason), "no `{reason}` in: {plan}");
@@ -93,6 +98,7 @@ volumes: {data: {}}
             ("ssd", "b b"),
             ("named", "c"),
             ("gpu", "c"),
+            ("licensed", "c"),
             ("most", &most),
             ("door", &door),
             ("greedy", &everywhere),
@@ -120,6 +126,13 @@ volumes: {data: {}}
         .refused(1, &["service `web` cannot publish port 8081/tcp on all addresses: it is in use on "]);
     clash.orch(&["plan"]).refused(1, &["`b`"]);
     assert_eq!(clash.orch(&["ps", "-aq"]).ok(), "");
+    // Devices are counted by what engines say of them, and asked of the engine, which here has no driver.
+    let device = "resources: {reservations: {devices: [{capabilities: [gpu], count: 2}]}}";
+    let render =
+        Project::new(desk, "render", &format!("services: {{gpu: {{<<: *web, deploy: {{replicas: 2, {device}}}}}}}\n"));
+    let short = "`c`: devices `NVIDIA-GPU` short: 2 needed, 0 free";
+    render.orch(&["up", "-d"]).refused(1, &["`a`: no device for `gpu`", short, "could not select device driver"]);
+    render.down();
     project.down();
 }
 

@@ -42,6 +42,9 @@ pub fn hosts(shared: &Shared, project: &ProjectName) -> BTreeMap<HostName, HostF
             if let (Some(service), Some(facts)) = (service, hosts.get_mut(host)) {
                 facts.reserved.0 += service.container.resources.reserved_nano_cpus.unwrap_or_default();
                 facts.reserved.1 += service.container.resources.reserved_memory.unwrap_or_default();
+                for (kind, number) in facts.devices.needs(&service.container).unwrap_or_default() {
+                    *facts.reserved_devices.entry(kind).or_default() += number;
+                }
             }
         }
     }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings,
-    HealthStatusEnum, MountPoint, Network, SystemInfo, Volume,
+    GenericResourcesInner, HealthStatusEnum, MountPoint, Network, SystemInfo, Volume,
 };
 use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptionsBuilder, ListNetworksOptions, ListVolumesOptions,
@@ -23,7 +23,7 @@ use crate::engine::translate::ApiVersion;
 use crate::engine::{EngineError, EngineInfo, EngineKind, Result, label};
 use crate::ids::ProjectName;
 use crate::observed::{ContainerState, Health, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume};
-use crate::place::HostFacts;
+use crate::place::{Devices, HostFacts, Kinds};
 
 /// Inspects under way at once: enough to hide their latency, few enough not to crowd out others.
 const PARALLEL_INSPECTS: usize = 8;
@@ -344,6 +344,20 @@ fn volume(volume: Volume) -> (String, ObservedVolume) {
     (volume.name.clone(), ObservedVolume { name: volume.name, driver: volume.driver, labels })
 }
 
+/// Counts what `node-generic-resources` say: a number of a kind, or names, each of which is one.
+fn kinds(resources: Vec<GenericResourcesInner>) -> Kinds {
+    let mut kinds = Kinds::new();
+    for resource in resources {
+        let numbered =
+            resource.discrete_resource_spec.and_then(|spec| Some((spec.kind?, spec.value.unwrap_or_default())));
+        let named = resource.named_resource_spec.and_then(|spec| Some((spec.kind?, 1)));
+        for (kind, number) in numbered.into_iter().chain(named) {
+            *kinds.entry(kind).or_default() += number;
+        }
+    }
+    kinds
+}
+
 /// Reads what an engine says of itself.
 pub(super) fn engine_info(info: SystemInfo, api: ApiVersion, kind: EngineKind) -> EngineInfo {
     let labels = info.labels.unwrap_or_default();
@@ -374,6 +388,10 @@ pub(super) fn engine_info(info: SystemInfo, api: ApiVersion, kind: EngineKind) -
             arch: info.architecture.unwrap_or_default(),
             nano_cpus: info.ncpu.unwrap_or_default().saturating_mul(1_000_000_000),
             memory: info.mem_total.unwrap_or_default(),
+            devices: Devices {
+                kinds: kinds(info.generic_resources.unwrap_or_default()),
+                runtimes: info.runtimes.unwrap_or_default().into_keys().collect(),
+            },
             ..HostFacts::default()
         },
         security: security.collect(),

@@ -3,7 +3,7 @@
 use crate::graph::{Attachment, Graph, NetworkMode, Service};
 use crate::ids::ServiceName;
 
-use super::super::EngineInfo;
+use super::super::{EngineInfo, EngineKind};
 use super::ApiVersion;
 
 /// Fewest CPUs that an engine takes for a limit, in billionths. Source: moby, `daemon/daemon_unix.go`.
@@ -27,6 +27,7 @@ pub fn is_demanding(graph: &Graph) -> bool {
     let demands = |service: &Service| {
         service.container.resources.nano_cpus.is_some_and(|cpus| cpus != 0)
             || start_interval(service).is_some()
+            || !service.container.device_requests.is_empty()
             || attachments(service).iter().any(|attachment| attachment.mac.is_some())
     };
     graph.services.values().any(demands)
@@ -38,6 +39,9 @@ pub fn misfits(graph: &Graph, engine: &EngineInfo) -> Vec<Misfit> {
     let mut found = Vec::new();
     for (name, service) in &graph.services {
         found.extend(cpus(name, service, engine.facts.nano_cpus));
+        if engine.kind == EngineKind::Podman && !service.container.device_requests.is_empty() {
+            found.push(no_requests(name));
+        }
         if api < ApiVersion::MANY_NETWORKS {
             found.extend(start_interval(service).map(|()| late_start_interval(name, api)));
             found.extend(macs(name, service, api));
@@ -72,6 +76,17 @@ fn cpus(name: &ServiceName, service: &Service, here: i64) -> Option<Misfit> {
         message: format!("service `{name}` cannot be limited to {} CPUs here", count(wanted)),
         help: format!("the engine takes at least {}{most}", count(LEAST_NANO_CPUS)),
     })
+}
+
+/// Podman takes requests for devices and hands over none. Source: containers/podman, issue 22645.
+fn no_requests(name: &ServiceName) -> Misfit {
+    let key = |key: &str| format!("services.{name}.{key}");
+    Misfit {
+        paths: vec![key("gpus"), key("deploy.resources.reservations.devices")],
+        fatal: true,
+        message: format!("this engine, Podman, cannot hand devices to service `{name}` by a request"),
+        help: "name them under `devices` by their paths".to_owned(),
+    }
 }
 
 fn late_start_interval(name: &ServiceName, api: ApiVersion) -> Misfit {
