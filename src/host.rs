@@ -8,6 +8,7 @@ pub mod engine_process;
 pub mod files;
 pub mod inside;
 pub mod listening;
+pub mod memory;
 pub mod network;
 pub mod sockets;
 pub mod tools;

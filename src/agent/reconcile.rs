@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::types::{ObjectState, Progress};
 use crate::graph::Condition;
+use crate::host::memory;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 use crate::lb::table::PublishedKey;
 use crate::plan::{Desired, Gate, Intent, Observed, Plan, PlannedStep, PodMemory, Step, StepId, plan};
@@ -308,7 +309,8 @@ impl Loop {
         }
     }
 
-    /// Removes files of earlier revisions, once for each record that has come true.
+    /// Removes files of earlier revisions, and gives back what memory the work needed; once for each record that has come
+    /// true.
     async fn sweep(&mut self, record: &Arc<Record>) {
         let Some(desired) = record.running() else { return };
         if self.swept.as_ref().is_some_and(|swept| Arc::ptr_eq(swept, record)) {
@@ -318,6 +320,7 @@ impl Loop {
             tracing::warn!(project = %self.handle.name, message, "cannot remove files of earlier revisions");
         }
         self.swept = Some(record.clone());
+        give_back_memory();
     }
 
     /// Tells who listens what is waited for, and when that is over, in Docker Compose's words.
@@ -453,6 +456,7 @@ impl Loop {
             tracing::warn!(project = %self.handle.name, %error, "rules of a project that is gone are still there");
         }
         self.handle.state.send_modify(|state| state.gone = true);
+        give_back_memory();
         true
     }
 }
@@ -469,6 +473,11 @@ impl Loop {
         });
         ports.collect()
     }
+}
+
+/// On a thread of its own: nobody waits for it.
+fn give_back_memory() {
+    drop(tokio::task::spawn_blocking(memory::give_back));
 }
 
 /// Returns what planning needs to know of the desired pods beyond what the engine shows.
