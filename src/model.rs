@@ -5,14 +5,17 @@
 //! environment files read, implied dependencies and networks added, services of inactive profiles left out.
 
 mod ambassador;
+pub mod build;
 mod certificate;
 pub mod deploy;
 pub mod health;
+pub mod hooks;
 pub mod keys;
 pub mod network;
 pub mod quantity;
 pub mod service;
 mod serving;
+pub mod unapplied;
 pub mod volume;
 
 use std::collections::BTreeMap;
@@ -23,12 +26,17 @@ use crate::hosts::HostEntry;
 use crate::ids::{ProjectName, ResourceKey, ServiceName};
 
 pub use ambassador::{Ambassador, AmbassadorTarget, AmbassadorTls, Breaker, Export, ExternalLink, Medium};
+pub use build::Build;
 pub use certificate::{CertificateError, certified};
-pub use deploy::{Deploy, DeployMode, DeployPlacement, Preference, Reservations, ResourceLimits, ResourcesSpec};
+pub use deploy::{
+    Deploy, DeployMode, DeployPlacement, Preference, Reservations, ResourceLimits, ResourcesSpec, RestartPolicy,
+    UpdateConfig,
+};
 pub use health::Healthcheck;
+pub use hooks::{Develop, Hook, Watch};
 pub use keys::{HOLDER, ServiceKeys, VolumeKeys};
 pub use network::{Ipam, IpamConfig, Network, ServiceNetwork};
-pub use quantity::{Bytes, Cpus, GoDuration};
+pub use quantity::{Bytes, Cpus, GoDuration, Ratio};
 pub use service::{
     Command, ConditionName, DependsOn, Device, EnvFile, Extensions, FileReference, Logging, PortMapping, Service,
     Ulimit,
@@ -37,7 +45,8 @@ pub use serving::{
     Algorithm, AppProtocol, Balance, Ejection, HashKey, HostMatch, PathMatch, PathRewrite, Probe, ProbeKind, Route,
     RouteAction, RoutePort, RouteTls, Serving, Sticky,
 };
-pub use volume::{BindOptions, MountType, ServiceVolume, TmpfsOptions, Volume, VolumeOptions};
+pub use unapplied::{LanguageModel, Unapplied};
+pub use volume::{BindOptions, ImageOptions, MountType, ServiceVolume, TmpfsOptions, Volume, VolumeOptions};
 
 /// A project.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,6 +68,9 @@ pub struct Model {
     /// Secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<ResourceKey, FileObject>,
+    /// Language models.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<ResourceKey, LanguageModel>,
     /// `x-hosts` in the order of the files; printed with the other `x-` keys, as it was written.
     #[serde(skip)]
     pub hosts: Vec<HostEntry>,
@@ -88,6 +100,15 @@ pub struct FileObject {
     /// Labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Driver (secrets only).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// Options of the driver (secrets only).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub driver_opts: BTreeMap<String, String>,
+    /// What fills in the content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template_driver: Option<String>,
     /// `x-` keys.
     #[serde(flatten)]
     pub extensions: Extensions,

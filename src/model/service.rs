@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ResourceKey, ServiceName};
 
-use super::{Bytes, Cpus, Deploy, GoDuration, Healthcheck, ServiceKeys, ServiceNetwork, ServiceVolume};
+use super::{Bytes, Cpus, Deploy, GoDuration, Healthcheck, ServiceKeys, ServiceNetwork, ServiceVolume, Unapplied};
 
 /// `x-` keys.
 pub type Extensions = BTreeMap<String, serde_json::Value>;
@@ -192,6 +192,9 @@ pub struct Service {
     /// Working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
+    /// What `up` refuses.
+    #[serde(flatten)]
+    pub unapplied: Unapplied,
     /// What orch's own `x-` keys say.
     #[serde(skip)]
     pub keys: ServiceKeys,
