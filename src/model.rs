@@ -20,7 +20,7 @@ pub mod volume;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::hosts::HostEntry;
 use crate::ids::{ProjectName, ResourceKey, ServiceName};
@@ -112,4 +112,21 @@ pub struct FileObject {
     /// `x-` keys.
     #[serde(flatten)]
     pub extensions: Extensions,
+}
+
+/// Returns whether Docker Compose would print nothing: it does not tell 0 and `false` from what is not said.
+#[expect(clippy::ref_option, reason = "serde calls it so")]
+fn says_nothing<T: Default + PartialEq>(value: &Option<T>) -> bool {
+    value.as_ref().is_none_or(is_default)
+}
+
+/// Reads what [`says_nothing`] prints: 0 and `false` are as if nothing was said.
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default + PartialEq>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.filter(|value| !is_default(value)))
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

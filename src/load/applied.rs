@@ -42,7 +42,7 @@ fn walk(node: &Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
                 && later.contains(&word.as_str())
             {
                 let problem = problem(&format!("`{path}: {word}`"), node.span, rules.rule());
-                report.push(problem.help(format!("use {}", words.join(" or "))));
+                report.push(problem.help(format!("use {}", words.join(", "))));
             }
         }
         _ => {}
@@ -57,12 +57,20 @@ fn problem(what: &str, span: Span, rule: &Rule) -> Diagnostic {
 fn asks(node: &Node, unapplied: Unapplied) -> bool {
     match &node.value {
         Value::Null | Value::Unknown => false,
-        Value::Map(map) => !map.is_empty(),
+        Value::Map(map) => map.values().any(|entry| !is_empty(&entry.node)),
         Value::Seq(items) => !items.is_empty(),
         scalar => {
             let text = scalar.scalar_text().unwrap_or_default();
             !text.is_empty() && !unapplied.harmless.contains(&text.as_str())
         }
+    }
+}
+
+fn is_empty(node: &Node) -> bool {
+    match &node.value {
+        Value::Map(map) => map.is_empty(),
+        Value::Seq(items) => items.is_empty(),
+        _ => false,
     }
 }
 

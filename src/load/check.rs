@@ -146,6 +146,7 @@ fn scalar(shape: Shape, value: &Value) -> Result<Option<Value>, Option<String>> 
             Err(reason) => Err(Some(format!("must be a duration such as `1m30s`: {reason}"))),
         },
         (Shape::BytesOrUnlimited, Value::Int(-1)) => text("-1".to_owned()),
+        (Shape::BytesOrUnlimited, Value::Str(unlimited)) if unlimited == "-1" => Ok(None),
         (Shape::Bytes | Shape::BytesOrUnlimited, Value::Int(_) | Value::Float(_) | Value::Str(_)) => {
             let written = value.scalar_text().unwrap_or_default();
             match parse_bytes(&written) {

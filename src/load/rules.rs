@@ -116,6 +116,11 @@ impl Rule {
         Self { expected, ..self }
     }
 
+    /// Returns whether what it is in cannot do without it, be it null: the command of a hook.
+    pub(super) fn is_needed(&self) -> bool {
+        self.nullable && self.path.ends_with(".[].command")
+    }
+
     /// Returns whether it is one of orch's own keys or below one: printed as written, whatever it means.
     pub(super) fn is_own(&self) -> bool {
         self.path.contains(".x-")

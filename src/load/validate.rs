@@ -211,6 +211,8 @@ impl Container<'_> {
             }
             match volume.get("target") {
                 None => self.error(volume.span, "a mount needs a `target`".to_owned(), "", spec),
+                // Pipes of Windows have paths of their own.
+                Some(_) if volume.str("type") == Some("npipe") => {}
                 Some(target) => self.target(target, &mut targets, spec),
             }
         }

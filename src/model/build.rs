@@ -71,7 +71,7 @@ pub struct Build {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<FileReference>,
     /// Size of `/dev/shm`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub shm_size: Option<Bytes>,
     /// Agents and keys: `default`, `ID=PATH`.
     #[serde(deserialize_with = "keys_of_ssh", skip_serializing_if = "Vec::is_empty")]

@@ -62,16 +62,16 @@ pub struct UpdateConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parallelism: Option<u64>,
     /// Time between them.
-    #[serde(skip_serializing_if = "says_no_time")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub delay: Option<GoDuration>,
     /// `continue`, `rollback` or `pause`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure_action: Option<String>,
     /// Time for which a replica is watched.
-    #[serde(skip_serializing_if = "says_no_time")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub monitor: Option<GoDuration>,
     /// Share of failures that is borne.
-    #[serde(skip_serializing_if = "says_no_ratio")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub max_failure_ratio: Option<Ratio>,
     /// `stop-first` or `start-first`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,16 +79,6 @@ pub struct UpdateConfig {
     /// `x-` keys.
     #[serde(flatten)]
     pub extensions: super::Extensions,
-}
-
-/// Docker Compose does not print a time of 0.
-fn says_no_time(time: &Option<GoDuration>) -> bool {
-    time.is_none_or(|time| time.0.is_zero())
-}
-
-/// Docker Compose does not print a share of 0.
-fn says_no_ratio(ratio: &Option<Ratio>) -> bool {
-    ratio.is_none_or(|ratio| ratio.0 == 0.0)
 }
 
 /// `deploy.restart_policy`.
@@ -132,13 +122,13 @@ pub struct ResourcesSpec {
 #[serde(default)]
 pub struct ResourceLimits {
     /// CPUs.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub cpus: Option<Cpus>,
     /// Memory.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub memory: Option<Bytes>,
     /// Processes.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub pids: Option<i64>,
     /// `x-` keys.
     #[serde(flatten)]
@@ -150,10 +140,10 @@ pub struct ResourceLimits {
 #[serde(default)]
 pub struct Reservations {
     /// CPUs.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub cpus: Option<Cpus>,
     /// Memory.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub memory: Option<Bytes>,
     /// `x-` keys.
     #[serde(flatten)]
@@ -171,7 +161,7 @@ pub struct DeployPlacement {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub preferences: Vec<Preference>,
     /// Replicas on one host at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub max_replicas_per_node: Option<u32>,
     /// `x-` keys.
     #[serde(flatten)]

@@ -106,10 +106,10 @@ pub struct ServiceNetwork {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac_address: Option<String>,
     /// Higher connects first.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub priority: Option<i64>,
     /// Highest is the default route.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub gw_priority: Option<i64>,
     /// `x-` keys.
     #[serde(flatten)]

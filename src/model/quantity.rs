@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A number of bytes; printed as a decimal string. `-1` (unlimited) occurs only where the specification allows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub i64);
 
 impl Serialize for Bytes {
@@ -24,7 +24,7 @@ impl<'de> Deserialize<'de> for Bytes {
 }
 
 /// A number of CPUs; whole numbers print without a fraction.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, PartialOrd, Deserialize)]
 #[serde(transparent)]
 pub struct Cpus(pub f64);
 
@@ -35,7 +35,7 @@ impl Serialize for Cpus {
 }
 
 /// A share of 1; whole numbers print without a fraction.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, PartialOrd, Deserialize)]
 #[serde(transparent)]
 pub struct Ratio(pub f64);
 
@@ -55,7 +55,7 @@ fn number<S: Serializer>(value: f64, serializer: S) -> Result<S::Ok, S::Error> {
 }
 
 /// A duration; printed as Go prints it (`1m30s`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GoDuration(pub Duration);
 
 impl fmt::Display for GoDuration {

@@ -31,25 +31,25 @@ pub struct Unapplied {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup_parent: Option<String>,
     /// CPUs that may be used (Windows).
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "super::is_default")]
     pub cpu_count: i64,
     /// Share of the CPUs (Windows).
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "super::is_default")]
     pub cpu_percent: i64,
     /// Period of the CPU scheduler, in microseconds.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "super::is_default")]
     pub cpu_period: i64,
     /// Quota in a period, in microseconds.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "super::is_default")]
     pub cpu_quota: i64,
     /// Period of the real-time scheduler, in microseconds.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "super::is_default")]
     pub cpu_rt_period: i64,
     /// Real time in a period, in microseconds.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "super::is_default")]
     pub cpu_rt_runtime: i64,
     /// Weight among containers.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "super::is_default")]
     pub cpu_shares: i64,
     /// CPUs by number: `0-3`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,10 +67,10 @@ pub struct Unapplied {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation: Option<String>,
     /// How readily memory is swapped, in percent.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub mem_swappiness: Option<Bytes>,
     /// Memory and swap at most; -1: no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub memswap_limit: Option<Bytes>,
     /// Language models that it uses, by key.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -79,7 +79,7 @@ pub struct Unapplied {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub oom_kill_disable: bool,
     /// How readily it is killed when memory is short.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "super::is_default")]
     pub oom_score_adj: i64,
     /// Run in the container once it is started.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -130,7 +130,7 @@ pub struct BlkioConfig {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub device_write_iops: Vec<DeviceRate>,
     /// Weight among containers.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "super::is_default")]
     pub weight: u16,
     /// Weight among containers, for each device.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -198,7 +198,7 @@ pub struct LanguageModel {
     /// Which one.
     pub model: String,
     /// Tokens of context.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "super::is_default")]
     pub context_size: i64,
     /// Flags of whoever runs it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -237,8 +237,4 @@ fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<St
         Values::More(values) => values,
     };
     Ok(options.into_iter().map(|(name, values)| (name, listed(values))).collect())
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }

@@ -140,10 +140,10 @@ pub struct ImageOptions {
 #[serde(default)]
 pub struct TmpfsOptions {
     /// Size.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub size: Option<Bytes>,
     /// Permission bits.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub mode: Option<u32>,
     /// `x-` keys.
     #[serde(flatten)]

@@ -21,7 +21,7 @@ impl Container<'_> {
             let list = path.iter().try_fold(&self.entry.node, |node, key| node.get(key)).and_then(Node::as_seq);
             for item in list.into_iter().flatten().filter(|item| item.as_map().is_some()) {
                 if let Some(missing) = needed.iter().find(|key| item.get(key).is_none_or(Node::is_null)) {
-                    let message = format!("an entry of `{}` of {} needs a `{missing}`", path.join("."), self.name);
+                    let message = format!("an entry of `{}` of {} has no `{missing}`", path.join("."), self.name);
                     self.error(item.span, message, "", spec);
                 }
             }
