@@ -62,7 +62,9 @@ impl Surroundings<'_> {
         }
         if let Some(keys) = build.get_mut("ssh") {
             let ids: Vec<String> = keys.as_map().into_iter().flat_map(Map::keys).cloned().collect();
-            ids.iter().for_each(|id| self.rebase(keys, id));
+            for id in &ids {
+                self.rebase(keys, id);
+            }
         }
     }
 

@@ -94,7 +94,7 @@ fn status(element: &Element) -> String {
     }
 }
 
-fn differences<'a>(element: &'a str) -> impl Iterator<Item = &'static Difference> + 'a {
+fn differences(element: &str) -> impl Iterator<Item = &'static Difference> {
     DIFFERENT.iter().chain(MENDED).filter(move |different| different.element == element)
 }
 
