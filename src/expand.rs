@@ -206,7 +206,14 @@ impl Part<'_, '_> {
         let asked = self.input.scales.get(self.name).copied();
         let deploy = self.service.deploy.as_ref();
         let replicas = deploy.and_then(|deploy| deploy.replicas);
-        if deploy.and_then(|deploy| deploy.mode) == Some(DeployMode::Global) {
+        let mode = deploy.and_then(|deploy| deploy.mode);
+        if matches!(mode, Some(DeployMode::ReplicatedJob | DeployMode::GlobalJob)) {
+            // `load` has said so before, with the place.
+            let problem =
+                Problem::Unsupported { what: "a job".to_owned(), instead: "use `replicated` and `restart: \"no\"`" };
+            self.error("deploy.mode", problem);
+        }
+        if mode == Some(DeployMode::Global) {
             let at = [("scale", self.service.scale.or(asked)), ("deploy.replicas", replicas)];
             for (path, _) in at.iter().filter(|(_, count)| count.is_some_and(|count| count != 1)) {
                 self.error(path, Problem::GlobalWithReplicas);

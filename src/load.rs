@@ -7,6 +7,7 @@
 //!
 //! Limits: 4 MiB a file, 100 levels, 250,000 values of a file and 100,000 more by aliases, so that no input takes long.
 
+mod applied;
 mod check;
 mod discover;
 mod dotenv;
@@ -46,6 +47,7 @@ use report::Report;
 use rules::{Keys, Rules};
 use values::Variables;
 
+pub use applied::{Element, Standing, elements};
 pub use discover::NO_FILE;
 pub use hosts::{edit_hosts, parse_hosts};
 pub use source::{Files, MAX_FILE, MemoryFiles, OsFiles};
@@ -89,6 +91,8 @@ pub struct LoadOptions {
     pub resolve_environment: bool,
     /// Keep networks, volumes, configs and secrets that no service uses (`--all-resources`).
     pub all_resources: bool,
+    /// Refuse what is understood, but not applied yet (see `docs/compose-compat.md`).
+    pub applied: bool,
     /// Read what configs and secrets hold into [`Loaded::contents`], and what seccomp profiles hold into the model; a
     /// missing file is an error only then.
     pub contents: bool,
@@ -119,6 +123,7 @@ impl Default for LoadOptions {
             consistency: true,
             resolve_environment: true,
             all_resources: false,
+            applied: true,
             contents: true,
             selection: Selection::All,
             own_keys: OwnKeys::Used,
@@ -244,8 +249,10 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
 
     let profiles = tree.entries("services").flat_map(|(_, service)| profiles::profiles(&service.node)).collect();
     let disabled = profiles::apply(&mut tree, request, &discovered.environment, report);
+    normalise::defaults(&mut tree);
     if options.normalise {
         normalise::normalise(&mut tree, name.as_str());
+        resolve::build_arguments(&mut tree, &discovered.environment);
     }
     let understood = keys::understand(&tree, name.as_str(), &disabled, options.consistency, report);
     profiles::select(&mut tree, request);
@@ -254,6 +261,9 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     }
     if !options.all_resources {
         normalise::drop_unused(&mut tree);
+    }
+    if options.applied {
+        applied::refuse(&tree, report);
     }
     let around = resolve::Surroundings {
         files,

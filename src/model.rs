@@ -5,33 +5,38 @@
 //! environment files read, implied dependencies and networks added, services of inactive profiles left out.
 
 mod ambassador;
+pub mod build;
 mod certificate;
 pub mod deploy;
 pub mod health;
+pub mod hooks;
 pub mod keys;
 pub mod network;
 pub mod quantity;
 pub mod service;
 mod serving;
+pub mod unapplied;
 pub mod volume;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::hosts::HostEntry;
 use crate::ids::{ProjectName, ResourceKey, ServiceName};
 
 pub use ambassador::{Ambassador, AmbassadorTarget, AmbassadorTls, Breaker, Export, ExternalLink, Medium};
+pub use build::Build;
 pub use certificate::{CertificateError, certified};
 pub use deploy::{
     Deploy, DeployMode, DeployPlacement, DeviceRequest, DiscreteResource, GenericResource, Preference, Reservations,
-    ResourceLimits, ResourcesSpec,
+    ResourceLimits, ResourcesSpec, RestartPolicy, UpdateConfig,
 };
 pub use health::Healthcheck;
+pub use hooks::{Develop, Hook, Watch};
 pub use keys::{HOLDER, ServiceKeys, VolumeKeys};
 pub use network::{Ipam, IpamConfig, Network, ServiceNetwork};
-pub use quantity::{Bytes, Cpus, GoDuration};
+pub use quantity::{Bytes, Cpus, GoDuration, Ratio};
 pub use service::{
     Command, ConditionName, DependsOn, Device, EnvFile, Extensions, FileReference, Logging, PortMapping, Service,
     Ulimit,
@@ -40,7 +45,8 @@ pub use serving::{
     Algorithm, AppProtocol, Balance, Ejection, HashKey, HostMatch, PathMatch, PathRewrite, Probe, ProbeKind, Route,
     RouteAction, RoutePort, RouteTls, Serving, Sticky,
 };
-pub use volume::{BindOptions, MountType, ServiceVolume, TmpfsOptions, Volume, VolumeOptions};
+pub use unapplied::{LanguageModel, Unapplied};
+pub use volume::{BindOptions, ImageOptions, MountType, ServiceVolume, TmpfsOptions, Volume, VolumeOptions};
 
 /// A project.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +68,9 @@ pub struct Model {
     /// Secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<ResourceKey, FileObject>,
+    /// Language models.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<ResourceKey, LanguageModel>,
     /// `x-hosts` in the order of the files; printed with the other `x-` keys, as it was written.
     #[serde(skip)]
     pub hosts: Vec<HostEntry>,
@@ -91,7 +100,33 @@ pub struct FileObject {
     /// Labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Driver (secrets only).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// Options of the driver (secrets only).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub driver_opts: BTreeMap<String, String>,
+    /// What fills in the content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template_driver: Option<String>,
     /// `x-` keys.
     #[serde(flatten)]
     pub extensions: Extensions,
+}
+
+/// Returns whether Docker Compose would print nothing: it does not tell 0 and `false` from what is not said.
+#[expect(clippy::ref_option, reason = "serde calls it so")]
+fn says_nothing<T: Default + PartialEq>(value: &Option<T>) -> bool {
+    value.as_ref().is_none_or(is_default)
+}
+
+/// Reads what [`says_nothing`] prints: 0 and `false` are as if nothing was said.
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default + PartialEq>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.filter(|value| !is_default(value)))
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

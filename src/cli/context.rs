@@ -277,7 +277,14 @@ impl<'u> Context<'u> {
 fn lenient() -> LoadOptions {
     // What patterns add has no say in names and hosts, and `down` must not need their files.
     let own_keys = OwnKeys::AsWritten;
-    LoadOptions { contents: false, resolve_environment: false, consistency: false, own_keys, ..LoadOptions::default() }
+    LoadOptions {
+        applied: false,
+        contents: false,
+        resolve_environment: false,
+        consistency: false,
+        own_keys,
+        ..LoadOptions::default()
+    }
 }
 
 /// Returns the user's own hosts file.

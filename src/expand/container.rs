@@ -64,6 +64,8 @@ impl Part<'_, '_> {
             attach: _,
             depends_on: _,
             keys: _,
+            // Refused by `load`, where anything is to be run.
+            unapplied: _,
             // Read into `environment` by `load`.
             env_file: _,
             expose: _,

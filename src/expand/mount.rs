@@ -48,6 +48,12 @@ impl Part<'_, '_> {
             (MountType::Volume, None) => Some(MountSource::Anonymous),
             (MountType::Volume, Some(key)) => self.named(path, key, volume.volume.as_ref()),
             (MountType::Tmpfs, _) => Some(tmpfs(volume.tmpfs.as_ref())),
+            (MountType::Npipe | MountType::Cluster | MountType::Image, _) => {
+                // `load` has said so before, with the place.
+                let what = format!("the mount at `{}`", volume.target);
+                self.error(path, Problem::Unsupported { what, instead: "use a bind, a volume or tmpfs" });
+                None
+            }
         }
     }
 

@@ -80,8 +80,19 @@ impl Part<'_, '_> {
         }
         let mut attachment = Attachment { network: key.clone(), aliases: Vec::new(), ipv4: None, mac: None };
         let Some(membership) = membership else { return attachment };
-        let ServiceNetwork { aliases, ipv4_address, mac_address, priority: _, gw_priority: _, extensions: _ } =
-            membership;
+        let ServiceNetwork {
+            aliases,
+            ipv4_address,
+            mac_address,
+            priority: _,
+            gw_priority: _,
+            // Refused by `load`, where anything is to be run.
+            driver_opts: _,
+            interface_name: _,
+            ipv6_address: _,
+            link_local_ips: _,
+            extensions: _,
+        } = membership;
         attachment.aliases.clone_from(aliases);
         attachment.mac.clone_from(mac_address);
         if let Some(text) = ipv4_address {
@@ -116,8 +127,20 @@ pub(super) fn networks(
 }
 
 fn expand(key: &ResourceKey, network: &model::Network, sink: &mut Sink) -> Network {
-    let model::Network { name, driver, driver_opts, ipam, external, internal, attachable, labels, extensions: _ } =
-        network;
+    let model::Network {
+        name,
+        driver,
+        driver_opts,
+        ipam,
+        external,
+        internal,
+        attachable,
+        labels,
+        // Refused by `load`, where anything is to be run.
+        enable_ipv4: _,
+        enable_ipv6: _,
+        extensions: _,
+    } = network;
     if let Some(driver) = ipam.driver.as_deref().filter(|driver| *driver != "default") {
         let problem = Problem::Unsupported {
             what: format!("address driver `{driver}`"),
@@ -130,7 +153,8 @@ fn expand(key: &ResourceKey, network: &model::Network, sink: &mut Sink) -> Netwo
         sink.error(format!("networks.{key}.ipam.config"), problem);
     }
     let config = ipam.config.first().cloned().unwrap_or_default();
-    let IpamConfig { subnet, gateway, ip_range, extensions: _ } = config;
+    // What is left out is refused by `load`, where anything is to be run.
+    let IpamConfig { subnet, gateway, ip_range, aux_addresses: _, extensions: _ } = config;
     let path = format!("networks.{key}.ipam.config[0]");
     Network {
         name: name.clone(),

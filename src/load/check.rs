@@ -34,7 +34,7 @@ pub(super) fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut
                 }
             }
         }
-        (Shape::List | Shape::BoolOrList, Value::Seq(items)) => {
+        (Shape::List | Shape::BoolOrList | Shape::ScalarOrList, Value::Seq(items)) => {
             for (index, item) in items.iter_mut().enumerate() {
                 walk(item, rules.item(), &path.item(index), report);
             }
@@ -54,7 +54,7 @@ pub(super) fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut
 
 /// Whether user keys at `path` are free text: environment, labels, options.
 fn takes_any_name(path: &Path<'_>) -> bool {
-    !matches!(path, Path::Key(Path::Root, "services" | "networks" | "volumes" | "configs" | "secrets"))
+    !matches!(path, Path::Key(Path::Root, "services" | "networks" | "volumes" | "configs" | "secrets" | "models"))
 }
 
 /// Names of services, networks and so on go into names on the engine and DNS.
@@ -121,20 +121,19 @@ fn own(key: &str, span: crate::diag::Span, path: &Path<'_>, report: &mut Report)
 fn scalar(shape: Shape, value: &Value) -> Result<Option<Value>, Option<String>> {
     let text = |text: String| Ok(Some(Value::Str(text)));
     match (shape, value) {
-        (Shape::Text | Shape::Scalar | Shape::TextOrNumber, Value::Str(_))
+        (Shape::Text | Shape::Scalar | Shape::ScalarOrList | Shape::TextOrNumber, Value::Str(_))
         | (Shape::Bool | Shape::BoolOrMap | Shape::BoolOrList, Value::Bool(_)) => Ok(None),
         (Shape::Word(words, _) | Shape::WordOrMap(words), Value::Str(word)) if words.contains(&word.as_str()) => {
             Ok(None)
         }
-        (Shape::Word(_, later), Value::Str(word)) if later.contains(&word.as_str()) => {
-            Err(Some(format!("cannot be `{word}`: it is part of the Compose Specification, but not supported yet")))
-        }
+        (Shape::Word(_, later), Value::Str(word)) if later.contains(&word.as_str()) => Ok(None),
         (Shape::Word(words, _) | Shape::WordOrMap(words), Value::Str(word)) => {
             let meant =
                 did_you_mean(word, words.iter().copied()).map_or(String::new(), |meant| format!(", perhaps `{meant}`"));
             Err(Some(format!("must be one of {}, not `{word}`{meant}", words.join(", "))))
         }
-        (Shape::Scalar, Value::Bool(_)) | (Shape::Scalar | Shape::TextOrNumber, Value::Int(_) | Value::Float(_)) => {
+        (Shape::Scalar | Shape::ScalarOrList, Value::Bool(_))
+        | (Shape::Scalar | Shape::ScalarOrList | Shape::TextOrNumber, Value::Int(_) | Value::Float(_)) => {
             text(value.scalar_text().unwrap_or_default())
         }
         (Shape::TextOrNumber, Value::Null) => text(String::new()),
@@ -146,7 +145,9 @@ fn scalar(shape: Shape, value: &Value) -> Result<Option<Value>, Option<String>> 
             Ok(duration) => text(GoDuration(duration).to_string()),
             Err(reason) => Err(Some(format!("must be a duration such as `1m30s`: {reason}"))),
         },
-        (Shape::Bytes, Value::Int(_) | Value::Float(_) | Value::Str(_)) => {
+        (Shape::BytesOrUnlimited, Value::Int(-1)) => text("-1".to_owned()),
+        (Shape::BytesOrUnlimited, Value::Str(unlimited)) if unlimited == "-1" => Ok(None),
+        (Shape::Bytes | Shape::BytesOrUnlimited, Value::Int(_) | Value::Float(_) | Value::Str(_)) => {
             let written = value.scalar_text().unwrap_or_default();
             match parse_bytes(&written) {
                 Ok(bytes) => text(bytes.to_string()),
@@ -198,6 +199,8 @@ fn says(shape: Shape) -> String {
         Shape::Number => "a number",
         Shape::Duration => "a duration such as `1m30s`",
         Shape::Bytes => "a number of bytes such as `64m`",
+        Shape::BytesOrUnlimited => "a number of bytes such as `64m`, or -1",
+        Shape::ScalarOrList => "text, a number, a boolean or a list of these",
         Shape::Mode => "a file mode such as `0440`",
         Shape::Percent => "a share such as `50%`",
         Shape::IntOrMap => "a whole number or a mapping",

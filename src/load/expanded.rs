@@ -59,7 +59,7 @@ fn map(node: &Node, rules: Option<&Rules>, depth: usize, lines: &mut Vec<Line>) 
             continue;
         }
         let child = rules.and_then(|rules| rules.key(key));
-        if says_nothing(&entry.node, rules) {
+        if says_nothing(&entry.node, rules) && !child.is_some_and(|child| child.rule().is_needed()) {
             continue;
         }
         let key = quoted(key);

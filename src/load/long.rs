@@ -35,6 +35,10 @@ pub(super) const ENVIRONMENT: Long = Long::Value(environment);
 pub(super) const LABELS: Long = Long::Value(labels);
 pub(super) const EXTRA_HOSTS: Long = Long::Value(extra_hosts);
 pub(super) const EXTRA_HOST: Long = Long::Items(extra_host);
+pub(super) const BUILD: Long = Long::Value(build);
+pub(super) const ARGUMENTS: Long = Long::Value(arguments);
+pub(super) const CONTEXTS: Long = Long::Value(contexts);
+pub(super) const SSH: Long = Long::Value(ssh);
 pub(super) const HEALTH_TEST: Long = Long::Value(health_test);
 pub(super) const RESOURCE: Long = Long::Value(resource);
 pub(super) const FILE_REFERENCE: Long = Long::Items(file_reference);
@@ -225,6 +229,41 @@ fn labels(node: Node, report: &mut Report) -> Node {
         }
     }
     node
+}
+
+/// A path becomes a mapping with the context.
+fn build(node: Node, _: &mut Report) -> Node {
+    let Some(context) = node.as_str() else { return node };
+    Node::map(node.span, [("context", Value::Str(context.to_owned()))])
+}
+
+/// A bare name takes the project's value.
+fn arguments(node: Node, report: &mut Report) -> Node {
+    pairs(node, &Value::Null, report)
+}
+
+/// `NAME=CONTEXT` items become entries; each needs a context.
+fn contexts(node: Node, report: &mut Report) -> Node {
+    let bare = |item: &&Node| item.as_str().is_some_and(|text| !text.contains('='));
+    if let Some(item) = node.as_seq().into_iter().flatten().find(bare) {
+        let message = format!("`{}` names no context", item.as_str().unwrap_or_default());
+        let problem = Diagnostic::error(message).at(item.span, "").help("write `NAME=CONTEXT`");
+        report.push(problem.spec("build.md#additional_contexts"));
+        return node.with(Value::Unknown);
+    }
+    pairs(node, &Value::Null, report)
+}
+
+/// `ID=PATH` items become entries; only `default` needs no path.
+fn ssh(node: Node, report: &mut Report) -> Node {
+    let bare = |item: &&Node| item.as_str().is_some_and(|text| !text.contains('=') && text != "default");
+    if let Some(item) = node.as_seq().into_iter().flatten().find(bare) {
+        let message = format!("`{}` is no key", item.as_str().unwrap_or_default());
+        let problem = Diagnostic::error(message).at(item.span, "").help("write `default` or `ID=PATH`");
+        report.push(problem.spec("build.md#ssh"));
+        return node.with(Value::Unknown);
+    }
+    pairs(node, &Value::Null, report)
 }
 
 /// A mapping of names to one or more addresses becomes `name=address` items.

@@ -12,6 +12,20 @@ use super::node::{Entry, Map, Node, Value};
 /// Resources of the top level that have names on the engine.
 pub(super) const RESOURCES: [&str; 4] = ["networks", "volumes", "configs", "secrets"];
 
+/// Resources of the top level that are left out where no service uses them.
+pub(super) const USED: [&str; 5] = ["networks", "volumes", "configs", "secrets", "models"];
+
+/// Fills in what is so by default.
+pub(super) fn defaults(tree: &mut Node) {
+    each_container(tree, &mut |service| {
+        if let Some(build) = service.get_mut("build")
+            && build.get("context").is_none_or(Node::is_null)
+        {
+            build.set("context", Value::Str(".".to_owned()));
+        }
+    });
+}
+
 /// Fills in what follows from the rest.
 pub(super) fn normalise(tree: &mut Node, project: &str) {
     let mut default_used = None;
@@ -19,6 +33,7 @@ pub(super) fn normalise(tree: &mut Node, project: &str) {
         let service = &mut entry.node;
         if service.get("networks").is_none_or(|networks| networks.as_map().is_some_and(Map::is_empty))
             && service.str("network_mode").is_none_or(str::is_empty)
+            && service.get("provider").is_none_or(Node::is_null)
         {
             service.set("networks", Value::Null);
             let span = Span { end: service.span.start, ..service.span };
@@ -33,6 +48,7 @@ pub(super) fn normalise(tree: &mut Node, project: &str) {
         sort_hosts(service);
     }
     each_container(tree, &mut secret_targets);
+    each_container(tree, &mut dockerfile);
     if let Some(span) = default_used {
         ensure_default_network(tree, span);
     }
@@ -77,27 +93,47 @@ fn named(resource: &mut Node, key: &str, project: &str) {
     }
 }
 
-/// Services that another one needs without saying so under `depends_on`, each with the place that says it.
-pub(super) fn implied(service: &Node) -> Vec<(String, Span)> {
+/// Keys that may name a service whose namespace is shared.
+pub(super) const NAMESPACES: [&str; 4] = ["network_mode", "ipc", "pid", "uts"];
+
+/// A dependency that nobody wrote under `depends_on`.
+pub(super) struct Implied {
+    /// The service that is needed.
+    pub(super) name: String,
+    /// The place that says so.
+    pub(super) span: Span,
+    /// Whether a restart of it restarts those that need it.
+    restart: bool,
+}
+
+/// Services that another one needs without saying so under `depends_on`.
+pub(super) fn implied(service: &Node) -> Vec<Implied> {
+    let first = |node: &Node| node.as_str().and_then(|text| text.split(':').next()).map(str::to_owned);
     let links = service.items("links").iter().filter_map(|link| {
-        let text = link.as_str()?;
-        Some((text.split(':').next().unwrap_or(text).to_owned(), link.span))
+        let name = first(link)?;
+        Some(Implied { name, span: link.span, restart: true })
     });
-    let shared = ["network_mode", "ipc", "pid"].into_iter().filter_map(|key| {
+    let shared = NAMESPACES.into_iter().filter_map(|key| {
         let node = service.get(key)?;
-        Some((node.as_str()?.strip_prefix("service:")?.to_owned(), node.span))
+        let name = node.as_str()?.strip_prefix("service:")?.to_owned();
+        Some(Implied { name, span: node.span, restart: true })
     });
-    links.chain(shared).collect()
+    let of_containers = |node: &Node| node.as_str().is_some_and(|text| text.starts_with("container:"));
+    let mounted = service.items("volumes_from").iter().filter(move |node| !of_containers(node)).filter_map(|node| {
+        let name = first(node)?;
+        Some(Implied { name, span: node.span, restart: false })
+    });
+    links.chain(shared).chain(mounted).collect()
 }
 
 fn imply(service: &mut Node) {
-    for (name, span) in implied(service) {
+    for Implied { name, span, restart } in implied(service) {
         if service.get("depends_on").is_none() {
             service.set("depends_on", Value::Map(Map::new()));
         }
         if let Some(map) = service.get_mut("depends_on").and_then(Node::as_map_mut) {
             let started = Value::Str("service_started".to_owned());
-            let entries = [("condition", started), ("restart", Value::Bool(true)), ("required", Value::Bool(true))];
+            let entries = [("condition", started), ("restart", Value::Bool(restart)), ("required", Value::Bool(true))];
             map.entry(name).or_insert_with(|| Entry::new(span, Node::map(span, entries)));
         }
     }
@@ -115,16 +151,29 @@ fn secret_targets(service: &mut Node) {
     }
 }
 
-fn sort_hosts(service: &mut Node) {
-    if let Some(hosts) = service.get_mut("extra_hosts").and_then(Node::as_seq_mut) {
-        hosts.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+/// The name of the file of instructions, unless these are in the compose file.
+fn dockerfile(service: &mut Node) {
+    let Some(build) = service.get_mut("build") else { return };
+    let said = |key: &str| build.get(key).is_some_and(|node| !node.is_null());
+    if !said("dockerfile") && !said("dockerfile_inline") {
+        build.set("dockerfile", Value::Str("Dockerfile".to_owned()));
     }
 }
 
-/// Removes networks, volumes, configs and secrets that no service uses, as Docker Compose does, but for those that are
+fn sort_hosts(service: &mut Node) {
+    let sort = |node: Option<&mut Node>| {
+        if let Some(hosts) = node.and_then(Node::as_seq_mut) {
+            hosts.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+        }
+    };
+    sort(service.get_mut("extra_hosts"));
+    sort(service.get_mut("build").and_then(|build| build.get_mut("extra_hosts")));
+}
+
+/// Removes networks, volumes, configs, secrets and models that no service uses, as Docker Compose does, but for those that are
 /// needed by orch's own keys.
 pub(super) fn drop_unused(tree: &mut Node) {
-    for kind in RESOURCES {
+    for kind in USED {
         let of_containers = helpers::containers(tree).flat_map(|(_, container)| uses(&container.node, kind));
         let of_keys = tree.entries("services").flat_map(|(_, service)| keys::uses(tree, &service.node, kind));
         let used: BTreeSet<String> = of_containers.chain(of_keys).map(|(name, _)| name).collect();
@@ -137,7 +186,7 @@ pub(super) fn drop_unused(tree: &mut Node) {
 /// The resources of a kind that a service refers to, with the places that say so.
 pub(super) fn uses(service: &Node, kind: &str) -> Vec<(String, Span)> {
     match kind {
-        "networks" => service.entries("networks").map(|(key, entry)| (key.clone(), entry.key)).collect(),
+        "networks" | "models" => service.entries(kind).map(|(key, entry)| (key.clone(), entry.key)).collect(),
         "volumes" => service
             .items("volumes")
             .iter()
@@ -148,6 +197,7 @@ pub(super) fn uses(service: &Node, kind: &str) -> Vec<(String, Span)> {
         kind => service
             .items(kind)
             .iter()
+            .chain(service.get("build").map(|build| build.items(kind)).unwrap_or_default())
             .filter_map(|reference| reference.get("source"))
             .filter_map(|source| Some((source.as_str()?.to_owned(), source.span)))
             .collect(),

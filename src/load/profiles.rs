@@ -53,7 +53,7 @@ pub(super) fn select(tree: &mut Node, request: &LoadRequest) {
         let Some(service) = tree.get("services").and_then(|services| services.get(&name)) else { continue };
         if wanted.insert(name) && request.options.selection == Selection::WithDependencies {
             next.extend(service.entries("depends_on").map(|(name, _)| name.clone()));
-            next.extend(implied(service).into_iter().map(|(name, _)| name));
+            next.extend(implied(service).into_iter().map(|implied| implied.name));
         }
     }
     drop(take(tree, |name, _| wanted.contains(name)));

@@ -36,6 +36,38 @@ impl Surroundings<'_> {
         path.display().to_string()
     }
 
+    /// A context is a path, unless it is an address, another kind of context (`docker-image://…`) or a service.
+    fn context(&self, text: &str) -> String {
+        let remote = ["https://", "http://", "git://", "ssh://", "github.com/", "git@", "service:"];
+        if text.is_empty() || text.contains("://") || remote.iter().any(|start| text.starts_with(start)) {
+            return text.to_owned();
+        }
+        self.path(text)
+    }
+
+    /// What a build reads: its contexts and its keys.
+    fn rebase_build(&self, build: &mut Node) {
+        let context = |node: &mut Node| {
+            if let Some(context) = node.as_str().map(|text| self.context(text)) {
+                node.value = Value::Str(context);
+            }
+        };
+        if let Some(node) = build.get_mut("context") {
+            context(node);
+        }
+        for entry in
+            build.get_mut("additional_contexts").and_then(Node::as_map_mut).into_iter().flat_map(Map::values_mut)
+        {
+            context(&mut entry.node);
+        }
+        if let Some(keys) = build.get_mut("ssh") {
+            let ids: Vec<String> = keys.as_map().into_iter().flat_map(Map::keys).cloned().collect();
+            for id in &ids {
+                self.rebase(keys, id);
+            }
+        }
+    }
+
     fn rebase(&self, parent: &mut Node, key: &str) {
         if let Some(node) = parent.get_mut(key)
             && let Some(path) = node.as_str().filter(|path| !path.is_empty()).map(|path| self.path(path))
@@ -52,6 +84,13 @@ pub(super) fn paths(tree: &mut Node, around: &Surroundings<'_>) {
             if volume.str("type") == Some("bind") {
                 around.rebase(volume, "source");
             }
+        }
+        if let Some(build) = service.get_mut("build") {
+            around.rebase_build(build);
+        }
+        let watched = service.get_mut("develop").and_then(|develop| develop.get_mut("watch"));
+        for watch in watched.and_then(Node::as_seq_mut).into_iter().flatten() {
+            around.rebase(watch, "path");
         }
         for file in service.get_mut("env_file").and_then(Node::as_seq_mut).into_iter().flatten() {
             around.rebase(file, "path");
@@ -71,6 +110,20 @@ pub(super) fn paths(tree: &mut Node, around: &Surroundings<'_>) {
             around.rebase(options, "device");
         }
     }
+}
+
+/// Gives arguments of builds without a value the project's value; what has none is left out.
+pub(super) fn build_arguments(tree: &mut Node, environment: &BTreeMap<String, String>) {
+    each_container(tree, &mut |service| {
+        let arguments = service.get_mut("build").and_then(|build| build.get_mut("args")).and_then(Node::as_map_mut);
+        let Some(arguments) = arguments else { return };
+        arguments.retain(|name, entry| {
+            if let (true, Some(value)) = (entry.node.is_null(), environment.get(name)) {
+                entry.node.value = Value::Str(value.clone());
+            }
+            !entry.node.is_null()
+        });
+    });
 }
 
 /// Gives names without a value the project's value, and puts what environment files say beneath.

@@ -2,7 +2,8 @@
 //!
 //! Every phase walks a file's tree and this table side by side; no phase knows a path of its own. A row per path:
 //! `*` stands for a key that the user chooses, `[]` for the items of a list. An element of the specification that orch
-//! does not model yet has a row of shape [`Shape::Refused`], so that it is refused with its place and never ignored.
+//! does not model yet has a row of shape [`Shape::Refused`], so that it is refused with its place and never ignored; one
+//! that it models and does not apply is in [`table::NOT_APPLIED`], and refused where something is to be run.
 
 mod own;
 mod pattern;
@@ -15,7 +16,7 @@ use super::long::Long;
 use super::merge::Merge;
 
 use Shape::{Any, Open, Refused};
-use table::{REFUSED, SERVICES, SIMPLE, TABLE};
+use table::{HOOK, HOOKS, NOT_APPLIED, REFUSED, SERVICES, SIMPLE, TABLE};
 
 /// What a value must be, once short forms are made long.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,7 +29,7 @@ pub(super) enum Shape {
     Any,
     /// Text.
     Text,
-    /// One of the first words; the others are of the specification, but not modelled yet.
+    /// One of the words; the second ones are of the specification, but not applied yet.
     Word(&'static [&'static str], &'static [&'static str]),
     /// Text, number or boolean, kept as text.
     Scalar,
@@ -44,6 +45,10 @@ pub(super) enum Shape {
     Duration,
     /// A number of bytes, kept as decimal text.
     Bytes,
+    /// A number of bytes, or -1 for no limit, kept as decimal text.
+    BytesOrUnlimited,
+    /// Text, number or boolean, kept as text, or a list of these.
+    ScalarOrList,
     /// A file mode, kept as octal text.
     Mode,
     /// A share: 1 to 100, kept as a whole number; `50%` or `50`.
@@ -81,6 +86,17 @@ pub(super) struct Rule {
     pub(super) expected: &'static str,
     /// Chapter of the specification, or page of orch's own.
     pub(super) spec: &'static str,
+    /// Set where it is not applied yet.
+    pub(super) unapplied: Option<Unapplied>,
+}
+
+/// What is said of an element that orch loads and prints, but does not apply yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unapplied {
+    /// Values that ask for nothing.
+    pub(super) harmless: &'static [&'static str],
+    /// What to do instead, as a message says it.
+    pub(super) instead: &'static str,
 }
 
 impl Rule {
@@ -100,6 +116,11 @@ impl Rule {
         Self { expected, ..self }
     }
 
+    /// Returns whether what it is in cannot do without it, be it null: the command of a hook.
+    pub(super) fn is_needed(&self) -> bool {
+        self.nullable && self.path.ends_with(".[].command")
+    }
+
     /// Returns whether it is one of orch's own keys or below one: printed as written, whatever it means.
     pub(super) fn is_own(&self) -> bool {
         self.path.contains(".x-")
@@ -107,7 +128,7 @@ impl Rule {
 }
 
 const fn row(path: &'static str, shape: Shape, spec: &'static str) -> Rule {
-    Rule { path, shape, merge: Merge::Auto, long: Long::None, nullable: false, expected: "", spec }
+    Rule { path, shape, merge: Merge::Auto, long: Long::None, nullable: false, expected: "", spec, unapplied: None }
 }
 
 /// The table as a tree, to be walked beside a file.
@@ -141,16 +162,16 @@ impl Rules {
         self.keys.iter().filter(move |(_, rules)| supported(rules)).map(|(name, _)| *name)
     }
 
+    fn at(&mut self, path: &'static str) -> &mut Self {
+        path.split('.').filter(|key| !key.is_empty()).fold(self, |at, key| at.keys.entry(key).or_default())
+    }
+
     fn insert(&mut self, rule: Rule) {
-        let mut at = self;
-        for key in rule.path.split('.').filter(|key| !key.is_empty()) {
-            at = at.keys.entry(key).or_default();
-        }
-        at.rule = Some(rule);
+        self.at(rule.path).rule = Some(rule);
     }
 
     /// Returns the rows of the tree, parents first.
-    fn rows(&self) -> Vec<Rule> {
+    pub(super) fn rows(&self) -> Vec<Rule> {
         self.rule.into_iter().chain(self.keys.values().flat_map(Self::rows)).collect()
     }
 }
@@ -168,17 +189,12 @@ pub(super) enum Keys {
 pub(super) fn root(keys: Keys) -> &'static Rules {
     static SPECIFICATION: LazyLock<Rules> = LazyLock::new(|| {
         let mut root = Rules::default();
-        for rule in TABLE {
-            root.insert(*rule);
+        for rule in specification() {
+            root.insert(rule);
         }
-        for (path, shape) in SIMPLE {
-            let rule = row(path, *shape, chapter(path));
-            root.insert(if is_list_of_names(path) { rule.merge(Merge::Distinct) } else { rule });
-        }
-        for (parent, keys) in REFUSED {
-            for key in *keys {
-                let path: &'static str = format!("{parent}.{key}").leak();
-                root.insert(row(path, Refused, chapter(path)));
+        for (path, harmless, instead) in NOT_APPLIED {
+            if let Some(rule) = &mut root.at(path).rule {
+                rule.unapplied = Some(Unapplied { harmless, instead });
             }
         }
         root
@@ -219,10 +235,43 @@ pub(super) fn of_service() -> &'static Rules {
 
 pub(super) use own::{misplaced, near};
 
+/// Returns the rows of the specification; which of them are applied is said elsewhere.
+fn specification() -> Vec<Rule> {
+    let mut rows = TABLE.to_vec();
+    rows.extend(SIMPLE.iter().map(|(path, shape)| {
+        let rule = row(path, *shape, chapter(path));
+        if is_list_of_names(path) { rule.merge(Merge::Distinct) } else { rule }
+    }));
+    for parent in HOOKS {
+        rows.extend(HOOK.iter().map(|rule| {
+            let path: &'static str = format!("{parent}.{}", rule.path).leak();
+            Rule { path, spec: chapter(path), ..*rule }
+        }));
+    }
+    for (parent, keys) in REFUSED {
+        rows.extend(keys.iter().map(|key| {
+            let path: &'static str = format!("{parent}.{key}").trim_start_matches('.').to_owned().leak();
+            row(path, Refused, chapter(path))
+        }));
+    }
+    rows
+}
+
 /// Lists that the specification wants without doubles: a double is dropped.
 fn is_list_of_names(path: &str) -> bool {
-    let distinct =
-        ["cap_add", "cap_drop", "profiles", "aliases", "security_opt", "group_add", "capabilities", "device_ids"];
+    let distinct = [
+        "aliases",
+        "cap_add",
+        "cap_drop",
+        "capabilities",
+        "device_cgroup_rules",
+        "device_ids",
+        "group_add",
+        "link_local_ips",
+        "profiles",
+        "security_opt",
+        "volumes_from",
+    ];
     path.rsplit('.').next().is_some_and(|last| distinct.contains(&last))
 }
 
@@ -237,7 +286,9 @@ fn chapter(path: &str) -> &'static str {
             .collect()
     });
     match path.split('.').filter(|key| !key.is_empty()).collect::<Vec<_>>().as_slice() {
+        ["services", "*", "build", ..] => table::BUILD,
         ["services", "*", "deploy", ..] => table::DEPLOY,
+        ["services", "*", "develop", ..] => table::DEVELOP,
         ["services", "*", key, ..] => CHAPTERS.get(key).copied().unwrap_or(SERVICES),
         ["include", ..] => "14-include.md",
         ["networks", ..] => table::NETWORKS,
@@ -254,17 +305,30 @@ mod tests {
 
     #[test]
     fn no_path_has_two_rows() {
-        let refused = REFUSED.iter().flat_map(|(parent, keys)| keys.iter().map(move |key| format!("{parent}.{key}")));
-        let mut paths: Vec<String> = TABLE
+        let mut paths: Vec<String> = specification()
             .iter()
             .map(|rule| rule.path.to_owned())
-            .chain(SIMPLE.iter().map(|(path, _)| (*path).to_owned()))
-            .chain(refused)
             .chain(own::rows(root(Keys::Specification)).iter().map(|rule| rule.path.to_owned()))
             .collect();
         paths.sort();
         let twice: Vec<_> = paths.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| &pair[0]).collect();
         assert!(twice.is_empty(), "{twice:?}");
+    }
+
+    #[test]
+    fn what_is_not_applied_has_a_row_and_is_listed_once() {
+        let rows = specification();
+        let mut seen = std::collections::BTreeSet::new();
+        for (path, harmless, instead) in NOT_APPLIED {
+            let row = rows.iter().find(|rule| rule.path == *path).unwrap_or_else(|| panic!("`{path}` has no row"));
+            assert!(row.shape != Refused, "`{path}` is refused anyway");
+            assert!(seen.insert(path), "`{path}` is listed twice");
+            assert!(!instead.is_empty(), "`{path}`: what is to be done instead?");
+            let scalar = matches!(row.shape, Shape::Bool | Shape::Text | Shape::Word(..) | Shape::Int(..));
+            assert!(harmless.is_empty() || scalar, "`{path}`: {harmless:?} cannot be said");
+            let above = NOT_APPLIED.iter().find(|(other, ..)| path.starts_with(&format!("{other}.")));
+            assert!(above.is_none(), "`{path}` is in {above:?}");
+        }
     }
 
     #[test]
@@ -274,7 +338,7 @@ mod tests {
                 let shape = rules.rule().shape;
                 let fits = match *key {
                     "*" => shape == Open,
-                    "[]" => matches!(shape, Shape::List | Shape::BoolOrList),
+                    "[]" => matches!(shape, Shape::List | Shape::BoolOrList | Shape::ScalarOrList),
                     _ => matches!(shape, Shape::Map | Shape::IntOrMap | Shape::BoolOrMap | Shape::WordOrMap(_)),
                 };
                 assert!(fits, "{path}.{key} under {shape:?}");
@@ -282,7 +346,7 @@ mod tests {
                 visit(child, &format!("{path}.{key}"));
             }
             let (shape, keys) = (rules.rule().shape, rules.keys.len());
-            let of_items = matches!(shape, Shape::List | Shape::BoolOrList | Open);
+            let of_items = matches!(shape, Shape::List | Shape::BoolOrList | Shape::ScalarOrList | Open);
             assert!(!of_items || keys == 1, "{path} says nothing of its items");
         }
         visit(root(Keys::All), "");
@@ -294,9 +358,11 @@ mod tests {
         let of = |key: &str| &root(Keys::All).keys["services"].keys["*"].keys[key].keys["*"];
         for group in ["x-init", "x-sidecars", "x-ambassadors"] {
             assert_eq!(of(group).keys["volumes"].keys["[]"].keys["bind"].keys.len(), 4, "{group}");
+            assert!(of(group).keys["annotations"].rule().unapplied.is_some(), "{group}");
             assert!(matches!(of(group).keys["ports"].rule().shape, Shape::Elsewhere(_)), "{group}");
             assert!(of(group).keys["ports"].keys.is_empty(), "{group}");
-            assert_eq!(of(group).keys["build"].rule().shape, Refused, "{group}");
+            assert!(of(group).keys["build"].rule().unapplied.is_some(), "{group}");
+            assert!(matches!(of(group).keys["provider"].rule().shape, Shape::Elsewhere(_)), "{group}");
             assert!(of(group).keys["image"].rule().is_own(), "{group}");
         }
     }

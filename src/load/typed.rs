@@ -110,7 +110,7 @@ fn says_nothing(node: &Node, parent: Option<&Rules>, child: Option<&Rules>) -> b
     if parent.rule().shape == Shape::Open {
         return false;
     }
-    let optional_text =
-        matches!(child.rule().shape, Shape::Text | Shape::TextOrNumber) && !child.rule().path.ends_with(".content");
+    let optional_text = matches!(child.rule().shape, Shape::Text | Shape::TextOrNumber | Shape::Scalar)
+        && !child.rule().path.ends_with(".content");
     node.is_null() || optional_text && node.as_str() == Some("")
 }

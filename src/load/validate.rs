@@ -3,10 +3,11 @@
 //! All of these run on the merged tree, so that every message has its place; each looks at well-formed parts only and
 //! is silent about what an earlier phase has reported.
 
+mod entries;
 mod references;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::diag::{Diagnostic, Span};
 
@@ -31,6 +32,9 @@ pub(super) fn validate(tree: &Node, report: &mut Report) {
         check.files();
         check.required();
         check.devices();
+        check.build();
+        check.develop();
+        check.keys_of_entries();
     }
     let mut names: BTreeMap<String, Span> = BTreeMap::new();
     for (name, entry) in tree.entries("services").filter(|(_, entry)| entry.node.as_map().is_some()) {
@@ -42,6 +46,12 @@ pub(super) fn validate(tree: &Node, report: &mut Report) {
     for kind in ["configs", "secrets"] {
         for (key, entry) in tree.entries(kind) {
             one_source(kind, key, entry, report);
+        }
+    }
+    for (key, entry) in tree.entries("models").filter(|(_, entry)| entry.node.as_map().is_some()) {
+        if entry.node.get("model").is_none_or(Node::is_null) {
+            let problem = Diagnostic::error(format!("model `{key}` needs a `model`")).at(entry.key, "");
+            report.push(problem.help("name the model, such as `ai/smollm2`").spec("05-services.md#models"));
         }
     }
     external(tree, report);
@@ -70,7 +80,9 @@ impl Container<'_> {
 
     fn image(&mut self) {
         let image = self.node().get("image");
-        if image.is_none_or(|image| image.as_str() == Some("")) && self.node().get("build").is_none() {
+        let other =
+            ["build", "provider"].into_iter().any(|key| self.node().get(key).is_some_and(|node| !node.is_null()));
+        if image.is_none_or(|image| image.as_str() == Some("")) && !other {
             let message = format!("{} has no image", self.name);
             let span = image.map_or(self.entry.key, |image| image.span);
             self.error(span, message, "add `image: NAME`", "05-services.md#image");
@@ -151,6 +163,12 @@ impl Container<'_> {
                 let message = format!("`{}` is not an IPv4 address", address.as_str().unwrap_or_default());
                 self.error(address.span, message, "", "05-services.md#ipv4_address-ipv6_address");
             }
+            if let Some(address) = entry.node.get("ipv6_address")
+                && address.as_str().is_some_and(|text| !text.is_empty() && text.parse::<Ipv6Addr>().is_err())
+            {
+                let message = format!("`{}` is not an IPv6 address", address.as_str().unwrap_or_default());
+                self.error(address.span, message, "", "05-services.md#ipv4_address-ipv6_address");
+            }
         }
     }
 
@@ -194,6 +212,8 @@ impl Container<'_> {
             }
             match volume.get("target") {
                 None => self.error(volume.span, "a mount needs a `target`".to_owned(), "", spec),
+                // Pipes of Windows have paths of their own.
+                Some(_) if volume.str("type") == Some("npipe") => {}
                 Some(target) => self.target(target, &mut targets, spec),
             }
         }

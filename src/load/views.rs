@@ -34,6 +34,10 @@ pub fn render_yaml(model: &Model) -> String {
 /// The model with `$` doubled in values. Docker Compose doubles it in keys as well, but does not undo that on loading.
 fn printed(model: &Model) -> Json {
     let mut json = serde_json::to_value(model).expect("a model has text keys only");
+    // What is not applied yet is a part of its own, but printed among the rest.
+    for service in json["services"].as_object_mut().into_iter().flat_map(serde_json::Map::values_mut) {
+        service.as_object_mut().into_iter().for_each(serde_json::Map::sort_keys);
+    }
     double(&mut json);
     json
 }
@@ -62,14 +66,18 @@ pub fn networks(model: &Model) -> Vec<&str> {
     model.networks.keys().map(AsRef::as_ref).collect()
 }
 
-/// Returns the images: `config --images`.
-pub fn images(model: &Model) -> BTreeSet<&str> {
-    model.services.values().filter_map(|service| service.image.as_deref()).collect()
+/// Returns the images: `config --images`. One that is built has a name of the project's where none is given.
+pub fn images(model: &Model) -> BTreeSet<String> {
+    let built = |(name, service): (&ServiceName, &Service)| {
+        let own = || service.unapplied.build.is_some().then(|| format!("{}-{name}", model.name));
+        service.image.clone().or_else(own)
+    };
+    model.services.iter().filter_map(built).collect()
 }
 
 /// Returns the hash of what a service's containers are made from: `config --hash`.
 ///
-/// As in Docker Compose a change of `depends_on`, `profiles`, `pull_policy`, `scale` or `deploy.replicas` leaves it as
+/// As in Docker Compose a change of `build`, `depends_on`, `profiles`, `pull_policy`, `scale` or `deploy.replicas` leaves it as
 /// it is. The value itself is orch's own: Docker Compose hashes the printed form of its Go structures.
 ///
 /// # Panics
@@ -80,6 +88,7 @@ pub fn hash(service: &Service) -> String {
     service.profiles.clear();
     service.pull_policy = None;
     service.scale = None;
+    service.unapplied.build = None;
     if let Some(deploy) = &mut service.deploy {
         deploy.replicas = None;
     }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, Cpus};
+use super::{Bytes, Cpus, GoDuration, Ratio};
 
 /// `deploy` of a service.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Deploy {
-    /// `replicated` or `global`.
+    /// `replicated`, `global`, or one of the two as a job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<DeployMode>,
     /// Replicas.
@@ -19,8 +19,17 @@ pub struct Deploy {
     /// Labels of the service (not of its containers).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// How a change is rolled out; `up` refuses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update_config: Option<UpdateConfig>,
+    /// How a change is taken back; `up` refuses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback_config: Option<UpdateConfig>,
     /// Limits and reservations; always printed by Docker Compose.
     pub resources: ResourcesSpec,
+    /// What becomes of containers that end; `up` refuses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart_policy: Option<RestartPolicy>,
     /// Choice of host; always printed by Docker Compose.
     pub placement: DeployPlacement,
     /// `vip` or `dnsrr`.
@@ -39,6 +48,58 @@ pub enum DeployMode {
     Replicated,
     /// One on each host.
     Global,
+    /// A number of runs to their end; `up` refuses it.
+    ReplicatedJob,
+    /// One run to its end on each host; `up` refuses it.
+    GlobalJob,
+}
+
+/// `deploy.update_config` and `deploy.rollback_config`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpdateConfig {
+    /// Replicas at once; 0: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallelism: Option<u64>,
+    /// Time between them.
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
+    pub delay: Option<GoDuration>,
+    /// `continue`, `rollback` or `pause`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure_action: Option<String>,
+    /// Time for which a replica is watched.
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
+    pub monitor: Option<GoDuration>,
+    /// Share of failures that is borne.
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
+    pub max_failure_ratio: Option<Ratio>,
+    /// `stop-first` or `start-first`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
+}
+
+/// `deploy.restart_policy`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RestartPolicy {
+    /// `none`, `on-failure` or `any`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// Time between tries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay: Option<GoDuration>,
+    /// Tries at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u64>,
+    /// Time after which a start counts as a success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<GoDuration>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
 }
 
 /// `deploy.resources`.
@@ -61,13 +122,13 @@ pub struct ResourcesSpec {
 #[serde(default)]
 pub struct ResourceLimits {
     /// CPUs.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub cpus: Option<Cpus>,
     /// Memory.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub memory: Option<Bytes>,
     /// Processes.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub pids: Option<i64>,
     /// `x-` keys.
     #[serde(flatten)]
@@ -79,10 +140,10 @@ pub struct ResourceLimits {
 #[serde(default)]
 pub struct Reservations {
     /// CPUs.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub cpus: Option<Cpus>,
     /// Memory.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub memory: Option<Bytes>,
     /// Devices that the engine hands to the container.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -155,7 +216,7 @@ pub struct DeployPlacement {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub preferences: Vec<Preference>,
     /// Replicas on one host at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub max_replicas_per_node: Option<u32>,
     /// `x-` keys.
     #[serde(flatten)]

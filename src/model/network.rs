@@ -24,6 +24,12 @@ pub struct Network {
     /// No way out.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub internal: bool,
+    /// Addresses of IPv4; `up` refuses `false`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enable_ipv4: Option<bool>,
+    /// Addresses of IPv6; `up` refuses `true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enable_ipv6: Option<bool>,
     /// Others may attach.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub attachable: bool,
@@ -45,6 +51,9 @@ pub struct Ipam {
     /// Subnets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub config: Vec<IpamConfig>,
+    /// Options of the driver; `up` refuses them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
     /// `x-` keys.
     #[serde(flatten)]
     pub extensions: super::Extensions,
@@ -63,6 +72,9 @@ pub struct IpamConfig {
     /// Range for containers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_range: Option<String>,
+    /// Addresses that others have, by name; `up` refuses them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub aux_addresses: BTreeMap<String, String>,
     /// `x-` keys.
     #[serde(flatten)]
     pub extensions: super::Extensions,
@@ -75,17 +87,29 @@ pub struct ServiceNetwork {
     /// More names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
+    /// Options of the driver; `up` refuses them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub driver_opts: BTreeMap<String, String>,
+    /// Name of the interface; `up` refuses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface_name: Option<String>,
     /// Fixed address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipv4_address: Option<String>,
+    /// Fixed address; `up` refuses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6_address: Option<String>,
+    /// Addresses of the link; `up` refuses them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub link_local_ips: Vec<String>,
     /// Hardware address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac_address: Option<String>,
     /// Higher connects first.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub priority: Option<i64>,
     /// Highest is the default route.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub gw_priority: Option<i64>,
     /// `x-` keys.
     #[serde(flatten)]

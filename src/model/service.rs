@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ResourceKey, ServiceName};
 
-use super::{Bytes, Cpus, Deploy, DeviceRequest, GoDuration, Healthcheck, ServiceKeys, ServiceNetwork, ServiceVolume};
+use super::{
+    Bytes, Cpus, Deploy, DeviceRequest, GoDuration, Healthcheck, ServiceKeys, ServiceNetwork, ServiceVolume, Unapplied,
+};
 
 /// `x-` keys.
 pub type Extensions = BTreeMap<String, serde_json::Value>;
@@ -38,7 +40,7 @@ pub struct Service {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container_name: Option<String>,
     /// CPUs at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub cpus: Option<Cpus>,
     /// What must be so before it starts.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -112,10 +114,10 @@ pub struct Service {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac_address: Option<String>,
     /// Memory at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub mem_limit: Option<Bytes>,
     /// Memory softly reserved.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub mem_reservation: Option<Bytes>,
     /// Network namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,7 +129,7 @@ pub struct Service {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<String>,
     /// Processes at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub pids_limit: Option<i64>,
     /// Platform.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -136,7 +138,7 @@ pub struct Service {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortMapping>,
     /// All rights.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub privileged: Option<bool>,
     /// Profiles that enable it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -145,7 +147,7 @@ pub struct Service {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_policy: Option<String>,
     /// Read-only root.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub read_only: Option<bool>,
     /// `no`, `always`, `on-failure[:N]`, `unless-stopped`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,10 +165,10 @@ pub struct Service {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub security_opt: Vec<String>,
     /// Size of `/dev/shm`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub shm_size: Option<Bytes>,
     /// Keep standard input open.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub stdin_open: Option<bool>,
     /// Time between stop signal and kill.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -181,7 +183,7 @@ pub struct Service {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<String>,
     /// A terminal.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub tty: Option<bool>,
     /// Limits of processes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -195,6 +197,9 @@ pub struct Service {
     /// Working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
+    /// What `up` refuses.
+    #[serde(flatten)]
+    pub unapplied: Unapplied,
     /// What orch's own `x-` keys say.
     #[serde(skip)]
     pub keys: ServiceKeys,

@@ -58,6 +58,9 @@ pub struct ServiceVolume {
     /// Options of a tmpfs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tmpfs: Option<TmpfsOptions>,
+    /// Options of an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageOptions>,
     /// `x-` keys.
     #[serde(flatten)]
     pub extensions: super::Extensions,
@@ -73,6 +76,12 @@ pub enum MountType {
     Volume,
     /// Memory.
     Tmpfs,
+    /// A pipe of Windows; `up` refuses it.
+    Npipe,
+    /// A volume of a cluster; `up` refuses it.
+    Cluster,
+    /// Content of an image; `up` refuses it.
+    Image,
 }
 
 /// Options of a bind.
@@ -85,6 +94,9 @@ pub struct BindOptions {
     /// Make the host's directory when missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub create_host_path: Option<bool>,
+    /// What becomes of mounts below; `up` refuses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recursive: Option<String>,
     /// `z` or `Z`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selinux: Option<String>,
@@ -97,10 +109,25 @@ pub struct BindOptions {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VolumeOptions {
+    /// Labels of the volume that is made; `up` refuses them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Do not copy the image's content.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub nocopy: bool,
     /// Path inside the volume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subpath: Option<String>,
+    /// `x-` keys.
+    #[serde(flatten)]
+    pub extensions: super::Extensions,
+}
+
+/// Options of an image mount.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageOptions {
+    /// Path inside the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subpath: Option<String>,
     /// `x-` keys.
@@ -113,10 +140,10 @@ pub struct VolumeOptions {
 #[serde(default)]
 pub struct TmpfsOptions {
     /// Size.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub size: Option<Bytes>,
     /// Permission bits.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub mode: Option<u32>,
     /// `x-` keys.
     #[serde(flatten)]

@@ -1,13 +1,14 @@
 //! The Compose Specification as files: what `load` makes of them, beside each.
 //!
 //! * A folder per chapter. `NAME.yaml` (and `NAME.2.yaml`, … as further `-f`) has `NAME.json`, the canonical model, or
-//!   `NAME.txt`, the problems; and where it has keys of orch's own `NAME.keys.json`, what they mean. Patterns of the project are `NAME.pattern-PATTERN.yaml`. A first line `# args: …` holds profiles (`--profile P`) and services.
+//!   `NAME.txt`, the problems; where it loads, but cannot be run yet, `NAME.up.txt`, why; and where it has keys of orch's own `NAME.keys.json`, what they mean. Patterns of the project are `NAME.pattern-PATTERN.yaml`. A first line `# args: …` holds profiles (`--profile P`) and services.
 //! * `NAME.table` holds many short cases of one service; see [`table`].
 //!
 //! `ORCH_SPEC_UPDATE=1` writes what is expected anew, to be read in review. [`reference`] runs all that is accepted
 //! through Docker Compose itself, where there is one.
 
 mod carried;
+mod compat;
 mod discovery;
 mod expanded;
 mod limits;
@@ -83,7 +84,8 @@ fn files_load_as_written_beside_them() {
     let cases = cases();
     assert!(cases.len() > 20, "only {} cases found", cases.len());
     for case in cases {
-        match Project::of_case(&case).load() {
+        let project = Project::of_case(&case);
+        match project.load() {
             Ok(loaded) => {
                 let keys = keys(&loaded.model);
                 if !keys.is_empty() || case.with_extension("keys.json").exists() {
@@ -92,6 +94,10 @@ fn files_load_as_written_beside_them() {
                 let warnings = loaded.warnings.to_string();
                 let json = orch::load::render_json(&loaded.model);
                 expect(&case.with_extension("json"), &json, &mut failures);
+                let refused = project.load_to_run().err().map(|problems| problems.to_string()).unwrap_or_default();
+                if !refused.is_empty() || case.with_extension("up.txt").exists() {
+                    expect(&case.with_extension("up.txt"), &refused, &mut failures);
+                }
                 if !warnings.is_empty() || case.with_extension("warnings.txt").exists() {
                     expect(&case.with_extension("warnings.txt"), &warnings, &mut failures);
                 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use orch::diag::Diagnostics;
-use orch::load::{LoadRequest, Loaded, MemoryFiles, Selection, load};
+use orch::load::{LoadOptions, LoadRequest, Loaded, MemoryFiles, Selection, load};
 
 /// Files and a command line.
 pub(crate) struct Project {
@@ -29,6 +29,7 @@ impl Project {
             cwd: "/project".into(),
             files: names,
             environment: ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            options: LoadOptions { applied: false, ..LoadOptions::default() },
             ..LoadRequest::default()
         };
         Self { files, request }
@@ -64,5 +65,12 @@ impl Project {
 
     pub(crate) fn load(&self) -> Result<Loaded, Diagnostics> {
         load(&self.files, &self.request)
+    }
+
+    /// Loads what is to be run: an element that is not applied yet is a problem.
+    pub(crate) fn load_to_run(&self) -> Result<Loaded, Diagnostics> {
+        let mut request = self.request.clone();
+        request.options.applied = true;
+        load(&self.files, &request)
     }
 }

@@ -13,16 +13,58 @@ use serde_json::Value;
 use crate::project::{ENVIRONMENT, Project, SHARED};
 use crate::{cases, files, table};
 
-/// Cases in which orch differs on purpose: part of the file's name or of the row, and the reason.
-const DIFFERENT: &[(&str, &str)] = &[
-    ("create_host_path: false", "2.40 prints neither `true` nor `false` then, and would load its own output wrongly"),
-    ("::1:6000:6000", "the specification allows it"),
-    ("c: {condition: service_started, required: false}", "2.40 refuses what is not required but not there"),
-    ("12-interpolation/keys.yaml", "2.40 doubles `$` in the keys that it prints, but not in those that it reads"),
-    ("mode: host}, 81", "2.40 does not see that a port given as number and as text is the same"),
-    ("/run/secrets/c", "2.40 mounts two secrets at one path"),
-    ("size=2", "2.40 mounts two memory file systems at one path"),
-    ("x-keys/forms.yaml", "2.40 does not know that a list and a mapping are the same in keys that it does not know"),
+/// A case in which orch differs on purpose.
+pub(crate) struct Difference {
+    /// Part of the file's name or of the row.
+    case: &'static str,
+    /// The element.
+    pub(crate) element: &'static str,
+    /// What Docker Compose 2.40 does, and orch does not.
+    pub(crate) theirs: &'static str,
+    /// What orch does.
+    pub(crate) ours: &'static str,
+}
+
+/// All such cases; `docs/compose-compat.md` shows them.
+#[rustfmt::skip]
+pub(crate) const DIFFERENT: &[Difference] = &[
+    Difference { case: "create_host_path: false", element: "services.*.volumes.[].bind.create_host_path",
+        theirs: "prints neither `true` nor `false` for `false`, and would load its own output wrongly",
+        ours: "prints `false`" },
+    Difference { case: "::1:6000:6000", element: "services.*.ports",
+        theirs: "refuses an IPv6 address without brackets", ours: "takes it, as the specification does" },
+    Difference { case: "c: {condition: service_started, required: false}", element: "services.*.depends_on.*.required",
+        theirs: "refuses a dependency that is not required and not there", ours: "warns" },
+    Difference { case: "12-interpolation/keys.yaml", element: "keys with `$`",
+        theirs: "doubles `$` in keys that it prints, but not in those that it reads", ours: "leaves keys alone" },
+    Difference { case: "mode: host}, 81", element: "services.*.ports",
+        theirs: "does not see that a port given as number and as text is the same", ours: "takes the later one" },
+    Difference { case: "/run/secrets/c", element: "services.*.secrets",
+        theirs: "mounts two secrets at one path", ours: "takes the later one" },
+    Difference { case: "size=2", element: "services.*.tmpfs",
+        theirs: "mounts two memory file systems at one path", ours: "takes the later one" },
+    Difference { case: "x-keys/forms.yaml", element: "keys with `x-`",
+        theirs: "does not know that a list and a mapping are the same in keys that it does not know",
+        ours: "merges its own keys as it merges the specification's" },
+    Difference { case: "myproject", element: "services.*.build.ssh",
+        theirs: "cannot print keys with a path as JSON", ours: "prints `ID=PATH`, which it reads again" },
+    Difference { case: "pre_start", element: "services.*.pre_start",
+        theirs: "does not know it yet", ours: "loads and prints it" },
+    Difference { case: "no_cache_filter", element: "services.*.build.no_cache_filter",
+        theirs: "does not know it yet", ours: "loads and prints it" },
+];
+
+/// What 2.40 reads and leaves out of its JSON, or has otherwise there than in its YAML; compared all the same as far as that goes.
+#[rustfmt::skip]
+pub(crate) const MENDED: &[Difference] = &[
+    Difference { case: "", element: "models",
+        theirs: "leaves it out of its JSON (its YAML has it)", ours: "prints it in both" },
+    Difference { case: "", element: "networks.*.ipam.options",
+        theirs: "leaves it out of what it prints", ours: "prints it" },
+    Difference { case: "", element: "services.*.pull_refresh_after",
+        theirs: "leaves it out of what it prints", ours: "prints it" },
+    Difference { case: "", element: "services.*.blkio_config",
+        theirs: "prints `Path`, `Rate` and `Weight` in its JSON, which it does not read", ours: "prints `path`, `rate` and `weight`" },
 ];
 
 /// Chapter of orch's own keys: its files need configs and the like that Docker Compose does not see a use of.
@@ -83,6 +125,32 @@ fn without_extensions(value: &mut Value, top: bool) {
     }
 }
 
+fn entries<'a>(project: &'a mut Value, section: &str) -> impl Iterator<Item = &'a mut Value> {
+    let map = project.get_mut(section).and_then(Value::as_object_mut);
+    map.into_iter().flat_map(serde_json::Map::values_mut)
+}
+
+/// Makes up for [`MENDED`]; `yaml` is what Docker Compose prints as YAML.
+fn mend(ours: &mut Value, theirs: &mut Value, yaml: &dyn Fn() -> Value) {
+    if ours.get("models").is_some() {
+        theirs["models"] = yaml()["models"].take();
+    }
+    for network in entries(ours, "networks") {
+        if let Some(ipam) = network.get_mut("ipam").and_then(Value::as_object_mut) {
+            ipam.remove("options");
+        }
+    }
+    for service in entries(ours, "services").filter_map(Value::as_object_mut) {
+        service.remove("pull_refresh_after");
+    }
+    for service in entries(theirs, "services") {
+        let Some(limits) = service.get_mut("blkio_config").and_then(Value::as_object_mut) else { continue };
+        for device in limits.values_mut().filter_map(Value::as_array_mut).flatten().filter_map(Value::as_object_mut) {
+            *device = std::mem::take(device).into_iter().map(|(key, value)| (key.to_lowercase(), value)).collect();
+        }
+    }
+}
+
 #[test]
 fn docker_compose_makes_the_same_of_every_file_that_orch_accepts() {
     let Some(program) = reference() else {
@@ -101,7 +169,7 @@ fn docker_compose_makes_the_same_of_every_file_that_orch_accepts() {
     let mut failures = Vec::new();
     let mut compared = 0;
     for (name, project) in whole.chain(rows) {
-        if DIFFERENT.iter().any(|(part, _)| name.contains(part)) {
+        if DIFFERENT.iter().any(|different| name.contains(different.case)) {
             continue;
         }
         if let Some(failure) = compare(&program, &name, &project, &mut compared) {
@@ -145,6 +213,10 @@ fn compare(program: &Path, name: &str, project: &Project, compared: &mut usize) 
             return Some(format!("keys of orch's own:\n{ours:#?}\n{theirs:#?}"));
         }
     }
+    mend(&mut ours, &mut theirs, &|| {
+        let printed = self::theirs(program, &request.cwd, &request, "yaml").expect("as in JSON");
+        serde_yaml::from_slice(&printed).expect("it prints YAML")
+    });
     without_extensions(&mut ours, true);
     without_extensions(&mut theirs, true);
     ours.sort_all_objects();

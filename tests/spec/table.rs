@@ -3,7 +3,8 @@
 //! ```text
 //! environment: [A=1]          the service's keys
 //! + environment: {B: 2}       a further file's, if any
-//! = {"environment": …}        its canonical form, without image and networks; or
+//! = {"environment": …}        its canonical form, without image and networks
+//! ? message                   and why `up` refuses it, if it does; or
 //! ! message                   the first problem
 //! ```
 //! The file `prelude` of the chapter holds what else the project has.
@@ -11,6 +12,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use orch::diag::Diagnostics;
 use orch::load::render_json;
 use serde_json::Value;
 
@@ -27,7 +29,7 @@ pub(crate) struct Row {
 pub(crate) fn rows(table: &Path) -> Vec<Row> {
     let text = std::fs::read_to_string(table).expect("tables are text");
     let mut rows: Vec<Row> = Vec::new();
-    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with(['#', '=', '!'])) {
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with(['#', '=', '?', '!'])) {
         match (line.strip_prefix("+ "), rows.last_mut()) {
             (Some(layer), Some(row)) => row.layers.push(layer.to_owned()),
             _ => rows.push(Row { layers: vec![line.to_owned()] }),
@@ -66,10 +68,17 @@ fn canonical(json: &str) -> String {
     service.to_string()
 }
 
+fn first(problems: &Diagnostics) -> &str {
+    problems.iter().next().map_or("", |problem| &problem.message)
+}
+
 fn outcome(project: &Project) -> String {
     match project.load() {
-        Ok(loaded) => format!("= {}", canonical(&render_json(&loaded.model))),
-        Err(problems) => format!("! {}", problems.iter().next().map_or("", |problem| &problem.message)),
+        Ok(loaded) => {
+            let refused = project.load_to_run().err().map(|problems| format!("\n? {}", first(&problems)));
+            format!("= {}{}", canonical(&render_json(&loaded.model)), refused.unwrap_or_default())
+        }
+        Err(problems) => format!("! {}", first(&problems)),
     }
 }
 

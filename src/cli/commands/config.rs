@@ -19,6 +19,7 @@ pub(crate) fn run(context: &mut Context<'_>, args: &ConfigArgs) -> Result<(), Cl
         resolve_paths: !args.no_path_resolution,
         consistency: !args.no_consistency,
         resolve_environment: !args.no_env_resolution,
+        applied: false,
         contents: false,
         selection: if args.names.is_empty() { Selection::All } else { Selection::WithDependencies },
         ..LoadOptions::default()

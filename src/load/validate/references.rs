@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use crate::diag::{Diagnostic, Severity, Span, did_you_mean};
 use crate::load::helpers::containers;
 use crate::load::node::Node;
-use crate::load::normalise::{RESOURCES, uses};
+use crate::load::normalise::{NAMESPACES, USED, uses};
 use crate::load::profiles::Disabled;
 use crate::load::report::Report;
 
 /// Checks what enabled services refer to.
 pub(in crate::load) fn references(tree: &Node, disabled: &Disabled, report: &mut Report) {
     for (container, entry) in containers(tree) {
-        for kind in RESOURCES {
+        for kind in USED {
             for (target, span) in uses(&entry.node, kind) {
                 if tree.get(kind).is_none_or(|map| map.get(&target).is_none()) {
                     report.push(undefined(tree, &container, kind, &target, span));
@@ -38,7 +38,27 @@ pub(in crate::load) fn references(tree: &Node, disabled: &Disabled, report: &mut
             }
         }
     }
+    contexts(tree, report);
     cycles(tree, report);
+}
+
+/// What is built of another service's image needs that service to be built as well.
+fn contexts(tree: &Node, report: &mut Report) {
+    for (container, entry) in containers(tree) {
+        let build = entry.node.get("build");
+        for (name, context) in build.map(|build| build.entries("additional_contexts")).into_iter().flatten() {
+            let Some(target) = context.node.as_str().and_then(|text| text.strip_prefix("service:")) else { continue };
+            let service = tree.get("services").and_then(|services| services.get(target));
+            let (wrong, help) = match service.map(|service| service.get("build")) {
+                Some(Some(_)) => continue,
+                Some(None) => ("which is not built", format!("give it a `build`, or say `{name}=docker-image://NAME`")),
+                None => ("which is not there", "name an enabled service that has a `build`".to_owned()),
+            };
+            let message = format!("the context `{name}` of {container} is of service `{target}`, {wrong}");
+            let problem = Diagnostic::error(message).at(context.node.span, "").help(help);
+            report.push(problem.spec("build.md#additional_contexts"));
+        }
+    }
 }
 
 fn undefined(tree: &Node, container: &str, kind: &str, target: &str, span: Span) -> Diagnostic {
@@ -55,6 +75,7 @@ fn undefined(tree: &Node, container: &str, kind: &str, target: &str, span: Span)
         "networks" => "06-networks.md",
         "volumes" => "07-volumes.md",
         "configs" => "08-configs.md",
+        "models" => "05-services.md#models",
         _ => "09-secrets.md",
     })
 }
@@ -71,7 +92,11 @@ impl Wish {
         if let Some(link) = service.items("links").iter().find(|link| link.span == key) {
             return Self { verb: "links to", spec: "05-services.md#links", span: report.part(link, 0, target.len()) };
         }
-        for shared in ["network_mode", "ipc", "pid"] {
+        if let Some(from) = service.items("volumes_from").iter().find(|from| from.span == key) {
+            let span = report.part(from, 0, target.len());
+            return Self { verb: "mounts the volumes of", spec: "05-services.md#volumes_from", span };
+        }
+        for shared in NAMESPACES {
             if let Some(node) = service.get(shared).filter(|node| node.span == key) {
                 let (start, end) = ("service:".len(), "service:".len() + target.len());
                 let verb = "shares a namespace with";

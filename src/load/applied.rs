@@ -1,0 +1,126 @@
+//! What orch understands and does not apply yet: refused with its place where something is to be run, so that nothing that a
+//! file asks for is ignored. `config` prints it. Which elements these are is in the table of [`rules`].
+
+use crate::diag::{Diagnostic, Span};
+
+use super::node::{Node, Value};
+use super::path::Path;
+use super::report::Report;
+use super::rules::{self, Keys, Rule, Rules, Shape, Unapplied};
+
+/// Reports every element of the tree that is not applied.
+pub(super) fn refuse(tree: &Node, report: &mut Report) {
+    walk(tree, rules::root(Keys::All), &Path::Root, report);
+}
+
+fn walk(node: &Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
+    match &node.value {
+        Value::Map(map) => {
+            for (key, entry) in map {
+                let Some(rules) = rules.key(key) else { continue };
+                let path = path.key(key);
+                match rules.rule().unapplied {
+                    Some(unapplied) if asks(&entry.node, unapplied) => {
+                        let help = format!(
+                            "{}; `{key}: !reset null` in a further file leaves it out (`orch config` has all)",
+                            unapplied.instead
+                        );
+                        report.push(problem(&format!("`{path}`"), entry.key, rules.rule()).help(help));
+                    }
+                    Some(_) => {}
+                    None => walk(&entry.node, rules, &path, report),
+                }
+            }
+        }
+        Value::Seq(items) => {
+            for (index, item) in items.iter().enumerate() {
+                walk(item, rules.item(), &path.item(index), report);
+            }
+        }
+        Value::Str(word) => {
+            if let Shape::Word(words, later) = rules.rule().shape
+                && later.contains(&word.as_str())
+            {
+                let problem = problem(&format!("`{path}: {word}`"), node.span, rules.rule());
+                report.push(problem.help(format!("use {}", words.join(", "))));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn problem(what: &str, span: Span, rule: &Rule) -> Diagnostic {
+    Diagnostic::error(format!("{what} is not applied yet")).at(span, "").spec(rule.spec)
+}
+
+/// Returns whether a value asks for something.
+fn asks(node: &Node, unapplied: Unapplied) -> bool {
+    match &node.value {
+        Value::Null | Value::Unknown => false,
+        Value::Map(map) => map.values().any(|entry| !is_empty(&entry.node)),
+        Value::Seq(items) => !items.is_empty(),
+        scalar => {
+            let text = scalar.scalar_text().unwrap_or_default();
+            !text.is_empty() && !unapplied.harmless.contains(&text.as_str())
+        }
+    }
+}
+
+fn is_empty(node: &Node) -> bool {
+    match &node.value {
+        Value::Map(map) => map.is_empty(),
+        Value::Seq(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+/// What becomes of an element of the specification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// `up` does what it says.
+    Applied,
+    /// As `Applied`, but for these words, which `config` prints and `up` refuses.
+    AppliedBut(&'static [&'static str]),
+    /// `config` prints it, `up` refuses it.
+    Refused {
+        /// What to do instead.
+        instead: &'static str,
+        /// Values that ask for nothing, which `up` takes.
+        harmless: &'static [&'static str],
+    },
+    /// It goes with the element above it, which `up` refuses.
+    RefusedAbove(&'static str),
+    /// Not understood at all: `config` refuses it as well.
+    Unknown,
+}
+
+/// An element of the specification, and what becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Element {
+    /// Where: `services.*.ports.[].target`; `*` stands for a key that the user chooses, `[]` for the items of a list.
+    pub path: &'static str,
+    /// What becomes of it.
+    pub standing: Standing,
+    /// Chapter of the specification.
+    pub spec: &'static str,
+}
+
+/// Returns all elements of the specification, those above before those below; orch's own keys are none.
+pub fn elements() -> Vec<Element> {
+    let rows = rules::root(Keys::Specification).rows();
+    let above = |path: &str| {
+        let of = |rule: &&Rule| path.strip_prefix(rule.path).is_some_and(|rest| rest.starts_with('.'));
+        rows.iter().filter(|rule| rule.unapplied.is_some()).find(of).map(|rule| rule.path)
+    };
+    let standing = |rule: &Rule| match (rule.unapplied, rule.shape) {
+        (Some(Unapplied { instead, harmless }), _) => Standing::Refused { instead, harmless },
+        (None, Shape::Refused) => Standing::Unknown,
+        (None, shape) => match (above(rule.path), shape) {
+            (Some(above), _) => Standing::RefusedAbove(above),
+            (None, Shape::Word(_, later @ [_, ..])) => Standing::AppliedBut(later),
+            _ => Standing::Applied,
+        },
+    };
+    let named = rows.iter().filter(|rule| !rule.path.is_empty());
+    named.map(|rule| Element { path: rule.path, standing: standing(rule), spec: rule.spec }).collect()
+}

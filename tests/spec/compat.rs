@@ -1,0 +1,169 @@
+//! `docs/compose-compat.md` is made of the table of rules and of the differences that the comparison with Docker Compose
+//! allows; this test keeps it true. `ORCH_SPEC_UPDATE=1` writes it anew.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use orch::load::{Element, Standing, elements};
+
+use crate::expect;
+use crate::reference::{DIFFERENT, Difference, MENDED};
+
+const HEAD: &str = "\
+# What of the Compose Specification orch does
+
+Every element of the specification, as of Docker Compose 2.40 and later drafts, and what becomes of it. `orch config` prints
+what it loads as Docker Compose's `config` does. What orch does not apply yet is never ignored: `orch up`, `orch plan` and the
+like refuse it, with its place in the file and what to do instead, before anything is changed. `KEY: !reset null` in a further
+file (`-f compose.yaml -f orch.yaml`) leaves an element out without a change to the first.
+
+`*` stands for a name that the user chooses, `[]` for the items of a list. Short forms and merging are those of the
+specification. This page is made of the table in `src/load/rules/table.rs` and of `tests/spec/reference.rs`; after a change of
+these run `ORCH_SPEC_UPDATE=1 cargo test --test spec compat`.
+
+";
+
+/// Elements that mean something only elsewhere, or not what one might think.
+const NOTES: &[(&str, &str)] = &[
+    ("version", "obsolete: a warning, no effect"),
+    ("services.*.deploy.labels", "kept; no container gets them, as in Docker Compose"),
+    ("services.*.volumes.[].consistency", "kept; no effect on Linux, as in Docker Compose"),
+    ("configs.*.external", "loaded; `up` refuses `true`: the file must say what a config holds"),
+    ("secrets.*.external", "loaded; `up` refuses `true`: the file must say what a secret holds"),
+    ("configs.*.name", "kept; nothing on the engine has this name"),
+    ("secrets.*.name", "kept; nothing on the engine has this name"),
+    ("configs.*.labels", "kept; nothing on the engine has them"),
+    ("secrets.*.labels", "kept; nothing on the engine has them"),
+    ("services.*.profiles", "decides which services there are"),
+    ("services.*.attach", "`up` shows the logs or not"),
+];
+
+/// Where orch does otherwise by design, beyond what it prints.
+const DESIGN: &[(&str, &str, &str)] = &[
+    (
+        "several hosts",
+        "has one engine",
+        "places replicas over the hosts of `x-hosts`; services reach one another by name",
+    ),
+    ("`deploy.placement`, `deploy.mode`", "ignores them", "applies them"),
+    ("`deploy.resources.reservations.cpus`", "ignores it", "chooses a host that has them free"),
+    (
+        "a change of a service",
+        "stops the old container, then starts the new one",
+        "replaces replicas one after the other",
+    ),
+    ("content of configs and secrets", "does not see that it changed", "makes the pods anew that mount it"),
+    ("owner and mode of configs and secrets", "ignores them for files", "applies them"),
+    ("relative paths on other hosts", "become empty directories there", "travel, or are refused"),
+    ("`|`, `;`, `>` and `&` in commands that are one text", "drops the rest of the command", "refuses it"),
+    ("options of mounts that it does not know", "ignores them", "warns"),
+    ("words of `restart`, ports of `expose`", "leaves what is wrong to the engine", "refuses it with its place"),
+    ("words of `deploy` (`condition`, `failure_action`, `mode`)", "takes any", "refuses those that it does not know"),
+    (
+        "entries of lists without what they need (`rate`, `weight`), addresses that are none",
+        "leaves them to the engine, or takes them for nothing",
+        "refuses them with their place",
+    ),
+    ("lists that must have no doubles (`security_opt`, `volumes_from`)", "refuses a double", "drops it"),
+    ("links", "are written into the container by the engine", "are names that only this service knows, on all hosts"),
+    ("a file with aliases that multiply", "may take minutes", "refuses it after 100,000 values"),
+    (
+        "what is wrong with a file",
+        "tells the first thing, without its place",
+        "tells all, each with file, line and column",
+    ),
+];
+
+fn status(element: &Element) -> String {
+    if let Some((_, note)) = NOTES.iter().find(|(path, _)| *path == element.path) {
+        return (*note).to_owned();
+    }
+    match element.standing {
+        Standing::Applied => "applied".to_owned(),
+        Standing::AppliedBut(words) => {
+            let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+            format!("applied, but for {}, which `up` refuses", words.join(", "))
+        }
+        Standing::Refused { instead, harmless: [] } => format!("loaded; `up` refuses it: {instead}"),
+        Standing::Refused { instead, harmless } => {
+            let takes: Vec<String> = harmless.iter().map(|value| format!("`{value}`")).collect();
+            format!("loaded; `up` refuses it, but for {}: {instead}", takes.join(", "))
+        }
+        Standing::RefusedAbove(above) => format!("loaded; goes with `{above}`"),
+        Standing::Unknown => "refused, by `config` too".to_owned(),
+    }
+}
+
+fn differences(element: &str) -> impl Iterator<Item = &'static Difference> {
+    DIFFERENT.iter().chain(MENDED).filter(move |different| different.element == element)
+}
+
+fn page() -> String {
+    let mut page = HEAD.to_owned();
+    let mut section = String::new();
+    // What the user names, and items that are one value, are no elements of their own.
+    let is_element = |element: &&Element| !element.path.ends_with('*') && !element.path.ends_with("[]");
+    let mut all = elements();
+    let order = ["services", "networks", "volumes", "configs", "secrets", "models"];
+    let top = |element: &Element| element.path.split('.').next().unwrap_or_default();
+    all.sort_by_key(|element| order.iter().position(|section| *section == top(element)));
+    for element in all.iter().filter(is_element) {
+        let title = match top(element) {
+            "version" | "name" | "include" => "Top level".to_owned(),
+            top => format!("`{top}`"),
+        };
+        if title != section {
+            _ = write!(
+                page,
+                "\n## {title}\n\n| element | what becomes of it | `config` | chapter |\n|---|---|---|---|\n"
+            );
+            section = title;
+        }
+        let printed = match differences(element.path).next() {
+            Some(_) => "differs, see below",
+            None if element.standing == Standing::Unknown => "refused",
+            None => "as Docker Compose",
+        };
+        _ = writeln!(page, "| `{}` | {} | {printed} | {} |", element.path, status(element), element.spec);
+    }
+    page += "\n## Deliberate differences in what is loaded and printed\n\n| where | Docker Compose 2.40 | orch |\n|---|---|---|\n";
+    for different in DIFFERENT.iter().chain(MENDED) {
+        let Difference { element, theirs, ours, .. } = different;
+        let element = if element.contains('`') { (*element).to_owned() } else { format!("`{element}`") };
+        _ = writeln!(page, "| {element} | {theirs} | {ours} |");
+    }
+    page += "\n## Deliberate differences in what is done\n\n| what | Docker Compose 2.40 | orch |\n|---|---|---|\n";
+    for (what, theirs, ours) in DESIGN {
+        _ = writeln!(page, "| {} | {} | {} |", escape(what), escape(theirs), escape(ours));
+    }
+    page
+}
+
+/// A bar ends a cell.
+fn escape(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+#[test]
+fn compat_page_says_what_the_table_of_rules_says() {
+    let mut failures = Vec::new();
+    expect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/compose-compat.md"), &page(), &mut failures);
+    assert!(failures.is_empty(), "run with ORCH_SPEC_UPDATE=1\n{}", failures.join("\n"));
+}
+
+#[test]
+fn compat_page_has_no_empty_cell_and_every_note_an_element() {
+    let page = page();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 250, "only {} rows", rows.len());
+    for row in rows {
+        let row = row.replace("\\|", "/");
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        assert!(matches!(cells.len(), 3 | 4) && cells.iter().all(|cell| !cell.is_empty()), "{row}");
+    }
+    let known = elements();
+    let is_known = |path: &str| path.contains('`') || known.iter().any(|element| element.path == path);
+    for path in NOTES.iter().map(|(path, _)| *path).chain(DIFFERENT.iter().chain(MENDED).map(|one| one.element)) {
+        assert!(is_known(path), "`{path}` is no element");
+    }
+}
