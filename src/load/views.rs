@@ -103,29 +103,35 @@ pub struct VariableUse {
     pub alternate: Option<String>,
 }
 
-/// The variables of all values, each once, by name.
-pub(super) fn variables(documents: &[Node]) -> Vec<VariableUse> {
-    let mut found = BTreeMap::new();
-    for document in documents {
-        visit(document, &mut found);
-    }
-    found.into_values().collect()
-}
+/// Variables by their names.
+pub(super) type Variables = BTreeMap<String, VariableUse>;
 
-fn visit(node: &Node, found: &mut BTreeMap<String, VariableUse>) {
+/// Adds the variables of all values to those `found` before.
+pub(super) fn variables(node: &Node, found: &mut Variables) {
     match &node.value {
         Value::Str(text) if text.contains('$') => {
             if let Ok(parts) = interpolate::parse(text) {
                 collect(&parts, text, found);
             }
         }
-        Value::Seq(items) => items.iter().for_each(|item| visit(item, found)),
-        Value::Map(map) => map.values().for_each(|entry| visit(&entry.node, found)),
+        Value::Seq(items) => items.iter().for_each(|item| variables(item, found)),
+        Value::Map(map) => map.values().for_each(|entry| variables(&entry.node, found)),
         _ => {}
     }
 }
 
-fn collect(parts: &[Part], text: &str, found: &mut BTreeMap<String, VariableUse>) {
+/// Adds variables found elsewhere.
+pub(super) fn add_variables(found: &mut Variables, more: Variables) {
+    for (name, VariableUse { name: _, required, default, alternate }) in more {
+        let known = found.entry(name.clone()).or_default();
+        known.name = name;
+        known.required |= required;
+        known.default = default.or(known.default.take());
+        known.alternate = alternate.or(known.alternate.take());
+    }
+}
+
+fn collect(parts: &[Part], text: &str, found: &mut Variables) {
     for part in parts {
         let Part::Variable(variable) = part else { continue };
         let known = found.entry(variable.name.clone()).or_default();

@@ -116,7 +116,9 @@ fn docker_compose_makes_the_same_of_every_file_that_orch_accepts() {
 fn compare(program: &Path, name: &str, project: &Project, compared: &mut usize) -> Option<String> {
     let directory = tempfile::Builder::new().prefix("project").tempdir().expect("a directory");
     for (path, text) in &project.files.files {
-        std::fs::write(directory.path().join(path.file_name().expect("a name")), text).expect("written");
+        let path = directory.path().join(path.strip_prefix("/project").expect("all are there"));
+        std::fs::create_dir_all(path.parent().expect("it is below another")).expect("made");
+        std::fs::write(path, text).expect("written");
     }
     for (name, text) in SHARED {
         std::fs::write(directory.path().join(name), text).expect("written");

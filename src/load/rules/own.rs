@@ -169,6 +169,7 @@ static OF_THE_POD: &[(&[&str], &str)] = &[
     (&["restart"], "init containers are tried again until they end with 0, all others are there as long as their pod"),
     (&["x-route", "x-export", "x-balance"], "the pod is served as a whole: say it of the service"),
     (&["x-patterns"], "patterns are used by services"),
+    (&["extends"], "services extend each other: let the service extend one that has this container"),
     (&["deploy.mode", "deploy.replicas", "deploy.placement", "deploy.endpoint_mode", "deploy.labels",
        "deploy.restart_policy", "deploy.rollback_config", "deploy.update_config"],
         "the pod is deployed as a whole: say it of the service; a container has `deploy.resources` only"),

@@ -1,7 +1,7 @@
 //! The rows of the specification itself.
 
-use super::super::long;
 use super::super::merge::Merge;
+use super::super::{extends, include, long};
 use super::{Rule, Shape, row};
 
 /// A count.
@@ -31,6 +31,10 @@ pub(super) static TABLE: &[Rule] = &[
     row("", Map, TOP),
     row("version", Any, "04-version-and-name.md"),
     row("name", Text, "04-version-and-name.md"),
+    row("include", List, "14-include.md").or_null(),
+    row("include.[]", Map, "14-include.md").long(include::LONG).expected("a path, or a mapping with `path`"),
+    row("include.[].path", List, "14-include.md").long(long::ONE_OR_MORE),
+    row("include.[].env_file", List, "14-include.md").long(long::ONE_OR_MORE),
     row("services", Open, SERVICES),
     row("services.*", Map, SERVICES),
     row("services.*.command", List, "05-services.md#command").long(long::COMMAND).merge(Merge::Replace).or_null(),
@@ -54,8 +58,11 @@ pub(super) static TABLE: &[Rule] = &[
     row("services.*.expose.[]", TextOrNumber, "05-services.md#expose").long(long::EXPOSE),
     row("services.*.extra_hosts", List, "05-services.md#extra_hosts").long(long::EXTRA_HOSTS).merge(Merge::Distinct),
     row("services.*.extra_hosts.[]", Text, "05-services.md#extra_hosts").long(long::EXTRA_HOST),
+    row("services.*.extends", Map, "05-services.md#extends").long(extends::LONG)
+        .expected("the name of a service, or a mapping with `service` and `file`"),
     row("services.*.external_links", List, "05-services.md#external_links").merge(Merge::Distinct),
     row("services.*.healthcheck.test", List, "05-services.md#healthcheck").long(long::HEALTH_TEST).merge(Merge::Replace),
+    row("services.*.label_file", List, "05-services.md#label_file").long(long::ONE_OR_MORE).merge(Merge::Distinct),
     row("services.*.labels", Open, "05-services.md#labels").long(long::LABELS),
     row("services.*.links", List, "05-services.md#links").merge(Merge::Distinct),
     row("services.*.logging", Map, "05-services.md#logging").merge(Merge::Logging),
@@ -88,6 +95,7 @@ pub(super) static TABLE: &[Rule] = &[
 /// Paths that need a shape only; the chapter is found from the path.
 #[rustfmt::skip]
 pub(super) static SIMPLE: &[(&str, Shape)] = &[
+    ("include.[].path.[]", Text), ("include.[].env_file.[]", Text), ("include.[].project_directory", Text),
     ("services.*.attach", Bool),
     ("services.*.cap_add", List), ("services.*.cap_add.[]", Text),
     ("services.*.cap_drop", List), ("services.*.cap_drop.[]", Text),
@@ -122,6 +130,7 @@ pub(super) static SIMPLE: &[(&str, Shape)] = &[
     ("services.*.entrypoint.[]", Text),
     ("services.*.env_file.[].path", Text), ("services.*.env_file.[].required", Bool),
     ("services.*.env_file.[].format", Word(&["raw"], &[])),
+    ("services.*.extends.service", Text), ("services.*.extends.file", Text),
     ("services.*.external_links.[]", Text),
     ("services.*.group_add", List), ("services.*.group_add.[]", TextOrNumber),
     ("services.*.healthcheck", Map),
@@ -134,6 +143,7 @@ pub(super) static SIMPLE: &[(&str, Shape)] = &[
     ("services.*.image", Text),
     ("services.*.init", Bool),
     ("services.*.ipc", Text),
+    ("services.*.label_file.[]", Text),
     ("services.*.labels.*", Scalar),
     ("services.*.links.[]", Text),
     ("services.*.logging.driver", Text),
@@ -205,11 +215,11 @@ pub(super) static SIMPLE: &[(&str, Shape)] = &[
 /// Elements of the specification that are not modelled yet: parent, then its keys.
 #[rustfmt::skip]
 pub(super) static REFUSED: &[(&str, &[&str])] = &[
-    ("", &["include", "models"]),
+    ("", &["models"]),
     ("services.*", &[
         "annotations", "blkio_config", "build", "cgroup", "cgroup_parent", "cpu_count", "cpu_percent", "cpu_period",
         "cpu_quota", "cpu_rt_period", "cpu_rt_runtime", "cpu_shares", "cpuset", "credential_spec", "develop",
-        "device_cgroup_rules", "extends", "gpus", "isolation", "label_file", "mem_swappiness",
+        "device_cgroup_rules", "gpus", "isolation", "mem_swappiness",
         "memswap_limit", "models", "oom_kill_disable", "oom_score_adj", "post_start", "pre_start", "pre_stop",
         "provider", "pull_refresh_after", "storage_opt", "use_api_socket", "userns_mode", "uts", "volumes_from",
     ]),
