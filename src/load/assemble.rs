@@ -18,9 +18,12 @@ use super::values::{self, Variables};
 use super::views;
 use super::{include, long, merge, yaml};
 
-/// What files that others include or extend may add to a project in all: values, and text counts 100 bytes for one. As many
-/// as one file may have.
+/// What files that others include or extend may add to a project in all: values, and the text of files, [`BYTES`] for one. As
+/// many as one file may have.
 const BUDGET: usize = 250_000;
+
+/// Bytes of a file that count as one value: what one takes in files that people write.
+const BYTES: usize = 25;
 
 /// What the least file costs of it: bounds the number of files.
 const COST_OF_A_FILE: usize = 100;
@@ -98,7 +101,7 @@ impl<'a> Reading<'a> {
     /// Reads the text of a file that is named at `span`.
     pub(super) fn text(&mut self, path: &FilePath, span: Span, report: &mut Report) -> Option<SourceId> {
         let source = read(self.files, path, self.cwd, true, report)?;
-        let cost = COST_OF_A_FILE + report.sources.text(source).len() / 100;
+        let cost = COST_OF_A_FILE + report.sources.text(source).len() / BYTES;
         self.spend(cost, span, report).then_some(source)
     }
 

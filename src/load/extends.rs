@@ -106,9 +106,11 @@ impl<'a> Extender<'a> {
         }
         let base = self.base(at, name, extends.node, reading, report);
         let Some(entry) = self.sources[at].services.get_mut(name) else { return false };
-        let own = std::mem::replace(&mut entry.node, Node::new(entry.key, Value::Unknown));
+        let mut own = std::mem::replace(&mut entry.node, Node::new(entry.key, Value::Unknown));
         let Some(base) = base else { return false };
-        entry.node = beneath(base, own, of_service(reading));
+        // A tag of the whole service is about what earlier documents say of it, not about its base.
+        let tag = own.tag.take();
+        entry.node = Node { tag, ..beneath(base, own, of_service(reading)) };
         true
     }
 
@@ -140,7 +142,7 @@ impl<'a> Extender<'a> {
         };
         let link = Link { path: self.sources[at].path.clone(), service: name.to_owned(), span: wanted.span };
         self.chain.push(link);
-        let whole = !self.closes_a_circle(target, wanted, report)
+        let whole = !self.closes_a_circle(target, wanted, reading.cwd, report)
             && self.is_there(target, wanted, reading, report)
             && (self.resolve(target, service, reading, report));
         self.chain.pop();
@@ -161,7 +163,7 @@ impl<'a> Extender<'a> {
     }
 
     /// Reports a service that is its own base, or a chain that is too long.
-    fn closes_a_circle(&self, target: usize, wanted: &Node, report: &mut Report) -> bool {
+    fn closes_a_circle(&self, target: usize, wanted: &Node, cwd: &FilePath, report: &mut Report) -> bool {
         let (path, service) = (&self.sources[target].path, wanted.as_str().unwrap_or_default());
         let start = self.chain.iter().position(|link| link.service == service && link.path == *path);
         let Some(start) = start else {
@@ -172,8 +174,13 @@ impl<'a> Extender<'a> {
             return self.chain.len() > MAX_CHAIN;
         };
         let ring = &self.chain[start..];
-        let mut names: Vec<&str> = ring.iter().map(|link| link.service.as_str()).collect();
-        names.push(service);
+        let one_file = ring.iter().all(|link| link.path == *path);
+        let shown = |file: &FilePath, service: &str| {
+            let file = file.strip_prefix(cwd).unwrap_or(file).display();
+            if one_file { service.to_owned() } else { format!("{service} in {file}") }
+        };
+        let mut names: Vec<String> = ring.iter().map(|link| shown(&link.path, &link.service)).collect();
+        names.push(shown(path, service));
         let message = format!("services extend each other in a circle: {}", names.join(" -> "));
         let mut problem = Diagnostic::error(message).at(wanted.span, "this closes the circle");
         for link in ring.iter().take(ring.len() - 1) {

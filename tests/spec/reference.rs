@@ -22,6 +22,13 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("mode: host}, 81", "2.40 does not see that a port given as number and as text is the same"),
     ("/run/secrets/c", "2.40 mounts two secrets at one path"),
     ("size=2", "2.40 mounts two memory file systems at one path"),
+    (
+        "05-services/extends-tags.yaml",
+        "2.40 does not obey `!reset` where the base is of the same document; later ones do",
+    ),
+    ("14-include/conflict.yaml", "2.40 refuses definitions that differ; compose-go merges them since 2025-11"),
+    ("14-include/extended.yaml", "2.40 extends before it includes; compose-go does so after it since 2026-03"),
+    ("x-keys/extends.yaml", "2.40 knows no paths in keys that it does not know"),
     ("x-keys/forms.yaml", "2.40 does not know that a list and a mapping are the same in keys that it does not know"),
 ];
 
