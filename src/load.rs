@@ -31,6 +31,7 @@ mod report;
 mod resolve;
 mod rules;
 mod scalar;
+mod schema;
 mod source;
 mod typed;
 mod validate;
@@ -54,6 +55,7 @@ use values::Variables;
 
 pub use discover::NO_FILE;
 pub use hosts::{edit_hosts, parse_hosts};
+pub use schema::schema;
 pub use source::{Files, MAX_FILE, MemoryFiles, OsFiles};
 pub use views::{render_json, render_yaml};
 

@@ -16,6 +16,7 @@ mod pages;
 mod project;
 mod properties;
 mod reference;
+mod schema;
 mod table;
 
 use std::path::{Path, PathBuf};
