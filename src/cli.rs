@@ -82,7 +82,7 @@ async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, C
         Command::Down(args) => down::run(context, &args).await?,
         Command::Plan(args) => plan::run(context, &args).await?,
         Command::Ps(args) => ps::run(context, &args).await?,
-        Command::Config(args) => config::run(context, &args)?,
+        Command::Config(args) => config::run(context, &args).await?,
         Command::Pattern(args) => pattern::run(context, args)?,
         Command::Host(args) => host::run(context, args.verb).await?,
         Command::Status(args) => status::run(context, &args).await?,

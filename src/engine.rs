@@ -471,6 +471,9 @@ pub trait Engine: Send + Sync {
     /// Returns the id of the image that `reference` means here, or `None`.
     async fn image_id(&self, reference: &str) -> Result<Option<String>>;
 
+    /// Returns the digests that registries gave the image which `reference` means here (`redis@sha256:…`), or `None`.
+    async fn image_digests(&self, reference: &str) -> Result<Option<Vec<String>>>;
+
     /// Pulls an image, with the login that its registry asks for; progress is sent until it ends.
     fn pull<'a>(
         &'a self,

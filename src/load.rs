@@ -5,15 +5,19 @@
 //! process environment or the network, and files are read through [`Files`] only. Problems are collected, not returned
 //! one by one: a phase goes on with what it understands.
 //!
-//! Limits: 4 MiB a file, 100 levels, 250,000 values of a file and 100,000 more by aliases, so that no input takes long.
+//! Limits: 4 MiB a file, 100 levels, 250,000 values of a file and 100,000 more by aliases, 250,000 of all files that are
+//! included or extended, so that no input takes long.
 
 mod applied;
+mod assemble;
 mod check;
 mod discover;
 mod dotenv;
 mod expanded;
+mod extends;
 mod helpers;
 mod hosts;
+mod include;
 pub mod interpolate;
 mod keys;
 mod long;
@@ -23,10 +27,12 @@ mod normalise;
 mod path;
 pub mod patterns;
 mod profiles;
+mod rebase;
 mod report;
 mod resolve;
 mod rules;
 mod scalar;
+mod schema;
 mod source;
 mod typed;
 mod validate;
@@ -36,13 +42,14 @@ mod words;
 mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::diag::{Diagnostic, Diagnostics, Span};
+use crate::diag::{Diagnostics, Span};
 use crate::ids::{ProjectName, ResourceKey, ServiceName};
 use crate::model::Model;
 
-use node::{Map, Node, Value};
+use assemble::{Document, Reading, Scope};
+use node::{Node, Value};
 use report::Report;
 use rules::{Keys, Rules};
 use values::Variables;
@@ -50,6 +57,7 @@ use values::Variables;
 pub use applied::{Element, Standing, elements};
 pub use discover::NO_FILE;
 pub use hosts::{edit_hosts, parse_hosts};
+pub use schema::schema;
 pub use source::{Files, MAX_FILE, MemoryFiles, OsFiles};
 pub use views::{render_json, render_yaml};
 
@@ -226,11 +234,13 @@ pub fn working_dir(files: &dyn Files, request: &LoadRequest) -> PathBuf {
 fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<Loaded> {
     let options = &request.options;
     let mut discovered = discover::discover(files, request, report);
-    let mut documents = parse(files, &discovered.config_files, &request.cwd, report)?;
+    let mut reading = Reading::new(files, &request.cwd, options.interpolate);
+    let documents = assemble::parse(&discovered.config_files, &reading, report)?;
     let name = project_name(request, &mut discovered, &documents, report)?;
-    let variables = views::variables(&documents);
-    let mut tree = unify(&mut documents, &discovered.environment, options.interpolate, report);
-    let known = if options.interpolate { Keys::All } else { Keys::Specification };
+    let (directory, environment) = (&discovered.working_dir, &discovered.environment);
+    let scope = Scope { directory, environment, chain: Vec::new() };
+    let mut tree = assemble::unify(documents, &scope, &mut reading, report)?;
+    let known = reading.keys();
     if options.own_keys != OwnKeys::Expanded || known == Keys::Specification {
         keep_written(&mut tree, rules::root(Keys::All), known);
     }
@@ -270,6 +280,7 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
         cwd: &request.cwd,
         working_dir: &discovered.working_dir,
         environment: &discovered.environment,
+        given: &reading.given,
     };
     if options.resolve_paths {
         resolve::paths(&mut tree, &around);
@@ -277,6 +288,7 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     if options.resolve_environment {
         resolve::environment(&mut tree, &around, report);
     }
+    resolve::labels(&mut tree, &around, report);
     let contents = if options.contents { resolve::contents(&tree, &around, report) } else { Contents::new() };
     if options.contents {
         resolve::profiles(&mut tree, &around, report);
@@ -293,49 +305,20 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
         contents,
         disabled: disabled.into_iter().filter_map(|(name, of)| Some((ServiceName::new(name).ok()?, of))).collect(),
         profiles,
-        variables,
+        variables: reading.variables.into_values().collect(),
         with_patterns,
         tree,
     })
-}
-
-/// Reads all files into documents; `None` if there is no file or no document.
-fn parse(files: &dyn Files, paths: &[PathBuf], cwd: &Path, report: &mut Report) -> Option<Vec<Node>> {
-    let mut documents = Vec::new();
-    for path in paths {
-        let Some(source) = discover::read(files, path, cwd, true, report) else { continue };
-        match yaml::parse(source, &report.sources) {
-            Ok(read) => {
-                let before = documents.len();
-                let says = |document: &Node| !document.is_null() && document.as_map().is_none_or(|map| !map.is_empty());
-                documents.extend(read.into_iter().filter(says));
-                if documents.len() == before {
-                    let message = format!("empty compose file: `{}`", report.sources.name(source));
-                    report.push(Diagnostic::error(message).spec("03-compose-file.md"));
-                }
-            }
-            Err(problems) => problems.into_iter().for_each(|problem| report.push(problem)),
-        }
-    }
-    documents.retain(|document| {
-        let is_map = document.as_map().is_some();
-        if !is_map {
-            let message = format!("a compose file must be a mapping, not {}", document.value.kind());
-            report.push(Diagnostic::error(message).at(document.span, "").spec("03-compose-file.md"));
-        }
-        is_map
-    });
-    (!documents.is_empty()).then_some(documents)
 }
 
 /// The project's name, which the files' variables may use as `COMPOSE_PROJECT_NAME`.
 fn project_name(
     request: &LoadRequest,
     discovered: &mut discover::Discovered,
-    documents: &[Node],
+    documents: &[Document],
     report: &mut Report,
 ) -> Option<ProjectName> {
-    let mut from_file = documents.iter().rev().find_map(|document| document.get("name")).cloned();
+    let mut from_file = documents.iter().rev().find_map(|document| document.node.get("name")).cloned();
     if let Some(node) = &mut from_file {
         let enabled = request.options.interpolate;
         let mut variables = Variables { environment: &discovered.environment, missed: BTreeSet::new(), enabled };
@@ -346,25 +329,6 @@ fn project_name(
     let name = discover::project_name(request, discovered, from_file.as_ref().and_then(Node::as_str), report)?;
     discovered.environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.to_string());
     Some(name)
-}
-
-/// Makes one tree of all documents: variables replaced, short forms long, later ones merged onto earlier ones.
-fn unify(
-    documents: &mut Vec<Node>,
-    environment: &BTreeMap<String, String>,
-    interpolate: bool,
-    report: &mut Report,
-) -> Node {
-    let mut variables = Variables { environment, missed: BTreeSet::new(), enabled: interpolate };
-    let known = variables.keys();
-    let mut tree = None;
-    for mut document in documents.drain(..) {
-        obsolete(&mut document, report);
-        values::interpolate(&mut document, &mut variables, report);
-        long::lengthen(&mut document, known, report);
-        tree = Some(merge::merge(tree, document, known));
-    }
-    tree.unwrap_or_else(|| unreachable!("`parse` returns a document at least"))
 }
 
 /// Keeps how orch's own keys are written, which is what `config` prints, before anything is filled in or resolved. Where
@@ -380,13 +344,5 @@ fn keep_written(node: &mut Node, rules: &Rules, known: Keys) {
         if known == Keys::Specification {
             entry.node.value = Value::Unknown;
         }
-    }
-}
-
-/// `version` means nothing any more.
-fn obsolete(document: &mut Node, report: &mut Report) {
-    if let Some(entry) = document.as_map_mut().and_then(|map: &mut Map| map.shift_remove("version")) {
-        let problem = Diagnostic::warning("`version` is obsolete and has no effect").at(entry.key, "");
-        report.push(problem.help("remove it").spec("04-version-and-name.md"));
     }
 }

@@ -182,6 +182,12 @@ pub enum CliError {
         /// A service of almost that name.
         similar: Option<String>,
     },
+    /// An image whose digest is asked for, and that the local engine does not have.
+    #[error("image `{0}` is not on this machine: its digest is not known")]
+    NoImageHere(String),
+    /// An image that came from no registry, so that it has no digest.
+    #[error("image `{0}` has no digest: the engine has it from no registry of that name")]
+    NoDigest(String),
     /// A pattern that is nowhere.
     #[error("no such pattern: {name}")]
     NoSuchPattern {
@@ -295,6 +301,8 @@ impl CliError {
             | Self::NoTunnelAddress { .. }
             | Self::NoSuchService { .. }
             | Self::NoSuchPattern { .. }
+            | Self::NoImageHere(_)
+            | Self::NoDigest(_)
             | Self::WrongPatterns { .. }
             | Self::NoService
             | Self::NotRunning { .. }
@@ -376,6 +384,8 @@ impl CliError {
                  `docker load -i FILE` brings one from elsewhere"
                     .to_owned(),
             ),
+            Self::NoImageHere(image) => Some(format!("get it first: `docker pull {image}`")),
+            Self::NoDigest(_) => Some("push it to a registry first, or name another image".to_owned()),
             Self::NoSuchPattern { similar: None, .. } => {
                 Some("`orch pattern ls` lists them; a file is named by its path".to_owned())
             }

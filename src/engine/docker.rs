@@ -154,6 +154,15 @@ impl Engine for DockerEngine {
         }
     }
 
+    async fn image_digests(&self, reference: &str) -> Result<Option<Vec<String>>> {
+        let tried = Tried::new("look for image", reference).what("image");
+        match self.call("image_inspect", tried, self.docker.inspect_image(reference)).await {
+            Ok(image) => Ok(Some(image.repo_digests.unwrap_or_default())),
+            Err(EngineError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn pull<'a>(
         &'a self,
         reference: &'a str,

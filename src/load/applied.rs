@@ -90,8 +90,6 @@ pub enum Standing {
     },
     /// It goes with the element above it, which `up` refuses.
     RefusedAbove(&'static str),
-    /// Not understood at all: `config` refuses it as well.
-    Unknown,
 }
 
 /// An element of the specification, and what becomes of it.
@@ -114,7 +112,6 @@ pub fn elements() -> Vec<Element> {
     };
     let standing = |rule: &Rule| match (rule.unapplied, rule.shape) {
         (Some(Unapplied { instead, harmless }), _) => Standing::Refused { instead, harmless },
-        (None, Shape::Refused) => Standing::Unknown,
         (None, shape) => match (above(rule.path), shape) {
             (Some(above), _) => Standing::RefusedAbove(above),
             (None, Shape::Word(_, later @ [_, ..])) => Standing::AppliedBut(later),

@@ -69,12 +69,6 @@ fn name(key: &str, span: crate::diag::Span, path: &Path<'_>, report: &mut Report
 fn keys(map: &mut Map, rules: &Rules, path: &Path<'_>, report: &mut Report) {
     for (key, entry) in map.iter_mut() {
         match rules.key(key) {
-            Some(rules) if rules.rule().shape == Shape::Refused => {
-                let problem = Diagnostic::error(format!("`{}` is not supported yet", path.key(key)));
-                let help = "it is part of the Compose Specification, but orch cannot honour it yet; remove it or run \
-                            this file with Docker Compose";
-                report.push(problem.at(entry.key, "").help(help).spec(rules.rule().spec));
-            }
             Some(rules) if matches!(rules.rule().shape, Shape::Elsewhere(_)) => {
                 let Shape::Elsewhere(instead) = rules.rule().shape else { continue };
                 let problem =
@@ -188,7 +182,7 @@ fn int(number: i128, least: i64, most: i64) -> Result<Option<Value>, Option<Stri
 /// What a shape takes, as a message says it.
 fn says(shape: Shape) -> String {
     match shape {
-        Shape::Refused | Shape::Elsewhere(_) | Shape::Any => "absent",
+        Shape::Elsewhere(_) | Shape::Any => "absent",
         Shape::Text => "text",
         Shape::Word(words, _) => return format!("one of {}", words.join(", ")),
         Shape::WordOrMap(words) => return format!("one of {}, or a mapping", words.join(", ")),

@@ -26,8 +26,8 @@ pub(super) struct Report {
     left_out: usize,
     errors: usize,
     ports: usize,
-    /// Sources that are patterns, each with the place that uses it.
-    uses: BTreeMap<SourceId, Span>,
+    /// Sources that others name: patterns and further compose files, each with the place that does and its words.
+    uses: BTreeMap<SourceId, (Span, &'static str)>,
     /// Values given to patterns, with the places in the patterns that they are put at.
     values: Vec<(Span, Span)>,
 }
@@ -52,7 +52,12 @@ impl Report {
 
     /// Notes that a source is the pattern that is used at `span`: problems in one are told with the other.
     pub(super) fn note_use(&mut self, pattern: SourceId, span: Span) {
-        self.uses.insert(pattern, span);
+        self.note_origin(pattern, span, "used here");
+    }
+
+    /// Notes that a source is read because of what stands at `span`, which `words` says of it in a message.
+    pub(super) fn note_origin(&mut self, source: SourceId, span: Span, words: &'static str) {
+        self.uses.insert(source, (span, words));
     }
 
     /// Notes where in a pattern a value is put.
@@ -67,7 +72,7 @@ impl Report {
         let span = problem.primary.as_ref()?.span;
         if let Some(used) = self.uses.get(&span.source) {
             let told = problem.secondary.iter().any(|label| label.span.source != span.source);
-            return (!told).then_some((*used, "used here"));
+            return (!told).then_some(*used);
         }
         let told = problem.secondary.iter().any(|label| self.uses.contains_key(&label.span.source));
         let within = |value: &Span| value.source == span.source && value.start <= span.start && span.end <= value.end;

@@ -1,14 +1,16 @@
-//! Paths become absolute; environment files are read; names without a value take the project's.
+//! Paths become absolute; files of variables and labels are read; names without a value take the project's.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::diag::Diagnostic;
 
+use super::assemble::Given;
 use super::discover::{read, reason};
 use super::dotenv;
 use super::helpers::each_container;
 use super::node::{Entry, Map, Node, Value};
+use super::rebase::{self, Base};
 use super::report::Report;
 use super::source::{Files, absolute};
 
@@ -18,98 +20,14 @@ pub(super) struct Surroundings<'a> {
     pub(super) cwd: &'a Path,
     pub(super) working_dir: &'a Path,
     pub(super) environment: &'a BTreeMap<String, String>,
-}
-
-impl Surroundings<'_> {
-    /// Docker Compose leaves absolute paths as they are and cleans the others.
-    fn path(&self, text: &str) -> String {
-        if text.starts_with('/') {
-            return text.to_owned();
-        }
-        let home = self.environment.get("HOME").map(String::as_str);
-        let path = match (text.strip_prefix('~'), home) {
-            (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
-                absolute(Path::new(home), rest.trim_start_matches('/'))
-            }
-            _ => absolute(self.working_dir, text),
-        };
-        path.display().to_string()
-    }
-
-    /// A context is a path, unless it is an address, another kind of context (`docker-image://…`) or a service.
-    fn context(&self, text: &str) -> String {
-        let remote = ["https://", "http://", "git://", "ssh://", "github.com/", "git@", "service:"];
-        if text.is_empty() || text.contains("://") || remote.iter().any(|start| text.starts_with(start)) {
-            return text.to_owned();
-        }
-        self.path(text)
-    }
-
-    /// What a build reads: its contexts and its keys.
-    fn rebase_build(&self, build: &mut Node) {
-        let context = |node: &mut Node| {
-            if let Some(context) = node.as_str().map(|text| self.context(text)) {
-                node.value = Value::Str(context);
-            }
-        };
-        if let Some(node) = build.get_mut("context") {
-            context(node);
-        }
-        for entry in
-            build.get_mut("additional_contexts").and_then(Node::as_map_mut).into_iter().flat_map(Map::values_mut)
-        {
-            context(&mut entry.node);
-        }
-        if let Some(keys) = build.get_mut("ssh") {
-            let ids: Vec<String> = keys.as_map().into_iter().flat_map(Map::keys).cloned().collect();
-            for id in &ids {
-                self.rebase(keys, id);
-            }
-        }
-    }
-
-    fn rebase(&self, parent: &mut Node, key: &str) {
-        if let Some(node) = parent.get_mut(key)
-            && let Some(path) = node.as_str().filter(|path| !path.is_empty()).map(|path| self.path(path))
-        {
-            node.value = Value::Str(path);
-        }
-    }
+    /// What included projects know besides.
+    pub(super) given: &'a BTreeMap<Given, String>,
 }
 
 /// Makes all paths of the model absolute.
 pub(super) fn paths(tree: &mut Node, around: &Surroundings<'_>) {
-    each_container(tree, &mut |service| {
-        for volume in service.get_mut("volumes").and_then(Node::as_seq_mut).into_iter().flatten() {
-            if volume.str("type") == Some("bind") {
-                around.rebase(volume, "source");
-            }
-        }
-        if let Some(build) = service.get_mut("build") {
-            around.rebase_build(build);
-        }
-        let watched = service.get_mut("develop").and_then(|develop| develop.get_mut("watch"));
-        for watch in watched.and_then(Node::as_seq_mut).into_iter().flatten() {
-            around.rebase(watch, "path");
-        }
-        for file in service.get_mut("env_file").and_then(Node::as_seq_mut).into_iter().flatten() {
-            around.rebase(file, "path");
-        }
-    });
-    for kind in ["configs", "secrets"] {
-        for entry in tree.get_mut(kind).and_then(Node::as_map_mut).into_iter().flat_map(|map| map.values_mut()) {
-            around.rebase(&mut entry.node, "file");
-        }
-    }
-    for entry in tree.get_mut("volumes").and_then(Node::as_map_mut).into_iter().flat_map(|map| map.values_mut()) {
-        let local = entry.node.str("driver").is_none_or(|driver| driver.is_empty() || driver == "local");
-        if let Some(options) = entry.node.get_mut("driver_opts")
-            && local
-            && options.str("o").is_some_and(|options| options.split(',').any(|option| option == "bind"))
-        {
-            around.rebase(options, "device");
-        }
-    }
+    let home = around.environment.get("HOME").map(String::as_str);
+    rebase::paths(tree, &Base { directory: around.working_dir.to_owned(), home });
 }
 
 /// Gives arguments of builds without a value the project's value; what has none is left out.
@@ -177,6 +95,38 @@ fn env_file(file: &Node, around: &Surroundings<'_>, below: &Map, report: &mut Re
     }
 }
 
+/// Puts what files of labels say beneath the labels of services. Their variables are the labels before them.
+///
+/// Docker Compose 2.40 does this also where environment files are not read.
+pub(super) fn labels(tree: &mut Node, around: &Surroundings<'_>, report: &mut Report) {
+    each_container(tree, &mut |service| {
+        let Some(files) = service.as_map_mut().and_then(|map| map.shift_remove("label_file")) else { return };
+        let mut below = Map::new();
+        for file in files.node.as_seq().into_iter().flatten() {
+            for (name, value) in label_file(file, around, &below, report) {
+                below.insert(name, Entry::new(file.span, Node::text(file.span, value)));
+            }
+        }
+        below.extend(service.get("labels").and_then(Node::as_map).cloned().unwrap_or_default());
+        if !below.is_empty() {
+            service.set("labels", Value::Map(below));
+        }
+    });
+}
+
+fn label_file(file: &Node, around: &Surroundings<'_>, below: &Map, report: &mut Report) -> dotenv::Pairs {
+    let Some(text) = file.as_str() else { return dotenv::Pairs::new() };
+    let path = absolute(around.working_dir, text);
+    if !around.files.is_file(&path) {
+        let problem = Diagnostic::error(format!("the label file `{}` was not found", path.display()));
+        report.push(problem.at(file.span, "").help("create it").spec("05-services.md#label_file"));
+        return dotenv::Pairs::new();
+    }
+    let Some(source) = read(around.files, &path, around.cwd, true, report) else { return dotenv::Pairs::new() };
+    let lookup = |name: &str| below.get(name).and_then(|entry| entry.node.as_str()).map(str::to_owned);
+    dotenv::parse(source, &lookup, report)
+}
+
 /// Reads what configs and secrets hold, so that nothing after `load` reads a file.
 pub(super) fn contents(tree: &Node, around: &Surroundings<'_>, report: &mut Report) -> super::Contents {
     let mut contents = super::Contents::new();
@@ -217,7 +167,13 @@ fn profile(path: &str, around: &Surroundings<'_>) -> Result<serde_json::Value, S
     if json.is_object() { Ok(json) } else { Err("it is no JSON object".to_owned()) }
 }
 
-fn content(object: &Node, section: &str, key: &str, around: &Surroundings<'_>, report: &mut Report) -> Option<Vec<u8>> {
+fn content(
+    object: &Node,
+    section: &'static str,
+    key: &str,
+    around: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<Vec<u8>> {
     let kind = section.trim_end_matches('s');
     let file = |key: &str| object.get(key).filter(|node| node.as_str().is_some_and(|text| !text.is_empty()));
     if let Some(path) = file("file") {
@@ -233,7 +189,8 @@ fn content(object: &Node, section: &str, key: &str, around: &Surroundings<'_>, r
     }
     if let Some(name) = file("environment") {
         let variable = name.as_str().unwrap_or_default();
-        if let Some(value) = around.environment.get(variable) {
+        let given = Given { section, key: key.to_owned(), variable: variable.to_owned() };
+        if let Some(value) = around.environment.get(variable).or_else(|| around.given.get(&given)) {
             return Some(value.clone().into_bytes());
         }
         let message = format!("the variable `{variable}`, which {kind} `{key}` is made of, is not set");

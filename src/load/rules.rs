@@ -2,8 +2,8 @@
 //!
 //! Every phase walks a file's tree and this table side by side; no phase knows a path of its own. A row per path:
 //! `*` stands for a key that the user chooses, `[]` for the items of a list. An element of the specification that orch
-//! does not model yet has a row of shape [`Shape::Refused`], so that it is refused with its place and never ignored; one
-//! that it models and does not apply is in [`table::NOT_APPLIED`], and refused where something is to be run.
+//! reads and does not apply is in [`table::NOT_APPLIED`] as well: it is refused with its place where something is to be
+//! run, and never ignored.
 
 mod own;
 mod pattern;
@@ -15,14 +15,12 @@ use std::sync::LazyLock;
 use super::long::Long;
 use super::merge::Merge;
 
-use Shape::{Any, Open, Refused};
-use table::{HOOK, HOOKS, NOT_APPLIED, REFUSED, SERVICES, SIMPLE, TABLE};
+use Shape::{Any, Open};
+use table::{HOOK, HOOKS, NOT_APPLIED, SERVICES, SIMPLE, TABLE};
 
 /// What a value must be, once short forms are made long.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Shape {
-    /// Part of the specification, not modelled yet.
-    Refused,
     /// Part of the specification, but not said here; what to do instead.
     Elsewhere(&'static str),
     /// Anything: `x-` keys.
@@ -158,7 +156,7 @@ impl Rules {
 
     /// Returns the keys that this mapping may have and orch supports.
     pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
-        let supported = |rules: &&Rules| !matches!(rules.rule().shape, Refused | Shape::Elsewhere(_));
+        let supported = |rules: &&Rules| !matches!(rules.rule().shape, Shape::Elsewhere(_));
         self.keys.iter().filter(move |(_, rules)| supported(rules)).map(|(name, _)| *name)
     }
 
@@ -248,12 +246,6 @@ fn specification() -> Vec<Rule> {
             Rule { path, spec: chapter(path), ..*rule }
         }));
     }
-    for (parent, keys) in REFUSED {
-        rows.extend(keys.iter().map(|key| {
-            let path: &'static str = format!("{parent}.{key}").trim_start_matches('.').to_owned().leak();
-            row(path, Refused, chapter(path))
-        }));
-    }
     rows
 }
 
@@ -279,9 +271,7 @@ fn is_list_of_names(path: &str) -> bool {
 fn chapter(path: &str) -> &'static str {
     static CHAPTERS: LazyLock<BTreeMap<&'static str, &'static str>> = LazyLock::new(|| {
         let keys = SIMPLE.iter().map(|(path, _)| *path).filter_map(|path| path.strip_prefix("services.*."));
-        let refused = REFUSED.iter().filter(|(parent, _)| *parent == "services.*").flat_map(|(_, keys)| keys.iter());
         keys.map(|path| path.split('.').next().unwrap_or(path))
-            .chain(refused.copied())
             .map(|key| (key, &*format!("{SERVICES}#{key}").leak()))
             .collect()
     });
@@ -321,7 +311,6 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for (path, harmless, instead) in NOT_APPLIED {
             let row = rows.iter().find(|rule| rule.path == *path).unwrap_or_else(|| panic!("`{path}` has no row"));
-            assert!(row.shape != Refused, "`{path}` is refused anyway");
             assert!(seen.insert(path), "`{path}` is listed twice");
             assert!(!instead.is_empty(), "`{path}`: what is to be done instead?");
             let scalar = matches!(row.shape, Shape::Bool | Shape::Text | Shape::Word(..) | Shape::Int(..));

@@ -87,18 +87,29 @@ impl Files for MemoryFiles {
 }
 
 /// Returns `path` seen from `base`, with `.` and `..` taken out as text, as Docker Compose does; links are not followed.
+/// Seen from an absolute base it is absolute, from a relative one relative.
 pub(super) fn absolute(base: &Path, path: impl AsRef<Path>) -> PathBuf {
     let mut out = PathBuf::new();
     for component in base.join(path).components() {
         match component {
             Component::CurDir => {}
-            Component::ParentDir => {
-                out.pop();
-            }
+            Component::ParentDir => match out.components().next_back() {
+                Some(Component::Normal(_)) => drop(out.pop()),
+                Some(Component::RootDir) => {}
+                _ => out.push(component),
+            },
             other => out.push(other),
         }
     }
-    out
+    if out.as_os_str().is_empty() { PathBuf::from(".") } else { out }
+}
+
+/// Returns how `directory` is called in `base`; both are absolute and have no `.` or `..`.
+pub(super) fn relative(base: &Path, directory: &Path) -> PathBuf {
+    let shared = base.components().zip(directory.components()).take_while(|(one, other)| one == other).count();
+    let up = base.components().skip(shared).map(|_| Component::ParentDir);
+    let path: PathBuf = up.chain(directory.components().skip(shared)).collect();
+    if path.as_os_str().is_empty() { PathBuf::from(".") } else { path }
 }
 
 #[cfg(test)]
@@ -113,8 +124,28 @@ mod tests {
             ("/a/b", "../../../x", "/x"),
             ("/a/b", "/c/", "/c"),
             ("/a/b", ".", "/a/b"),
+            ("sub", "./x", "sub/x"),
+            ("sub", "../x", "x"),
+            ("sub", "..", "."),
+            ("../sub", "../../x", "../../x"),
+            (".", "./x", "x"),
+            ("sub", "/x", "/x"),
         ] {
             assert_eq!(absolute(Path::new(base), path), Path::new(expected));
+        }
+    }
+
+    #[test]
+    fn directories_are_named_from_others() {
+        for (base, directory, expected) in [
+            ("/a/b", "/a/b", "."),
+            ("/a/b", "/a/b/c/d", "c/d"),
+            ("/a/b", "/a/c", "../c"),
+            ("/a/b", "/x", "../../x"),
+            ("/", "/x", "x"),
+            ("/a", "/", ".."),
+        ] {
+            assert_eq!(relative(Path::new(base), Path::new(directory)), Path::new(expected));
         }
     }
 }

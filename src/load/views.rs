@@ -1,15 +1,14 @@
 //! What `config` prints: the whole model as JSON or YAML, and the short lists.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
-
 use serde::Serialize;
 use serde_json::Value as Json;
-use sha2::{Digest as _, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::ServiceName;
 use crate::model::{Model, Service};
 
+use super::Loaded;
+use super::helpers::Kind;
 use super::interpolate::{self, OperatorKind, Part};
 use super::node::{Node, Value};
 
@@ -75,28 +74,87 @@ pub fn images(model: &Model) -> BTreeSet<String> {
     model.services.iter().filter_map(built).collect()
 }
 
-/// Returns the hash of what a service's containers are made from: `config --hash`.
-///
-/// As in Docker Compose a change of `build`, `depends_on`, `profiles`, `pull_policy`, `scale` or `deploy.replicas` leaves it as
-/// it is. The value itself is orch's own: Docker Compose hashes the printed form of its Go structures.
-///
-/// # Panics
-/// Never: all keys of a model are text.
-pub fn hash(service: &Service) -> String {
-    let mut service = service.clone();
-    service.depends_on.clear();
-    service.profiles.clear();
-    service.pull_policy = None;
-    service.scale = None;
-    service.unapplied.build = None;
-    if let Some(deploy) = &mut service.deploy {
-        deploy.replicas = None;
+/// Returns the keys of models: `config --models`.
+pub fn models(loaded: &Loaded) -> Vec<&str> {
+    loaded.tree.entries("models").map(|(name, _)| name.as_str()).collect()
+}
+
+/// Returns the images that services and the containers beside them name.
+pub fn named_images(model: &Model) -> BTreeSet<String> {
+    let services = || model.services.values();
+    let helpers = services().flat_map(|service| service.keys.helpers()).map(|(_, _, container)| container);
+    services().chain(helpers).filter_map(|service| service.image.clone()).collect()
+}
+
+/// Puts pinned references in place of the images that name them: `config --resolve-image-digests`.
+pub fn pin(model: &mut Model, pinned: &BTreeMap<String, String>) {
+    let replace = |image: &mut String| {
+        if let Some(reference) = pinned.get(image) {
+            image.clone_from(reference);
+        }
+    };
+    for service in model.services.values_mut() {
+        service.image.iter_mut().for_each(replace);
+        for kind in Kind::ALL {
+            let group = service.extensions.get_mut(kind.key()).and_then(Json::as_object_mut);
+            for helper in group.into_iter().flat_map(|group| group.values_mut()) {
+                if let Some(Json::String(image)) = helper.get_mut("image") {
+                    replace(image);
+                }
+            }
+        }
     }
-    let json = serde_json::to_vec(&service).expect("a service has text keys only");
-    Sha256::digest(json).iter().fold(String::new(), |mut hex, byte| {
-        _ = write!(hex, "{byte:02x}");
-        hex
-    })
+}
+
+/// Returns a file that pins images and says nothing else, to be put over others: `config --lock-image-digests`.
+pub fn images_only(model: &Model) -> Json {
+    let mut services = serde_json::Map::new();
+    for (name, service) in &model.services {
+        let mut only = serde_json::Map::new();
+        only.extend(service.image.iter().map(|image| ("image".to_owned(), Json::from(image.as_str()))));
+        for (group, helper, container) in service.keys.helpers() {
+            let written = service.extensions.get(group).and_then(|group| group.get(helper)?.get("image"));
+            let Some(image) = written.cloned().or_else(|| container.image.clone().map(Json::from)) else { continue };
+            let group = only.entry(group).or_insert_with(|| Json::Object(serde_json::Map::new()));
+            group[helper] = serde_json::json!({ "image": image });
+        }
+        services.insert(name.to_string(), Json::Object(only));
+    }
+    let mut json = serde_json::json!({ "services": services });
+    double(&mut json);
+    json
+}
+
+/// Returns a reference as the engine knows it, with registry, path and tag: `redis` is `docker.io/library/redis:latest`.
+fn full(image: &str) -> String {
+    let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
+    let (repository, tag) = match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),
+        _ => (name, None),
+    };
+    let repository = match repository.split_once('/') {
+        Some((host, path)) if host == "index.docker.io" => format!("docker.io/{path}"),
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => repository.to_owned(),
+        Some(_) => format!("docker.io/{repository}"),
+        None => format!("docker.io/library/{repository}"),
+    };
+    match (digest, tag) {
+        (Some(digest), _) => format!("{repository}@{digest}"),
+        (None, tag) => format!("{repository}:{}", tag.unwrap_or("latest")),
+    }
+}
+
+/// Returns an image with one of the digests that registries gave it (`redis@sha256:…`); `None` if none is of its own
+/// repository. One that has a digest keeps it.
+pub fn pinned(image: &str, digests: &[String]) -> Option<String> {
+    let own = full(image);
+    if own.contains('@') {
+        return Some(own);
+    }
+    let (repository, _) = own.rsplit_once(':')?;
+    let of_it = |digest: &&str| full(digest).split_once('@').is_some_and(|(name, _)| name == repository);
+    let digest = digests.iter().map(String::as_str).find(of_it)?;
+    Some(format!("{own}@{}", digest.split_once('@')?.1))
 }
 
 /// A variable that a file asks for: `config --variables`.
@@ -112,29 +170,35 @@ pub struct VariableUse {
     pub alternate: Option<String>,
 }
 
-/// The variables of all values, each once, by name.
-pub(super) fn variables(documents: &[Node]) -> Vec<VariableUse> {
-    let mut found = BTreeMap::new();
-    for document in documents {
-        visit(document, &mut found);
-    }
-    found.into_values().collect()
-}
+/// Variables by their names.
+pub(super) type Variables = BTreeMap<String, VariableUse>;
 
-fn visit(node: &Node, found: &mut BTreeMap<String, VariableUse>) {
+/// Adds the variables of all values to those `found` before.
+pub(super) fn variables(node: &Node, found: &mut Variables) {
     match &node.value {
         Value::Str(text) if text.contains('$') => {
             if let Ok(parts) = interpolate::parse(text) {
                 collect(&parts, text, found);
             }
         }
-        Value::Seq(items) => items.iter().for_each(|item| visit(item, found)),
-        Value::Map(map) => map.values().for_each(|entry| visit(&entry.node, found)),
+        Value::Seq(items) => items.iter().for_each(|item| variables(item, found)),
+        Value::Map(map) => map.values().for_each(|entry| variables(&entry.node, found)),
         _ => {}
     }
 }
 
-fn collect(parts: &[Part], text: &str, found: &mut BTreeMap<String, VariableUse>) {
+/// Adds variables found elsewhere.
+pub(super) fn add_variables(found: &mut Variables, more: Variables) {
+    for (name, VariableUse { name: _, required, default, alternate }) in more {
+        let known = found.entry(name.clone()).or_default();
+        known.name = name;
+        known.required |= required;
+        known.default = default.or(known.default.take());
+        known.alternate = alternate.or(known.alternate.take());
+    }
+}
+
+fn collect(parts: &[Part], text: &str, found: &mut Variables) {
     for part in parts {
         let Part::Variable(variable) = part else { continue };
         let known = found.entry(variable.name.clone()).or_default();
@@ -148,5 +212,28 @@ fn collect(parts: &[Part], text: &str, found: &mut BTreeMap<String, VariableUse>
             OperatorKind::Replacement => known.alternate = Some(word),
         }
         collect(&operator.word, text, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Docker Compose 2.40 prints them.
+    #[test]
+    fn images_are_pinned_to_the_digest_of_their_own_repository() {
+        let digests = ["redis@sha256:1", "me/app@sha256:2", "r.example.com:5000/x/y@sha256:3"].map(str::to_owned);
+        for (image, expected) in [
+            ("redis", Some("docker.io/library/redis:latest@sha256:1")),
+            ("redis:7", Some("docker.io/library/redis:7@sha256:1")),
+            ("docker.io/library/redis", Some("docker.io/library/redis:latest@sha256:1")),
+            ("me/app:v1", Some("docker.io/me/app:v1@sha256:2")),
+            ("r.example.com:5000/x/y", Some("r.example.com:5000/x/y:latest@sha256:3")),
+            ("redis:7@sha256:9", Some("docker.io/library/redis@sha256:9")),
+            ("other", None),
+            ("localhost/redis", None),
+        ] {
+            assert_eq!(pinned(image, &digests).as_deref(), expected, "{image}");
+        }
     }
 }

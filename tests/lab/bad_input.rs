@@ -29,12 +29,17 @@ fn what_is_wrong_with_a_file_is_said_with_its_place() {
         ),
         ("a cycle", "  a: {image: x, depends_on: [b]}\n  b: {image: x, links: [a]}", &["a -> b -> a"]),
         ("no image", "  web: {command: [x]}", &["compose.yaml:2", "image"]),
-        ("an element not supported yet", "  web: {image: x, build: .}", &["compose.yaml:2", "build"]),
+        ("an element not applied yet", "  web: {image: x, build: .}", &["compose.yaml:2:20", "build"]),
     ] {
         let project = Project::new(&host, "bad", "");
         project.rewrite_all(&format!("services:\n{services}\n"));
         for verb in [&["up", "-d"][..], &["config"], &["plan"]] {
             let done = project.orch(verb);
+            // What is not applied is printed all the same.
+            if what.ends_with("not applied yet") && verb == ["config"] {
+                done.ok();
+                continue;
+            }
             assert_eq!(done.code, 1, "{what}, {verb:?}: {done:?}");
             for word in words {
                 assert!(done.stderr.contains(word), "{what}, {verb:?}: no `{word}` in: {}", done.stderr);

@@ -90,7 +90,6 @@ fn status(element: &Element) -> String {
             format!("loaded; `up` refuses it, but for {}: {instead}", takes.join(", "))
         }
         Standing::RefusedAbove(above) => format!("loaded; goes with `{above}`"),
-        Standing::Unknown => "refused, by `config` too".to_owned(),
     }
 }
 
@@ -121,7 +120,6 @@ fn page() -> String {
         }
         let printed = match differences(element.path).next() {
             Some(_) => "differs, see below",
-            None if element.standing == Standing::Unknown => "refused",
             None => "as Docker Compose",
         };
         _ = writeln!(page, "| `{}` | {} | {printed} | {} |", element.path, status(element), element.spec);

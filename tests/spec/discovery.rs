@@ -215,13 +215,6 @@ volumes: {vv: }";
         .map(|v| format!("{} {} {:?} {:?}", v.name, v.required, v.default.as_deref(), v.alternate.as_deref()))
         .collect();
     assert_eq!(variables, ["H true None None", r#"R false None Some("r")"#, r#"TAG false Some("1") None"#]);
-    let mut changed = model.services["a"].clone();
-    let before = views::hash(&changed);
-    changed.scale = Some(3);
-    changed.profiles = vec!["p".to_owned()];
-    assert_eq!(views::hash(&changed), before, "what never recreates");
-    changed.hostname = Some("other".to_owned());
-    assert_ne!(views::hash(&changed), before);
 }
 
 #[test]
@@ -246,4 +239,103 @@ fn seccomp_profiles_are_read_on_the_client_and_config_shows_their_path() {
         let problems = with(profile, true).expect_err("refused");
         assert!(problems.contains(message) && problems.contains("0.yaml:1:41"), "{problems}");
     }
+}
+
+/// A project in `/w` that includes one in `/w/sub`, which has an environment of its own.
+const INCLUDING: &[(&str, &str)] = &[
+    (
+        "compose.yaml",
+        "include: [sub/compose.yaml]\nservices: {a: {image: 'x:${A-}', environment: {A: '', B: '', C: ''}}}",
+    ),
+    (".env", "A=main"),
+    ("sub/.env", "A=lost\nB=sub-${A}\nTOKEN=t"),
+    (
+        "sub/compose.yaml",
+        "services: {b: {image: 'y:${B}', secrets: [s], configs: [c], environment: {B: , A: }}}
+secrets: {s: {environment: TOKEN}}
+configs: {c: {environment: TOKEN}}",
+    ),
+];
+
+#[test]
+fn included_projects_have_their_own_environment() {
+    use orch::load::FileKind::{Config, Secret};
+    let loaded = Run { files: INCLUDING, ..Run::default() }.load().expect("loads");
+    let service = &loaded.model.services["b"];
+    assert_eq!(service.image.as_deref(), Some("y:sub-main"));
+    assert_eq!(
+        (service.environment["A"].as_deref(), service.environment["B"].as_deref()),
+        (Some("main"), Some("sub-main"))
+    );
+    assert_eq!(loaded.model.services["a"].image.as_deref(), Some("x:main"));
+    assert!(!loaded.environment.contains_key("B"), "it stays with the included project");
+    let content = |kind, key: &str| {
+        let found = loaded.contents.iter().find(|((of, name), _)| *of == kind && AsRef::<str>::as_ref(name) == key);
+        found.map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned())
+    };
+    assert_eq!((content(Secret, "s"), content(Config, "c")), (Some("t".to_owned()), Some("t".to_owned())));
+}
+
+#[test]
+fn variables_of_all_files_are_listed() {
+    let files = &[
+        (
+            "compose.yaml",
+            "include: [inc.yaml]\nservices: {a: {extends: {file: base.yaml, service: a}, command: ['$OWN']}}",
+        ),
+        ("inc.yaml", "services: {i: {image: 'x:${INCLUDED:-1}'}}"),
+        ("base.yaml", "services: {a: {image: 'x:${BASE-2}'}, other: {image: 'x:${OTHER-}'}}"),
+    ];
+    let environment = &[("OWN", "o")];
+    let loaded = Run { files, environment, ..Run::default() }.load().expect("loads");
+    let names: Vec<&str> = loaded.variables.iter().map(|variable| variable.name.as_str()).collect();
+    assert_eq!(names, ["BASE", "INCLUDED", "OWN"]);
+}
+
+/// Where a value is written: the file of a base, or of an included project.
+#[test]
+fn what_is_taken_over_keeps_its_place() {
+    let files = &[
+        (
+            "compose.yaml",
+            "include: [sub/i.yaml]\nservices:\n  a:\n    extends: {file: sub/b.yaml, service: a}\n    tty: true\n",
+        ),
+        ("sub/b.yaml", "services:\n  a:\n    image: x\n    volumes:\n      - ./v:/v\n"),
+        ("sub/i.yaml", "services:\n  i:\n    image: x\n    volumes:\n      - ./v:/v\n"),
+    ];
+    let loaded = Run { files, ..Run::default() }.load().expect("loads");
+    let place = |path: &[&str]| {
+        let place = loaded.warnings.sources().locate(loaded.place(path).expect("it is there"));
+        format!("{}:{}:{}", place.file, place.line, place.column)
+    };
+    assert_eq!(place(&["services", "a"]), "compose.yaml:3:3");
+    assert_eq!(place(&["services", "a", "tty"]), "compose.yaml:5:5");
+    assert_eq!(place(&["services", "a", "image"]), "sub/b.yaml:3:5");
+    assert_eq!(place(&["services", "a", "volumes", "0"]), "sub/b.yaml:5:9");
+    assert_eq!(place(&["services", "i", "volumes", "0"]), "sub/i.yaml:5:9");
+    let volumes = ["a", "i"].map(|name| loaded.model.services[name].volumes[0].source.clone().unwrap_or_default());
+    assert_eq!(volumes, ["/w/sub/v", "/w/sub/v"]);
+}
+
+#[test]
+fn what_is_taken_over_is_printed_relative_where_paths_stay_as_they_are() {
+    let files = &[
+        (
+            "compose.yaml",
+            "include: [sub/i.yaml]\nservices: {a: {extends: {file: ../o/b.yaml, service: a}, volumes: ['./own:/own']}}",
+        ),
+        ("../o/b.yaml", "services: {a: {image: x, volumes: ['./v:/v', '../w:/w']}}"),
+        ("sub/i.yaml", "services: {i: {image: x, volumes: ['./v:/v', '../up:/up']}}"),
+    ];
+    let files: Vec<(String, &str)> =
+        files.iter().map(|(path, text)| (format!("/w/{path}").replace("w/../", ""), *text)).collect();
+    let mut request = LoadRequest { cwd: "/w".into(), ..LoadRequest::default() };
+    request.options.resolve_paths = false;
+    let loaded = load(&MemoryFiles::new(files), &request).unwrap_or_else(|problems| panic!("{problems}"));
+    let sources = |name: &str| {
+        let volumes = loaded.model.services[name].volumes.iter();
+        volumes.map(|volume| volume.source.clone().unwrap_or_default()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(sources("a"), "../o/v ../w ./own");
+    assert_eq!(sources("i"), "sub/v up");
 }

@@ -183,3 +183,51 @@ fn many_uses_of_patterns() {
     assert!(problems.contains("patterns make this project too large"), "{problems}");
     assert!(spent_ms() - before < 6 * LIMIT_MS, "it took {} ms", spent_ms() - before);
 }
+
+/// Fails the test unless the project is refused with `message` in time.
+#[track_caller]
+fn check_files(text: &str, files: impl IntoIterator<Item = (String, String)>, message: &str) {
+    let mut project = Project::new([text]);
+    project.files.files.extend(files.into_iter().map(|(name, text)| (format!("/project/{name}").into(), text.into())));
+    let before = spent_ms();
+    let problems = project.load().expect_err("this must be refused").to_string();
+    let spent = spent_ms() - before;
+    assert!(problems.contains(message), "{problems}");
+    assert!(spent < 3 * LIMIT_MS, "it took {spent} ms");
+}
+
+#[test]
+fn long_chains_of_extends_and_include() {
+    let mut text = "services:\n  s0: {image: x}\n".to_owned();
+    for n in 1..2_000 {
+        _ = writeln!(text, "  s{n}: {{extends: s{}}}", n - 1);
+    }
+    loads(text.clone());
+    // The last one comes first, so that nothing is known yet.
+    let backwards: String =
+        text.lines().skip(1).collect::<Vec<_>>().into_iter().rev().fold(String::new(), |text, line| text + line + "\n");
+    check(format!("services:\n{backwards}"), "more than 100 services extend each other in a row");
+    let files = (0..200).map(|n| (format!("{n}.inc"), format!("include: [{}.inc]\n", n + 1)));
+    check_files("include: [0.inc]\nservices: {}\n", files, "more than 50 files include each other in a row");
+}
+
+#[test]
+fn copies_of_copies() {
+    let big: String = (0..5_000).fold(String::new(), |text, n| text + &format!("      K{n}: v\n"));
+    let base = format!("services:\n  base:\n    image: x\n    labels:\n{big}");
+    let users: String = (0..500).fold(String::new(), |text, n| text + &format!("  s{n}: {{extends: base}}\n"));
+    check(format!("{base}{users}"), "files that others include or extend make this project too large");
+    let users = users.replace("extends: base", "extends: {file: base.yaml, service: base}");
+    let files = [("base.yaml".to_owned(), base.clone())];
+    check_files(&format!("services:\n{users}"), files, "make this project too large");
+    // Each of 40 files includes the next one twice.
+    let twice = |n: usize| (format!("{n}.inc"), format!("include: [{0}.inc, {0}.inc]\n", n + 1));
+    let files = (0..40).map(twice).chain([("40.inc".to_owned(), "services: {}\n".to_owned())]);
+    check_files("include: [0.inc]\nservices: {}\n", files, "make this project too large");
+    let files = [("a.yaml".to_owned(), format!("# {}\nservices: {{a: {{image: x}}}}\n", "c".repeat(1_000_000)))];
+    let include = vec!["a.yaml"; 1_000].join(", ");
+    check_files(&format!("include: [{include}]\nservices: {{}}\n"), files, "make this project too large");
+    let conflicts = vec!["a.yaml"; 1_000].join(", ");
+    let files = [("a.yaml".to_owned(), "services: {base: {image: y}}\n".to_owned())];
+    check_files(&format!("include: [{conflicts}]\n{base}"), files, "make this project too large");
+}

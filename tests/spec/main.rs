@@ -1,7 +1,9 @@
 //! The Compose Specification as files: what `load` makes of them, beside each.
 //!
 //! * A folder per chapter. `NAME.yaml` (and `NAME.2.yaml`, … as further `-f`) has `NAME.json`, the canonical model, or
-//!   `NAME.txt`, the problems; where it loads, but cannot be run yet, `NAME.up.txt`, why; and where it has keys of orch's own `NAME.keys.json`, what they mean. Patterns of the project are `NAME.pattern-PATTERN.yaml`. A first line `# args: …` holds profiles (`--profile P`) and services.
+//!   `NAME.txt`, the problems; where it loads, but cannot be run yet, `NAME.up.txt`, why; and where it has keys of orch's own
+//!   `NAME.keys.json`, what they mean. Patterns of the project are `NAME.pattern-PATTERN.yaml`, other files of it are below
+//!   `NAME.files/`. A first line `# args: …` holds profiles (`--profile P`) and services.
 //! * `NAME.table` holds many short cases of one service; see [`table`].
 //!
 //! `ORCH_SPEC_UPDATE=1` writes what is expected anew, to be read in review. [`reference`] runs all that is accepted
@@ -16,6 +18,7 @@ mod pages;
 mod project;
 mod properties;
 mod reference;
+mod schema;
 mod table;
 
 use std::path::{Path, PathBuf};

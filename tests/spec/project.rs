@@ -51,6 +51,7 @@ impl Project {
                 project.files.files.insert(format!("/project/patterns/{pattern}").into(), read(&entry.path()).into());
             }
         }
+        project.add(&case.with_extension("files"), Path::new("/project"));
         let mut args = first.lines().next().and_then(|line| line.strip_prefix("# args: ")).unwrap_or("").split(' ');
         while let Some(arg) = args.next().filter(|arg| !arg.is_empty()) {
             if arg == "--profile" {
@@ -61,6 +62,18 @@ impl Project {
             }
         }
         project
+    }
+
+    /// Adds the files below a folder, if it is there.
+    fn add(&mut self, folder: &Path, to: &Path) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = to.join(entry.file_name());
+            if entry.path().is_dir() {
+                self.add(&entry.path(), &path);
+            } else {
+                self.files.files.insert(path, std::fs::read(entry.path()).expect("case files can be read"));
+            }
+        }
     }
 
     pub(crate) fn load(&self) -> Result<Loaded, Diagnostics> {

@@ -255,6 +255,10 @@ pub struct ConfigArgs {
     #[arg(long, group = "list")]
     pub images: bool,
 
+    /// Print the names of models, one a line
+    #[arg(long, group = "list")]
+    pub models: bool,
+
     /// Print the names of profiles, one a line
     #[arg(long, group = "list")]
     pub profiles: bool,
@@ -267,7 +271,11 @@ pub struct ConfigArgs {
     #[arg(long, group = "list")]
     pub variables: bool,
 
-    /// Print the hash of a service's configuration, or of all with `*`
+    /// Print a JSON schema of orch's own keys (`x-…`), for editors; needs no file
+    #[arg(long, group = "list", conflicts_with = "quiet")]
+    pub schema: bool,
+
+    /// Print the hash that containers of a service are labelled with (of several: a,b), or of all with `*`
     #[arg(long, group = "list", value_name = "SERVICE")]
     pub hash: Option<String>,
 
@@ -290,6 +298,14 @@ pub struct ConfigArgs {
     /// Do not read environment files
     #[arg(long)]
     pub no_env_resolution: bool,
+
+    /// Put the digests of images behind their names, as the local engine knows them
+    #[arg(long, conflicts_with_all = ["list", "expanded", "quiet"])]
+    pub resolve_image_digests: bool,
+
+    /// Print a file that pins the images to their digests, to be put over the others
+    #[arg(long, conflicts_with_all = ["list", "expanded", "quiet"])]
+    pub lock_image_digests: bool,
 
     /// Put patterns in, make every short form long, and say behind each line where it comes from
     #[arg(long, conflicts_with_all = ["list", "no_interpolate"])]

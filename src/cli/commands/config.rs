@@ -1,18 +1,51 @@
 //! `orch config`: the files as orch understands them, in Docker Compose's canonical form.
 
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cli::args::{ConfigArgs, ConfigFormat};
+use serde::Serialize as _;
+
+use crate::cli::args::{self, ConfigArgs, ConfigFormat};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::table;
-use crate::load::{LoadOptions, Loaded, OwnKeys, Selection, render_json, render_yaml, views};
+use crate::engine::Engine;
+use crate::graph::{Graph, Role, Service};
+use crate::ids::ServiceName;
+use crate::load::{LoadOptions, Loaded, OwnKeys, Selection, render_json, render_yaml, schema, views};
 
 /// Prints the project, or a list of something in it.
 ///
 /// # Errors
-/// When the files are wrong or the output cannot be written.
-pub(crate) fn run(context: &mut Context<'_>, args: &ConfigArgs) -> Result<(), CliError> {
+/// When the files are wrong, the engine does not know an image's digest, or the output cannot be written.
+pub(crate) async fn run(context: &mut Context<'_>, args: &ConfigArgs) -> Result<(), CliError> {
+    let text = if args.schema {
+        format!("{:#}\n", schema())
+    } else if let Some(wanted) = &args.hash {
+        let project = context.load_graph(&args::Selection { services: args.names.clone(), ..Default::default() })?;
+        hashes(&project.graph, wanted)?
+    } else {
+        let mut loaded = load(context, args)?;
+        if args.quiet {
+            return Ok(());
+        }
+        if args.resolve_image_digests || args.lock_image_digests {
+            let engine = context.engine().await?;
+            let pinned = pin(&engine, views::named_images(&loaded.model)).await?;
+            views::pin(&mut loaded.model, &pinned);
+        }
+        render(&loaded, args)?
+    };
+    match &args.output {
+        Some(path) => {
+            let failed = |source| CliError::Write { path: path.display().to_string(), source };
+            std::fs::write(path, text).map_err(failed)
+        }
+        None => context.ui.data(text.as_bytes()),
+    }
+}
+
+/// Loads the project as the flags say.
+fn load(context: &mut Context<'_>, args: &ConfigArgs) -> Result<Loaded, CliError> {
     let options = LoadOptions {
         interpolate: !args.no_interpolate,
         normalise: !args.no_normalize,
@@ -25,23 +58,24 @@ pub(crate) fn run(context: &mut Context<'_>, args: &ConfigArgs) -> Result<(), Cl
         ..LoadOptions::default()
     };
     let own_keys = if args.expanded { OwnKeys::Expanded } else { OwnKeys::Used };
-    let mut loaded = context.load(&args.names, &LoadOptions { own_keys, ..options.clone() })?;
-    if args.quiet {
-        return Ok(());
+    let loaded = context.load(&args.names, &LoadOptions { own_keys, ..options.clone() })?;
+    if !loaded.with_patterns || args.expanded || args.quiet {
+        return Ok(loaded);
     }
-    if loaded.with_patterns && !args.expanded && args.hash.is_none() {
-        // Docker Compose knows no patterns: what it prints is the file without them. That they are right is known by now.
-        let own_keys = OwnKeys::AsWritten;
-        loaded = context.load_quietly(&args.names, &LoadOptions { own_keys, ..options })?;
+    // Docker Compose knows no patterns: what it prints is the file without them. That they are right is known by now.
+    context.load_quietly(&args.names, &LoadOptions { own_keys: OwnKeys::AsWritten, ..options })
+}
+
+/// Asks the engine for the digests of images.
+async fn pin(engine: &dyn Engine, images: BTreeSet<String>) -> Result<BTreeMap<String, String>, CliError> {
+    let mut all = BTreeMap::new();
+    for image in images {
+        let digests = if image.contains('@') { Some(Vec::new()) } else { engine.image_digests(&image).await? };
+        let Some(digests) = digests else { return Err(CliError::NoImageHere(image)) };
+        let Some(pinned) = views::pinned(&image, &digests) else { return Err(CliError::NoDigest(image)) };
+        all.insert(image, pinned);
     }
-    let text = render(&loaded, args)?;
-    match &args.output {
-        Some(path) => {
-            let failed = |source| CliError::Write { path: path.display().to_string(), source };
-            std::fs::write(path, text).map_err(failed)
-        }
-        None => context.ui.data(text.as_bytes()),
-    }
+    Ok(all)
 }
 
 fn render(loaded: &Loaded, args: &ConfigArgs) -> Result<String, CliError> {
@@ -54,25 +88,34 @@ fn render(loaded: &Loaded, args: &ConfigArgs) -> Result<String, CliError> {
         lines(views::networks(model))
     } else if args.images {
         lines(views::images(model))
+    } else if args.models {
+        lines(views::models(loaded))
     } else if args.profiles {
         lines(&loaded.profiles)
     } else if args.environment {
         lines(loaded.environment.iter().map(|(name, value)| format!("{name}={value}")))
+    } else if args.variables && args.format == ConfigFormat::Json {
+        variables_json(loaded)?
     } else if args.variables {
         variables(loaded)
-    } else if let Some(service) = &args.hash {
-        hashes(loaded, service)?
     } else {
-        let mut text = match args.format {
-            ConfigFormat::Yaml if args.expanded => loaded.render_expanded(),
-            ConfigFormat::Yaml => render_yaml(model),
-            ConfigFormat::Json => render_json(model),
+        let lock = args.lock_image_digests.then(|| views::images_only(model));
+        let mut text = match (args.format, lock) {
+            (ConfigFormat::Yaml, Some(lock)) => yaml(&lock)?,
+            (ConfigFormat::Json, Some(lock)) => format!("{lock:#}"),
+            (ConfigFormat::Yaml, None) if args.expanded => loaded.render_expanded(),
+            (ConfigFormat::Yaml, None) => render_yaml(model),
+            (ConfigFormat::Json, None) => render_json(model),
         };
         if !text.ends_with('\n') {
             text.push('\n');
         }
         text
     })
+}
+
+fn yaml(value: &serde_json::Value) -> Result<String, CliError> {
+    serde_yaml::to_string(value).map_err(|error| CliError::Output(std::io::Error::other(error)))
 }
 
 fn lines<T: AsRef<str>>(words: impl IntoIterator<Item = T>) -> String {
@@ -88,17 +131,47 @@ fn variables(loaded: &Loaded) -> String {
     table::render(["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"], &rows.collect::<Vec<_>>())
 }
 
-/// `SERVICE HASH` for one service or, with `*`, for all.
-fn hashes(loaded: &Loaded, wanted: &str) -> Result<String, CliError> {
-    let mut text = String::new();
-    for (name, service) in &loaded.model.services {
-        if wanted == "*" || wanted.split(',').any(|one| one == name.as_str()) {
-            writeln!(text, "{name} {}", views::hash(service)).expect("a string takes all");
-        }
+/// The same as Docker Compose's JSON, by their names.
+fn variables_json(loaded: &Loaded) -> Result<String, CliError> {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let all: BTreeMap<&str, serde_json::Value> = loaded
+        .variables
+        .iter()
+        .map(|variable| {
+            let json = serde_json::json!({
+                "Name": variable.name,
+                "DefaultValue": text(&variable.default),
+                "PresenceValue": text(&variable.alternate),
+                "Required": variable.required,
+            });
+            (variable.name.as_str(), json)
+        })
+        .collect();
+    let mut bytes = Vec::new();
+    let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, indent);
+    all.serialize(&mut serializer).map_err(|error| CliError::Output(error.into()))?;
+    bytes.push(b'\n');
+    String::from_utf8(bytes).map_err(|error| CliError::Output(std::io::Error::other(error)))
+}
+
+/// `SERVICE HASH` for the services named or, with `*`, for all: what their containers are labelled with.
+fn hashes(graph: &Graph, wanted: &str) -> Result<String, CliError> {
+    let services = || {
+        graph.services.iter().filter(|(_, service)| service.part.as_ref().is_none_or(|part| part.role == Role::Main))
+    };
+    let line = |(name, service): (&ServiceName, &Service)| format!("{name} {}\n", service.spec_hash);
+    if wanted == "*" {
+        return Ok(services().map(line).collect());
     }
-    if text.is_empty() && wanted != "*" {
-        let name = crate::ids::ServiceName::new(wanted)?;
-        return Err(crate::cli::project::no_such_service(&name, loaded.model.services.keys()));
+    let mut text = String::new();
+    for name in wanted.split(',') {
+        let name = ServiceName::new(name)?;
+        let found = services().find(|(known, _)| **known == name);
+        let Some(found) = found else {
+            return Err(crate::cli::project::no_such_service(&name, services().map(|(name, _)| name)));
+        };
+        text += &line(found);
     }
     Ok(text)
 }

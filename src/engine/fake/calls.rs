@@ -84,6 +84,11 @@ impl Engine for FakeEngine {
         self.call("image_id", |state| Ok(state.image(reference).cloned()))
     }
 
+    async fn image_digests(&self, reference: &str) -> Result<Option<Vec<String>>> {
+        // Only what was pulled has digests, and nothing here is known to be.
+        self.call("image_digests", |state| Ok(state.image(reference).map(|_| Vec::new())))
+    }
+
     fn pull<'a>(
         &'a self,
         reference: &'a str,

@@ -46,11 +46,16 @@ pub fn is_name(text: &str) -> bool {
         && !text.starts_with('.')
 }
 
+/// Returns whether a text that names a pattern is a path.
+pub(in crate::load) fn is_path(text: &str) -> bool {
+    let is_file = ENDINGS.iter().any(|ending| Path::new(text).extension().is_some_and(|own| own == *ending));
+    text.contains('/') || is_file
+}
+
 /// Finds the pattern that a use names and reads it into the sources of messages.
 pub(super) fn find(name: &Node, places: &Places<'_>, report: &mut Report) -> Option<SourceId> {
     let text = name.as_str()?;
-    let is_file = ENDINGS.iter().any(|ending| Path::new(text).extension().is_some_and(|own| own == *ending));
-    if text.contains('/') || is_file {
+    if is_path(text) {
         let path = absolute(places.working_dir, text);
         if !places.files.is_file(&path) {
             let problem = Diagnostic::error(format!("the pattern `{text}` was not found")).at(name.span, "");

@@ -169,6 +169,7 @@ static OF_THE_POD: &[(&[&str], &str)] = &[
     (&["restart"], "init containers are tried again until they end with 0, all others are there as long as their pod"),
     (&["x-route", "x-export", "x-balance"], "the pod is served as a whole: say it of the service"),
     (&["x-patterns"], "patterns are used by services"),
+    (&["extends"], "services extend each other: let the service extend one that has this container"),
     (&["provider"], "the containers of a pod are containers: give the provider a service of its own"),
     (&["develop"], "the service is developed as a whole: say it of the service"),
     (&["deploy.mode", "deploy.replicas", "deploy.placement", "deploy.endpoint_mode", "deploy.labels",

@@ -1,7 +1,7 @@
 //! The rows of the specification itself.
 
-use super::super::long;
 use super::super::merge::Merge;
+use super::super::{extends, include, long};
 use super::{Rule, Shape, row};
 
 /// A count.
@@ -30,12 +30,16 @@ pub(super) const BUILD: &str = "build.md";
 pub(super) const DEPLOY: &str = "deploy.md";
 pub(super) const DEVELOP: &str = "develop.md";
 
-/// The table. Rows that need no more than a shape are in [`SIMPLE`] and [`REFUSED`].
+/// The table. Rows that need no more than a shape are in [`SIMPLE`].
 #[rustfmt::skip]
 pub(super) static TABLE: &[Rule] = &[
     row("", Map, TOP),
     row("version", Any, "04-version-and-name.md"),
     row("name", Text, "04-version-and-name.md"),
+    row("include", List, "14-include.md").or_null(),
+    row("include.[]", Map, "14-include.md").long(include::LONG).expected("a path, or a mapping with `path`"),
+    row("include.[].path", List, "14-include.md").long(long::ONE_OR_MORE).expected("a path or a list of them"),
+    row("include.[].env_file", List, "14-include.md").long(long::ONE_OR_MORE).expected("a path or a list of them"),
     row("services", Open, SERVICES),
     row("services.*", Map, SERVICES),
     row("services.*.annotations", Open, "05-services.md#annotations").long(long::LABELS),
@@ -79,12 +83,16 @@ pub(super) static TABLE: &[Rule] = &[
     row("services.*.expose.[]", TextOrNumber, "05-services.md#expose").long(long::EXPOSE),
     row("services.*.extra_hosts", List, "05-services.md#extra_hosts").long(long::EXTRA_HOSTS).merge(Merge::Distinct),
     row("services.*.extra_hosts.[]", Text, "05-services.md#extra_hosts").long(long::EXTRA_HOST),
+    row("services.*.extends", Map, "05-services.md#extends").long(extends::LONG)
+        .expected("the name of a service, or a mapping with `service` and `file`"),
     row("services.*.external_links", List, "05-services.md#external_links").merge(Merge::Distinct),
     row("services.*.gpus", List, "05-services.md#gpus").long(long::GPUS).expected("`all` or a list"),
     row("services.*.gpus.[]", Map, "05-services.md#gpus").long(long::DEVICE_REQUEST),
     row("services.*.gpus.[].count", Int(-1, i64::MAX), "05-services.md#gpus").long(long::COUNT).expected("a number of devices or `all`"),
     row("services.*.gpus.[].options", Open, "05-services.md#gpus").long(long::LABELS),
     row("services.*.healthcheck.test", List, "05-services.md#healthcheck").long(long::HEALTH_TEST).merge(Merge::Replace),
+    row("services.*.label_file", List, "05-services.md#label_file").long(long::ONE_OR_MORE)
+        .expected("a file or a list of them"),
     row("services.*.labels", Open, "05-services.md#labels").long(long::LABELS),
     row("services.*.links", List, "05-services.md#links").merge(Merge::Distinct),
     row("services.*.logging", Map, "05-services.md#logging").merge(Merge::Logging),
@@ -142,6 +150,7 @@ pub(super) static HOOK: &[Rule] = &[
 /// Paths that need a shape only; the chapter is found from the path.
 #[rustfmt::skip]
 pub(super) static SIMPLE: &[(&str, Shape)] = &[
+    ("include.[].path.[]", Text), ("include.[].env_file.[]", Text), ("include.[].project_directory", Text),
     ("services.*.annotations.*", Scalar),
     ("services.*.attach", Bool),
     ("services.*.blkio_config", Map),
@@ -252,6 +261,7 @@ pub(super) static SIMPLE: &[(&str, Shape)] = &[
     ("services.*.entrypoint.[]", Text),
     ("services.*.env_file.[].path", Text), ("services.*.env_file.[].required", Bool),
     ("services.*.env_file.[].format", Word(&["raw"], &[])),
+    ("services.*.extends.service", Text), ("services.*.extends.file", Text),
     ("services.*.external_links.[]", Text),
     ("services.*.gpus.[].capabilities", List), ("services.*.gpus.[].capabilities.[]", Text),
     ("services.*.gpus.[].driver", Text),
@@ -269,6 +279,7 @@ pub(super) static SIMPLE: &[(&str, Shape)] = &[
     ("services.*.init", Bool),
     ("services.*.ipc", Text),
     ("services.*.isolation", Text),
+    ("services.*.label_file.[]", Text),
     ("services.*.labels.*", Scalar),
     ("services.*.links.[]", Text),
     ("services.*.logging.driver", Text),
@@ -361,13 +372,6 @@ pub(super) static SIMPLE: &[(&str, Shape)] = &[
     ("secrets.*.template_driver", Text),
     ("models.*.name", Text), ("models.*.model", Text), ("models.*.context_size", Int(0, i64::MAX)),
     ("models.*.runtime_flags", List), ("models.*.runtime_flags.[]", Text),
-];
-
-/// Elements of the specification that are not modelled yet: parent, then its keys.
-#[rustfmt::skip]
-pub(super) static REFUSED: &[(&str, &[&str])] = &[
-    ("", &["include"]),
-    ("services.*", &["extends", "label_file"]),
 ];
 
 /// Elements that are loaded and printed, but not applied: refused where something is to be run. Path, values that ask for
