@@ -23,7 +23,7 @@ pub(super) struct Surroundings<'a> {
 impl Surroundings<'_> {
     /// Docker Compose leaves absolute paths as they are and cleans the others.
     fn path(&self, text: &str) -> String {
-        if text.starts_with('/') {
+        if text.starts_with('/') || is_of_windows(text) {
             return text.to_owned();
         }
         let home = self.environment.get("HOME").map(String::as_str);
@@ -77,6 +77,13 @@ impl Surroundings<'_> {
     }
 }
 
+/// Returns whether a path is absolute on Windows: `C:\dir`, `C:/dir`, `\\host\share`.
+fn is_of_windows(path: &str) -> bool {
+    let mut rest = path.chars();
+    let drive = rest.next().is_some_and(|c| c.is_ascii_alphabetic()) && rest.next() == Some(':');
+    drive && rest.next().is_some_and(|c| matches!(c, '/' | '\\')) || path.starts_with("\\\\")
+}
+
 /// Makes all paths of the model absolute.
 pub(super) fn paths(tree: &mut Node, around: &Surroundings<'_>) {
     each_container(tree, &mut |service| {
@@ -107,6 +114,9 @@ pub(super) fn paths(tree: &mut Node, around: &Surroundings<'_>) {
             && local
             && options.str("o").is_some_and(|options| options.split(',').any(|option| option == "bind"))
         {
+            if options.str("device") == Some("") {
+                options.set("device", Value::Str(".".to_owned()));
+            }
             around.rebase(options, "device");
         }
     }
