@@ -169,18 +169,29 @@ fn docker_compose_makes_the_same_of_every_file_that_orch_accepts() {
         let rows = table::rows(&table);
         rows.into_iter().map(move |row| (row.layers.join(" + "), table::project(&table, &row)))
     });
-    let mut failures = Vec::new();
-    let mut compared = 0;
-    for (name, project) in whole.chain(rows) {
-        if DIFFERENT.iter().any(|different| name.contains(different.case)) {
-            continue;
-        }
-        if let Some(failure) = compare(&program, &name, &project, &mut compared) {
-            failures.push(format!("{name}\n{failure}"));
-        }
-    }
+    let is_different = |name: &str| DIFFERENT.iter().any(|different| name.contains(different.case));
+    let all: Vec<(String, Project)> = whole.chain(rows).filter(|(name, _)| !is_different(name)).collect();
+    // Docker Compose takes a while to start, and mostly waits for itself.
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) * 2;
+    let (failures, compared) = std::thread::scope(|scope| {
+        let work: Vec<_> = (0..workers)
+            .map(|worker| {
+                let (program, own) = (&program, all.iter().skip(worker).step_by(workers));
+                scope.spawn(move || {
+                    let mut compared = 0;
+                    let failed = own.filter_map(|(name, project)| {
+                        let failure = compare(program, name, project, &mut compared)?;
+                        Some(format!("{name}\n{failure}"))
+                    });
+                    (failed.collect::<Vec<_>>(), compared)
+                })
+            })
+            .collect();
+        let done = work.into_iter().map(|worker| worker.join().expect("it panics on what cannot be run only"));
+        done.fold((Vec::new(), 0), |(all, sum), (failures, compared)| ([all, failures].concat(), sum + compared))
+    });
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    assert!(compared > 150, "only {compared} projects were compared");
+    assert!(compared > 350, "only {compared} projects were compared");
 }
 
 /// Runs a project through both; `Some` says how they differ.
