@@ -21,10 +21,12 @@ fn walk(node: &Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
                 let path = path.key(key);
                 match rules.rule().unapplied {
                     Some(unapplied) if asks(&entry.node, unapplied) => {
-                        let mut help = unapplied.instead.to_owned();
-                        if !path.is_in_list() {
-                            help += &format!("; `{key}: !reset null` in a further file leaves it out");
-                        }
+                        let instead = unapplied.instead;
+                        let help = if path.is_in_list() {
+                            instead.to_owned()
+                        } else {
+                            format!("{instead}; `{key}: !reset null` in a further file leaves it out")
+                        };
                         report.push(problem(&format!("`{path}`"), entry.key, rules.rule()).help(help));
                     }
                     Some(_) => {}
