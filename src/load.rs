@@ -264,7 +264,7 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
         normalise::normalise(&mut tree, name.as_str());
         resolve::build_arguments(&mut tree, &discovered.environment);
     }
-    let understood = keys::understand(&tree, name.as_str(), &disabled, options.consistency, report);
+    let understood = keys::understand(&tree, name.as_str(), &disabled, options, report);
     profiles::select(&mut tree, request);
     if options.consistency {
         validate::references(&tree, &disabled, report);

@@ -21,10 +21,12 @@ fn walk(node: &Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
                 let path = path.key(key);
                 match rules.rule().unapplied {
                     Some(unapplied) if asks(&entry.node, unapplied) => {
-                        let help = format!(
-                            "{}; `{key}: !reset null` in a further file leaves it out (`orch config` has all)",
-                            unapplied.instead
-                        );
+                        let instead = unapplied.instead;
+                        let help = if path.is_in_list() {
+                            instead.to_owned()
+                        } else {
+                            format!("{instead}; `{key}: !reset null` in a further file leaves it out")
+                        };
                         report.push(problem(&format!("`{path}`"), entry.key, rules.rule()).help(help));
                     }
                     Some(_) => {}
@@ -42,7 +44,7 @@ fn walk(node: &Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
                 && later.contains(&word.as_str())
             {
                 let problem = problem(&format!("`{path}: {word}`"), node.span, rules.rule());
-                report.push(problem.help(format!("use {}", words.join(", "))));
+                report.push(problem.help(format!("use one of {}", words.join(", "))));
             }
         }
         _ => {}

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use crate::diag::{Diagnostic, Span};
 use crate::model::{Export, Medium, Probe, ServiceKeys, VolumeKeys};
 
+use super::LoadOptions;
 use super::node::{Entry, Node, Value};
 use super::profiles::Disabled;
 use super::report::Report;
@@ -45,6 +46,8 @@ struct Project<'a> {
     disabled: &'a Disabled,
     /// Whether what is referred to must exist (off: `--no-consistency`).
     consistency: bool,
+    /// Whether what cannot be applied is an error (off for `config`, which prints it as it is).
+    applied: bool,
 }
 
 impl<'a> Project<'a> {
@@ -115,10 +118,11 @@ pub(super) fn understand(
     tree: &Node,
     name: &str,
     disabled: &Disabled,
-    consistency: bool,
+    options: &LoadOptions,
     report: &mut Report,
 ) -> Understood {
-    let project = Project { name, tree, disabled, consistency };
+    let LoadOptions { consistency, applied, .. } = *options;
+    let project = Project { name, tree, disabled, consistency, applied };
     let mut understood = Understood::default();
     let mut routes = route::Claims::default();
     for (name, entry) in tree.entries("services").filter(|(_, entry)| entry.node.as_map().is_some()) {

@@ -24,6 +24,15 @@ impl<'a> Path<'a> {
         Self::Item(self, index)
     }
 
+    /// Returns whether it is in an item of a list, which further files do not reach by a path.
+    pub(super) fn is_in_list(&self) -> bool {
+        match self {
+            Self::Root => false,
+            Self::Key(parent, _) => parent.is_in_list(),
+            Self::Item(..) => true,
+        }
+    }
+
     /// Returns how a message names the place: "in services.web".
     pub(super) fn inside(&self) -> String {
         if matches!(self, Self::Root) { "at the top level".to_owned() } else { format!("in `{self}`") }

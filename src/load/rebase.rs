@@ -21,7 +21,7 @@ pub(super) struct Base<'a> {
 impl Base<'_> {
     /// Docker Compose leaves absolute paths as they are and cleans the others.
     fn path(&self, text: &str) -> String {
-        if text.starts_with('/') {
+        if text.starts_with('/') || is_of_windows(text) {
             return text.to_owned();
         }
         let path = match (text.strip_prefix('~'), self.home) {
@@ -59,6 +59,13 @@ impl Base<'_> {
     }
 }
 
+/// Returns whether a path is absolute on Windows: `C:\dir`, `C:/dir`, `\\host\share`.
+fn is_of_windows(path: &str) -> bool {
+    let mut rest = path.chars();
+    let drive = rest.next().is_some_and(|c| c.is_ascii_alphabetic()) && rest.next() == Some(':');
+    drive && rest.next().is_some_and(|c| matches!(c, '/' | '\\')) || path.starts_with("\\\\")
+}
+
 /// Changes all paths of a tree.
 pub(super) fn paths(tree: &mut Node, base: &Base<'_>) {
     each_container(tree, &mut |service| container(service, base));
@@ -71,6 +78,9 @@ pub(super) fn paths(tree: &mut Node, base: &Base<'_>) {
             && local
             && options.str("o").is_some_and(|options| options.split(',').any(|option| option == "bind"))
         {
+            if options.str("device") == Some("") {
+                options.set("device", Value::Str(".".to_owned()));
+            }
             base.key(options, "device");
         }
     });

@@ -18,7 +18,7 @@ fn spent_ms() -> u64 {
 fn check(text: String, message: &str) {
     let project = Project::new([text]);
     let before = spent_ms();
-    let problems = project.load().expect_err("this must be refused").to_string();
+    let problems = project.load_to_run().expect_err("this must be refused").to_string();
     let spent = spent_ms() - before;
     assert!(problems.contains(message), "{problems}");
     assert!(spent < LIMIT_MS, "it took {spent} ms");
@@ -78,7 +78,7 @@ fn a_variable_that_grows() {
     }
     let mut project = Project::new(["services: {a: {image: x}}\n"]);
     project.files.files.insert("/project/.env".into(), env.into_bytes());
-    let problems = project.load().expect_err("this must be refused").to_string();
+    let problems = project.load_to_run().expect_err("this must be refused").to_string();
     assert!(problems.contains("expand to more than 1 MiB"), "{problems}");
 }
 

@@ -52,6 +52,9 @@ impl Subject<'_, '_> {
             let Some(text) = node.as_str() else { continue };
             let (target, alias) = text.split_once(':').unwrap_or((text, ""));
             let meanings = meanings(target);
+            if meanings.is_empty() && !self.project.applied {
+                continue;
+            }
             if meanings.is_empty() {
                 let span = self.report.part(node, 0, target.len());
                 self.error(span, format!("`{target}` does not say which service of which project"), HELP, SPEC);

@@ -8,7 +8,7 @@ use crate::load::path::Path;
 use crate::load::profiles::Disabled;
 use crate::load::report::Report;
 use crate::load::rules::{self, Keys};
-use crate::load::{check, keys, validate};
+use crate::load::{LoadOptions, check, keys, validate};
 
 use super::definition::Definition;
 use super::fill::{self, Filler};
@@ -123,5 +123,6 @@ fn try_out(definition: &Definition, report: &mut Report) {
     debug_assert!(top.keys().all(|key| key == "services" || SECTIONS.contains(&key.as_str())), "sections of a pattern");
     let tree = Node::new(span, Value::Map(top));
     validate::validate(&tree, report);
-    drop(keys::understand(&tree, "pattern", &Disabled::new(), false, report));
+    let options = LoadOptions { consistency: false, ..LoadOptions::default() };
+    drop(keys::understand(&tree, "pattern", &Disabled::new(), &options, report));
 }
