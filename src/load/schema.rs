@@ -144,6 +144,9 @@ fn mapping(rules: &Rules) -> Json {
 
 /// The kinds of values that become the long form.
 fn short_forms(rules: &Rules) -> Vec<Json> {
+    if wraps(rules) {
+        return vec![schema_of(rules.item())];
+    }
     let text = |text: &str| Value::Str(text.to_owned());
     let list = |value: Value| Value::Seq(vec![Node::new(nowhere(&mut Report::default()), value)]);
     let texts = ["x", "80", "a:1", "a=1", "/a", "https://a.example.com/b"];
@@ -160,6 +163,14 @@ fn short_forms(rules: &Rules) -> Vec<Json> {
         .filter(|(_, samples)| samples.iter().any(|one| becomes_long(one, rules)))
         .map(|(form, _)| form)
         .collect()
+}
+
+/// Returns whether one item stands for a list with it.
+fn wraps(rules: &Rules) -> bool {
+    let Long::Value(convert) = rules.rule().long else { return false };
+    let mut report = Report::default();
+    let text = Node::text(nowhere(&mut report), "80");
+    rules.rule().shape == Shape::List && convert(text.clone(), &mut report).as_seq() == Some(&[text])
 }
 
 /// Returns whether a conversion changes a value into one of the kind that the row takes.
