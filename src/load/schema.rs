@@ -44,10 +44,10 @@ fn hosts() -> Json {
         { "type": "array", "items": text },
         { "type": "null" },
     ] });
+    // Of several files each may say a part.
     let long = json!({
         "type": "object",
         "properties": { "ssh": text, "address": { "type": ["string", "null"] }, "labels": labels },
-        "required": ["ssh"],
         "patternProperties": { "^x-": {} },
         "additionalProperties": false,
     });
