@@ -263,6 +263,9 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     if options.normalise {
         normalise::normalise(&mut tree, name.as_str());
         resolve::build_arguments(&mut tree, &discovered.environment);
+    } else {
+        fill_nulls(&mut tree);
+        helpers::each_container(&mut tree, &mut normalise::secret_targets);
     }
     let understood = keys::understand(&tree, name.as_str(), &disabled, options, report);
     profiles::select(&mut tree, request);
@@ -329,6 +332,16 @@ fn project_name(
     let name = discover::project_name(request, discovered, from_file.as_ref().and_then(Node::as_str), report)?;
     discovered.environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.to_string());
     Some(name)
+}
+
+/// A network, volume and the like about which nothing is said is one all the same.
+fn fill_nulls(tree: &mut Node) {
+    for kind in normalise::RESOURCES {
+        let entries = tree.get_mut(kind).and_then(Node::as_map_mut).into_iter().flat_map(|map| map.values_mut());
+        for entry in entries.filter(|entry| entry.node.is_null()) {
+            entry.node.value = Value::Map(node::Map::new());
+        }
+    }
 }
 
 /// Keeps how orch's own keys are written, which is what `config` prints, before anything is filled in or resolved. Where

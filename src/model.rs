@@ -84,6 +84,7 @@ pub struct Model {
 #[serde(default)]
 pub struct FileObject {
     /// Name on the platform.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Absolute path of a file.
     #[serde(skip_serializing_if = "Option::is_none")]

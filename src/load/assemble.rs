@@ -161,7 +161,9 @@ fn documents(source: SourceId, path: &FilePath, report: &mut Report) -> Option<V
             Some(read.into_iter().filter(says).map(document).collect())
         }
         Err(problems) => {
-            problems.into_iter().for_each(|problem| report.push(problem));
+            for problem in problems {
+                report.push(problem);
+            }
             None
         }
     }

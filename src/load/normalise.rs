@@ -140,7 +140,7 @@ fn imply(service: &mut Node) {
 }
 
 /// Docker Compose prints the target of secrets, but not of configs.
-fn secret_targets(service: &mut Node) {
+pub(super) fn secret_targets(service: &mut Node) {
     let secrets = service.get_mut("secrets").and_then(Node::as_seq_mut);
     for secret in secrets.into_iter().flatten() {
         if secret.str("target").is_none_or(str::is_empty)

@@ -44,10 +44,10 @@ fn hosts() -> Json {
         { "type": "array", "items": text },
         { "type": "null" },
     ] });
+    // Of several files each may say a part.
     let long = json!({
         "type": "object",
         "properties": { "ssh": text, "address": { "type": ["string", "null"] }, "labels": labels },
-        "required": ["ssh"],
         "patternProperties": { "^x-": {} },
         "additionalProperties": false,
     });
@@ -96,7 +96,7 @@ fn long_form(rules: &Rules) -> Json {
     match rules.rule().shape {
         Shape::Elsewhere(_) => json!({ "not": {} }),
         Shape::Any => json!({}),
-        Shape::Text => json!({ "type": "string" }),
+        Shape::Text | Shape::Duration => json!({ "type": "string" }),
         Shape::Word(words, _) => or_variable(one_of(words)),
         Shape::Scalar => json!({ "type": ["string", "number", "boolean"] }),
         Shape::ScalarOrList => json!({ "anyOf": [{ "type": ["string", "number", "boolean"] }, list()] }),
@@ -104,7 +104,6 @@ fn long_form(rules: &Rules) -> Json {
         Shape::Bool => boolean(),
         Shape::Int(least, most) => integer(least, most),
         Shape::Number => json!({ "anyOf": [{ "type": "number", "minimum": 0 }, { "type": "string" }] }),
-        Shape::Duration => json!({ "type": "string" }),
         Shape::Bytes | Shape::BytesOrUnlimited | Shape::Mode | Shape::Percent => {
             json!({ "type": ["string", "number"] })
         }
@@ -147,6 +146,9 @@ fn mapping(rules: &Rules) -> Json {
 
 /// The kinds of values that become the long form.
 fn short_forms(rules: &Rules) -> Vec<Json> {
+    if wraps(rules) {
+        return vec![schema_of(rules.item())];
+    }
     let text = |text: &str| Value::Str(text.to_owned());
     let list = |value: Value| Value::Seq(vec![Node::new(nowhere(&mut Report::default()), value)]);
     let texts = ["x", "80", "a:1", "a=1", "/a", "https://a.example.com/b"];
@@ -163,6 +165,14 @@ fn short_forms(rules: &Rules) -> Vec<Json> {
         .filter(|(_, samples)| samples.iter().any(|one| becomes_long(one, rules)))
         .map(|(form, _)| form)
         .collect()
+}
+
+/// Returns whether one item stands for a list with it.
+fn wraps(rules: &Rules) -> bool {
+    let Long::Value(convert) = rules.rule().long else { return false };
+    let mut report = Report::default();
+    let text = Node::text(nowhere(&mut report), "80");
+    rules.rule().shape == Shape::List && convert(text.clone(), &mut report).as_seq() == Some(&[text])
 }
 
 /// Returns whether a conversion changes a value into one of the kind that the row takes.

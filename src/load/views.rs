@@ -133,7 +133,7 @@ fn full(image: &str) -> String {
         _ => (name, None),
     };
     let repository = match repository.split_once('/') {
-        Some((host, path)) if host == "index.docker.io" => format!("docker.io/{path}"),
+        Some(("index.docker.io", path)) => format!("docker.io/{path}"),
         Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => repository.to_owned(),
         Some(_) => format!("docker.io/{repository}"),
         None => format!("docker.io/library/{repository}"),

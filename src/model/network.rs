@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 pub struct Network {
     /// Name on the engine.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Driver.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -11,6 +11,7 @@ use super::{Bytes, VolumeKeys};
 #[serde(default)]
 pub struct Volume {
     /// Name on the engine.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Driver.
     #[serde(skip_serializing_if = "Option::is_none")]

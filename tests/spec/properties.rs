@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use orch::load::{OwnKeys, render_json, render_yaml};
+use orch::load::{LoadOptions, LoadRequest, OwnKeys, render_json, render_yaml};
 use orch::model::Model;
 use proptest::prelude::*;
 
@@ -349,6 +349,54 @@ fn a_file_merged_onto_itself_changes_nothing_but_plain_lists() {
             assert_eq!(unique(service), unique(other), "{name}");
         }
     }
+}
+
+/// Merging goes from the first file to the last, so what the first ones make can stand for them. Files of labels are the
+/// exception: they are beneath the labels of all files.
+#[test]
+fn what_config_prints_of_the_first_files_stands_for_them() {
+    let mut compared = 0;
+    for mut project in accepted() {
+        let Some((last, first)) =
+            project.request.files.clone().split_last().map(|(last, rest)| (last.clone(), rest.to_vec()))
+        else {
+            continue;
+        };
+        let files = &project.files.files;
+        let of_labels = files.values().any(|text| String::from_utf8_lossy(text).contains("label_file"));
+        if first.is_empty() || of_labels {
+            continue;
+        }
+        let whole = project.load().expect("accepted");
+        let request = project.request.clone();
+        project.request = LoadRequest {
+            files: first,
+            profiles: vec!["*".to_owned()],
+            services: Vec::new(),
+            options: LoadOptions {
+                normalise: false,
+                resolve_paths: false,
+                consistency: false,
+                resolve_environment: false,
+                all_resources: true,
+                contents: false,
+                own_keys: OwnKeys::AsWritten,
+                ..LoadOptions::default()
+            },
+            ..request.clone()
+        };
+        // Alone they may be wrong.
+        let Ok(loaded) = project.load() else { continue };
+        let text = render_json(&loaded.model);
+        project.files.files.insert("/project/first.json".into(), text.clone().into_bytes());
+        project.request = LoadRequest { files: vec!["first.json".to_owned(), last], ..request };
+        match project.load() {
+            Ok(again) => assert_eq!(placeless(again.model), placeless(whole.model), "{text}"),
+            Err(problems) => panic!("{text}\n{problems}"),
+        }
+        compared += 1;
+    }
+    assert!(compared > 40, "only {compared} projects were compared");
 }
 
 #[test]

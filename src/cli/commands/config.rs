@@ -175,3 +175,70 @@ fn hashes(graph: &Graph, wanted: &str) -> Result<String, CliError> {
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fake::FakeEngine;
+    use crate::load::{LoadRequest, MemoryFiles, load};
+
+    fn loaded(text: &str) -> Loaded {
+        let request = LoadRequest { cwd: "/shop".into(), ..LoadRequest::default() };
+        load(&MemoryFiles::new([("/shop/compose.yaml", text)]), &request)
+            .unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    /// As Docker Compose 2.40 prints it.
+    #[test]
+    fn variables_are_listed_as_json() {
+        let loaded = loaded("services: {a: {image: 'x:${TAG:-1}', hostname: '${H+h}'}}");
+        insta::assert_snapshot!(variables_json(&loaded).expect("JSON"), @r#"
+        {
+            "H": {
+                "Name": "H",
+                "DefaultValue": "",
+                "PresenceValue": "h",
+                "Required": false
+            },
+            "TAG": {
+                "Name": "TAG",
+                "DefaultValue": "1",
+                "PresenceValue": "",
+                "Required": false
+            }
+        }
+        "#);
+    }
+
+    #[tokio::test]
+    async fn images_without_a_digest_are_refused() {
+        let engine = FakeEngine::new();
+        engine.add_image("here");
+        let ask = async |image: &str| match pin(&engine, BTreeSet::from([image.to_owned()])).await {
+            Ok(pinned) => pinned.into_values().collect(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(ask("away").await, "image `away` is not on this machine: its digest is not known");
+        assert_eq!(ask("here").await, "image `here` has no digest: the engine has it from no registry of that name");
+        assert_eq!(ask("x:1@sha256:2").await, "docker.io/library/x@sha256:2");
+    }
+
+    #[test]
+    fn pinned_images_take_the_place_of_their_names() {
+        let mut loaded =
+            loaded("services: {a: {image: x, command: [c], x-sidecars: {s: {image: y, tty: true}}}, b: {image: x}}");
+        assert_eq!(views::named_images(&loaded.model).into_iter().collect::<Vec<_>>(), ["x", "y"]);
+        let pinned = ["x", "y"].map(|image| (image.to_owned(), format!("{image}@sha256:1")));
+        views::pin(&mut loaded.model, &BTreeMap::from(pinned));
+        insta::assert_snapshot!(yaml(&views::images_only(&loaded.model)).expect("YAML"), @"
+        services:
+          a:
+            image: x@sha256:1
+            x-sidecars:
+              s:
+                image: y@sha256:1
+          b:
+            image: x@sha256:1
+        ");
+    }
+}
