@@ -12,3 +12,4 @@ mod rules;
 mod script;
 mod serving;
 mod site;
+mod traps;

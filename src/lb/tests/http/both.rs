@@ -113,6 +113,10 @@ async fn compare(cases: Vec<Case>) {
 
 const GET: &str = "GET /a?b=c HTTP/1.1|Host: x.test||";
 
+fn long(count: usize) -> String {
+    "x".repeat(count)
+}
+
 #[tokio::test]
 async fn answers_of_every_kind() {
     let one = |name, expected, answer: &str| case(name, expected, GET, &[Answer::new(answer)]);
@@ -187,6 +191,22 @@ async fn answers_of_every_kind() {
         reset("reset in a body until close", "GET /a?b=c -> 200 cut", "HTTP/1.1 200 OK||hello"),
         one("chunks that are none", "GET /a?b=c -> 200 cut", "HTTP/1.1 200 OK|Transfer-Encoding: chunked||x|hello|"),
         one("more than its length", "GET /a?b=c -> 200", "HTTP/1.1 200 OK|Content-Length: 2||okmore"),
+        one(
+            "many fields",
+            "GET /a?b=c -> 200",
+            &format!("HTTP/1.1 200 OK|{}Content-Length: 2||ok", "A: b|".repeat(90)),
+        ),
+        one(
+            "too many fields",
+            "GET /a?b=c -> 502",
+            &format!("HTTP/1.1 200 OK|{}Content-Length: 2||ok", "A: b|".repeat(120)),
+        ),
+        one("a long field", "GET /a?b=c -> 200", &format!("HTTP/1.1 200 OK|A: {}|Content-Length: 2||ok", long(30_000))),
+        one(
+            "too long a head",
+            "GET /a?b=c -> 502",
+            &format!("HTTP/1.1 200 OK|A: {}|Content-Length: 2||ok", long(70_000)),
+        ),
         case(
             "HEAD",
             "HEAD / -> 200",
@@ -207,7 +227,6 @@ async fn answers_of_every_kind() {
 #[tokio::test]
 async fn requests_of_every_kind() {
     let one = |name, expected, request: &str| case(name, expected, request, &[ok()]);
-    let long = |count: usize| "x".repeat(count);
     compare(vec![
         one("plain", "GET /a?b=c -> 200", GET),
         one("fields in any case", "GET / -> 200", "GET / HTTP/1.1|hOsT: a|ACCEPT: x|aCCePT: y||"),
@@ -238,6 +257,16 @@ async fn requests_of_every_kind() {
             &format!("POST /a HTTP/1.1|Host: a|Content-Length: 20000||{}", long(20_000)),
         ),
         one(
+            "POST of as many bytes as are held",
+            "POST /a -> 200",
+            &format!("POST /a HTTP/1.1|Host: a|Content-Length: 65536||{}", long(65_536)),
+        ),
+        one(
+            "POST of one byte more",
+            "POST /a -> 200",
+            &format!("POST /a HTTP/1.1|Host: a|Content-Length: 65537||{}", long(65_537)),
+        ),
+        one(
             "POST of many bytes",
             "POST /a -> 200",
             &format!("POST /a HTTP/1.1|Host: a|Content-Length: 200000||{}", long(200_000)),
@@ -245,6 +274,8 @@ async fn requests_of_every_kind() {
         one("OPTIONS", "OPTIONS /a -> 200", "OPTIONS /a HTTP/1.1|Host: a||"),
         one("close", "GET / -> 200", "GET / HTTP/1.1|Host: a|Connection: close||"),
         one("keep-alive", "GET / -> 200", "GET / HTTP/1.1|Host: a|Connection: Keep-Alive|Keep-Alive: timeout=5||"),
+        one("a trailer that is named", "GET / -> 200", "GET / HTTP/1.1|Host: a|Trailer: X-Sum||"),
+        one("settings of HTTP/2", "GET / -> 200", "GET / HTTP/1.1|Host: a|HTTP2-Settings: AAMAAABk||"),
         one("TE", "GET / -> 200", "GET / HTTP/1.1|Host: a|TE: trailers||"),
         one("a field for one connection", "GET / -> 200", "GET / HTTP/1.1|Host: a|Connection: x-own|X-Own: 1||"),
         one(
