@@ -3,6 +3,7 @@
 mod both;
 mod changing;
 mod choosing;
+mod cookies;
 mod faults;
 mod generated;
 mod hostile;
