@@ -1,6 +1,6 @@
 //! `orch agent metrics`: what Prometheus collects of an agent, and where.
 
-use crate::api::client::Client;
+use crate::api::client::{Client, ClientError};
 use crate::cli::args::AgentMetricsArgs;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -19,11 +19,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &AgentMetricsArgs) -> R
     let agents = agents(context).await?;
     if changes {
         for (host, agent) in &agents {
-            let done = agent.expose_metrics(*listen).await;
-            done.map_err(|error| match host {
-                Some(host) => CliError::on_host(host, error),
-                None => error.into(),
-            })?;
+            agent.expose_metrics(*listen).await.map_err(|error| failed(host.as_ref(), error))?;
             let on = host.as_ref().map(|host| format!(" of host {host}")).unwrap_or_default();
             context.ui.say(&match listen {
                 Some(address) => format!("the agent{on} tells its metrics at http://{address}/metrics"),
@@ -35,12 +31,20 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &AgentMetricsArgs) -> R
         }
         return Ok(());
     }
-    let [(_, agent)] = agents.as_slice() else {
+    let [(host, agent)] = agents.as_slice() else {
         // Two texts one behind the other are none.
         return Err(CliError::Flag { flag: "--host", command: "agent metrics` of several hosts" });
     };
-    let text = agent.metrics().await?;
+    let text = agent.metrics().await.map_err(|error| failed(host.as_ref(), error))?;
     context.ui.data(text.as_bytes())
+}
+
+/// Says of an error which host it is of.
+fn failed(host: Option<&HostName>, error: ClientError) -> CliError {
+    match host {
+        Some(host) => CliError::on_host(host, error),
+        None => error.into(),
+    }
 }
 
 /// Returns the agents that are meant: those of the hosts that `--host` names, else the local one.
