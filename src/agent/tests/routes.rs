@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use crate::api::types::{ApiError, ErrorKind};
 use crate::graph::{Port, PortMode, Protocol};
-use crate::model::{HostMatch, PathMatch, Route, RouteAction, RoutePort};
+use crate::model::Route;
 
 use super::*;
 
@@ -17,20 +17,8 @@ fn free_port() -> u16 {
 }
 
 fn route(host: &str, port: u16) -> Route {
-    Route {
-        hosts: vec![HostMatch::Exact(host.to_owned())],
-        path: PathMatch::Prefix("/".to_owned()),
-        methods: vec![],
-        headers: vec![],
-        port: 80,
-        weight: None,
-        action: RouteAction::Forward { path: None, host: None },
-        listen: vec![RoutePort { port, tls: false }],
-        host_ip: Some(LOOPBACK),
-        tls: None,
-        timeout: None,
-        place: "compose.yaml:14:9".to_owned(),
-    }
+    let words = format!("host={host} listen={LOOPBACK}@{port}");
+    Route { place: "compose.yaml:14:9".to_owned(), ..testing::route(&words) }
 }
 
 /// A project whose `web` has these routes and publishes these ports.
