@@ -157,9 +157,10 @@ async fn who_ends_a_connection_says_so() {
 }
 
 #[tokio::test]
-async fn nobody_gets_past_the_balancer_by_an_upgrade_to_http2() {
-    let upgrade = "GET / HTTP/1.1|Host: a|Connection: Upgrade, HTTP2-Settings|Upgrade: h2c|HTTP2-Settings: AAMAAABk||";
-    for is_fast in [true, false] {
+async fn nobody_gets_past_the_balancer_by_an_upgrade_that_it_does_not_follow() {
+    for (is_fast, protocol) in [(true, "h2c"), (false, "h2c"), (true, "x-own"), (false, "websocket, h2c")] {
+        let fields = format!("Connection: Upgrade, HTTP2-Settings|Upgrade: {protocol}|HTTP2-Settings: AAMAAABk");
+        let upgrade = format!("GET / HTTP/1.1|Host: a|{fields}||");
         let (site, pod) = with_pod(is_fast, &[ok()]).await;
         let text = site.get(&format!("{upgrade}GET /hidden HTTP/1.1|Host: a||")).await;
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
@@ -167,9 +168,9 @@ async fn nobody_gets_past_the_balancer_by_an_upgrade_to_http2() {
         assert_eq!(heard.len(), 1, "{heard:?}");
         assert_eq!((heard[0].field("upgrade"), heard[0].field("http2-settings")), (None, None), "{heard:?}");
         // A pod that would do it all the same.
-        let switching = Answer::new("HTTP/1.1 101 Switching Protocols|Connection: Upgrade|Upgrade: h2c||hidden");
-        let (site, _pod) = with_pod(is_fast, &[switching]).await;
-        let text = site.get(upgrade).await;
+        let switching = format!("HTTP/1.1 101 Switching Protocols|Connection: Upgrade|Upgrade: {protocol}||hidden");
+        let (site, _pod) = with_pod(is_fast, &[Answer::new(&switching)]).await;
+        let text = site.get(&upgrade).await;
         assert!(text.starts_with("HTTP/1.1 502 ") && !text.contains("hidden"), "{text}");
     }
 }
