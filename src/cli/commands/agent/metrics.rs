@@ -11,7 +11,8 @@ use crate::ids::HostName;
 /// # Errors
 /// When an agent does not answer, cannot listen there, or several are to be printed.
 pub(crate) async fn run(context: &mut Context<'_>, args: &AgentMetricsArgs) -> Result<(), CliError> {
-    let AgentMetricsArgs { listen, no_listen } = args;
+    let AgentMetricsArgs { listen, no_listen, hosts } = args;
+    context.global.hosts.extend(hosts.iter().cloned());
     let changes = listen.is_some() || *no_listen;
     if changes && context.global.dry_run {
         return Err(CliError::Flag { flag: "--dry-run", command: "agent metrics --listen" });
