@@ -21,8 +21,8 @@ pub struct Serving {
     pub probe: Option<Probe>,
 }
 
-/// Reads a map whose keys are ports. They are text in JSON, and stay it where serde has to look at an object before it knows what
-/// it is: in all that agents tell each other.
+/// Reads a map whose keys are ports. They are text in JSON, and stay it where serde has to look at an object before it
+/// knows what it is: in all that agents tell each other.
 fn by_port<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<u16, AppProtocol>, D::Error> {
     let ports = BTreeMap::<String, AppProtocol>::deserialize(from)?;
     ports.into_iter().map(|(port, speaks)| Ok((port.parse().map_err(D::Error::custom)?, speaks))).collect()

@@ -157,8 +157,8 @@ impl<'a> Seen<'a> {
         routed.map(|(service, _)| Meant::Routed(host, service))
     }
 
-    /// What only this host can say of a service: how it is reached from here, and what keeps its ambassadors and ports from
-    /// being served here.
+    /// What only this host can say of a service: how it is reached from here, and what keeps its ambassadors and ports
+    /// from being served here.
     fn only_here(&self, service: &ServiceName) -> Vec<Finding> {
         let front = self.desired.graph.front(service);
         let mut findings = self.reached(front);

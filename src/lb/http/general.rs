@@ -206,7 +206,7 @@ impl ProxyHttp for General {
             session.set_keepalive(None);
         }
         if session.req_header().version == http::Version::HTTP_10 {
-            // It knows no answer before the answer, nor how to wait for one. Source: RFC 9110, sections 10.1.1 and 15.2.
+            // It knows no answer before the answer, nor how to wait for one. Source: RFC 9110, sections 10.1.1, 15.2.
             session.req_header_mut().remove_header(&http::header::EXPECT);
             session.set_ignore_info_resp(true);
         }

@@ -1,5 +1,5 @@
-//! Whatever clients write into `Cookie`: no pod but the one that is named by the first cookie of the name is found by it, and
-//! all that was written goes on to the pod byte by byte, on both paths.
+//! Whatever clients write into `Cookie`: no pod but the one that is named by the first cookie of the name is found by it,
+//! and all that was written goes on to the pod byte by byte, on both paths.
 
 use std::sync::{Arc, Mutex};
 
@@ -153,7 +153,8 @@ proptest! {
             let expected: Vec<&[u8]> = written.iter().map(|field| field.trim_ascii()).collect();
             prop_assert_eq!(&heard, &expected, "fast: {}", is_fast);
             let (head, body) = text.split_once("\r\n\r\n").expect("a head");
-            let set = head.lines().find_map(|line| Some(line.to_ascii_lowercase().strip_prefix("set-cookie: ")?.to_owned()));
+            let head = head.to_ascii_lowercase();
+            let set = head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).map(str::to_owned);
             let answered: u8 = body.parse().expect("a number");
             if let Some(Says::Pod(named)) = said {
                 prop_assert_eq!((answered, set), (named, None));

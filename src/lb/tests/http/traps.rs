@@ -1,5 +1,5 @@
-//! Traps of a proxy that tables of requests and answers do not show: when something arrives, what its very bytes are, on which
-//! connection, and who ends that.
+//! Traps of a proxy that tables of requests and answers do not show: when something arrives, what its very bytes are, on
+//! which connection, and who ends that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -98,7 +98,7 @@ async fn early_hints_do_not_wait_for_the_answer() {
 
 #[tokio::test]
 async fn chunks_go_on_as_the_pod_wrote_them() {
-    // The general path makes chunks of its own, and drops trailers, which nobody may rely on without having asked for them.
+    // The general path makes chunks of its own, and drops trailers: nobody may rely on those without having asked for them.
     let chunks = "5;name=value|hello|01|!|0|X-Sum: 1||";
     let answer = Answer::new(&format!("HTTP/1.1 200 OK|Transfer-Encoding: chunked||{chunks}"));
     let (site, _pod) = with_pod(true, &[answer, ok()]).await;
