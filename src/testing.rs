@@ -1,6 +1,9 @@
 //! Builders of values that many tests need. Behind feature `testing`, on for our own tests.
 
 pub mod openmetrics;
+mod route;
+
+pub use route::route;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -121,10 +121,7 @@ impl<'u> Context<'u> {
         for (host, engine) in fleet.ask_all(&members, |host| async move { host.engine().await }).await {
             match engine {
                 Ok(engine) => sources.push(Source::over(host, Arc::new(engine))),
-                Err(error) => {
-                    self.ui.warn(&error.to_string());
-                    self.left_out.push(host.name().clone());
-                }
+                Err(error) => self.leave_out(host.name(), &error.to_string()),
             }
         }
         if sources.is_empty() { Err(CliError::NoHostAnswers(seen.silent)) } else { Ok(sources) }
@@ -137,10 +134,17 @@ impl<'u> Context<'u> {
             |name: &HostName| status.hosts.iter().any(|host| host.name == *name && host.state == HostState::Down);
         let (down, present): (Vec<_>, Vec<_>) = fleet.members(status).into_iter().partition(|host| down(host.name()));
         for host in down {
-            self.ui.warn(&format!("host `{}` is down: it is left out", host.name()));
-            self.left_out.push(host.name().clone());
+            self.leave_out(host.name(), &format!("host `{}` is down: it is left out", host.name()));
         }
         present
+    }
+
+    /// Tells why a host is left out, once for whoever asks again and again.
+    pub(crate) fn leave_out(&mut self, host: &HostName, why: &str) {
+        if !self.left_out.contains(host) {
+            self.ui.warn(why);
+            self.left_out.push(host.clone());
+        }
     }
 
     /// Returns the hosts that could not be asked so far.

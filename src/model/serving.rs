@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// How a service is served by the load balancer. The default is plain TCP, spread by open connections.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Serving {
     /// Ports in the container that are balanced by request, with what they speak; all others are TCP.
+    #[serde(deserialize_with = "by_port")]
     pub http: BTreeMap<u16, AppProtocol>,
     /// Rules by which requests from outside come to it (`x-route`), in the order of the file.
     pub routes: Vec<Route>,
@@ -17,6 +19,13 @@ pub struct Serving {
     pub balance: Balance,
     /// What the agent itself asks each pod before it is sent anything (`x-probe`).
     pub probe: Option<Probe>,
+}
+
+/// Reads a map whose keys are ports. They are text in JSON, and stay it where serde has to look at an object before it
+/// knows what it is: in all that agents tell each other.
+fn by_port<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<u16, AppProtocol>, D::Error> {
+    let ports = BTreeMap::<String, AppProtocol>::deserialize(from)?;
+    ports.into_iter().map(|(port, speaks)| Ok((port.parse().map_err(D::Error::custom)?, speaks))).collect()
 }
 
 /// What a port speaks.

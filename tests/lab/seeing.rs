@@ -1,10 +1,13 @@
 //! What an agent tells of the traffic: metrics for Prometheus, `orch lb`, and `orch why` for what is answered with an error.
 
 use orch::testing::openmetrics::Scrape;
+use serde_json::Value;
 
-use crate::host::Host;
+use crate::cluster::Cluster;
+use crate::fleet::{add, even, spread, states};
+use crate::host::{Done, Host};
 use crate::project::Project;
-use crate::wait::{eventually, secs};
+use crate::wait::{becomes, eventually, secs, timed};
 
 const YAML: &str = "\
 services:
@@ -16,11 +19,17 @@ services:
   client: *client
 ";
 
+/// Reads a page of metrics.
+#[track_caller]
+fn scrape(done: Done) -> Scrape {
+    let text = done.ok();
+    Scrape::read(&format!("{text}\n")).unwrap_or_else(|wrong| panic!("{wrong}\n{text}"))
+}
+
 impl Host {
     #[track_caller]
     fn scrape(&self) -> Scrape {
-        let text = self.orch(&["agent", "metrics"]).ok();
-        Scrape::read(&format!("{text}\n")).unwrap_or_else(|wrong| panic!("{wrong}\n{text}"))
+        scrape(self.orch(&["agent", "metrics"]))
     }
 
     /// Returns the status of an answer, asked from the host itself.
@@ -78,8 +87,8 @@ fn metrics_grow_with_traffic_and_are_told_over_tcp_only_where_that_is_asked_for(
         assert_eq!(host.status(&format!("{flags} http://{address}{path}"), "x"), status, "{request}");
     }
     let accept = "application/openmetrics-text; version=1.0.0";
-    let text = host.sh(&format!("curl -s -H 'Accept: {accept}' http://{address}/metrics"));
-    let told = Scrape::read(&format!("{text}\n")).unwrap_or_else(|wrong| panic!("{wrong}\n{text}"));
+    let told =
+        scrape(host.exec(&["curl", "-s", "-H", &format!("Accept: {accept}"), &format!("http://{address}/metrics")]));
     assert_eq!(told.families.keys().collect::<Vec<_>>(), after.families.keys().collect::<Vec<_>>());
     host.docker(&["rm", "-f", "orch-agent"]);
     project.orch(&["up", "-d"]).ok();
@@ -145,5 +154,146 @@ fn what_is_answered_with_an_error_is_explained() {
     }
     let json = host.orch(&["-p", "why", "lb", "--format", "json", "deaf"]).ok();
     assert!(json.contains("\"ServerErrors\":1") && !json.contains("web.1"), "{json}");
+    project.down();
+}
+
+/// A row of `orch lb`: whose load balancer, what, and what of it is counted.
+#[derive(Debug, PartialEq)]
+struct Row {
+    host: String,
+    name: String,
+    pod_host: String,
+    state: String,
+    requests: u64,
+}
+
+/// The rows of one kind (`service`, `endpoint`), by host and name.
+#[track_caller]
+fn rows(project: &Project<'_>, kind: &str, service: &str) -> Vec<Row> {
+    let told: Vec<Value> =
+        serde_json::from_str(&project.orch(&["lb", "--format", "json", service]).ok()).expect("rows as JSON");
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    let row = |row: &Value| Row {
+        host: text(row, "Host"),
+        name: text(row, "Name"),
+        pod_host: text(row, "PodHost"),
+        state: text(row, "State"),
+        requests: row["Requests"].as_u64().unwrap_or_default(),
+    };
+    let mut rows: Vec<Row> = told.iter().filter(|row| row["Kind"] == kind).map(row).collect();
+    rows.sort_by(|one, other| (&one.host, &one.name).cmp(&(&other.host, &other.name)));
+    rows
+}
+
+/// A line of `orch why` without its mark, and without who saw it.
+fn bare(line: &str) -> &str {
+    let line = line.trim_start_matches([' ', '✓', '~', '!']);
+    line.strip_prefix("seen from ").and_then(|line| line.split_once(": ")).map_or(line, |(_, line)| line)
+}
+
+#[test]
+fn what_each_host_does_is_shown_from_the_desk_and_a_pod_out_of_reach_is_explained() {
+    let cluster = Cluster::boot(3, &[]);
+    let desk = &cluster.desk;
+    add(&cluster, &[1, 2, 3]).ok();
+    let yaml = "\
+services:
+  web: {<<: *web, deploy: {replicas: 3}, ports: [{target: 80, published: '8080', app_protocol: http}]}
+  far:
+    <<: *web
+    deploy: {placement: {constraints: ['node.hostname == node3']}}
+    ports: [{target: 80, published: '8081', app_protocol: http}]
+";
+    let project = Project::new(desk, "afar", yaml);
+    project.up();
+    assert_eq!(spread(&project, "web"), even(1));
+    let ask = |node: usize, port: u16| {
+        desk.status(&format!("http://{}:{port}/", cluster[node].address()), "shop.example.com")
+    };
+    let numbers = [1, 2, 3];
+    for (node, times) in numbers.into_iter().zip([3, 5, 7]) {
+        (0..times).for_each(|_| assert_eq!(ask(node, 8080), "200"));
+    }
+    assert_eq!([ask(1, 8081), ask(1, 8081)], ["200", "200"]);
+
+    // Each host's load balancer has counted what came to it, wherever the pod is.
+    let counted = |kind: &str, service: &str| -> Vec<(String, u64)> {
+        rows(&project, kind, service).into_iter().map(|row| (row.host, row.requests)).collect()
+    };
+    let of = |counts: [u64; 3]| ["a", "b", "c"].map(str::to_owned).into_iter().zip(counts).collect::<Vec<_>>();
+    becomes(secs(5), "the requests of each host", &of([3, 5, 7]), || counted("service", "web"));
+    assert_eq!(counted("service", "far"), of([2, 0, 0]));
+    assert_eq!(counted("endpoint", "far"), of([2, 0, 0]));
+    let all = rows(&project, "service", "web");
+    assert!(all.iter().all(|row| row.state == "3 ready" && row.name == "web"), "{all:#?}");
+    // The nearest pod takes what comes to its host; all know all of them, and where they are.
+    let all = rows(&project, "endpoint", "web");
+    assert!(all.len() == 9 && all.iter().all(|row| row.state == "ready"), "{all:#?}");
+    for row in &all {
+        let here = row.host == row.pod_host;
+        assert_eq!(row.requests, if here { u64::from(row.host.as_bytes()[0] - b'a') * 2 + 3 } else { 0 }, "{row:?}");
+    }
+    let table = project.orch(&["lb", "--no-stream"]).ok();
+    let lines = table.lines().filter(|line| line.starts_with("web ")).count();
+    assert_eq!(lines, 3, "a line for the service on each host: {table}");
+
+    // One agent's page is one agent's.
+    for (name, count) in ["a", "b", "c"].into_iter().zip([3.0, 5.0, 7.0]) {
+        let page = scrape(desk.orch(&["agent", "metrics", "--host", name]));
+        let sum = page.sum("orch_service_requests_total", &[("project", "afar"), ("service", "web")]);
+        assert_eq!(sum, Some(count), "{name}");
+        let samples = || page.families.values().flat_map(|family| &family.samples);
+        assert!(samples().all(|sample| sample.labels.get("host").is_some_and(|host| host == name)), "{page:#?}");
+    }
+    desk.orch(&["agent", "metrics", "--host", "a", "--host", "b"]).refused(1, &["--host", "agent metrics"]);
+
+    // What all hosts know is said once, however it is asked for.
+    for about in ["web", "8080", "web.1"] {
+        let told = project.orch(&["why", about]).ok();
+        let mut lines: Vec<&str> = told.lines().map(bare).collect();
+        let all = lines.len();
+        lines.sort_unstable();
+        lines.dedup();
+        assert_eq!(lines.len(), all, "{told}");
+    }
+
+    // A host that only the desk does not reach is told, and holds nothing up.
+    cluster.cut("desk", "node2");
+    let (done, took) = timed(|| project.orch(&["lb", "--no-stream"]));
+    assert!(took < secs(15), "{took:?}");
+    assert!(done.stderr.contains("host `b`") || done.stderr.contains("host b"), "{}", done.stderr);
+    let table = done.ok();
+    assert_eq!(table.lines().filter(|line| line.starts_with("web ")).count(), 2, "{table}");
+    cluster.heal();
+
+    // A host that nobody reaches, and a service that runs nowhere else.
+    cluster.cut("node3", "all");
+    eventually(secs(20), "c is down", || match states(desk) {
+        seen if seen == "a Ready, b Ready, c Down" => Ok(()),
+        seen => Err(seen),
+    });
+    assert_eq!(ask(2, 8081), "503", "after some seconds without a pod");
+    let (done, took) = timed(|| project.orch(&["why", "far"]));
+    assert!(took < secs(10), "{took:?}");
+    assert!(done.stderr.contains("host `c` is down: it is left out"), "{}", done.stderr);
+    let told = done.ok();
+    for words in [
+        "`far.1` is on host `c`, which does not answer",
+        "no pod of `far` is ready",
+        "seen from `b`: of 1 requests for `far` that came to this host it answered 1 with 503 because no pod was ready",
+    ] {
+        assert!(told.contains(words), "no `{words}` in: {told}");
+    }
+    assert!(!told.contains("seen from `a`"), "`a` was asked for all of it: {told}");
+    let told = project.orch(&["why", ":8081"]).ok();
+    assert_eq!(told.matches("which does not answer").count(), 1, "{told}");
+    assert_eq!(told.matches("seen from `b`: ").count(), 1, "what only `b` saw: {told}");
+    let all = rows(&project, "endpoint", "web");
+    assert!(all.iter().all(|row| row.host != "c" && row.pod_host != "c"), "{all:#?}");
+    cluster.heal();
+    eventually(secs(30), "c is back", || match states(desk) {
+        seen if seen == "a Ready, b Ready, c Ready" => Ok(()),
+        seen => Err(seen),
+    });
     project.down();
 }

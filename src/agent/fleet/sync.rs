@@ -453,7 +453,10 @@ where
 mod tests {
     use super::*;
     use crate::agent::shared::Aim;
+    use crate::ids::ServiceName;
+    use crate::model::{Algorithm, AppProtocol, HashKey, Probe, ProbeKind, Sticky};
     use crate::plan::History;
+    use crate::testing;
 
     fn orders(revision: u64, whole: bool, projects: &[(&str, u64)], gone: &[&str]) -> Orders {
         let project = |name: &str| ProjectName::new(name).expect("a name");
@@ -486,5 +489,27 @@ mod tests {
         assert_eq!(shown(&waiting), "3 all: blog 3, no shop");
         waiting.add(orders(4, true, &[("wiki", 1)], &[]));
         assert_eq!(shown(&waiting), "4 all: wiki 1");
+    }
+
+    #[test]
+    fn what_shall_be_is_understood_with_all_that_serves_a_service() {
+        let (web, second) = (ServiceName::new("web").expect("valid"), Duration::from_secs(1));
+        let mut graph = testing::graph("shop", &["web"]);
+        let serving = &mut graph.services.get_mut(&web).expect("it is there").serving;
+        serving.http = BTreeMap::from([(80, AppProtocol::Http), (50_051, AppProtocol::Grpc)]);
+        serving.routes = vec![testing::route("host=a.test path=/x method=GET h=x:1 weight=3 tls=443")];
+        serving.balance.algorithm = Algorithm::Hash(HashKey::Cookie("user".to_owned()));
+        serving.balance.sticky = Some(Sticky { cookie: "pod".to_owned(), ttl: Some(second) });
+        serving.balance.weights = BTreeMap::from([(HostName::local(), 3)]);
+        let kind = ProbeKind::Tcp;
+        serving.probe = Some(Probe { kind, port: 80, interval: second, timeout: second, failures: 2, successes: 1 });
+        let (project, history) = (graph.project.clone(), History::default());
+        let desired = Some(testing::desired(graph));
+        let record = Box::new(Record { aim: Aim::Up, desired, serial: 1, released: false, history });
+        let projects = vec![(project, record)];
+        let told = Message::Records { revision: 1, whole: true, projects, gone: vec![], hosts: None };
+        let text = serde_json::to_vec(&told).expect("written");
+        let heard: Message = serde_json::from_slice(&text).expect("understood");
+        assert_eq!(heard, told);
     }
 }

@@ -16,6 +16,26 @@ use crate::plan::{ContainerState, Desired, Health, Observed, ObservedContainer, 
 use super::super::shared::{ProjectState, Record, Shared};
 use super::{error, pods, published};
 
+/// What somebody may ask about.
+enum Meant<'a> {
+    /// A published port, and whose it is.
+    Port(u16, &'a ServiceName),
+    Service(&'a ServiceName),
+    Pod(&'a PodId),
+    /// A host name of a route, and where its requests come to.
+    Routed(String, &'a ServiceName),
+}
+
+impl<'a> Meant<'a> {
+    /// Returns the service that is meant by itself or by what leads to it.
+    fn service(&self) -> Option<&'a ServiceName> {
+        match self {
+            Self::Port(_, service) | Self::Service(service) | Self::Routed(_, service) => Some(service),
+            Self::Pod(_) => None,
+        }
+    }
+}
+
 /// Everything that is known of a project at one moment.
 pub(super) struct Seen<'a> {
     pub(super) shared: &'a Shared,
@@ -78,31 +98,31 @@ impl<'a> Seen<'a> {
     pub(super) fn why(&self, question: &WhyQuestion) -> Result<WhyTold, ApiError> {
         let about = question.about.trim();
         let graph = &self.desired.graph;
-        if let Ok(port) = about.trim_start_matches(':').parse::<u16>() {
-            return self.port(port);
-        }
+        let meant = self.meant(about);
         if question.only_here {
-            let service = ServiceName::new(about).ok().filter(|name| graph.services.contains_key(name));
-            let findings = service.map(|service| self.reached(graph.front(&service))).unwrap_or_default();
-            return Ok(WhyTold { about: format!("host `{}`", self.shared.host()), findings });
+            let findings = meant.and_then(|meant| meant.service()).map(|service| self.only_here(service));
+            let about = format!("host `{}`", self.shared.host());
+            return Ok(WhyTold { about, findings: findings.unwrap_or_default() });
         }
-        if let Some(service) = ServiceName::new(about).ok().filter(|name| graph.services.contains_key(name)) {
-            let findings = self.service(&service);
-            return Ok(WhyTold { about: format!("service `{service}`"), findings });
+        match meant {
+            Some(Meant::Port(port, service)) => {
+                let about = format!("port {port}, which is service `{service}`");
+                return Ok(WhyTold { about, findings: self.service(service) });
+            }
+            Some(Meant::Service(service)) => {
+                return Ok(WhyTold { about: format!("service `{service}`"), findings: self.service(service) });
+            }
+            Some(Meant::Pod(pod)) => return Ok(WhyTold { about: format!("`{pod}`"), findings: self.pod(pod) }),
+            Some(Meant::Routed(host, service)) => {
+                let mut findings = vec![fine(format!("requests for `{host}` come to service `{service}`"))];
+                findings.extend(self.service(service));
+                return Ok(WhyTold { about: format!("requests for `{host}`"), findings });
+            }
+            None => {}
         }
-        let is_meant = |pod: &&PodId| pod.to_string() == about || graph.container_name(pod) == about;
-        let unplaced = self.desired.assignments.unplaced.iter().map(|one| &one.pod);
-        if let Some(pod) = self.desired.pods().chain(unplaced).find(is_meant) {
-            return Ok(WhyTold { about: format!("`{pod}`"), findings: self.pod(pod) });
-        }
-        let host = about.to_lowercase();
-        let routed = graph.services.iter().find(|(_, service)| {
-            service.serving.routes.iter().any(|route| route.hosts.iter().any(|one| one.takes(&host)))
-        });
-        if let Some((name, _)) = routed {
-            let mut findings = vec![fine(format!("requests for `{host}` come to service `{name}`"))];
-            findings.extend(self.service(name));
-            return Ok(WhyTold { about: format!("requests for `{host}`"), findings });
+        if let Ok(port) = about.trim_start_matches(':').parse::<u16>() {
+            let message = format!("project `{}` does not publish port {port}", graph.project);
+            return Err(error(ErrorKind::NotFound, message));
         }
         let names: Vec<String> = graph.services.keys().map(ToString::to_string).collect();
         let near = did_you_mean(about, names.iter().map(String::as_str));
@@ -112,6 +132,39 @@ impl<'a> Seen<'a> {
             graph.project
         );
         Err(error(ErrorKind::NotFound, message))
+    }
+
+    /// Returns what a question is about; `None`: the project has nothing of that name.
+    fn meant(&self, about: &str) -> Option<Meant<'_>> {
+        let graph = &self.desired.graph;
+        if let Ok(port) = about.trim_start_matches(':').parse::<u16>() {
+            let owner = self.desired.addresses.ports.iter().find(|one| one.published == port);
+            return owner.map(|owner| Meant::Port(port, &owner.service));
+        }
+        let service = ServiceName::new(about).ok().and_then(|name| graph.services.get_key_value(&name));
+        if let Some((service, _)) = service {
+            return Some(Meant::Service(service));
+        }
+        let is_meant = |pod: &&PodId| pod.to_string() == about || graph.container_name(pod) == about;
+        let unplaced = self.desired.assignments.unplaced.iter().map(|one| &one.pod);
+        if let Some(pod) = self.desired.pods().chain(unplaced).find(is_meant) {
+            return Some(Meant::Pod(pod));
+        }
+        let host = about.to_lowercase();
+        let routed = graph.services.iter().find(|(_, service)| {
+            service.serving.routes.iter().any(|route| route.hosts.iter().any(|one| one.takes(&host)))
+        });
+        routed.map(|(service, _)| Meant::Routed(host, service))
+    }
+
+    /// What only this host can say of a service: how it is reached from here, and what keeps its ambassadors and ports
+    /// from being served here.
+    fn only_here(&self, service: &ServiceName) -> Vec<Finding> {
+        let front = self.desired.graph.front(service);
+        let mut findings = self.reached(front);
+        findings.extend(self.ambassadors(front));
+        findings.extend(self.ports_of(front).into_iter().filter(|finding| finding.weight != Weight::Fine));
+        findings
     }
 
     /// All that is to be said of a service: its pods, whether it is reached, by what it is.
@@ -248,18 +301,6 @@ impl<'a> Seen<'a> {
             )),
         })
         .collect()
-    }
-
-    fn port(&self, port: u16) -> Result<WhyTold, ApiError> {
-        let owner = self.desired.addresses.ports.iter().find(|one| one.published == port);
-        let Some(owner) = owner else {
-            let message = format!("project `{}` does not publish port {port}", self.desired.graph.project);
-            return Err(error(ErrorKind::NotFound, message));
-        };
-        Ok(WhyTold {
-            about: format!("port {port}, which is service `{}`", owner.service),
-            findings: self.service(&owner.service),
-        })
     }
 }
 

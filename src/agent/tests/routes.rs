@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
-use crate::api::types::{ApiError, ErrorKind};
-use crate::graph::{Port, PortMode, Protocol};
-use crate::model::{HostMatch, PathMatch, Route, RouteAction, RoutePort};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::api::types::{ApiError, ErrorKind, WhyQuestion};
+use crate::graph::{Port, PortMode, Protocol, Scale};
+use crate::model::Route;
 
 use super::*;
 
@@ -17,20 +19,8 @@ fn free_port() -> u16 {
 }
 
 fn route(host: &str, port: u16) -> Route {
-    Route {
-        hosts: vec![HostMatch::Exact(host.to_owned())],
-        path: PathMatch::Prefix("/".to_owned()),
-        methods: vec![],
-        headers: vec![],
-        port: 80,
-        weight: None,
-        action: RouteAction::Forward { path: None, host: None },
-        listen: vec![RoutePort { port, tls: false }],
-        host_ip: Some(LOOPBACK),
-        tls: None,
-        timeout: None,
-        place: "compose.yaml:14:9".to_owned(),
-    }
+    let words = format!("host={host} listen={LOOPBACK}@{port}");
+    Route { place: "compose.yaml:14:9".to_owned(), ..testing::route(&words) }
 }
 
 /// A project whose `web` has these routes and publishes these ports.
@@ -167,6 +157,35 @@ async fn a_change_that_asks_nothing_of_the_engine_is_in_the_tables_when_up_is_do
         let routes = agent.shared.dataplane.balancer_stats().routes;
         let names: Vec<&str> = routes.iter().map(|route| route.name.as_str()).collect();
         assert_eq!(names, [format!("{host}/*")]);
+    }
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_host_alone_saw_is_told_however_a_service_is_named() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    let (port, published) = (free_port(), free_port());
+    let mut without_pods = project("shop", vec![route("a.test", port)], &[published]);
+    without_pods.services.get_mut("web").expect("it is there").scale = Scale::Replicas(0);
+    up(&agent, without_pods).await.expect("up");
+    let mut stream = tokio::net::TcpStream::connect((LOOPBACK, port)).await.expect("it listens");
+    let request = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.expect("open");
+    let mut answer = String::new();
+    let read = tokio::time::timeout(DEADLINE, stream.read_to_string(&mut answer)).await;
+    read.expect("in time").expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    let why = async |about: &str, only_here| {
+        let question = WhyQuestion { about: about.to_owned(), only_here };
+        let told = agent.handler.why(shop(), question).await.expect("it is there");
+        told.findings.into_iter().map(|finding| finding.text).collect::<Vec<_>>()
+    };
+    for about in ["web", &published.to_string(), "a.test"] {
+        let (all, here) = (why(about, false).await, why(about, true).await);
+        assert!(here.iter().any(|text| text.contains("that came to this host")), "{about}: {here:#?}");
+        let is_known_everywhere = |text: &String| text.contains("no pod of `web` is wanted");
+        assert!(all.iter().any(is_known_everywhere) && !here.iter().any(is_known_everywhere), "{about}: {here:#?}");
     }
     agent.kill().await;
 }

@@ -78,7 +78,8 @@ pub struct RouteQuestion {
 pub struct WhyQuestion {
     /// A service, a pod (`web.2`), a container's name, a published port, a host name of a route.
     pub about: String,
-    /// Only what the load balancer and the pods of the host that is asked have to say: another one told the rest.
+    /// Only what the load balancer, the pods and the ambassadors of the host that is asked have to say of a service:
+    /// another one told the rest.
     #[serde(default)]
     pub only_here: bool,
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::hosts::HostFlag;
 use crate::ids::HostName;
 
 use super::TextFormat;
@@ -95,6 +96,10 @@ pub struct AgentMetricsArgs {
     /// Have it answer nowhere but on its socket
     #[arg(long, conflicts_with = "listen")]
     pub no_listen: bool,
+
+    /// The agent of this host, as before the command; with `--listen` and `--no-listen` may be given several times
+    #[arg(long = "host", value_name = "NAME[=ssh://…]")]
+    pub hosts: Vec<HostFlag>,
 }
 
 /// `agent uninstall`.

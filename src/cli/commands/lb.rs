@@ -6,18 +6,16 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use crate::api::types::{HostState, Traffic};
+use crate::api::types::Traffic;
 use crate::cli::args::{LbArgs, TableFormat};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::signals::Interrupts;
-use crate::cli::ui::Style;
 use crate::ids::HostName;
 
-use rows::{Counts, Key, render, rows};
+use rows::{Counts, Key, Row, render, rows};
 
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -32,7 +30,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: LbArgs) -> Result<(), C
     let mut interrupts = Interrupts::listen()?;
     let mut before: Option<(Instant, BTreeMap<Key, Counts>)> = None;
     loop {
-        let traffic = look(context).await?;
+        let Look { traffic, left_out } = look(context).await?;
         let now = Instant::now();
         let mut rows = rows(&project, &traffic);
         let known = |name: &_| rows.iter().any(|row| row.service == *name);
@@ -49,10 +47,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: LbArgs) -> Result<(), C
         before = Some((now, counts));
         match args.format {
             TableFormat::Json => return context.ui.json(&rows),
-            TableFormat::Table if live => {
-                // Clears the screen: the table is as long as there are pods.
-                context.ui.data(format!("\x1b[H\x1b[2J{}", render(&rows)).as_bytes())?;
-            }
+            TableFormat::Table if live => context.ui.data(live_table(&rows, &left_out).as_bytes())?,
             TableFormat::Table => return context.ui.data(render(&rows).as_bytes()),
         }
         tokio::select! {
@@ -62,26 +57,54 @@ pub(crate) async fn run(context: &mut Context<'_>, args: LbArgs) -> Result<(), C
     }
 }
 
+/// What the load balancers do, and the hosts whose one could not be asked.
+struct Look {
+    traffic: Vec<Traffic>,
+    left_out: Vec<HostName>,
+}
+
 /// Asks all hosts at once; those that do not answer are told and left out.
-async fn look(context: &mut Context<'_>) -> Result<Vec<Traffic>, CliError> {
-    let Some(fleet) = context.fleet()? else { return Ok(vec![context.client().await?.traffic().await?]) };
+async fn look(context: &mut Context<'_>) -> Result<Look, CliError> {
+    let Some(fleet) = context.fleet()? else {
+        return Ok(Look { traffic: vec![context.client().await?.traffic().await?], left_out: Vec::new() });
+    };
     let seen = fleet.look().await?;
-    let up: Vec<HostName> =
-        seen.status.hosts.iter().filter(|host| host.state != HostState::Down).map(|host| host.name.clone()).collect();
-    let hosts = context.present(&fleet, &seen.status).into_iter().filter(|host| up.contains(host.name()));
-    let asked = join_all(hosts.map(async |host| {
+    let hosts = context.present(&fleet, &seen.status);
+    let is_asked = |name: &HostName| hosts.iter().any(|host| host.name() == name);
+    let away = seen.status.hosts.iter().map(|host| &host.name).filter(|name| !is_asked(name));
+    let mut look = Look { traffic: Vec::new(), left_out: away.cloned().collect() };
+    let answers = fleet.ask_all(&hosts, |host| async move {
         let client = host.agent().await?;
         client.traffic().await.map_err(|error| host.failed(error))
-    }));
-    let (mut answers, mut errors) = (Vec::new(), Vec::new());
-    for answer in asked.await {
+    });
+    for (host, answer) in answers.await {
         match answer {
-            Ok(traffic) => answers.push(traffic),
-            Err(error) => errors.push(error),
+            Ok(traffic) => look.traffic.push(traffic),
+            Err(error) => {
+                context.leave_out(host.name(), &error.to_string());
+                look.left_out.push(host.name().clone());
+            }
         }
     }
-    if context.ui.style() != Style::Live || answers.is_empty() {
-        context.ui.warn_all(&errors);
+    Ok(look)
+}
+
+/// The table that is renewed. A warning would be gone with the next one, so the hosts that it lacks are below it.
+fn live_table(rows: &[Row], left_out: &[HostName]) -> String {
+    let names: Vec<String> = left_out.iter().map(|host| format!("`{host}`")).collect();
+    let lacks = if names.is_empty() { String::new() } else { format!("without {}\n", names.join(", ")) };
+    // Clears the screen: the table is as long as there are pods.
+    format!("\x1b[H\x1b[2J{}{lacks}", render(rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_is_renewed_says_which_hosts_it_lacks() {
+        let host = |name: &str| HostName::new(name).expect("valid");
+        assert!(!live_table(&[], &[]).contains("without"));
+        assert!(live_table(&[], &[host("b"), host("c")]).ends_with("\nwithout `b`, `c`\n"));
     }
-    Ok(answers)
 }

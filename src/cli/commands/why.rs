@@ -46,7 +46,7 @@ async fn ask(context: &mut Context<'_>, about: String) -> Result<WhyTold, CliErr
                 let text = format!("seen from `{}`: {}", host.name(), one.text);
                 Finding { text, ..one }
             })),
-            Err(error) => context.ui.warn(&error.to_string()),
+            Err(error) => context.leave_out(host.name(), &error.to_string()),
         }
     }
     told.findings.sort_by_key(|finding| finding.weight);

@@ -186,13 +186,15 @@ impl Connection {
         let until_answer = job.to.rule.as_ref().and_then(|rule| rule.route.timeout).unwrap_or(limits.answer);
         send(server, &job.bytes, &mut self.watch, limits.write, on).await.map_err(|_| Trouble::Silent)?;
         job.counting.ending.sent += job.bytes.len() as u64;
-        let Request { is_head, keep_alive, .. } = job.request;
         let cookie = next.cookie(job.wish, self.visit.client.is_tls);
-        let towards = Towards { is_head, keep_alive, cookie: cookie.as_deref() };
         let mut bytes = Vec::with_capacity(ANSWER);
         let mut has_begun = false;
         loop {
             out.clear();
+            // Who stops meanwhile says so in the answer.
+            job.request.keep_alive &= !self.http.is_stopping();
+            let Request { is_head, keep_alive, .. } = job.request;
+            let towards = Towards { is_head, keep_alive, cookie: cookie.as_deref() };
             let found =
                 if bytes.is_empty() { Answers::Partial } else { answer::read(&bytes, &mut head::room(), towards, out) };
             match found {

@@ -205,6 +205,11 @@ impl ProxyHttp for General {
             // Whatever comes of an upgrade, nothing of this protocol follows. Who closes may say so in any line.
             session.set_keepalive(None);
         }
+        if session.req_header().version == http::Version::HTTP_10 {
+            // It knows no answer before the answer, nor how to wait for one. Source: RFC 9110, sections 10.1.1, 15.2.
+            session.req_header_mut().remove_header(&http::header::EXPECT);
+            session.set_ignore_info_resp(true);
+        }
         let Some(facts) = Facts::of(session.req_header()) else {
             return refuse(ctx, Refusal::Malformed);
         };
@@ -324,6 +329,9 @@ impl ProxyHttp for General {
         ctx: &mut Ctx,
     ) -> Result<()> {
         ctx.has_begun = true;
+        if !fields::fits(answer) {
+            return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
+        }
         if answer.status.is_informational() && answer.status.as_u16() != 101 {
             return Ok(());
         }
@@ -347,10 +355,24 @@ impl ProxyHttp for General {
         Ok(())
     }
 
-    async fn response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, _: &mut Ctx) -> Result<()> {
-        if !session.is_http2() {
-            answer.set_version(http::Version::HTTP_11);
+    async fn response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        if session.is_http2() {
+            return Ok(());
         }
+        let is_final = !answer.status.is_informational();
+        if is_final && session.req_header().version == http::Version::HTTP_10 {
+            if fields::is_chunked_later(session.req_header(), answer) {
+                return refuse(ctx, Refusal::Version);
+            }
+            // It reads no chunks: the answer ends with the connection. Source: RFC 9112, section 6.1.
+            if answer.remove_header(&http::header::TRANSFER_ENCODING).is_some() {
+                session.set_keepalive(None);
+            }
+        }
+        if is_final && self.http.is_stopping() {
+            session.set_keepalive(None);
+        }
+        answer.set_version(http::Version::HTTP_11);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::forward::Client;
-use super::head::{MAX_FIELDS, is_host, is_request_id};
+use super::head::{MAX_FIELDS, MAX_HEAD, is_host, is_request_id};
 use super::log::Line;
 use super::refusal::Refusal;
 use super::route::{Asked, rewritten};
@@ -180,11 +180,27 @@ pub(super) fn clean(answer: &mut ResponseHeader) -> Result<()> {
     Ok(())
 }
 
+/// Returns whether the head of an answer is no larger than the fast path takes one. Pingora's own limits are wider.
+pub(super) fn fits(answer: &ResponseHeader) -> bool {
+    let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + ": \r\n".len();
+    answer.headers.len() <= MAX_FIELDS && answer.headers.iter().map(line).sum::<usize>() <= MAX_HEAD
+}
+
 /// Returns whether the body of an answer ends with its connection.
 pub(super) fn ends_with_connection(asked: &RequestHeader, answer: &ResponseHeader) -> bool {
+    answer.version != Version::HTTP_2 && is_unframed(asked, answer)
+}
+
+/// Returns whether pingora is about to put an answer of HTTP/2 into chunks.
+pub(super) fn is_chunked_later(asked: &RequestHeader, answer: &ResponseHeader) -> bool {
+    answer.version == Version::HTTP_2 && is_unframed(asked, answer)
+}
+
+/// Returns whether an answer has a body and does not say where that ends.
+fn is_unframed(asked: &RequestHeader, answer: &ResponseHeader) -> bool {
     let has_body = asked.method != Method::HEAD && !matches!(answer.status.as_u16(), 101 | 204 | 304);
     let is_framed = [&CONTENT_LENGTH, &TRANSFER_ENCODING].iter().any(|name| answer.headers.contains_key(*name));
-    has_body && !is_framed && answer.version != Version::HTTP_2
+    has_body && !is_framed
 }
 
 /// Returns what a client is told of an error that nothing else explains; `None`: it is gone.

@@ -47,6 +47,7 @@ fn cookie<'v>(name: &str, values: Values<'_, 'v>) -> Option<&'v [u8]> {
 mod tests {
     use super::*;
     use crate::model::{Algorithm, Balance, Sticky};
+    use proptest::prelude::*;
 
     const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -85,6 +86,62 @@ mod tests {
         assert_eq!(token(&format!("Cookie: a=b; s={TOKEN}")), Token::read(TOKEN.as_bytes()));
         for none in ["", "Cookie: s=", "Cookie: s=web.1", "Cookie: t=0123456789abcdef0123456789abcdef"] {
             assert_eq!(token(none), None, "{none}");
+        }
+    }
+
+    /// What is said by cookies alone, where `s` is both hashed and a pod's.
+    fn of_cookies(fields: &[&[u8]]) -> Wish {
+        let sticky = Some(Sticky { cookie: "s".to_owned(), ttl: None });
+        let algorithm = Algorithm::Hash(HashKey::Cookie("s".to_owned()));
+        let balance = Balance { algorithm, sticky, ..Balance::default() };
+        let balanced = Balanced::new(&balance, std::sync::Arc::default(), &[]);
+        wish(&balanced, b"x.test", &|name, each| {
+            fields.iter().filter(|_| name == "cookie").for_each(|field| each(field));
+        })
+    }
+
+    proptest! {
+        #![proptest_config(crate::lb::tests::tries(3000))]
+
+        #[test]
+        fn a_cookie_is_found_where_it_stands_however_the_fields_are_divided(
+            fields in proptest::collection::vec(
+                proptest::collection::vec(
+                    prop_oneof![
+                        4 => Just(b"s=".to_vec()),
+                        4 => Just(TOKEN.as_bytes().to_vec()),
+                        4 => Just(b";".to_vec()),
+                        1 => Just(b"S=".to_vec()),
+                        1 => Just(b"xs=".to_vec()),
+                        1 => Just(b"\"".to_vec()),
+                        1 => Just(b" ".to_vec()),
+                        2 => proptest::collection::vec(any::<u8>(), 0..6),
+                        1 => proptest::collection::vec(any::<u8>(), 1000..2000),
+                    ],
+                    0..8,
+                ),
+                0..4,
+            ),
+        ) {
+            let fields: Vec<Vec<u8>> = fields.into_iter().map(|pieces| pieces.concat()).collect();
+            let whole: Vec<&[u8]> = fields.iter().map(Vec::as_slice).collect();
+            let crumbs: Vec<&[u8]> = fields.iter().flat_map(|field| field.split(|byte| *byte == b';')).collect();
+            let found = of_cookies(&whole);
+            prop_assert_eq!(of_cookies(&crumbs), found);
+            let mut among: Vec<&[u8]> = vec![b"a=b; xs=1; S=2; s; =3"];
+            among.extend(&whole);
+            among.push(b"c=d");
+            prop_assert_eq!(of_cookies(&among), found, "others change nothing");
+            let says = |crumb: &&[u8]| {
+                let rest = crumb.trim_ascii().strip_prefix(b"s");
+                rest.is_some_and(|rest| rest.trim_ascii_start().starts_with(b"="))
+            };
+            let first = crumbs.iter().copied().find(says);
+            prop_assert!(found.key.is_none() || first.is_some(), "nobody said it");
+            if let Some(token) = found.token {
+                let named = first.and_then(|crumb| crumb.trim_ascii().last_chunk::<{ TOKEN.len() }>());
+                prop_assert_eq!(named.and_then(|named| Token::read(named)), Some(token), "another one's");
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 mod both;
 mod changing;
 mod choosing;
+mod cookies;
 mod faults;
 mod generated;
 mod hostile;
@@ -12,3 +13,4 @@ mod rules;
 mod script;
 mod serving;
 mod site;
+mod traps;

@@ -1,6 +1,6 @@
 //! `orch agent metrics`: what Prometheus collects of an agent, and where.
 
-use crate::api::client::Client;
+use crate::api::client::{Client, ClientError};
 use crate::cli::args::AgentMetricsArgs;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -11,7 +11,8 @@ use crate::ids::HostName;
 /// # Errors
 /// When an agent does not answer, cannot listen there, or several are to be printed.
 pub(crate) async fn run(context: &mut Context<'_>, args: &AgentMetricsArgs) -> Result<(), CliError> {
-    let AgentMetricsArgs { listen, no_listen } = args;
+    let AgentMetricsArgs { listen, no_listen, hosts } = args;
+    context.global.hosts.extend(hosts.iter().cloned());
     let changes = listen.is_some() || *no_listen;
     if changes && context.global.dry_run {
         return Err(CliError::Flag { flag: "--dry-run", command: "agent metrics --listen" });
@@ -19,11 +20,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &AgentMetricsArgs) -> R
     let agents = agents(context).await?;
     if changes {
         for (host, agent) in &agents {
-            let done = agent.expose_metrics(*listen).await;
-            done.map_err(|error| match host {
-                Some(host) => CliError::on_host(host, error),
-                None => error.into(),
-            })?;
+            agent.expose_metrics(*listen).await.map_err(|error| failed(host.as_ref(), error))?;
             let on = host.as_ref().map(|host| format!(" of host {host}")).unwrap_or_default();
             context.ui.say(&match listen {
                 Some(address) => format!("the agent{on} tells its metrics at http://{address}/metrics"),
@@ -35,12 +32,20 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &AgentMetricsArgs) -> R
         }
         return Ok(());
     }
-    let [(_, agent)] = agents.as_slice() else {
+    let [(host, agent)] = agents.as_slice() else {
         // Two texts one behind the other are none.
         return Err(CliError::Flag { flag: "--host", command: "agent metrics` of several hosts" });
     };
-    let text = agent.metrics().await?;
+    let text = agent.metrics().await.map_err(|error| failed(host.as_ref(), error))?;
     context.ui.data(text.as_bytes())
+}
+
+/// Says of an error which host it is of.
+fn failed(host: Option<&HostName>, error: ClientError) -> CliError {
+    match host {
+        Some(host) => CliError::on_host(host, error),
+        None => error.into(),
+    }
 }
 
 /// Returns the agents that are meant: those of the hosts that `--host` names, else the local one.

@@ -1,47 +1,6 @@
 use super::*;
-use crate::model::RoutePort;
+use crate::testing::route as rule;
 use proptest::prelude::*;
-
-/// A rule as text: words `host=`, `path=` (a prefix; with `$` at its end exact), `method=`, `h=NAME:VALUE`, `weight=`.
-fn rule(text: &str) -> Route {
-    let mut route = Route {
-        hosts: vec![],
-        path: PathMatch::Prefix("/".to_owned()),
-        methods: vec![],
-        headers: vec![],
-        port: 80,
-        weight: None,
-        action: RouteAction::Forward { path: None, host: None },
-        listen: vec![RoutePort { port: 80, tls: false }],
-        host_ip: None,
-        tls: None,
-        timeout: None,
-        place: String::new(),
-    };
-    for word in text.split_whitespace() {
-        let (key, value) = word.split_once('=').expect("key=value");
-        match key {
-            "host" => route.hosts.push(match value.strip_prefix("*.") {
-                Some(parent) => HostMatch::Below(parent.to_owned()),
-                None => HostMatch::Exact(value.to_owned()),
-            }),
-            "path" => {
-                route.path = match value.strip_suffix('$') {
-                    Some(exact) => PathMatch::Exact(exact.to_owned()),
-                    None => PathMatch::Prefix(value.to_owned()),
-                }
-            }
-            "method" => route.methods.push(value.to_owned()),
-            "h" => {
-                let (name, value) = value.split_once(':').expect("name:value");
-                route.headers.push((name.to_owned(), value.to_owned()));
-            }
-            "weight" => route.weight = Some(value.parse().expect("a number")),
-            other => panic!("unknown word {other}"),
-        }
-    }
-    route
-}
 
 /// A request as text: `GET host/path h=NAME:VALUE…`.
 fn find(table: &RouteTable<usize>, request: &str, luck: u64) -> Option<usize> {

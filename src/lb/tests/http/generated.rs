@@ -168,7 +168,7 @@ prop_compose! {
             script[at] = last;
         }
         let requests = requests.iter().map(|request| request.text.as_str()).collect::<String>().replace('|', "\r\n");
-        Case { name: "generated", expected: "", requests, methods, script, balance: Balance::default() }
+        Case { name: "generated", expected: String::new(), requests, methods, script, balance: Balance::default() }
     }
 }
 

@@ -14,35 +14,13 @@ use crate::lb::http::HttpOptions;
 use crate::lb::table::{Certificate, LbTable, RouteRule};
 use crate::lb::tests::site::{in_time, until};
 use crate::lb::{DryRequest, DryRun, Miss};
-use crate::model::{AppProtocol, HostMatch, PathMatch, PathRewrite, Route, RouteAction, RoutePort};
+use crate::model::{AppProtocol, PathRewrite, Route, RouteAction, RoutePort};
+use crate::testing;
 
 /// A site with rules at a port of its own.
 struct Ruled {
     site: HttpSite,
     front: SocketAddr,
-}
-
-fn route(front: SocketAddr, target: u16, host: &str, path: &str) -> Route {
-    Route {
-        hosts: match host {
-            "" => vec![],
-            host => vec![
-                host.strip_prefix("*.")
-                    .map_or_else(|| HostMatch::Exact(host.to_owned()), |parent| HostMatch::Below(parent.to_owned())),
-            ],
-        },
-        path: PathMatch::Prefix(path.to_owned()),
-        methods: vec![],
-        headers: vec![],
-        port: target,
-        weight: None,
-        action: RouteAction::Forward { path: None, host: None },
-        listen: vec![RoutePort { port: front.port(), tls: false }],
-        host_ip: Some(front.ip()),
-        tls: None,
-        timeout: None,
-        place: "compose.yaml:1:1".to_owned(),
-    }
 }
 
 impl Ruled {
@@ -55,7 +33,9 @@ impl Ruled {
     }
 
     fn route(&self, host: &str, path: &str) -> Route {
-        route(self.front, self.site.target, host, path)
+        let host = if host.is_empty() { String::new() } else { format!("host={host}") };
+        let words = format!("{host} path={path} listen={}@{}", self.front.ip(), self.front.port());
+        Route { port: self.site.target, ..testing::route(&words) }
     }
 
     /// Sets rules, each with the pods of a service of its own.

@@ -317,7 +317,8 @@ async fn when_it_stops_answers_say_so_and_idle_connections_end() {
         let stopping = tokio::spawn(site.into_balancer().stop(Instant::now() + DEADLINE));
         assert!(idle.is_over().await);
         finish.send_replace(true);
-        assert_eq!(busy.read().await.body, b"ok");
+        let last = busy.read().await;
+        assert_eq!((&last.body[..], last.field("connection")), (&b"ok"[..], Some("close")));
         assert!(busy.is_over().await);
         assert_eq!(in_time(stopping).await.expect("no panic"), 0);
     }

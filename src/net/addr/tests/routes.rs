@@ -1,62 +1,13 @@
 //! Routes of two projects, and ports that both want.
 
-use std::time::Duration;
-
-use crate::model::{HostMatch, PathMatch, Route, RouteAction, RoutePort};
+use crate::model::Route;
+use crate::testing;
 
 use super::*;
 
-/// A route as text: words `host=`, `path=` (with `$` at its end exact), `method=`, `h=NAME:VALUE`, `listen=[IP@]PORT`,
-/// `tls=PORT`, `weight=`. It is written at `compose.yaml:LINE:5`.
+/// A route as text, written at `compose.yaml:LINE:5`.
 fn route(line: usize, text: &str) -> Route {
-    let mut route = Route {
-        hosts: vec![],
-        path: PathMatch::Prefix("/".to_owned()),
-        methods: vec![],
-        headers: vec![],
-        port: 80,
-        weight: None,
-        action: RouteAction::Forward { path: None, host: None },
-        listen: vec![],
-        host_ip: None,
-        tls: None,
-        timeout: Some(Duration::from_secs(1)),
-        place: format!("compose.yaml:{line}:5"),
-    };
-    for word in text.split_whitespace() {
-        let (key, value) = word.split_once('=').expect("key=value");
-        let port = |text: &str, tls| RoutePort { port: text.parse().expect("a port"), tls };
-        match (key, value.split_once(['@', ':'])) {
-            ("host", None) => route.hosts.push(match value.strip_prefix("*.") {
-                Some(parent) => HostMatch::Below(parent.to_owned()),
-                None => HostMatch::Exact(value.to_owned()),
-            }),
-            ("path", None) => {
-                route.path = match value.strip_suffix('$') {
-                    Some(exact) => PathMatch::Exact(exact.to_owned()),
-                    None => PathMatch::Prefix(value.to_owned()),
-                }
-            }
-            ("method", None) => route.methods.push(value.to_owned()),
-            ("h", Some((name, value))) => route.headers.push((name.to_owned(), value.to_owned())),
-            ("weight", None) => route.weight = Some(value.parse().expect("a number")),
-            ("tls", None) => route.listen.push(port(value, true)),
-            ("listen", None) => route.listen.push(port(value, false)),
-            ("listen", Some((address, number))) => {
-                route.host_ip = Some(address.parse().expect("an address"));
-                route.listen.push(port(number, false));
-            }
-            other => panic!("unknown word {other:?}"),
-        }
-    }
-    if route.listen.is_empty() {
-        route.listen.push(port_80());
-    }
-    route
-}
-
-fn port_80() -> RoutePort {
-    RoutePort { port: 80, tls: false }
+    Route { place: format!("compose.yaml:{line}:5"), ..testing::route(text) }
 }
 
 /// A graph whose service `web` has these routes and ports.
