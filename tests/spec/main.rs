@@ -2,7 +2,8 @@
 //!
 //! * A folder per chapter. `NAME.yaml` (and `NAME.2.yaml`, … as further `-f`) has `NAME.json`, the canonical model, or
 //!   `NAME.txt`, the problems; and where it has keys of orch's own `NAME.keys.json`, what they mean. Patterns of the project are
-//!   `NAME.pattern-PATTERN.yaml`, other files of it are below `NAME.files/`. A first line `# args: …` holds profiles (`--profile P`) and services.
+//!   `NAME.pattern-PATTERN.yaml`, other files of it are below `NAME.files/`. A first line `# args: …` holds profiles
+//!   (`--profile P`) and services.
 //! * `NAME.table` holds many short cases of one service; see [`table`].
 //!
 //! `ORCH_SPEC_UPDATE=1` writes what is expected anew, to be read in review. [`reference`] runs all that is accepted
