@@ -5,8 +5,8 @@
 //! process environment or the network, and files are read through [`Files`] only. Problems are collected, not returned
 //! one by one: a phase goes on with what it understands.
 //!
-//! Limits: 4 MiB a file, 100 levels, 250,000 values of a file and 100,000 more by aliases, 250,000 of all files that are
-//! included or extended, so that no input takes long.
+//! Limits: 4 MiB a file, 100 levels, 250,000 values of a file and 100,000 more by aliases, 250,000 of all files that
+//! are included or extended, so that no input takes long.
 
 mod applied;
 mod assemble;
@@ -190,8 +190,8 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Returns the project as YAML with a comment behind each line that says where it comes from. For what was loaded with
-    /// [`OwnKeys::Expanded`].
+    /// Returns the project as YAML with a comment behind each line that says where it comes from. For what was loaded
+    /// with [`OwnKeys::Expanded`].
     pub fn render_expanded(&self) -> String {
         expanded::render(&self.tree, self.model.name.as_str(), self.warnings.sources())
     }
@@ -344,8 +344,8 @@ fn fill_nulls(tree: &mut Node) {
     }
 }
 
-/// Keeps how orch's own keys are written, which is what `config` prints, before anything is filled in or resolved. Where
-/// they cannot be understood, nobody shall try.
+/// Keeps how orch's own keys are written, which is what `config` prints, before anything is filled in or resolved.
+/// Where they cannot be understood, nobody shall try.
 fn keep_written(node: &mut Node, rules: &Rules, known: Keys) {
     for (key, entry) in node.as_map_mut().into_iter().flatten() {
         let Some(rules) = rules.key(key) else { continue };

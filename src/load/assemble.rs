@@ -1,5 +1,5 @@
-//! From files to one tree: variables are replaced, short forms made long, what a file includes and what its services extend
-//! is taken over, and later documents are merged onto earlier ones.
+//! From files to one tree: variables are replaced, short forms made long, what a file includes and what its services
+//! extend is taken over, and later documents are merged onto earlier ones.
 //!
 //! `include` comes before `extends`, so that what is included can be extended: the order of Docker Compose since 2026.
 
@@ -18,8 +18,8 @@ use super::values::{self, Variables};
 use super::views;
 use super::{include, long, merge, yaml};
 
-/// What files that others include or extend may add to a project in all: values, and the text of files, [`BYTES`] for one. As
-/// many as one file may have.
+/// What files that others include or extend may add to a project in all: values, and the text of files, [`BYTES`] for
+/// one. As many as one file may have.
 const BUDGET: usize = 250_000;
 
 /// Bytes of a file that count as one value: what one takes in files that people write.
@@ -197,8 +197,8 @@ fn obsolete(document: &mut Node, report: &mut Report) {
     }
 }
 
-/// Returns `own` merged onto what it is based on. Tags stay in place, so that they also steer the merge onto what earlier
-/// documents say.
+/// Returns `own` merged onto what it is based on. Tags stay in place, so that they also steer the merge onto what
+/// earlier documents say.
 pub(super) fn beneath(base: Node, own: Node, rules: &Rules) -> Node {
     let (span, tagged) = (own.span, has_tags(&own).then(|| own.clone()));
     let mut merged = merge::node(base, own, rules);

@@ -1,9 +1,9 @@
 //! `extends`: a service is merged onto another one, of the same document or of another file.
 //!
 //! The base is copied as it stands in its file, its own base beneath it; its paths are made relative to the project's
-//! directory, its variables are those of the project that extends it. Only the service is taken over: networks, volumes and
-//! other services that it names must be in the project. Source: compose-spec 05-services.md#extends; what it leaves open
-//! follows runs of Docker Compose 2.40.
+//! directory, its variables are those of the project that extends it. Only the service is taken over: networks, volumes
+//! and other services that it names must be in the project. Source: compose-spec 05-services.md#extends; what it leaves
+//! open follows runs of Docker Compose 2.40.
 
 use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};

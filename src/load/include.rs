@@ -1,9 +1,9 @@
 //! `include`: whole projects become part of this one, each with its own directory and environment.
 //!
-//! What they define lands in one namespace, beneath what the including document says itself: its definitions are merged onto
-//! those that it includes, the rule of compose-go since 2025-11 (Docker Compose 2.40 refuses definitions that differ). The
-//! environment of the including project wins over the included one's `.env`. Source: compose-spec 14-include.md; what it
-//! leaves open follows runs of Docker Compose 2.40.
+//! What they define lands in one namespace, beneath what the including document says itself: its definitions are merged
+//! onto those that it includes, the rule of compose-go since 2025-11 (Docker Compose 2.40 refuses definitions that
+//! differ). The environment of the including project wins over the included one's `.env`. Source: compose-spec
+//! 14-include.md; what it leaves open follows runs of Docker Compose 2.40.
 
 use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};

@@ -1,9 +1,9 @@
-//! A JSON schema of orch's own keys, for editors: beside the Compose Specification's own schema it completes and checks what
-//! stands under `x-`.
+//! A JSON schema of orch's own keys, for editors: beside the Compose Specification's own schema it completes and checks
+//! what stands under `x-`.
 //!
-//! It is made of the table of rules, row by row. Short forms are found by trying: what a row's conversion makes of a value of
-//! each kind says whether that kind may stand there. It takes every file that `load` takes; what only a value's own grammar
-//! can tell is left to `orch config`.
+//! It is made of the table of rules, row by row. Short forms are found by trying: what a row's conversion makes of a
+//! value of each kind says whether that kind may stand there. It takes every file that `load` takes; what only a
+//! value's own grammar can tell is left to `orch config`.
 
 use serde_json::{Map as JsonMap, Value as Json, json};
 

@@ -125,7 +125,8 @@ pub fn images_only(model: &Model) -> Json {
     json
 }
 
-/// Returns a reference as the engine knows it, with registry, path and tag: `redis` is `docker.io/library/redis:latest`.
+/// Returns a reference as the engine knows it, with registry, path and tag: `redis` is
+/// `docker.io/library/redis:latest`.
 fn full(image: &str) -> String {
     let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
     let (repository, tag) = match name.rsplit_once(':') {

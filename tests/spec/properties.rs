@@ -351,8 +351,8 @@ fn a_file_merged_onto_itself_changes_nothing_but_plain_lists() {
     }
 }
 
-/// Merging goes from the first file to the last, so what the first ones make can stand for them. Files of labels are the
-/// exception: they are beneath the labels of all files.
+/// Merging goes from the first file to the last, so what the first ones make can stand for them. Files of labels are
+/// the exception: they are beneath the labels of all files.
 #[test]
 fn what_config_prints_of_the_first_files_stands_for_them() {
     let mut compared = 0;
