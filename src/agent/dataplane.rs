@@ -154,7 +154,7 @@ impl Dataplane {
     }
 
     /// Makes tables, and what of the host depends on them, as the picture and the records are now.
-    pub async fn follow(&self, shared: &Shared) {
+    async fn follow(&self, shared: &Shared) {
         self.refresh_tables(shared);
         if let Err(error) = self.ensure_if_changed(shared).await {
             tracing::warn!(%error, "cannot set rules and addresses");

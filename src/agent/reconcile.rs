@@ -152,7 +152,7 @@ impl Loop {
     /// Plans once and starts what can be started. Returns when to look again if nothing else wakes the loop.
     async fn pass(&mut self, record: &Arc<Record>) -> Option<Duration> {
         if !self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, record)) {
-            self.begin(record).await;
+            self.begin(record);
         }
         let images = images_of(&self.shared, record).await;
         let now = self.begun.elapsed();
@@ -183,7 +183,7 @@ impl Loop {
 
     /// A new record: what failed for the old one is tried at once, and what it changes without any step, such as the
     /// host of a route, holds before the first pass says that nothing is left to do.
-    async fn begin(&mut self, record: &Arc<Record>) {
+    fn begin(&mut self, record: &Arc<Record>) {
         self.errors.clear();
         self.waiting.clear();
         if let Some(desired) = &record.desired {
@@ -194,7 +194,8 @@ impl Loop {
             }
         }
         self.last = Some(record.clone());
-        self.shared.dataplane.follow(&self.shared).await;
+        // Nothing here may wait: steps under way go on only between the passes, and one of them may be what is waited for.
+        self.shared.dataplane.refresh_tables(&self.shared);
     }
 
     /// Takes note of crashes and returns what planning needs to know.
