@@ -319,6 +319,9 @@ async fn lock(path: &Path) -> Result<File> {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
+        // The runtime ends, and with it who waits: his caller finds the line cut and asks again, which is right; an answer
+        // that the store failed would not be.
+        Err(error) if error.is_cancelled() => std::future::pending().await,
         Err(error) => Err(StoreError::Failed { message: error.to_string() }),
     }
 }
