@@ -48,7 +48,8 @@ def lag(cluster, watch):
     far.run("sh", "-c", f"kill -9 $(docker inspect -f '{{{{.State.Pid}}}}' {victim})")
     when, count = watch.stdout.readline().split()
     assert count == "2", count
-    ended = far.run("docker", "events", "--since", "30s", "--until", f"{time.time():.0f}", "--filter", f"container={victim}",
+    # Until the next whole second: a time that is rounded down leaves this end out, and an earlier one would be taken for it.
+    ended = far.run("docker", "events", "--since", "30s", "--until", f"{int(time.time()) + 1}", "--filter", f"container={victim}",
                     "--filter", "event=die", "--format", "{{json .}}").splitlines()[-1]
     back = watch.stdout.readline().split()[1]
     assert back == "3", back
