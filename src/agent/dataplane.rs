@@ -137,7 +137,7 @@ impl Dataplane {
                     pictures.mark_unchanged();
                     self.follow(&shared).await;
                 }
-                // A project that came or went: of its containers the engine may have nothing to tell.
+                // The engine may have nothing to tell of what a record changes: ports of a route, a project that is gone.
                 changed = records.changed() => {
                     if changed.is_err() {
                         return;
