@@ -166,7 +166,12 @@ impl SshConnection {
                 return Ok(local);
             }
         }
-        Err(self.why_no_answer(&mut state, remote, first).await)
+        let why = self.why_no_answer(&mut state, remote, first).await;
+        if matches!(why.problem, Problem::ForwardingForbidden | Problem::NoPermission { .. }) {
+            // What a login may do is settled when it is made: once that is put right, the next try needs one of its own.
+            drop(self.end(&mut state).await);
+        }
+        Err(why)
     }
 
     /// Returns a unix socket of this machine that leads to the host's unix socket `remote`, which need not be there yet.
@@ -280,6 +285,10 @@ impl SshConnection {
     /// When ssh cannot be run.
     pub async fn close(&self) -> Result<(), SshError> {
         let mut state = self.state.lock().await;
+        self.end(&mut state).await
+    }
+
+    async fn end(&self, state: &mut State) -> Result<(), SshError> {
         *state = State::default();
         if listens(&self.files.control).await {
             drop(self.control("exit", &[]).await?);

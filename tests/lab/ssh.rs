@@ -207,9 +207,8 @@ async fn a_host_that_gives_no_engine_says_why() {
     assert_eq!(error.problem, denied, "{}", error.detail);
     assert!(error.help().contains("usermod -aG docker ann"), "{}", error.help());
     node.sh("usermod -aG docker ann");
-    // Groups are those of the login: the old connection keeps the old ones.
+    // Groups are those of the login, so that the old connection was not kept.
     let ann = user.reach("ann@node1");
-    ann.close().await.expect("closed");
     engine_answers(&ann).await;
     drop(ann);
 
@@ -237,6 +236,17 @@ async fn a_host_that_gives_no_engine_says_why() {
     node.sh("sed -i '1i AllowStreamLocalForwarding no' /etc/ssh/sshd_config; kill -HUP $(cat /run/sshd.service.pid)");
     let error = eventually_error(&user, "node1", |problem| *problem == Problem::ForwardingForbidden).await;
     assert!(error.help().contains("AllowStreamLocalForwarding yes"), "{}", error.help());
+    // Put right, it is so for the next who tries, whatever connection was kept.
+    node.sh("sed -i 1d /etc/ssh/sshd_config; kill -HUP $(cat /run/sshd.service.pid)");
+    let mut last = String::new();
+    for _ in 0..20 {
+        match user.reach("node1").engine_socket().await {
+            Ok(_) => return,
+            Err(error) => last = error.to_string(),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("still refused: {last}");
 }
 
 /// Asks anew until the error is as wanted: what the host was told takes effect in a moment.
