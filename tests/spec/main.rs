@@ -13,6 +13,7 @@ mod carried;
 mod compat;
 mod discovery;
 mod expanded;
+mod generated;
 mod limits;
 mod pages;
 mod project;

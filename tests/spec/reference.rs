@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use orch::diag::Severity;
 use orch::load::{LoadRequest, OsFiles, OwnKeys, Selection, load, render_json};
 use serde_json::Value;
 
@@ -16,7 +17,7 @@ use crate::{cases, files, table};
 /// A case in which orch differs on purpose.
 pub(crate) struct Difference {
     /// Part of the file's name or of the row.
-    case: &'static str,
+    pub(crate) case: &'static str,
     /// The element.
     pub(crate) element: &'static str,
     /// What Docker Compose 2.40 does, and orch does not.
@@ -89,7 +90,7 @@ fn command(program: &Path) -> Command {
     Command::new(program)
 }
 
-fn reference() -> Option<PathBuf> {
+pub(crate) fn reference() -> Option<PathBuf> {
     let named = std::env::var_os("ORCH_COMPOSE_REFERENCE").filter(|name| name != "required").map(PathBuf::from);
     let program = named.unwrap_or_else(|| PathBuf::from("docker-compose"));
     let output = command(&program).args(["version", "--short"]).output().ok()?;
@@ -98,8 +99,8 @@ fn reference() -> Option<PathBuf> {
     (minor >= 40).then_some(program)
 }
 
-/// What Docker Compose says of a project in `directory`, in a form; `None` if it refuses.
-fn theirs(program: &Path, directory: &Path, request: &LoadRequest, form: &str) -> Option<Vec<u8>> {
+/// What Docker Compose says of a project in `directory`, in a form; as error what it complains of.
+fn theirs(program: &Path, directory: &Path, request: &LoadRequest, form: &str) -> Result<Vec<u8>, String> {
     let mut run = command(program);
     run.current_dir(directory).env_clear().envs(ENVIRONMENT).env("HOME", "/home/u");
     for file in &request.files {
@@ -115,7 +116,7 @@ fn theirs(program: &Path, directory: &Path, request: &LoadRequest, form: &str) -
     let off = off.iter().filter(|(_, on)| !on).map(|(flag, _)| *flag);
     let output =
         run.args(["config", "--format", form]).args(off).args(&request.services).output().expect("it ran before");
-    output.status.success().then_some(output.stdout)
+    if output.status.success() { Ok(output.stdout) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
 
 /// Returns the `x-` keys of a project, by their paths.
@@ -168,16 +169,17 @@ fn mend(ours: &mut Value, theirs: &mut Value, yaml: &dyn Fn() -> Value) {
     }
 }
 
+/// Says that nothing was compared, which is a failure where there should be something to compare with.
+pub(crate) fn not_covered() {
+    let required = std::env::var_os("ORCH_COMPOSE_REFERENCE").is_some();
+    assert!(!required, "ORCH_COMPOSE_REFERENCE is set, but there is no Docker Compose 2.40 or later 2.x");
+    let mut stderr = std::io::stderr();
+    std::io::Write::write_all(&mut stderr, b"NOT COVERED: no Docker Compose 2.40 to compare with\n").expect("stderr");
+}
+
 #[test]
 fn docker_compose_makes_the_same_of_every_file_that_orch_accepts() {
-    let Some(program) = reference() else {
-        let required = std::env::var_os("ORCH_COMPOSE_REFERENCE").is_some();
-        assert!(!required, "ORCH_COMPOSE_REFERENCE is set, but there is no Docker Compose 2.40 or later 2.x");
-        let mut stderr = std::io::stderr();
-        std::io::Write::write_all(&mut stderr, b"NOT COVERED: no Docker Compose 2.40 to compare with\n")
-            .expect("stderr");
-        return;
-    };
+    let Some(program) = reference() else { return not_covered() };
     let whole = cases().into_iter().map(|case| (case.display().to_string(), Project::of_case(&case)));
     let rows = files(".table").into_iter().flat_map(|table| {
         let rows = table::rows(&table);
@@ -214,8 +216,33 @@ fn docker_compose_makes_the_same_of_every_file_that_orch_accepts() {
     assert!(compared > 350, "only {compared} projects were compared");
 }
 
-/// Runs a project through both; `Some` says how they differ.
+/// Runs a project that orch accepts through both; `Some` says how they differ.
 fn compare(program: &Path, name: &str, project: &Project, flags: &[&str], compared: &mut usize) -> Option<String> {
+    match both(program, name, project, flags) {
+        Verdict::BothRefuse | Verdict::OnlyTheirs(_) => return None,
+        Verdict::OnlyOurs(_) => return Some("Docker Compose refuses it".to_owned()),
+        Verdict::Differ(diff) => return Some(diff),
+        Verdict::Same => *compared += 1,
+    }
+    None
+}
+
+/// What the two programs make of a project.
+pub(crate) enum Verdict {
+    /// The same.
+    Same,
+    /// Both accept it, and here is how what they print differs.
+    Differ(String),
+    /// Neither accepts it.
+    BothRefuse,
+    /// Only orch does; what Docker Compose says.
+    OnlyOurs(String),
+    /// Only Docker Compose does; what orch says.
+    OnlyTheirs(Vec<String>),
+}
+
+/// Runs a project through both.
+pub(crate) fn both(program: &Path, name: &str, project: &Project, flags: &[&str]) -> Verdict {
     let directory = tempfile::Builder::new().prefix("project").tempdir().expect("a directory");
     for (path, text) in &project.files.files {
         let path = directory.path().join(path.strip_prefix("/project").expect("all are there"));
@@ -235,20 +262,24 @@ fn compare(program: &Path, name: &str, project: &Project, flags: &[&str], compar
     if !request.services.is_empty() {
         request.options.selection = Selection::WithDependencies;
     }
-    let loaded = load(&OsFiles, &request).ok()?;
-    let mut ours: Value = serde_json::from_str(&render_json(&loaded.model)).expect("JSON");
-    let Some(printed) = theirs(program, &request.cwd, &request, "json") else {
-        return Some("Docker Compose refuses it".to_owned());
+    let (loaded, printed) = match (load(&OsFiles, &request), theirs(program, &request.cwd, &request, "json")) {
+        (Ok(loaded), Ok(printed)) => (loaded, printed),
+        (Err(_), Err(_)) => return Verdict::BothRefuse,
+        (Ok(_), Err(message)) => return Verdict::OnlyOurs(message),
+        (Err(problems), Ok(_)) => {
+            let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
+            return Verdict::OnlyTheirs(errors.map(|problem| problem.message.clone()).collect());
+        }
     };
+    let mut ours: Value = serde_json::from_str(&render_json(&loaded.model)).expect("JSON");
     let mut theirs: Value = serde_json::from_slice(&printed).expect("it prints JSON");
-    *compared += 1;
     // It leaves `x-` keys out of its JSON. Of several files each has its own rules to merge them, which is ours alone.
     if name.contains(OWN) && request.files.len() == 1 {
         let printed = self::theirs(program, &request.cwd, &request, "yaml").expect("as in JSON");
         let theirs: Value = serde_yaml::from_slice(&printed).expect("it prints YAML");
         let (ours, theirs) = (extensions(&ours), extensions(&theirs));
         if ours != theirs {
-            return Some(format!("keys of orch's own:\n{ours:#?}\n{theirs:#?}"));
+            return Verdict::Differ(format!("keys of orch's own:\n{ours:#?}\n{theirs:#?}"));
         }
     }
     mend(&mut ours, &mut theirs, &|| {
@@ -259,8 +290,11 @@ fn compare(program: &Path, name: &str, project: &Project, flags: &[&str], compar
     without_extensions(&mut theirs, true);
     ours.sort_all_objects();
     theirs.sort_all_objects();
+    if ours == theirs {
+        return Verdict::Same;
+    }
     let pretty = |value: &Value| format!("{value:#}\n");
-    (ours != theirs).then(|| {
-        similar::TextDiff::from_lines(pretty(&theirs).as_str(), pretty(&ours).as_str()).unified_diff().to_string()
-    })
+    let diff =
+        similar::TextDiff::from_lines(pretty(&theirs).as_str(), pretty(&ours).as_str()).unified_diff().to_string();
+    Verdict::Differ(diff)
 }
