@@ -196,6 +196,12 @@ impl Loaded {
         expanded::render(&self.tree, self.model.name.as_str(), self.warnings.sources())
     }
 
+    /// Returns the project with its variables as they are written, for what was loaded without [`LoadOptions::interpolate`]:
+    /// the model lacks what depends on them.
+    pub fn as_written(&self) -> serde_json::Value {
+        typed::as_written(&self.tree, self.model.name.as_str())
+    }
+
     /// Returns where the value at `path` (`["services", "web", "ports", "0"]`) is written, or the nearest place above.
     pub fn place(&self, path: &[&str]) -> Option<Span> {
         let mut at = &self.tree;
@@ -252,7 +258,10 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     };
     let with_patterns = options.own_keys != OwnKeys::AsWritten && patterns::apply(&mut tree, &places, report);
     check::check(&mut tree, known, report);
-    validate::validate(&tree, report);
+    // Where variables stay, what they would make right or wrong is not known.
+    if options.interpolate {
+        validate::validate(&tree, options.consistency, report);
+    }
     // A variable that stays as it is written is no address.
     let hosts = tree.get("x-hosts").filter(|_| options.interpolate);
     let hosts = hosts.map(|node| hosts::hosts(node, "x-hosts.", report)).unwrap_or_default();
@@ -260,6 +269,9 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     let profiles = tree.entries("services").flat_map(|(_, service)| profiles::profiles(&service.node)).collect();
     let disabled = profiles::apply(&mut tree, request, &discovered.environment, report);
     normalise::defaults(&mut tree);
+    if options.consistency {
+        normalise::replicas(&mut tree);
+    }
     if options.normalise {
         normalise::normalise(&mut tree, name.as_str());
         resolve::build_arguments(&mut tree, &discovered.environment);
@@ -269,10 +281,10 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     }
     let understood = keys::understand(&tree, name.as_str(), &disabled, options, report);
     profiles::select(&mut tree, request);
-    if options.consistency {
+    if options.consistency && options.interpolate {
         validate::references(&tree, &disabled, report);
     }
-    if !options.all_resources {
+    if !options.all_resources && options.interpolate {
         normalise::drop_unused(&mut tree);
     }
     if options.applied {
@@ -288,10 +300,12 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     if options.resolve_paths {
         resolve::paths(&mut tree, &around);
     }
-    if options.resolve_environment {
+    if options.resolve_environment && options.interpolate {
         resolve::environment(&mut tree, &around, report);
     }
-    resolve::labels(&mut tree, &around, report);
+    if options.interpolate {
+        resolve::labels(&mut tree, &around, report);
+    }
     let contents = if options.contents { resolve::contents(&tree, &around, report) } else { Contents::new() };
     if options.contents {
         resolve::profiles(&mut tree, &around, report);
@@ -299,8 +313,13 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     if report.failed() {
         return None;
     }
+    let model = if options.interpolate {
+        typed::typed(&tree, name.as_str(), understood, report)?
+    } else {
+        typed::outline(&tree, name.as_str())?
+    };
     Some(Loaded {
-        model: Model { hosts, ..typed::typed(&tree, name.as_str(), understood, report)? },
+        model: Model { hosts, ..model },
         warnings: Diagnostics::default(),
         working_dir: discovered.working_dir,
         config_files: discovered.config_files,

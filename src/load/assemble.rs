@@ -132,14 +132,19 @@ impl<'a> Reading<'a> {
 /// Reads the files of the command line; `None` if there is no file or no document.
 pub(super) fn parse(paths: &[PathBuf], reading: &Reading<'_>, report: &mut Report) -> Option<Vec<Document>> {
     let mut all = Vec::new();
+    let mut empty = Vec::new();
     for path in paths {
         let Some(source) = read(reading.files, path, reading.cwd, true, report) else { continue };
         let Some(read) = documents(source, path, report) else { continue };
         if read.is_empty() {
-            let message = format!("empty compose file: `{}`", report.sources.name(source));
-            report.push(Diagnostic::error(message).spec("03-compose-file.md"));
+            empty.push(format!("empty compose file: `{}`", report.sources.name(source)));
         }
         all.extend(read);
+    }
+    // One that lies over others may be empty, as when a script makes it; with nothing at all there is no project.
+    let kind = if all.is_empty() { Diagnostic::error } else { Diagnostic::warning };
+    for message in empty {
+        report.push(kind(message).spec("03-compose-file.md"));
     }
     all.retain(|document: &Document| {
         let is_map = document.node.as_map().is_some();

@@ -115,7 +115,7 @@ fn scalar(value: &Value) -> String {
         Value::Unknown | Value::Null => return "null".to_owned(),
         Value::Map(_) => return "{}".to_owned(),
         Value::Seq(_) => return "[]".to_owned(),
-        Value::Str(text) | Value::Date(text) => text.replace('$', "$$"),
+        Value::Str(text) | Value::Date(text) | Value::Variable(text) => text.replace('$', "$$"),
         other => return other.scalar_text().unwrap_or_default(),
     };
     quoted(&text)

@@ -76,7 +76,9 @@ pub(super) fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut
     if rules.rule().shape == Shape::Any {
         return;
     }
-    if let Long::Value(convert) = rules.rule().long {
+    if let Long::Value(convert) = rules.rule().long
+        && !matches!(node.value, Value::Variable(_))
+    {
         let before = Before::of(node, rules);
         let taken = std::mem::replace(node, Node::new(node.span, Value::Null));
         let tag = taken.tag;
@@ -95,6 +97,9 @@ pub(super) fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut
         Value::Seq(items) => {
             if let Long::Items(convert) = rules.item().rule().long {
                 let made = std::mem::take(items).into_iter().flat_map(|item| {
+                    if matches!(item.value, Value::Variable(_)) {
+                        return vec![item];
+                    }
                     let before = Before::of(&item, rules.item());
                     let mut made = convert(item, report);
                     if let [one] = made.as_mut_slice() {
@@ -210,12 +215,16 @@ fn pairs(node: Node, absent: &Value, report: &mut Report) -> Node {
 }
 
 fn environment(node: Node, report: &mut Report) -> Node {
+    variables(node, "environment variable", "05-services.md#environment", report)
+}
+
+fn variables(node: Node, what: &str, spec: &'static str, report: &mut Report) -> Node {
     let listed = node.as_seq().is_some();
     let node = pairs(node, &Value::Null, report);
     for (key, entry) in node.as_map().into_iter().flatten() {
         if listed && key.ends_with([' ', '\t']) {
-            let message = format!("the name of the environment variable `{key}` ends in a space");
-            report.push(Diagnostic::error(message).at(entry.key, "").spec("05-services.md#environment"));
+            let message = format!("the name of the {what} `{key}` ends in a space");
+            report.push(Diagnostic::error(message).at(entry.key, "").spec(spec));
         }
     }
     node
@@ -239,7 +248,7 @@ fn build(node: Node, _: &mut Report) -> Node {
 
 /// A bare name takes the project's value.
 fn arguments(node: Node, report: &mut Report) -> Node {
-    pairs(node, &Value::Null, report)
+    variables(node, "build argument", "build.md#args", report)
 }
 
 /// `NAME=CONTEXT` items become entries; each needs a context.

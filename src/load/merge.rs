@@ -118,7 +118,7 @@ fn other_driver(earlier: &Node, later: &Node) -> bool {
 /// Removes doubles by the rule of the list.
 fn distinct(items: Vec<Node>, rules: &Rules) -> Vec<Node> {
     let key: fn(&Node) -> String = match rules.rule().merge {
-        Merge::Distinct => |item| item.value.scalar_text().unwrap_or_default(),
+        Merge::Distinct => |item| item.value.scalar_text().map(|text| format!("={text}")).unwrap_or_default(),
         Merge::Unique(key) | Merge::UniqueDeep(key) => key,
         _ => return items,
     };

@@ -57,6 +57,9 @@ pub(super) enum Value {
     Date(String),
     /// Text.
     Str(String),
+    /// Text whose variables stay (`config --no-interpolate`) where something else than text belongs, or a short form that
+    /// cannot be taken apart without them. Printed, and else left alone as [`Value::Unknown`] is.
+    Variable(String),
     /// A list.
     Seq(Vec<Node>),
     /// A mapping.
@@ -142,9 +145,9 @@ impl Node {
         if let Value::Seq(items) = &mut self.value { Some(items) } else { None }
     }
 
-    /// Returns whether it could not be known; see [`Value::Unknown`].
+    /// Returns whether it is not known; see [`Value::Unknown`] and [`Value::Variable`].
     pub(super) fn is_unknown(&self) -> bool {
-        self.value == Value::Unknown
+        matches!(self.value, Value::Unknown | Value::Variable(_))
     }
 
     /// Returns whether there is nothing.
@@ -205,7 +208,7 @@ impl Value {
             Self::Int(_) => "a number",
             Self::Float(_) => "a decimal number",
             Self::Date(_) => "a date",
-            Self::Str(_) => "text",
+            Self::Str(_) | Self::Variable(_) => "text",
             Self::Seq(_) => "a list",
             Self::Map(_) => "a mapping",
         }
@@ -218,7 +221,7 @@ impl Value {
             Self::Bool(value) => value.to_string(),
             Self::Int(value) => value.to_string(),
             Self::Float(value) => super::scalar::go_float(*value),
-            Self::Date(text) | Self::Str(text) => text.clone(),
+            Self::Date(text) | Self::Str(text) | Self::Variable(text) => text.clone(),
             Self::Seq(_) | Self::Map(_) => return None,
         })
     }

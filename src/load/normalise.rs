@@ -23,7 +23,24 @@ pub(super) fn defaults(tree: &mut Node) {
         {
             build.set("context", Value::Str(".".to_owned()));
         }
+        sort_hosts(service);
+        // A variable that is not set names no resolver.
+        if let Some(Value::Seq(dns)) = service.get_mut("dns").map(|dns| &mut dns.value) {
+            dns.retain(|server| server.as_str() != Some(""));
+        }
     });
+}
+
+/// `scale` is also what `deploy` says, where there is one.
+pub(super) fn replicas(tree: &mut Node) {
+    for entry in services_mut(tree) {
+        let scale = entry.node.get("scale").filter(|scale| !scale.is_null()).cloned();
+        if let (Some(scale), Some(deploy)) = (scale, entry.node.get_mut("deploy"))
+            && deploy.get("replicas").is_none_or(Node::is_null)
+        {
+            deploy.set("replicas", scale.value);
+        }
+    }
 }
 
 /// Fills in what follows from the rest.
@@ -44,8 +61,10 @@ pub(super) fn normalise(tree: &mut Node, project: &str) {
         if service.get("networks").is_some_and(|networks| networks.get("default").is_some()) {
             default_used.get_or_insert(service.span);
         }
+        if service.str("pull_policy") == Some("if_not_present") {
+            service.set("pull_policy", Value::Str("missing".to_owned()));
+        }
         imply(service);
-        sort_hosts(service);
     }
     each_container(tree, &mut secret_targets);
     each_container(tree, &mut dockerfile);

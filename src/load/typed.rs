@@ -45,6 +45,53 @@ pub(super) fn typed(tree: &Node, name: &str, mut understood: Understood, report:
     Some(model)
 }
 
+/// Returns the tree as it is printed where variables stay.
+pub(super) fn as_written(tree: &Node, name: &str) -> Json {
+    let mut json = convert(&tree.value, Some(rules::root(Keys::All)));
+    if let Json::Object(map) = &mut json {
+        map.insert("name".to_owned(), Json::String(name.to_owned()));
+        map.remove("version");
+    }
+    json
+}
+
+/// Returns the model of a tree in which variables stay, as far as it does not depend on them: for lists of what there is.
+pub(super) fn outline(tree: &Node, name: &str) -> Option<Model> {
+    let mut unheard = Report::default();
+    let understood = || Understood::default();
+    let known = known(tree).and_then(|tree| typed(&tree, name, understood(), &mut unheard));
+    known.or_else(|| {
+        let mut bare = tree.clone();
+        for (_, entry) in bare.get_mut("services").and_then(Node::as_map_mut).into_iter().flatten() {
+            let image = entry.node.str("image").map(|image| ("image", Value::Str(image.to_owned())));
+            entry.node = Node::map(entry.node.span, image);
+        }
+        bare.as_map_mut()?.retain(|key, _| key == "services");
+        typed(&bare, name, understood(), &mut unheard)
+    })
+}
+
+/// Leaves out variables, and items of lists that have one.
+fn known(node: &Node) -> Option<Node> {
+    let is_variable = |node: &Node| matches!(node.value, Value::Variable(_));
+    let value = match &node.value {
+        Value::Variable(_) => return None,
+        Value::Map(map) => {
+            let entries = map
+                .iter()
+                .filter_map(|(key, entry)| Some((key.clone(), Entry { node: known(&entry.node)?, ..entry.clone() })));
+            Value::Map(entries.collect())
+        }
+        Value::Seq(items) => {
+            let whole =
+                |item: &&Node| item.as_map().is_none_or(|map| !map.values().any(|entry| is_variable(&entry.node)));
+            Value::Seq(items.iter().filter(whole).filter_map(known).collect())
+        }
+        other => other.clone(),
+    };
+    Some(node.with(value))
+}
+
 fn read<T: DeserializeOwned>(json: Json, report: &mut Report) -> Option<T> {
     match serde_json::from_value(json) {
         Ok(value) => Some(value),
@@ -88,7 +135,7 @@ fn convert(value: &Value, rules: Option<&Rules>) -> Json {
                 Number::from_f64(*value).map_or_else(|| Json::String(super::scalar::go_float(*value)), Json::Number)
             }
         }
-        Value::Date(text) | Value::Str(text) => Json::String(text.clone()),
+        Value::Date(text) | Value::Str(text) | Value::Variable(text) => Json::String(text.clone()),
         Value::Seq(items) => items.iter().map(|item| convert(&item.value, rules.map(Rules::item))).collect(),
         Value::Map(map) => {
             let mut object = JsonMap::new();

@@ -18,11 +18,13 @@ use super::report::Report;
 
 pub(super) use references::references;
 
-/// Checks values that belong together.
-pub(super) fn validate(tree: &Node, report: &mut Report) {
+/// Checks values that belong together, and that nothing is missing where a `whole` project is wanted.
+pub(super) fn validate(tree: &Node, whole: bool, report: &mut Report) {
     for (name, entry) in containers(tree) {
         let mut check = Container { name, entry, report };
-        check.image();
+        if whole {
+            check.image();
+        }
         check.agreements();
         check.words();
         check.health();
@@ -37,7 +39,7 @@ pub(super) fn validate(tree: &Node, report: &mut Report) {
         check.keys_of_entries();
     }
     let mut names: BTreeMap<String, Span> = BTreeMap::new();
-    for (name, entry) in tree.entries("services").filter(|(_, entry)| entry.node.as_map().is_some()) {
+    for (name, entry) in tree.entries("services").filter(|(_, entry)| whole && entry.node.as_map().is_some()) {
         container_name(name, &entry.node, &mut names, report);
     }
     for (key, entry) in tree.entries("networks") {
@@ -45,7 +47,7 @@ pub(super) fn validate(tree: &Node, report: &mut Report) {
     }
     for kind in ["configs", "secrets"] {
         for (key, entry) in tree.entries(kind) {
-            one_source(kind, key, entry, report);
+            one_source((kind, key), entry, whole, report);
         }
     }
     for (key, entry) in tree.entries("models").filter(|(_, entry)| entry.node.as_map().is_some()) {
@@ -355,7 +357,7 @@ fn subnets(network: &str, node: &Node, report: &mut Report) {
 }
 
 /// A config or secret comes from exactly one place.
-fn one_source(kind: &str, key: &str, entry: &Entry, report: &mut Report) {
+fn one_source((kind, key): (&str, &str), entry: &Entry, whole: bool, report: &mut Report) {
     let Some(map) = entry.node.as_map() else { return };
     let said: Vec<(&String, &Entry)> = map
         .iter()
@@ -371,6 +373,7 @@ fn one_source(kind: &str, key: &str, entry: &Entry, report: &mut Report) {
     let spec = if kind == "configs" { "08-configs.md" } else { "09-secrets.md" };
     match said.as_slice() {
         [_] => {}
+        [] if !whole => {}
         [] => {
             let problem = Diagnostic::error(format!("{singular} `{key}` says nothing of where it comes from"));
             report.push(problem.at(entry.key, "").help(format!("give it one of {choices}")).spec(spec));

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::diag::Diagnostic;
 
 use super::interpolate::{self, Failure};
+use super::long::Long;
+use super::merge::Merge;
 use super::node::{Node, Value};
 use super::path::Path;
 use super::report::Report;
@@ -83,12 +85,33 @@ fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, variables: &mut Variabl
                 walk(item, rules.item(), &path.item(index), variables, report);
             }
         }
+        Value::Str(text) if !variables.enabled && needs_more(text, rules) => {
+            node.value = Value::Variable(std::mem::take(text));
+        }
         Value::Str(_) => {
             text(node, path, variables, report);
             cast(node, rules.rule(), path, report);
         }
         _ => {}
     }
+}
+
+/// Whether text means something at a place only once its variables are replaced: a number, a short form that is taken apart.
+fn needs_more(text: &str, rules: &Rules) -> bool {
+    let Rule { shape, merge, long, .. } = *rules.rule();
+    let has_variable =
+        text.split('$').skip(1).any(|rest| rest.starts_with(|c: char| c == '{' || c == '_' || c.is_ascii_alphabetic()));
+    let is_taken_apart = matches!(long, Long::Items(_));
+    has_variable
+        && match shape {
+            Shape::Any | Shape::Word(..) => false,
+            Shape::Text | Shape::Scalar | Shape::ScalarOrList | Shape::TextOrNumber | Shape::Map | Shape::Open => {
+                is_taken_apart
+            }
+            // One text may stand for a list of one, but not for the words of a command.
+            Shape::List => matches!(merge, Merge::Replace),
+            _ => true,
+        }
 }
 
 /// Casts in all of `node`, whose text holds no variables: for what does not come from a compose file.

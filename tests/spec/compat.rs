@@ -7,6 +7,7 @@ use std::path::Path;
 use orch::load::{Element, Standing, elements};
 
 use crate::expect;
+use crate::generated::{STRICTER, WIDER};
 use crate::reference::{DIFFERENT, Difference, MENDED};
 
 const HEAD: &str = "\
@@ -93,8 +94,12 @@ fn status(element: &Element) -> String {
     }
 }
 
+fn all_differences() -> impl Iterator<Item = &'static Difference> {
+    [DIFFERENT, MENDED, STRICTER, WIDER].into_iter().flatten()
+}
+
 fn differences(element: &str) -> impl Iterator<Item = &'static Difference> {
-    DIFFERENT.iter().chain(MENDED).filter(move |different| different.element == element)
+    all_differences().filter(move |different| different.element == element)
 }
 
 fn page() -> String {
@@ -125,9 +130,9 @@ fn page() -> String {
         _ = writeln!(page, "| `{}` | {} | {printed} | {} |", element.path, status(element), element.spec);
     }
     page += "\n## Deliberate differences in what is loaded and printed\n\n| where | Docker Compose 2.40 | orch |\n|---|---|---|\n";
-    for different in DIFFERENT.iter().chain(MENDED) {
+    for different in all_differences() {
         let Difference { element, theirs, ours, .. } = different;
-        let element = if element.contains('`') { (*element).to_owned() } else { format!("`{element}`") };
+        let element = if element.contains(['`', ' ']) { (*element).to_owned() } else { format!("`{element}`") };
         _ = writeln!(page, "| {element} | {theirs} | {ours} |");
     }
     page += "\n## Deliberate differences in what is done\n\n| what | Docker Compose 2.40 | orch |\n|---|---|---|\n";
@@ -160,8 +165,8 @@ fn compat_page_has_no_empty_cell_and_every_note_an_element() {
         assert!(matches!(cells.len(), 3 | 4) && cells.iter().all(|cell| !cell.is_empty()), "{row}");
     }
     let known = elements();
-    let is_known = |path: &str| path.contains('`') || known.iter().any(|element| element.path == path);
-    for path in NOTES.iter().map(|(path, _)| *path).chain(DIFFERENT.iter().chain(MENDED).map(|one| one.element)) {
+    let is_known = |path: &str| path.contains(['`', ' ']) || known.iter().any(|element| element.path == path);
+    for path in NOTES.iter().map(|(path, _)| *path).chain(all_differences().map(|one| one.element)) {
         assert!(is_known(path), "`{path}` is no element");
     }
 }

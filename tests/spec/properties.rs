@@ -429,3 +429,37 @@ fn what_config_expanded_prints_loads_as_the_same_model() {
         }
     }
 }
+
+/// Where variables stay nothing needs to be known of what they stand for.
+#[test]
+fn variables_stay_wherever_they_are_written() {
+    let text = r#"
+services:
+  a:
+    image: "x:${TAG:-1}"
+    ports: ["${PORT}:80", "81"]
+    expose: ["${PORT}"]
+    command: echo ${X} $$Y
+    deploy: {replicas: "${N}", resources: {limits: {memory: "${M}b"}}}
+    environment: ["A=${B}", "C=$$d"]
+    env_file: ["${FILE}"]
+    mem_limit: ${M}
+    depends_on: [b]
+    volumes: ["${V:-./x}:/x", "./y:/y"]
+    privileged: "${P}"
+    dns: ${D}
+    healthcheck: {test: "curl ${U}", interval: "${I}"}
+  b: {build: "${DIR}"}
+networks: {n: {external: "${E}"}}
+"#;
+    let mut project = Project::new([text]);
+    project.request.options.interpolate = false;
+    let loaded = project.load().unwrap_or_else(|problems| panic!("{problems}"));
+    let printed = serde_json::to_string_pretty(&loaded.as_written()).expect("JSON");
+    let stay: Vec<&str> = text.split("${").skip(1).filter_map(|rest| rest.split('}').next()).collect();
+    assert_eq!(stay.len(), 16);
+    for variable in stay {
+        assert!(printed.contains(&format!("${{{variable}}}")), "{variable} is not in\n{printed}");
+    }
+    assert_eq!(orch::load::views::services(&loaded.model), ["a", "b"]);
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use orch::diag::Severity;
-use orch::load::{LoadRequest, OsFiles, OwnKeys, Selection, load, render_json};
+use orch::load::{LoadOptions, LoadRequest, OsFiles, OwnKeys, Selection, load, render_json};
 use serde_json::Value;
 
 use crate::project::{ENVIRONMENT, Project, SHARED};
@@ -75,6 +75,10 @@ pub(crate) const MENDED: &[Difference] = &[
         theirs: "leaves it out of what it prints", ours: "prints it" },
     Difference { case: "", element: "services.*.pull_refresh_after",
         theirs: "leaves it out of what it prints", ours: "prints it" },
+    Difference { case: "", element: "services.*.secrets.[].target",
+        theirs: "leaves it out where it is empty, as by a variable that is not set", ours: "prints where the secret will be" },
+    Difference { case: "", element: "services.*.ulimits.*.soft",
+        theirs: "leaves 0 out of what it prints, which it does not read then", ours: "prints it" },
     Difference { case: "", element: "services.*.blkio_config",
         theirs: "prints `Path`, `Rate` and `Weight` in its JSON, which it does not read", ours: "prints `path`, `rate` and `weight`" },
 ];
@@ -109,10 +113,19 @@ fn theirs(program: &Path, directory: &Path, request: &LoadRequest, form: &str) -
     for profile in &request.profiles {
         run.args(["--profile", profile]);
     }
+    if let Some(name) = &request.project_name {
+        run.args(["-p", name]);
+    }
     if request.options.all_resources {
         run.arg("--all-resources");
     }
-    let off = [("--no-normalize", request.options.normalise), ("--no-path-resolution", request.options.resolve_paths)];
+    let LoadOptions { normalise, resolve_paths, interpolate, consistency, .. } = request.options;
+    let off = [
+        ("--no-normalize", normalise),
+        ("--no-path-resolution", resolve_paths),
+        ("--no-interpolate", interpolate),
+        ("--no-consistency", consistency),
+    ];
     let off = off.iter().filter(|(_, on)| !on).map(|(flag, _)| *flag);
     let output =
         run.args(["config", "--format", form]).args(off).args(&request.services).output().expect("it ran before");
@@ -143,6 +156,16 @@ fn without_extensions(value: &mut Value, top: bool) {
     }
 }
 
+/// Docker Compose prints some empty lists below `x-` keys as `null`.
+fn without_empty_lists(value: &mut Value) {
+    match value {
+        Value::Array(items) if items.is_empty() => *value = Value::Null,
+        Value::Array(items) => items.iter_mut().for_each(without_empty_lists),
+        Value::Object(map) => map.values_mut().for_each(without_empty_lists),
+        _ => {}
+    }
+}
+
 fn entries<'a>(project: &'a mut Value, section: &str) -> impl Iterator<Item = &'a mut Value> {
     let map = project.get_mut(section).and_then(Value::as_object_mut);
     map.into_iter().flat_map(serde_json::Map::values_mut)
@@ -158,10 +181,29 @@ fn mend(ours: &mut Value, theirs: &mut Value, yaml: &dyn Fn() -> Value) {
             ipam.remove("options");
         }
     }
+    for project in [&mut *ours, &mut *theirs] {
+        for (_, value) in project.as_object_mut().into_iter().flatten().filter(|(key, _)| key.starts_with("x-")) {
+            without_empty_lists(value);
+        }
+    }
     for service in entries(ours, "services").filter_map(Value::as_object_mut) {
         service.remove("pull_refresh_after");
     }
+    for service in entries(ours, "services") {
+        let limits = |of: &mut Value| {
+            entries(of, "ulimits")
+                .filter_map(Value::as_object_mut)
+                .for_each(|limit| limit.retain(|_, value| *value != 0));
+        };
+        limits(service);
+        service.get_mut("build").into_iter().for_each(limits);
+    }
     for service in entries(theirs, "services") {
+        for secret in service.get_mut("secrets").and_then(Value::as_array_mut).into_iter().flatten() {
+            if secret.get("target").is_none() {
+                secret["target"] = format!("/run/secrets/{}", secret["source"].as_str().unwrap_or_default()).into();
+            }
+        }
         let Some(limits) = service.get_mut("blkio_config").and_then(Value::as_object_mut) else { continue };
         for device in limits.values_mut().filter_map(Value::as_array_mut).flatten().filter_map(Value::as_object_mut) {
             *device = std::mem::take(device).into_iter().map(|(key, value)| (key.to_lowercase(), value)).collect();
@@ -259,6 +301,8 @@ pub(crate) fn both(program: &Path, name: &str, project: &Project, flags: &[&str]
     request.options.all_resources = name.contains(OWN);
     request.options.normalise = !flags.contains(&"--no-normalize");
     request.options.resolve_paths = !flags.contains(&"--no-path-resolution");
+    request.options.interpolate = !flags.contains(&"--no-interpolate");
+    request.options.consistency = !flags.contains(&"--no-consistency");
     if !request.services.is_empty() {
         request.options.selection = Selection::WithDependencies;
     }
@@ -271,6 +315,9 @@ pub(crate) fn both(program: &Path, name: &str, project: &Project, flags: &[&str]
             return Verdict::OnlyTheirs(errors.map(|problem| problem.message.clone()).collect());
         }
     };
+    if !request.options.interpolate {
+        return uninterpolated(program, &request, &loaded.as_written());
+    }
     let mut ours: Value = serde_json::from_str(&render_json(&loaded.model)).expect("JSON");
     let mut theirs: Value = serde_json::from_slice(&printed).expect("it prints JSON");
     // It leaves `x-` keys out of its JSON. Of several files each has its own rules to merge them, which is ours alone.
@@ -297,4 +344,22 @@ pub(crate) fn both(program: &Path, name: &str, project: &Project, flags: &[&str]
     let diff =
         similar::TextDiff::from_lines(pretty(&theirs).as_str(), pretty(&ours).as_str()).unified_diff().to_string();
     Verdict::Differ(diff)
+}
+
+/// Docker Compose prints what it has after some of its phases where variables stay. So what is compared is what it makes of
+/// orch's output, and of the files themselves.
+fn uninterpolated(program: &Path, request: &LoadRequest, ours: &Value) -> Verdict {
+    std::fs::write(request.cwd.join("printed.json"), ours.to_string()).expect("written");
+    let mut request = request.clone();
+    request.options.interpolate = true;
+    let Ok(wanted) = theirs(program, &request.cwd, &request, "json") else { return Verdict::BothRefuse };
+    let printed = LoadRequest { files: vec!["printed.json".to_owned()], ..request };
+    match theirs(program, &printed.cwd, &printed, "json") {
+        Ok(made) if made == wanted => Verdict::Same,
+        Ok(made) => {
+            let [made, wanted] = [made, wanted].map(|text| String::from_utf8_lossy(&text).into_owned());
+            Verdict::Differ(similar::TextDiff::from_lines(&wanted, &made).unified_diff().to_string())
+        }
+        Err(message) => Verdict::OnlyOurs(message),
+    }
 }

@@ -104,6 +104,8 @@ fn render(loaded: &Loaded, args: &ConfigArgs) -> Result<String, CliError> {
             (ConfigFormat::Yaml, Some(lock)) => yaml(&lock)?,
             (ConfigFormat::Json, Some(lock)) => format!("{lock:#}"),
             (ConfigFormat::Yaml, None) if args.expanded => loaded.render_expanded(),
+            (ConfigFormat::Yaml, None) if args.no_interpolate => yaml(&loaded.as_written())?,
+            (ConfigFormat::Json, None) if args.no_interpolate => format!("{:#}", loaded.as_written()),
             (ConfigFormat::Yaml, None) => render_yaml(model),
             (ConfigFormat::Json, None) => render_json(model),
         };

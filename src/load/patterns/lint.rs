@@ -122,7 +122,7 @@ fn try_out(definition: &Definition, report: &mut Report) {
     top.insert("services".to_owned(), Entry::new(span, Node::new(span, Value::Map(services))));
     debug_assert!(top.keys().all(|key| key == "services" || SECTIONS.contains(&key.as_str())), "sections of a pattern");
     let tree = Node::new(span, Value::Map(top));
-    validate::validate(&tree, report);
+    validate::validate(&tree, true, report);
     let options = LoadOptions { consistency: false, ..LoadOptions::default() };
     drop(keys::understand(&tree, "pattern", &Disabled::new(), &options, report));
 }

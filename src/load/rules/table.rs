@@ -286,7 +286,7 @@ pub(super) static SIMPLE: &[(&str, Shape)] = &[
     ("services.*.logging.options", Open), ("services.*.logging.options.*", TextOrNumber),
     ("services.*.mac_address", Text),
     ("services.*.mem_limit", Bytes), ("services.*.mem_reservation", Bytes),
-    ("services.*.mem_swappiness", Bytes), ("services.*.memswap_limit", BytesOrUnlimited),
+    ("services.*.mem_swappiness", BytesOrUnlimited), ("services.*.memswap_limit", BytesOrUnlimited),
     ("services.*.models.*.endpoint_var", Text), ("services.*.models.*.model_var", Text),
     ("services.*.network_mode", Text),
     ("services.*.networks.*.aliases", List), ("services.*.networks.*.aliases.[]", Text),

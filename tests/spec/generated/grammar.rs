@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 /// The grammar of compose files; its head says how it is written.
 const TEXT: &str = include_str!("grammar.txt");
 
-/// Numbers that look like chance and are the same for the same seed (SplitMix64).
+/// Numbers that look like chance and are the same for the same seed (`SplitMix64`).
 pub(super) struct Dice(u64);
 
 impl Dice {
