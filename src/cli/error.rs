@@ -250,7 +250,7 @@ pub enum CliError {
     #[error("{}", .0.join("\n"))]
     Failed(Vec<String>),
     /// It did not become so in time.
-    #[error("not all services were ready after {seconds} s{}", .missing.iter().map(|one| format!("\n{one}")).collect::<String>())]
+    #[error("{}", std::iter::once(format!("not all services were ready after {seconds} s")).chain(missing.iter().cloned()).collect::<Vec<_>>().join("\n"))]
     WaitTimeout {
         /// The limit.
         seconds: u64,

@@ -62,7 +62,9 @@ async fn check(ui: &mut Ui, source: &Source, container: &ObservedContainer) {
     let last = &lines[lines.len().saturating_sub(CHECK_LINES)..];
     if !last.is_empty() {
         ui.say(&format!("the health check of {} said:", container.name));
-        last.iter().for_each(|line| ui.say(&fit(line)));
+        for line in last {
+            ui.say(&fit(line));
+        }
     }
 }
 

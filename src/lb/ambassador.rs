@@ -194,14 +194,12 @@ impl Serve for Stand {
         let counts = Arc::clone(&ambassador.counts);
         counts.connections.fetch_add(1, Ordering::Relaxed);
         let _open = Open::count(&counts.open);
-        match ambassador.link(&self.shared, peer).await {
-            Some(linked) => linked.serve(client).await,
-            None => {
-                tracing::debug!(ambassador = %self.key, "connection refused: no target took it");
-                counts.failed.fetch_add(1, Ordering::Relaxed);
-                sockets::reset_on_close(&client);
-            }
+        if let Some(linked) = ambassador.link(&self.shared, peer).await {
+            return linked.serve(client).await;
         }
+        tracing::debug!(ambassador = %self.key, "connection refused: no target took it");
+        counts.failed.fetch_add(1, Ordering::Relaxed);
+        sockets::reset_on_close(&client);
     }
 }
 

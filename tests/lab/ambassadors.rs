@@ -1,5 +1,7 @@
 //! Stand-ins inside pods: they are there before the application, they follow what they lead to, and they go with their pod.
 
+use std::fmt::Write as _;
+
 use crate::cluster::Cluster;
 use crate::fleet::add;
 use crate::host::{Done, Host};
@@ -174,12 +176,14 @@ pub(crate) fn certificates(host: &Host, folder: &str, names: &[&str]) {
          [ -e ca.pem ] || openssl req -x509 {key} -subj /CN=authority -addext basicConstraints=critical,CA:TRUE -keyout ca.key -out ca.pem\n"
     );
     for name in names {
-        script.push_str(&format!(
+        write!(
+            script,
             "openssl req {key} -subj '/CN={name}' -keyout '{name}.key' -out '{name}.csr'\n\
              printf 'subjectAltName=DNS:{name}\\nextendedKeyUsage=serverAuth,clientAuth\\n' > '{name}.ext'\n\
              openssl x509 -req -in '{name}.csr' -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -sha256 -extfile '{name}.ext' -out '{name}.crt'\n\
              cat '{name}.crt' '{name}.key' > '{name}.pem'\n"
-        ));
+        )
+        .expect("a string takes all");
     }
     let done = host.exec(&["sh", "-c", &script]);
     assert_eq!(done.code, 0, "{done:?}");

@@ -83,8 +83,7 @@ fn lines(bytes: &[u8]) -> Vec<String> {
 
 /// Puts lines below their title; `None`: there are none.
 fn told(title: &str, lines: &[String]) -> Option<String> {
-    let lines: String = lines.iter().map(|line| format!("\n  {line}")).collect();
-    (!lines.is_empty()).then(|| format!("{title}{lines}"))
+    (!lines.is_empty()).then(|| format!("{title}\n  {}", lines.join("\n  ")))
 }
 
 #[cfg(test)]
