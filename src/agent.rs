@@ -3,6 +3,7 @@
 //!
 //! It must never need the store, the network or another host to keep what runs running.
 
+mod access;
 pub mod admission;
 mod ambassadors;
 pub mod dataplane;

@@ -564,6 +564,10 @@ pub trait Engine: Send + Sync {
     /// Waits until the container does not run any more. Returns its exit code.
     async fn wait_container(&self, id_or_name: &str) -> Result<i64>;
 
+    /// Returns what a container's health check wrote the last time that it ended; `None`: it has none, or none has ended
+    /// since the start.
+    async fn health_output(&self, id_or_name: &str) -> Result<Option<String>>;
+
     /// Returns the main process id of a running container, as seen on the engine's host.
     async fn container_pid(&self, id_or_name: &str) -> Result<Option<u32>>;
 }

@@ -157,6 +157,15 @@ impl Service {
         self.restart == Restart::No
     }
 
+    /// Returns whether a container of it that ended stays so by its restart rule, as far as the code alone says.
+    pub fn stays_ended(&self, code: i32, by_itself: bool) -> bool {
+        match self.restart {
+            Restart::No => true,
+            Restart::Unset | Restart::OnFailure { .. } => by_itself && code == 0,
+            Restart::Always | Restart::UnlessStopped => false,
+        }
+    }
+
     /// Returns the keys of the named volumes that its containers mount.
     pub fn volumes(&self) -> impl Iterator<Item = &ResourceKey> {
         self.container.mounts.iter().filter_map(|mount| match &mount.source {

@@ -27,6 +27,7 @@ mod udp;
 
 pub use ambassador::{AmbassadorStats, AmbassadorTargetStats};
 pub use balancer::{Balancer, BalancerOptions, BindError};
-pub use http::dry::{DryRequest, DryRun, Miss, Near, PublishedTold, RuleTold, Share};
-pub use stats::{BalancerStats, DatagramStats, EndpointStats, RouteStats, ServiceStats};
+pub use http::dry::{DryRequest, DryRun, Miss, Near, PublishedTold, RuleTold, Share, Spoken};
+pub use http::{AccessAsked, AccessLine, AccessLog, AccessTo};
+pub use stats::{BalancerStats, DatagramStats, EndpointStats, PublishedStats, RouteStats, ServiceStats};
 pub use trouble::{Trouble, TroubleStats};

@@ -11,7 +11,7 @@ use crate::graph::Protocol;
 use crate::host::listening;
 use crate::host::network::HostNetworkError;
 use crate::ids::{HostName, ProjectName};
-use crate::net::addr::{OtherRoute, Pool, PortCandidate, routes};
+use crate::net::addr::{OtherRoute, Pool, PortCandidate, PortTrouble, routes};
 use crate::place::Listening;
 use crate::plan::desired::PublishedPort;
 
@@ -87,22 +87,31 @@ pub async fn inputs(
     Ok(Inputs { taken, published_elsewhere, beside, pool })
 }
 
-/// Returns whether a listener could be opened there now, were it not for what orch itself has there where that is no
+/// Tries whether a listener could be opened there now, were it not for what orch itself has there where that is no
 /// obstacle.
-pub fn port_free(candidate: &PortCandidate) -> bool {
+///
+/// # Errors
+/// Why not.
+pub fn port_free(candidate: &PortCandidate) -> Result<(), PortTrouble> {
     let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     let addresses = candidate.host_ip.map_or_else(|| any.to_vec(), |ip| vec![ip]);
-    addresses.into_iter().all(|address| {
+    addresses.into_iter().try_for_each(|address| {
         let socket = SocketAddr::new(address, candidate.port);
         let result = match candidate.protocol {
             Protocol::Udp => UdpSocket::bind(socket).map(drop),
             Protocol::Tcp | Protocol::Sctp => TcpListener::bind(socket).map(drop),
         };
         match result {
-            Ok(()) => true,
-            Err(error) if candidate.held && error.kind() == io::ErrorKind::AddrInUse => !others_listen(candidate),
+            Ok(()) => Ok(()),
             // No IPv6 on this host is no reason against an IPv4 port.
-            Err(_) => address.is_ipv6() && !ipv6_exists(),
+            Err(_) if candidate.host_ip.is_none() && address.is_ipv6() && !ipv6_exists() => Ok(()),
+            Err(error) => match error.kind() {
+                io::ErrorKind::AddrInUse if candidate.held && !others_listen(candidate) => Ok(()),
+                io::ErrorKind::AddrInUse => Err(PortTrouble::InUse),
+                io::ErrorKind::AddrNotAvailable => Err(PortTrouble::NoSuchAddress),
+                io::ErrorKind::PermissionDenied => Err(PortTrouble::NotPermitted),
+                _ => Err(PortTrouble::Other(error.to_string())),
+            },
         }
     })
 }

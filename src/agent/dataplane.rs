@@ -21,7 +21,7 @@ use crate::graph::Protocol;
 use crate::host::network::{BridgeSpec, HostNetwork, HostNetworkError, HostNetworkSpec, ListenerPorts, OpenPort};
 use crate::ids::{HostName, ProjectName};
 use crate::lb::table::{AmbassadorKey, Draining, LbTable, NetworkId, PublishedKey};
-use crate::lb::{AmbassadorStats, Balancer, BalancerStats, BindError, DryRequest, DryRun};
+use crate::lb::{AccessLog, AmbassadorStats, Balancer, BalancerStats, BindError, DryRequest, DryRun};
 use crate::mesh::{Incoming, Mesh};
 use crate::net::addr::routes;
 use crate::net::dns::{DnsListener, DnsServer, DnsStats, Upstreams};
@@ -306,6 +306,11 @@ impl Dataplane {
     /// Returns what the load balancer does.
     pub fn balancer_stats(&self) -> BalancerStats {
         self.balancer.stats()
+    }
+
+    /// Returns the log of requests.
+    pub fn access_log(&self) -> &AccessLog {
+        self.balancer.access_log()
     }
 
     /// Returns how many sockets an ambassador's listener has.

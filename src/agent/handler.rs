@@ -11,10 +11,10 @@ use tokio::time::Instant;
 
 use crate::api::server::{ByteStream, Handler};
 use crate::api::types::{
-    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, ExposeRequest, FetchImage,
-    FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage,
-    Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList,
-    StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
+    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind,
+    ExposeRequest, FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion,
+    NameTold, OfferImage, Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest,
+    SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::controller::{self, Request};
 use crate::graph::{Graph, MAX_PODS};
@@ -31,6 +31,7 @@ mod reached;
 mod routing;
 mod seeing;
 mod status;
+mod words;
 
 use super::admission;
 use super::fleet::seat;
@@ -98,10 +99,7 @@ impl Work {
         let Self { project, request, record, stored, images, observed, inputs, hosts } = self;
         let previous = record.as_ref().and_then(|record| record.desired.as_ref());
         let among = request.hosts.clone();
-        let mut port_free = |candidate: &PortCandidate| {
-            let taken = seat::port_taken(candidate, &hosts, shared.host(), &among);
-            if taken.is_empty() { Ok(()) } else { Err(taken) }
-        };
+        let mut port_free = |candidate: &PortCandidate| seat::port_available(candidate, &hosts, shared.host(), &among);
         let desired = controller::revise(
             Request {
                 graph: request.graph,
@@ -245,6 +243,7 @@ impl Handler for AgentHandler {
             memory: super::process::resident_bytes(),
             problems: super::fleet::machine::problems(&self.shared).await,
             metrics: self.shared.exposure.address(),
+            access_log: self.shared.dataplane.access_log().is_on(),
         })
     }
 
@@ -321,6 +320,10 @@ impl Handler for AgentHandler {
             SetError::Bind { .. } => error(ErrorKind::Host, cause.to_string()),
             SetError::Store(cause) => unstored(cause),
         })
+    }
+
+    async fn access_log(&self, request: AccessLogRequest) -> Result<(), ApiError> {
+        super::access::set(&self.shared, request.on).await.map_err(unstored)
     }
 
     async fn route(&self, question: RouteQuestion) -> Result<WhyTold, ApiError> {

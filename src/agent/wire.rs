@@ -14,6 +14,7 @@
 //! | one loop a project | its record, picture | the engine, progress | when the project is gone |
 //! | API server | its socket | records | with the agent |
 //! | metrics | what is counted | its listener, where one is asked for | with the agent |
+//! | access log | requests that were served, where that is asked for | the agent's log | with the agent |
 //! | clients | progress, states | their streams | with their client |
 //!
 //! Order at the start: store, picture, what containers answer, rules and names, and only then loops: what is started finds its names.
@@ -122,6 +123,7 @@ pub(super) async fn start(
         tracing::warn!(%error, "after a boot this agent may not start");
     }
     shared.exposure.load(shared.store.as_ref()).await?;
+    super::access::load(shared).await?;
     shared.informer.load_exits().await?;
     shared.images.load(shared.store.as_ref()).await?;
     shared.informer.resync().await?;
@@ -137,6 +139,7 @@ pub(super) async fn start(
     tasks.spawn(shared.informer.clone().run(stop.clone()));
     tasks.spawn(shared.dataplane.clone().run(shared.clone(), uninstalled.clone()));
     tasks.spawn(super::ambassadors::run(shared.clone(), uninstalled.clone()));
+    tasks.spawn(super::access::run(shared.clone(), stop.clone()));
     tasks.spawn(super::probes::run(shared.clone(), stop.clone()));
     tasks.spawn(super::fleet::seat::run(shared.clone(), stop.clone()));
     tasks.spawn(super::fleet::machine::run(shared.clone(), stop.clone()));

@@ -22,10 +22,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::server::{ByteStream, MAX_BODY, too_large};
 use super::types::{
-    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ExposeRequest, FetchImage, FoundRequest,
-    HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage, Progress,
-    ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest,
-    Traffic, UpRequest, WhyQuestion, WhyTold,
+    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ExposeRequest,
+    FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold,
+    OfferImage, Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest,
+    SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -159,6 +159,11 @@ impl Client {
     /// Has the agent tell its metrics at an address of its host from now on; `None`: no more.
     pub async fn expose_metrics(&self, address: Option<std::net::SocketAddr>) -> Result<(), ClientError> {
         self.order("/v1/metrics/expose", &ExposeRequest { address }).await
+    }
+
+    /// Has requests told in the agent's log from now on, or no more.
+    pub async fn access_log(&self, on: bool) -> Result<(), ClientError> {
+        self.order("/v1/access-log", &AccessLogRequest { on }).await
     }
 
     /// Asks which rule a request would be for.

@@ -35,10 +35,10 @@ use self::route::Route;
 pub use self::scrape::serve_metrics;
 pub use self::socket::{BindError, bind_socket};
 use super::types::{
-    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, ExposeRequest, FetchImage,
-    FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage,
-    Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList,
-    StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
+    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind,
+    ExposeRequest, FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion,
+    NameTold, OfferImage, Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest,
+    SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -86,6 +86,8 @@ pub trait Handler: Send + Sync + 'static {
     async fn metrics(&self, form: MetricsForm) -> Result<String, ApiError>;
     /// Lets it be collected at an address of the host, or no more.
     async fn expose_metrics(&self, request: ExposeRequest) -> Result<(), ApiError>;
+    /// Has requests told in its log, or no more.
+    async fn access_log(&self, request: AccessLogRequest) -> Result<(), ApiError>;
     /// Says which rule a request would be for, and why.
     async fn route(&self, question: RouteQuestion) -> Result<WhyTold, ApiError>;
     /// Shows the cluster.
@@ -242,6 +244,7 @@ async fn dispatch(handler: &dyn Handler, request: Request<Incoming>) -> Result<R
         Route::Why(project) => json(&handler.why(project, read(request).await?).await?),
         Route::Metrics => metrics(handler, &request).await,
         Route::ExposeMetrics => nothing(handler.expose_metrics(read(request).await?).await),
+        Route::AccessLog => nothing(handler.access_log(read(request).await?).await),
         Route::Rule => json(&handler.route(read(request).await?).await?),
         Route::Traffic => json(&handler.traffic().await?),
         Route::Cluster => json(&handler.cluster().await?),

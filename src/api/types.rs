@@ -14,6 +14,7 @@
 //! | `GET /v1/traffic` | | [`Traffic`] |
 //! | `GET /metrics` | | text for Prometheus, in the form that `Accept` asks for: [`MetricsForm`] |
 //! | `POST /v1/metrics/expose` | [`ExposeRequest`] | `{}` once it listens there, which it does from then on |
+//! | `POST /v1/access-log` | [`AccessLogRequest`] | `{}` once it is so, and will be |
 //! | `POST /v1/route` | [`RouteQuestion`] | [`WhyTold`] |
 //! | `GET /v1/cluster` | | [`ClusterStatus`] |
 //! | `POST /v1/cluster/found` | [`FoundRequest`] | `{}`; the agent restarts as the seat of a new cluster |
@@ -38,8 +39,8 @@
 mod seeing;
 
 pub use seeing::{
-    ExposeRequest, Finding, MetricsForm, NameQuestion, NameSays, NameTold, RouteQuestion, Traffic, Weight, WhyQuestion,
-    WhyTold,
+    AccessLogRequest, ExposeRequest, Finding, MetricsForm, NameQuestion, NameSays, NameTold, RouteQuestion,
+    ServiceTold, Traffic, Weight, WhyQuestion, WhyTold,
 };
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +79,9 @@ pub struct AgentInfo {
     /// Where its metrics are told over TCP.
     #[serde(default)]
     pub metrics: Option<SocketAddr>,
+    /// Whether requests have lines in its log.
+    #[serde(default)]
+    pub access_log: bool,
 }
 
 /// Asks a host to let other hosts of the cluster have an image.

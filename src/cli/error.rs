@@ -250,10 +250,12 @@ pub enum CliError {
     #[error("{}", .0.join("\n"))]
     Failed(Vec<String>),
     /// It did not become so in time.
-    #[error("not all services were ready after {seconds} s")]
+    #[error("{}", std::iter::once(format!("not all services were ready after {seconds} s")).chain(missing.iter().cloned()).collect::<Vec<_>>().join("\n"))]
     WaitTimeout {
         /// The limit.
         seconds: u64,
+        /// What is missing, a sentence each.
+        missing: Vec<String>,
     },
     /// Others changed the project, and the user cannot be asked whether to overwrite that.
     #[error("{changes}")]

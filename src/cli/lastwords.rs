@@ -13,18 +13,21 @@ use super::ui::Ui;
 
 /// Lines of each container.
 const LINES: u64 = 10;
+/// Lines of a health check.
+const CHECK_LINES: usize = 5;
 /// Containers whose lines are shown; more would hide the message.
 const CONTAINERS: usize = 5;
 /// Time for all of them: an engine that does not answer must not hold back the message.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Shows the last lines of containers that ended badly or are unhealthy, where `error` is that a project failed.
+/// Shows the last lines of containers that ended badly or are unhealthy, where `error` is that a project failed or
+/// was not ready in time.
 pub(super) async fn show(ui: &mut Ui, sources: &[Source], choice: &Choice, error: &CliError) {
-    let CliError::Failed(messages) = error else { return };
+    let (CliError::Failed(messages) | CliError::WaitTimeout { missing: messages, .. }) = error else { return };
     let Ok(Ok((containers, _))) = tokio::time::timeout(PATIENCE, source::containers(sources, choice)).await else {
         return;
     };
-    let concerned = |container: &ObservedContainer| messages.iter().any(|message| message.contains(&container.name));
+    let concerned = |container: &ObservedContainer| messages.iter().any(|message| names(message, &container.name));
     let mut failed: Vec<_> =
         containers.iter().filter(|(_, container)| has_failed(container) || concerned(container)).collect();
     // Those that the message names come first.
@@ -32,6 +35,12 @@ pub(super) async fn show(ui: &mut Ui, sources: &[Source], choice: &Choice, error
     failed.truncate(CONTAINERS);
     // It is a help, not the answer: the error itself comes after it in any case.
     let _shown = tokio::time::timeout(PATIENCE, lines(ui, sources, choice, &failed)).await;
+}
+
+/// Returns whether a message names a container, and not one whose name begins with its own.
+fn names(message: &str, container: &str) -> bool {
+    let is_of_name = |one: char| one.is_ascii_alphanumeric() || matches!(one, '_' | '.' | '-');
+    message.split(|one| !is_of_name(one)).any(|word| word.trim_end_matches('.') == container)
 }
 
 fn has_failed(container: &ObservedContainer) -> bool {
@@ -43,6 +52,27 @@ fn has_failed(container: &ObservedContainer) -> bool {
     }
 }
 
+/// Shows what the health check of a container that is unhealthy wrote last: seldom is it in the container's own output.
+async fn check(ui: &mut Ui, source: &Source, container: &ObservedContainer) {
+    if !matches!(container.state, ContainerState::Running { health: Health::Unhealthy | Health::Starting }) {
+        return;
+    }
+    let Ok(Some(said)) = source.engine.health_output(&container.id).await else { return };
+    let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = &lines[lines.len().saturating_sub(CHECK_LINES)..];
+    if !last.is_empty() {
+        ui.say(&format!("the health check of {} said:", container.name));
+        for line in last {
+            ui.say(&fit(line));
+        }
+    }
+}
+
+/// Returns a line that a terminal shows and does not obey.
+fn fit(line: &str) -> String {
+    format!("  {}", line.chars().filter(|one| !one.is_control()).collect::<String>())
+}
+
 async fn lines(
     ui: &mut Ui,
     sources: &[Source],
@@ -52,6 +82,7 @@ async fn lines(
     let query = LogQuery { tail: Some(LINES), ..LogQuery::default() };
     let mut names = Names::new(true, ui.colour());
     for (at, container) in containers {
+        check(ui, &sources[*at], container).await;
         let mut readers = Readers::default();
         let name = short_name(&choice.project, &container.name);
         names.add(name);
@@ -69,4 +100,17 @@ async fn lines(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_about_a_helper_is_not_about_the_main_container() {
+        let message = "container shop-web-1-setup prepares its pod, has run for 5 seconds, and has not ended";
+        assert!(names(message, "shop-web-1-setup") && !names(message, "shop-web-1"));
+        assert!(names("dependency failed to start: container shop-db-1 is unhealthy", "shop-db-1"));
+        assert!(names("container shop-db-1: its health check fails", "shop-db-1"));
+    }
 }

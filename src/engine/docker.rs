@@ -379,6 +379,12 @@ impl Engine for DockerEngine {
         self.wait_for(id_or_name, "not-running").await
     }
 
+    async fn health_output(&self, id_or_name: &str) -> Result<Option<String>> {
+        let health = self.inspect(id_or_name).await?.state.and_then(|state| state.health);
+        let last = health.and_then(|health| health.log).and_then(|mut log| log.pop());
+        Ok(last.and_then(|check| check.output))
+    }
+
     async fn container_pid(&self, id_or_name: &str) -> Result<Option<u32>> {
         let state = self.inspect(id_or_name).await?.state;
         let pid = state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok());

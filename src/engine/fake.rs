@@ -121,6 +121,10 @@ impl FakeEngine {
             };
             assert_ne!(old, Health::None, "`{id_or_name}` has no health check");
             container.observed.state = ContainerState::Running { health };
+            let script = container.spec.container.healthcheck.as_ref().and_then(|check| check.test.last());
+            let lines = script.into_iter().flat_map(|text| text.split(';'));
+            let lines = lines.filter_map(|act| Some(format!("{}\n", act.trim().strip_prefix("out ")?)));
+            container.checked = Some(lines.collect());
             let word = match health {
                 Health::Healthy => "healthy",
                 Health::Unhealthy => "unhealthy",

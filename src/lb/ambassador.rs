@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use super::choose::{Search, Server, is_own_limit};
 use super::endpoint::{EndpointState, Lease};
 use super::listeners::Serve;
-use super::relay::relay;
+use super::relay::{Count, relay_counted};
 use super::routing::{Door, Shared};
 use super::table::{AmbassadorEntry, AmbassadorKey, AmbassadorWay};
 use crate::host::sockets;
@@ -49,7 +49,7 @@ pub(super) struct Ambassador {
 #[derive(Debug)]
 struct Target {
     way: AmbassadorWay,
-    /// Who an outside address's connections count for.
+    /// Counts what it took; closes connections of an outside address.
     state: Arc<EndpointState>,
     switch: Switch,
 }
@@ -69,6 +69,9 @@ pub struct AmbassadorStats {
     pub key: AmbassadorKey,
     /// Whether it listens in its pod.
     pub listens: bool,
+    /// Where.
+    #[serde(default)]
+    pub address: Option<SocketAddr>,
     /// Connections open.
     pub open: usize,
     /// Connections that came.
@@ -88,6 +91,12 @@ pub struct AmbassadorTargetStats {
     pub connections: u64,
     /// Those that it did not take.
     pub failed: u64,
+    /// Bytes sent to it.
+    #[serde(default)]
+    pub sent: u64,
+    /// Bytes received from it.
+    #[serde(default)]
+    pub received: u64,
     /// Whether it is left alone at the moment.
     pub is_open_circuit: bool,
     /// What the last failure was.
@@ -116,12 +125,18 @@ impl Ambassadors {
         self.lock().get(key).cloned()
     }
 
-    /// Returns what each does at `now`; `listens` says which have a listener.
-    pub(super) fn stats(&self, now: Duration, listens: impl Fn(&AmbassadorKey) -> bool) -> Vec<AmbassadorStats> {
+    /// Returns what each does at `now`; `listens` says which have a listener, and where.
+    pub(super) fn stats(
+        &self,
+        now: Duration,
+        listens: impl Fn(&AmbassadorKey) -> Option<SocketAddr>,
+    ) -> Vec<AmbassadorStats> {
         let all = self.lock();
-        let stats = all.iter().map(|(key, one)| AmbassadorStats {
+        let stats = all.iter().map(|(key, one)| (key, one, listens(key)));
+        let stats = stats.map(|(key, one, address)| AmbassadorStats {
             key: key.clone(),
-            listens: listens(key),
+            listens: address.is_some(),
+            address,
             open: one.counts.open.load(Ordering::Relaxed),
             connections: one.counts.connections.load(Ordering::Relaxed),
             failed: one.counts.failed.load(Ordering::Relaxed),
@@ -156,6 +171,8 @@ impl Target {
             target: self.way.to_string(),
             connections: self.state.connected.load(Ordering::Relaxed),
             failed: self.state.failed.load(Ordering::Relaxed),
+            sent: self.state.sent.load(Ordering::Relaxed),
+            received: self.state.received.load(Ordering::Relaxed),
             is_open_circuit: self.switch.is_open(now),
             last_error: self.switch.last_error(),
         }
@@ -177,16 +194,12 @@ impl Serve for Stand {
         let counts = Arc::clone(&ambassador.counts);
         counts.connections.fetch_add(1, Ordering::Relaxed);
         let _open = Open::count(&counts.open);
-        match ambassador.link(&self.shared, peer).await {
-            Some(Linked { far: Far::Here(server), lease }) => relay(client, server, lease.state()).await,
-            Some(Linked { far: Far::There(server), lease }) => relay(client, *server, lease.state()).await,
-            Some(Linked { far: Far::Tls(server), lease }) => relay(client, *server, lease.state()).await,
-            None => {
-                tracing::debug!(ambassador = %self.key, "connection refused: no target took it");
-                counts.failed.fetch_add(1, Ordering::Relaxed);
-                sockets::reset_on_close(&client);
-            }
+        if let Some(linked) = ambassador.link(&self.shared, peer).await {
+            return linked.serve(client).await;
         }
+        tracing::debug!(ambassador = %self.key, "connection refused: no target took it");
+        counts.failed.fetch_add(1, Ordering::Relaxed);
+        sockets::reset_on_close(&client);
     }
 }
 
@@ -210,6 +223,23 @@ impl Drop for Open<'_> {
 struct Linked {
     far: Far,
     lease: Share,
+    target: Arc<Target>,
+}
+
+impl Linked {
+    async fn serve(self, client: TcpStream) {
+        let Self { far, lease, target } = self;
+        let (state, own) = (lease.state(), &target.state);
+        let (mut sent, mut received) = (Count::of(&own.sent), Count::of(&own.received));
+        if let Share::Endpoint(endpoint) = &lease {
+            (sent, received) = (sent.and(&endpoint.sent), received.and(&endpoint.received));
+        }
+        match far {
+            Far::Here(server) => relay_counted(client, server, state, sent, received).await,
+            Far::There(server) => relay_counted(client, *server, state, sent, received).await,
+            Far::Tls(server) => relay_counted(client, *server, state, sent, received).await,
+        }
+    }
 }
 
 /// Whom a connection counts for.
@@ -256,7 +286,7 @@ impl Ambassador {
                     Ok(Ok((far, lease))) => {
                         target.switch.close();
                         target.state.connected.fetch_add(1, Ordering::Relaxed);
-                        return Some(Linked { far, lease });
+                        return Some(Linked { far, lease, target: Arc::clone(target) });
                     }
                     Ok(Err(reason)) => self.failed(shared, target, reason),
                     Err(_) => self.failed(shared, target, format!("no answer within {:?}", self.entry.timeout)),

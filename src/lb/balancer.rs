@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::ambassador::{AmbassadorStats, Stand};
 use super::choose::HOLD;
 use super::http::dry::{DryRequest, DryRun};
-use super::http::{Http, HttpOptions, RuleInlet};
+use super::http::{AccessLog, Http, HttpOptions, RuleInlet};
 use super::inbound::Inbound;
 use super::l4::{Inlet, L4};
 use super::listeners::{Listening, Workers};
@@ -310,7 +310,9 @@ impl Balancer {
     /// Returns what the ambassadors in pods of this host do.
     pub fn ambassador_stats(&self) -> Vec<AmbassadorStats> {
         let listeners = self.listeners();
-        self.shared.ambassadors.stats(self.shared.now(), |key| listeners.ambassadors.contains_key(key))
+        self.shared
+            .ambassadors
+            .stats(self.shared.now(), |key| listeners.ambassadors.get(key).map(|listening| listening.address))
     }
 
     /// Joins a cluster: endpoints on other hosts are reached through `mesh`, and other hosts' agents are served on
@@ -373,11 +375,18 @@ impl Balancer {
             denied: self.shared.denied.load(Ordering::Relaxed),
             datagrams: self.udp.stats(),
             malformed: self.http.refused(),
+            unlogged: self.http.log().dropped(),
             endpoints: self.shared.endpoint_stats(),
             leaving: self.shared.leaving_stats(),
             services: self.shared.routing().service_stats(),
             routes: self.shared.routing().route_stats(),
+            published: self.shared.routing().published_stats(),
         }
+    }
+
+    /// Returns the access log: off until it is turned on, and to be read while it is.
+    pub fn access_log(&self) -> &Arc<AccessLog> {
+        self.http.log()
     }
 
     /// Says what would become of a request, without serving it.

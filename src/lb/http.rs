@@ -46,6 +46,7 @@ use stream::ClientIo;
 use visit::{Entry, Visit};
 
 pub use count::{DURATION_CLASSES, HttpStats, REFUSALS};
+pub use log::{AccessAsked, AccessLine, AccessLog, AccessTo};
 
 pub(super) use count::Tally;
 pub(super) use ports::{PortRules, Rule, compile};
@@ -101,6 +102,7 @@ pub(super) struct Http {
     stopping: tokio::sync::watch::Sender<bool>,
     /// What was no request that could be served.
     refused: AtomicU64,
+    log: Arc<AccessLog>,
 }
 
 impl Http {
@@ -114,6 +116,7 @@ impl Http {
             stop: Arc::default(),
             stopping: tokio::sync::watch::Sender::new(false),
             refused: AtomicU64::default(),
+            log: Arc::default(),
         })
     }
 
@@ -126,6 +129,11 @@ impl Http {
     /// Returns how many connections brought what was no request that could be served.
     pub(super) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Returns the queue of lines of the access log.
+    pub(super) fn log(&self) -> &Arc<AccessLog> {
+        &self.log
     }
 
     fn count_refused(&self) {

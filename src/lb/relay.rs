@@ -74,7 +74,19 @@ impl End for MeshStream {
 
 /// Moves bytes between `client` and `server` until both directions have ended, one side fails, or the endpoint's
 /// connections are to be closed. Closes both: cleanly only when both ended cleanly, else with a reset.
-pub(super) async fn relay(mut client: impl End, mut server: impl End, endpoint: &EndpointState) {
+pub(super) async fn relay(client: impl End, server: impl End, endpoint: &EndpointState) {
+    let (up, down) = (Count::of(&endpoint.sent), Count::of(&endpoint.received));
+    relay_counted(client, server, endpoint, up, down).await;
+}
+
+/// The same with counters of the caller's for what goes to `server`, and what comes from there.
+pub(super) async fn relay_counted(
+    mut client: impl End,
+    mut server: impl End,
+    endpoint: &EndpointState,
+    sent: Count<'_>,
+    received: Count<'_>,
+) {
     let (mut up, mut down) = (Flow::default(), Flow::default());
     let mut closing = pin!(endpoint.closing().notified());
     let mut registered = false;
@@ -87,14 +99,40 @@ pub(super) async fn relay(mut client: impl End, mut server: impl End, endpoint: 
         if endpoint.is_closed() {
             return Poll::Ready(false);
         }
-        let _progress = up.poll(cx, &mut client, &mut server, &endpoint.sent);
-        let _progress = down.poll(cx, &mut server, &mut client, &endpoint.received);
+        let _progress = up.poll(cx, &mut client, &mut server, sent);
+        let _progress = down.poll(cx, &mut server, &mut client, received);
         Flow::outcome(&up, &down)
     })
     .await;
     if !clean {
         client.fail();
         server.fail();
+    }
+}
+
+/// Where the bytes of one direction are counted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Count<'a> {
+    first: &'a AtomicU64,
+    second: Option<&'a AtomicU64>,
+}
+
+impl<'a> Count<'a> {
+    /// Once.
+    pub(super) fn of(first: &'a AtomicU64) -> Self {
+        Self { first, second: None }
+    }
+
+    /// In a second place too.
+    pub(super) fn and(self, second: &'a AtomicU64) -> Self {
+        Self { second: Some(second), ..self }
+    }
+
+    fn add(self, bytes: usize) {
+        self.first.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(second) = self.second {
+            second.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
     }
 }
 
@@ -148,7 +186,7 @@ impl Flow {
     }
 
     /// Moves what can be moved now. `Ready` when this direction is over.
-    fn poll(&mut self, cx: &mut Context<'_>, from: &mut impl End, to: &mut impl End, count: &AtomicU64) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>, from: &mut impl End, to: &mut impl End, count: Count<'_>) -> Poll<()> {
         match self.poll_moving(cx, from, to, count) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(())) => self.phase = Phase::Ended,
@@ -164,7 +202,7 @@ impl Flow {
         cx: &mut Context<'_>,
         from: &mut impl End,
         to: &mut impl End,
-        count: &AtomicU64,
+        count: Count<'_>,
     ) -> Poll<Result<(), Failure>> {
         for _ in 0..ROUNDS {
             match self.phase {
@@ -184,7 +222,7 @@ impl Flow {
             if moved == 0 {
                 self.phase = Phase::Ending;
             }
-            count.fetch_add(moved as u64, Ordering::Relaxed);
+            count.add(moved);
         }
         cx.waker().wake_by_ref();
         Poll::Pending

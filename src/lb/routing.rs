@@ -480,6 +480,11 @@ impl Routing {
         self.published.keys().copied()
     }
 
+    /// Returns the published ports with where they lead.
+    pub(super) fn published(&self) -> impl Iterator<Item = (PublishedKey, u16, &Arc<Pool>)> {
+        self.published.iter().map(|(key, (target, pool))| (*key, *target, pool))
+    }
+
     /// Returns every pool that is balanced.
     pub(super) fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         let published = self.published.values().map(|(_, pool)| pool);

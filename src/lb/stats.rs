@@ -9,9 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::EndpointState;
 use super::http::{HttpStats, Rule, Tally};
-use super::routing::Routing;
+use super::routing::{Pool, Routing};
+use super::table::PublishedKey;
 use super::trouble::TroubleStats;
+use crate::graph::Protocol;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
+use crate::model::RouteAction;
 
 /// Counters of a [`super::Balancer`], as of one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,9 @@ pub struct BalancerStats {
     /// Connections that brought what was no request that could be served.
     #[serde(default)]
     pub malformed: u64,
+    /// Requests without a line in the access log, because there was no room.
+    #[serde(default)]
+    pub unlogged: u64,
     /// Endpoints of the table in use, by project and pod.
     pub endpoints: Vec<EndpointStats>,
     /// Those that left it and still have connections.
@@ -44,6 +50,26 @@ pub struct BalancerStats {
     /// Rules of the table in use, by service and place.
     #[serde(default)]
     pub routes: Vec<RouteStats>,
+    /// Published ports of the table in use, and where they lead.
+    #[serde(default)]
+    pub published: Vec<PublishedStats>,
+}
+
+/// Where a published port leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedStats {
+    /// The project.
+    pub project: ProjectName,
+    /// The service.
+    pub service: ServiceName,
+    /// Address of the host; `None`: all.
+    pub host_ip: Option<std::net::IpAddr>,
+    /// Port of the host.
+    pub published: u16,
+    /// Port in the pods.
+    pub target: u16,
+    /// Protocol.
+    pub protocol: Protocol,
 }
 
 /// Requests of one service.
@@ -68,6 +94,12 @@ pub struct RouteStats {
     pub number: usize,
     /// Its first host, and its path.
     pub name: String,
+    /// Ports of the host that it listens at.
+    #[serde(default)]
+    pub listen: Vec<u16>,
+    /// Port in the pods; `None`: it answers by itself.
+    #[serde(default)]
+    pub target: Option<u16>,
     /// Its requests.
     pub http: HttpStats,
 }
@@ -170,9 +202,24 @@ impl Routing {
             service: rule.pool.service.clone(),
             number: rule.number,
             name: rule.name.clone(),
+            listen: rule.route.listen.iter().map(|listen| listen.port).collect(),
+            target: matches!(rule.route.action, RouteAction::Forward { .. }).then_some(rule.route.port),
             http: rule.tally.stats(),
         };
         self.all_rules().map(stats).collect()
+    }
+
+    /// Returns where published ports lead.
+    pub(super) fn published_stats(&self) -> Vec<PublishedStats> {
+        let stats = |(key, target, pool): (PublishedKey, u16, &Arc<Pool>)| PublishedStats {
+            project: pool.project.clone(),
+            service: pool.service.clone(),
+            host_ip: key.host_ip,
+            published: key.port,
+            target,
+            protocol: key.protocol,
+        };
+        self.published().map(stats).collect()
     }
 
     /// Returns the counters of every endpoint, each once although it may stand behind several addresses.

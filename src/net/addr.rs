@@ -89,8 +89,30 @@ pub struct PortCandidate {
     pub for_routes: bool,
 }
 
-/// Says whether nobody has a port; else the hosts where somebody has it.
-pub type PortFree<'a> = dyn FnMut(&PortCandidate) -> Result<(), Vec<HostName>> + 'a;
+/// Why a listener cannot be opened at a port, and where it cannot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unavailable {
+    /// Why.
+    pub cause: PortTrouble,
+    /// The hosts; none: the one that goes without saying.
+    pub hosts: Vec<HostName>,
+}
+
+/// Why a listener cannot be opened at a port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PortTrouble {
+    /// Somebody has it.
+    InUse,
+    /// The host does not have the address.
+    NoSuchAddress,
+    /// The agent may not listen there.
+    NotPermitted,
+    /// What else the kernel said.
+    Other(String),
+}
+
+/// Says whether a listener could be opened at a port.
+pub type PortFree<'a> = dyn FnMut(&PortCandidate) -> Result<(), Unavailable> + 'a;
 
 /// Gives every network a subnet, every member service a virtual address and every published port a number, and finds the
 /// routes that other projects are in the way of.

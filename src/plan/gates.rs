@@ -166,7 +166,7 @@ impl<'a> Gates<'a> {
     /// Returns whether a pod ended well and stays so.
     fn has_finished(&self, pod: &PodId, service: &Service) -> bool {
         let state = self.containers.of_pod(pod).map(|container| container.state);
-        matches!(state, Some(ContainerState::Exited { code: 0, by_itself }) if is_final(service, 0, by_itself))
+        matches!(state, Some(ContainerState::Exited { code: 0, by_itself }) if service.stays_ended(0, by_itself))
     }
 
     /// Returns whether it helps a container that ended well.
@@ -191,7 +191,7 @@ fn pod_state(condition: Condition, name: &str, service: &Service, container: &Ob
             Health::Starting | Health::Healthy => wait("is not healthy yet"),
         },
         (Condition::ServiceHealthy, ContainerState::Exited { code, by_itself })
-            if is_final(service, code, by_itself) =>
+            if service.stays_ended(code, by_itself) =>
         {
             fail(&format!("exited ({code})"))
         }
@@ -207,14 +207,5 @@ fn pod_state(condition: Condition, name: &str, service: &Service, container: &Ob
             }
         }
         (Condition::ServiceCompletedSuccessfully, _) => wait("has not ended yet"),
-    }
-}
-
-/// Returns whether a container that ended stays so by the service's restart rule, as far as the code alone says.
-fn is_final(service: &Service, code: i32, by_itself: bool) -> bool {
-    match service.restart {
-        Restart::No => true,
-        Restart::Unset | Restart::OnFailure { .. } => by_itself && code == 0,
-        Restart::Always | Restart::UnlessStopped => false,
     }
 }

@@ -248,7 +248,7 @@ fn who_is_held_back_is_said_and_left() {
             world.touch("web.1", health(Health::Unhealthy));
             held(world);
         },
-        "note: `web.1` is not started now: crashed 3 times, next start in 4 s",
+        "note: `web.1` is unhealthy, and not made anew yet: crashed 3 times, next start in 4 s",
     );
     heal(
         "web: {}",

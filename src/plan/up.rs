@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::Condition;
 use crate::ids::{HostName, PodId, ServiceName};
-use crate::observed::{ContainerState, Health, Observed, PodMemory};
+use crate::observed::{ContainerState, Health, Observed, ObservedHost, PodMemory};
 use crate::place::Unplaced;
 
 use super::decide::{Case, Decision, decide};
@@ -37,7 +37,7 @@ pub(super) fn plan_up(desired: &Desired, observed: &Observed, memory: &BTreeMap<
     if blocked {
         hold_back(&mut decisions);
     }
-    messages.about(desired, &found, &decisions, memory);
+    messages.about(desired, &found, &decisions, memory, &observed.hosts);
     let mut emitter = Emitter::new(desired, &ranks, &found);
     emitter.resources(&changes);
     for surplus in &found.surplus {
@@ -107,6 +107,7 @@ impl Messages {
         found: &Survey<'_>,
         decisions: &BTreeMap<&PodId, Decision>,
         memory: &BTreeMap<PodId, PodMemory>,
+        hosts: &BTreeMap<HostName, ObservedHost>,
     ) {
         self.unplaced(desired, decisions);
         for (pod, host) in &found.away {
@@ -122,7 +123,17 @@ impl Messages {
         }
         for (pod, decision) in decisions {
             match decision {
-                Decision::Held(why) => self.notes.push(format!("`{pod}` is not started now: {why}")),
+                Decision::Held(why) => {
+                    let container =
+                        found.pods.get(pod).and_then(|(_, found)| found.as_ref()).map(|found| found.container);
+                    let what = match container.map(|container| container.state) {
+                        Some(ContainerState::Running { health: Health::Unhealthy }) => {
+                            "is unhealthy, and not made anew yet"
+                        }
+                        _ => "is not started now",
+                    };
+                    self.notes.push(format!("`{pod}` {what}: {why}"));
+                }
                 Decision::Done { code: Some(code) } if *code != 0 => {
                     self.notes.push(format!("`{pod}` exited with {code} and is not started again"));
                 }
@@ -130,6 +141,22 @@ impl Messages {
             }
         }
         self.failed_dependencies(desired, found, decisions, memory);
+        self.unknown_weights(desired, hosts);
+    }
+
+    /// Says which weights are for hosts that nobody knows. On one engine alone a file for several hosts is nothing unusual.
+    fn unknown_weights(&mut self, desired: &Desired, hosts: &BTreeMap<HostName, ObservedHost>) {
+        if hosts.len() < 2 {
+            return;
+        }
+        let enabled = desired.graph.services.iter().filter(|(name, _)| desired.enabled.contains(*name));
+        for (name, service) in enabled {
+            for host in service.serving.balance.weights.keys().filter(|host| !hosts.contains_key(*host)) {
+                self.notes.push(format!(
+                    "`x-balance.weights` of `{name}` is for host `{host}`, and no host of that name answers"
+                ));
+            }
+        }
     }
 
     /// Adds pods that no host can take, once for all of a service with the same reasons, and who waits for them.

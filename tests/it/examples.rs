@@ -32,7 +32,8 @@ fn load_as(file: &Path, own_keys: OwnKeys) -> Loaded {
 }
 
 #[test]
-fn every_example_becomes_a_graph_without_a_warning() {
+fn every_example_becomes_a_graph_without_a_warning_and_has_ports_of_its_own() {
+    let mut ports: BTreeMap<u16, String> = BTreeMap::new();
     for (name, file) in examples() {
         let loaded = load(&file);
         let contents = loaded.contents.iter().map(|((kind, key), bytes)| {
@@ -53,7 +54,17 @@ fn every_example_becomes_a_graph_without_a_warning() {
         });
         let expanded = expanded.unwrap_or_else(|errors| panic!("{name}: {errors:?}"));
         assert_eq!(expanded.warnings, [], "{name}");
+        // All of them can be up on one machine.
+        for service in expanded.graph.services.values() {
+            let published = service.ports.iter().filter_map(|port| Some(port.published?.0));
+            let routed = service.serving.routes.iter().flat_map(|route| &route.listen).map(|listen| listen.port);
+            for port in published.chain(routed) {
+                let owner = ports.entry(port).or_insert_with(|| name.clone());
+                assert_eq!(*owner, name, "port {port} is of two examples");
+            }
+        }
     }
+    assert!(ports.len() > 12, "{ports:?}");
 }
 
 /// Takes out the `x-` keys of services and volumes, which Docker Compose leaves out of its JSON.

@@ -1,5 +1,7 @@
 //! Stand-ins inside pods: they are there before the application, they follow what they lead to, and they go with their pod.
 
+use std::fmt::Write as _;
+
 use crate::cluster::Cluster;
 use crate::fleet::add;
 use crate::host::{Done, Host};
@@ -136,4 +138,98 @@ services:
     becomes(secs(5), "the first target answers, on another host", &of(2, "first"), ask);
     cluster[2].power_off();
     becomes(secs(10), "the second one takes over", &of(3, "second"), ask);
+}
+
+/// An ambassador with an image is a container of the pod, which is there before the application.
+#[test]
+fn an_ambassador_may_be_an_image_of_the_users_own() {
+    let host = Host::boot(&["busybox"]);
+    let yaml = "\
+services:
+  app:
+    image: busybox
+    init: true
+    command: [sh, -c, 'wget -q -T 5 -O - http://127.0.0.1:8000/ > /first 2>&1; exec sleep 1000000']
+    x-ambassadors:
+      back:
+        image: orch/demo
+        command: [web, --port, '8000', --name, stand-in]
+        x-probe: {tcp: 8000, interval: 200ms}
+";
+    let project = Project::new(&host, "image", yaml);
+    project.up();
+    assert!(project.within("image-app-1", "cat /first").ok().contains("stand-in"), "it answered at the very start");
+    let answers = || project.ask("image-app-1", 8000).stdout.contains("stand-in");
+    assert!(answers());
+    host.docker(&["kill", "image-app-1-back"]);
+    becomes(secs(10), "it is back", &true, answers);
+    host.docker(&["kill", "image-app-1"]);
+    becomes(secs(10), "the application finds it again", &true, answers);
+    project.down();
+}
+
+/// Makes an authority (`ca.pem`), and certificates of it with their keys in one file each, below a folder of the host.
+pub(crate) fn certificates(host: &Host, folder: &str, names: &[&str]) {
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -sha256 -days 30";
+    let mut script = format!(
+        "set -e; mkdir -p {folder}; cd {folder}\n\
+         [ -e ca.pem ] || openssl req -x509 {key} -subj /CN=authority -addext basicConstraints=critical,CA:TRUE -keyout ca.key -out ca.pem\n"
+    );
+    for name in names {
+        write!(
+            script,
+            "openssl req {key} -subj '/CN={name}' -keyout '{name}.key' -out '{name}.csr'\n\
+             printf 'subjectAltName=DNS:{name}\\nextendedKeyUsage=serverAuth,clientAuth\\n' > '{name}.ext'\n\
+             openssl x509 -req -in '{name}.csr' -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -sha256 -extfile '{name}.ext' -out '{name}.crt'\n\
+             cat '{name}.crt' '{name}.key' > '{name}.pem'\n"
+        )
+        .expect("a string takes all");
+    }
+    let done = host.exec(&["sh", "-c", &script]);
+    assert_eq!(done.code, 0, "{done:?}");
+}
+
+/// The far side asks for a certificate, and the ambassador shows the one of the file; the application speaks plainly.
+#[test]
+fn an_ambassador_shows_its_certificate_to_a_far_side_that_asks_for_one() {
+    let host = Host::boot(&["busybox", "nginx"]);
+    certificates(&host, "/root/mtls", &["bank.example.com", "shop-client"]);
+    let server = "server { listen 8443 ssl; ssl_certificate /run/secrets/bank; ssl_certificate_key /run/secrets/bank; \
+                  ssl_client_certificate /authority; ssl_verify_client on; \
+                  location / { return 200 \"hello $ssl_client_s_dn\\n\"; } }";
+    let tls = "{server_name: bank.example.com, ca: authority, cert: shop, key: shop}";
+    let yaml = format!(
+        "\
+services:
+  app:
+    <<: *client
+    x-ambassadors:
+      bank: {{listen: 8000, to: 'bank:8443', tls: {tls}, retries: 0}}
+      bare: {{listen: 8001, to: 'bank:8443', tls: {{server_name: bank.example.com, ca: authority}}, retries: 0}}
+      wrong: {{listen: 8002, to: 'bank:8443', tls: {{server_name: other.example.com, ca: authority, cert: shop, key: shop}}, retries: 0}}
+  bank:
+    image: nginx
+    configs: [{{source: site, target: /etc/nginx/conf.d/default.conf}}, {{source: authority, target: /authority}}]
+    secrets: [bank]
+configs:
+  site: {{content: '{}'}}
+  authority: {{file: ./ca.pem}}
+secrets:
+  bank: {{file: ./bank.example.com.pem}}
+  shop: {{file: ./shop-client.pem}}
+",
+        server.replace('$', "$$")
+    );
+    let project = Project::new(&host, "mtls", &yaml);
+    project.up();
+    assert_eq!(project.answers("mtls-app-1", 8000).trim(), "hello CN=shop-client");
+    let bare = project.ask("mtls-app-1", 8001);
+    assert!(!bare.stdout.contains("hello"), "without a certificate: {bare:?}");
+    let wrong = project.ask("mtls-app-1", 8002);
+    assert!(wrong.code != 0 && !wrong.stdout.contains("hello"), "under another name: {wrong:?}");
+    let told = project.orch(&["why", "app"]).ok();
+    assert!(told.contains("ambassador `wrong` of `app.1`") && !told.contains("ambassador `bank`"), "{told}");
+    let table = project.orch(&["lb", "--no-stream"]).ok();
+    assert!(table.contains("app.1 bank → bank:8443") && table.contains("127.0.0.1:8000"), "{table}");
+    project.down();
 }

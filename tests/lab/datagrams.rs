@@ -66,7 +66,7 @@ fn udp_example_answers_by_name_and_at_its_port_and_loses_nothing() {
     let pods = udp.running("echo");
     assert_eq!(from_container(&udp, "udp-client-1", "echo:7", SPREAD).all("by name"), pods);
     for address in ["127.0.0.1", &host.address().to_string()] {
-        assert_eq!(from_host(&host, &format!("{address}:8087"), SPREAD).all(address), pods);
+        assert_eq!(from_host(&host, &format!("{address}:8093"), SPREAD).all(address), pods);
     }
     let thousand = &["--count", "1000", "--rate", "5000"];
     assert_eq!(
@@ -76,7 +76,7 @@ fn udp_example_answers_by_name_and_at_its_port_and_loses_nothing() {
     );
     let large = &["--count", "20", "--size", "60000", "--rate", "100"];
     from_container(&udp, "udp-client-1", "echo:7", large).all("large ones");
-    from_host(&host, "127.0.0.1:8087", large).all("large ones");
+    from_host(&host, "127.0.0.1:8093", large).all("large ones");
 
     // Nobody declared this one: refused as without a load balancer.
     let vip =
@@ -87,7 +87,7 @@ fn udp_example_answers_by_name_and_at_its_port_and_loses_nothing() {
     assert!(done.stderr.contains("Connection refused"), "{done:?}");
 
     udp.down();
-    let done = host.exec(&["bash", "-ec", "exec 3<>/dev/udp/127.0.0.1/8087; echo x >&3; sleep 0.2; echo x >&3"]);
+    let done = host.exec(&["bash", "-ec", "exec 3<>/dev/udp/127.0.0.1/8093; echo x >&3; sleep 0.2; echo x >&3"]);
     assert!(done.stderr.contains("Connection refused"), "after `down`: {done:?}");
 }
 
@@ -96,7 +96,7 @@ fn pods_killed_four_times_lose_no_more_than_fifty_of_eight_thousand_datagrams() 
     let host = Host::boot(&[]);
     let udp = Project::example(&host, "udp");
     udp.up();
-    let args = ["demo", "datagrams", "127.0.0.1:8087", "--count", "8000", "--rate", "1000", "--sockets", "20"];
+    let args = ["demo", "datagrams", "127.0.0.1:8093", "--count", "8000", "--rate", "1000", "--sockets", "20"];
     let probe = host.start_orch(&args);
     for number in [1, 2, 3, 1] {
         crate::wait::apart(secs(1));
@@ -126,7 +126,7 @@ fn scaling_and_replacing_lose_no_datagram() {
     let host = Host::boot(&[]);
     let udp = Project::example(&host, "udp");
     udp.up();
-    let args = ["demo", "datagrams", "127.0.0.1:8087", "--count", "10000", "--rate", "500", "--sockets", "10"];
+    let args = ["demo", "datagrams", "127.0.0.1:8093", "--count", "10000", "--rate", "500", "--sockets", "10"];
     let probe = host.start_orch(&args);
     for scale in ["echo=1", "echo=4", "echo=2"] {
         udp.orch(&["up", "-d", "--wait", "--scale", scale]).ok();

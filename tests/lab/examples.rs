@@ -302,14 +302,14 @@ fn voting_loses_no_vote_whatever_container_is_killed() {
     voting.up();
     let vote = |at: usize, voter: u32, choice: &str| {
         let (cookie, body) = (format!("voter={voter}"), format!("choice={choice}"));
-        let page = "http://127.0.0.1:8083/cgi-bin/vote";
+        let page = "http://127.0.0.1:8091/cgi-bin/vote";
         let answer = curl_with(&cluster[at], &["-b", &cookie, "-d", &body], page);
         assert!(answer.contains(&format!("voted for {choice}")), "{answer}");
     };
     let counted = |wanted: &str| {
         for node in cluster.nodes() {
             becomes(secs(30), &format!("the counts on {}", node.name()), &wanted.to_owned(), || {
-                curl(node, "http://127.0.0.1:8084/")
+                curl(node, "http://127.0.0.1:8092/")
             });
         }
     };
@@ -340,5 +340,56 @@ fn voting_loses_no_vote_whatever_container_is_killed() {
     for node in cluster.nodes() {
         let volumes = node.docker(&["volume", "ls", "-q", "--filter", "label=com.docker.compose.project=voting"]);
         assert_eq!(volumes, "", "`down -v` takes the volumes of {}", node.name());
+    }
+}
+
+/// All examples that fit together are up at once on three hosts, and each answers at its place on each of them.
+#[test]
+fn each_address_of_each_example_answers_on_each_of_three_hosts() {
+    let cluster = three_hosts(&["busybox", "nginx", "redis", "haproxy"]);
+    let desk = &cluster.desk;
+    let names = ["hello", "links", "guestbook", "sidecar", "ambassador", "routes", "grpc", "websocket", "udp"];
+    let projects: Vec<Project<'_>> = names.into_iter().map(|name| Project::example(desk, name)).collect();
+    for project in &projects {
+        project.up();
+    }
+    for node in cluster.nodes() {
+        for (url, words) in [
+            ("http://127.0.0.1:8080/", "Hostname:"),
+            ("http://127.0.0.1:8081/", ""),
+            ("http://127.0.0.1:8082/cgi-bin/guestbook?ada", ""),
+            ("http://127.0.0.1:8083/", "served before"),
+            ("http://127.0.0.1:8084/cgi-bin/counter", ""),
+            ("http://127.0.0.1:8090/", "new WebSocket("),
+        ] {
+            let answer = curl(node, url);
+            assert!(answer.contains(words), "{url} on {}: {answer}", node.name());
+        }
+        assert_eq!(shop(node, &[], "shop.localhost", "/"), "Welcome to the shop.\n", "{}", node.name());
+        assert!(shop(node, &[], "shop.localhost", "/api/prices").contains("GET /prices"), "{}", node.name());
+        assert!(shop(node, &["-d", "book"], "shop.localhost", "/api/orders").contains("orders"), "{}", node.name());
+        assert!(shop(node, &[], "mia.shop.localhost", "/").contains("tenants"), "{}", node.name());
+        let said = node.orch(&["demo", "grpc-say", "127.0.0.1:8089", "hello"]).ok();
+        assert!(said.contains(" hello") && said.contains("status 0"), "{}: {said}", node.name());
+        let said = node.orch(&["demo", "ws-say", "127.0.0.1:8090", "--path", "/talk", "hello"]).ok();
+        assert!(said.contains(" hello"), "{}: {said}", node.name());
+        let said = node.orch(&["demo", "datagrams", "127.0.0.1:8093", "--count", "5"]).ok();
+        let said: Value = serde_json::from_str(&said).expect("counts");
+        assert_eq!((&said["sent"], &said["answered"]), (&5.into(), &5.into()), "{}: {said}", node.name());
+    }
+
+    // The agent that takes the requests of one host goes: the others answer on, and it does once it is back.
+    let ask = |at: usize| {
+        let here = "shop.localhost:8088:127.0.0.1";
+        let url = "http://shop.localhost:8088/";
+        cluster[at].exec(&["curl", "-fsS", "-m", "5", "--resolve", here, url]).code == 0
+    };
+    for round in 0..3 {
+        cluster[1].sh("kill -9 $(docker inspect -f {{.State.Pid}} orch-agent)");
+        assert!(ask(2) && ask(3), "round {round}: the other hosts answer meanwhile");
+        becomes(secs(20), "it answers again", &true, || ask(1));
+    }
+    for project in projects.iter().rev() {
+        project.down();
     }
 }

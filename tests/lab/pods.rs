@@ -184,3 +184,39 @@ services:
         .rewrite("services:\n  web:\n    <<: *web\n    x-init:\n      migrate: {image: busybox, command: ['true']}\n");
     project.up();
 }
+
+/// Services may share the memory and the processes of another one's container, also of one that is made anew.
+#[test]
+fn services_share_memory_and_processes_of_others() {
+    let host = Host::boot(&["busybox"]);
+    let yaml = "\
+services:
+  web: {<<: *web, ipc: shareable}
+  memory: {<<: *client, ipc: 'service:web'}
+  watch: {<<: *client, pid: 'service:web', ipc: 'service:web'}
+";
+    let project = Project::new(&host, "shared", yaml);
+    project.up();
+    let space = |container: &str, kind: &str| {
+        let pid = project.inspect(container, "{{.State.Pid}}");
+        host.sh(&format!("readlink /proc/{pid}/ns/{kind} || true")).trim().to_owned()
+    };
+    let all = || {
+        let of = |kind: &str, peers: &[&str]| -> Vec<bool> {
+            let own = space("shared-web-1", kind);
+            peers.iter().map(|peer| !own.is_empty() && space(peer, kind) == own).collect()
+        };
+        (of("ipc", &["shared-memory-1", "shared-watch-1"]), of("pid", &["shared-watch-1", "shared-memory-1"]))
+    };
+    let shared = (vec![true, true], vec![true, false]);
+    assert_eq!(all(), shared);
+    let seen = project.within("shared-watch-1", "ps").ok();
+    assert!(seen.contains("/orch demo") || seen.contains("web"), "the other one's program: {seen}");
+    // Who lives in what is gone is made anew with it.
+    host.docker(&["rm", "-f", "shared-web-1"]);
+    becomes(secs(20), "spaces shared again", &shared, all);
+    host.docker(&["kill", "shared-web-1"]);
+    becomes(secs(20), "spaces shared again after a crash", &shared, all);
+    assert!(!project.orch(&["up", "-d"]).ok().contains("Start"), "nothing is left to do");
+    project.down();
+}

@@ -1,5 +1,6 @@
 //! Ports on the host, and ports of virtual addresses.
 
+use crate::ambassadors::certificates;
 use crate::host::Host;
 use crate::project::{Project, host_name};
 use crate::wait::{eventually, secs, timed};
@@ -161,4 +162,98 @@ fn routes_of_two_projects_are_refused_with_both_places_and_change_nothing() {
         refused.stderr.contains("cannot listen at port 8082/tcp on all addresses: it is in use on the host"),
         "{refused:?}"
     );
+}
+
+/// TLS of routes from end to end: the certificate by the name that is asked for, plain HTTP that is sent to TLS, names without a
+/// certificate, and one that is replaced.
+#[test]
+fn routes_with_tls_show_the_certificate_of_the_name_that_is_asked_for() {
+    let host = Host::boot(&[]);
+    certificates(&host, "/root/tls", &["a.example.com", "b.example.com", "new"]);
+    let yaml = |second: &str| {
+        format!(
+            "\
+services:
+  one: {{image: orch/demo, command: [web, --name, first], expose: [80], x-route: [{{host: a.example.com, tls: a}}]}}
+  two: {{image: orch/demo, command: [web, --name, second], expose: [80], x-route: [{{host: b.example.com, tls: b}}]}}
+secrets:
+  a: {{file: ./a.example.com.pem}}
+  b: {{file: ./{second}}}
+"
+        )
+    };
+    let project = Project::new(&host, "tls", &yaml("b.example.com.pem"));
+    project.up();
+    let address = host.address();
+    let curl = |args: &[&str], url: &str| {
+        let name = url.split('/').nth(2).expect("a name");
+        let here = [80, 443].map(|port| format!("{name}:{port}:{address}"));
+        let own =
+            ["curl", "-sS", "-m", "5", "--cacert", "/root/tls/ca.pem", "--resolve", &here[0], "--resolve", &here[1]];
+        host.exec(&[&own, args, &[url]].concat())
+    };
+    for (name, who) in [("a.example.com", "first"), ("b.example.com", "second")] {
+        let done = curl(&["-i"], &format!("https://{name}/"));
+        assert!(done.stdout.starts_with("HTTP/2 200") && done.stdout.contains(who), "{name}: {done:?}");
+        let done = curl(&["-i", "--http1.1"], &format!("https://{name}/"));
+        assert!(done.stdout.starts_with("HTTP/1.1 200") && done.stdout.contains(who), "{name}: {done:?}");
+        let sent = curl(&["-i"], &format!("http://{name}/x?y=z")).ok();
+        assert!(sent.starts_with("HTTP/1.1 308") && sent.contains(&format!("https://{name}/x?y=z")), "{sent}");
+        assert!(curl(&["-L"], &format!("http://{name}/")).ok().contains(who));
+    }
+    // 35: the handshake failed, before any request.
+    let done = curl(&[], "https://c.example.com/");
+    assert_eq!(done.code, 35, "{done:?}");
+    let told = host.orch(&["why", "https://c.example.com/"]).ok();
+    assert!(told.contains("no certificate for `c.example.com` at port 443"), "{told}");
+    assert!(told.contains("there are certificates for a.example.com, b.example.com"), "{told}");
+    let told = host.orch(&["why", "http://a.example.com:443/"]).ok();
+    assert!(told.contains("TLS is spoken at port 443"), "{told}");
+    // A request in a connection for one name that asks for another's is that other's rule, as its host says.
+    let crossed = curl(&["-H", "Host: b.example.com"], "https://a.example.com/");
+    assert!(!crossed.stdout.contains("first"), "{crossed:?}");
+
+    // Another certificate in its place holds for new connections.
+    let serial = |name: &str| {
+        let script = format!(
+            "openssl s_client -connect {address}:443 -servername {name} </dev/null 2>/dev/null | openssl x509 -noout -subject"
+        );
+        host.sh(&script).trim().replace(' ', "")
+    };
+    assert_eq!(serial("b.example.com"), "subject=CN=b.example.com");
+    project.rewrite(&yaml("new.pem"));
+    project.up();
+    assert_eq!(
+        (serial("b.example.com"), serial("a.example.com")),
+        ("subject=CN=new".to_owned(), "subject=CN=a.example.com".to_owned())
+    );
+    project.down();
+}
+
+/// `localhost` names mean this machine: a port alone is listened on at the loopback address, for other names at all of them.
+#[test]
+fn routes_for_localhost_are_reached_from_the_host_itself_only() {
+    let host = Host::boot(&[]);
+    let yaml = "\
+services:
+  here: {<<: *web, expose: [80], x-route: [{host: app.localhost, listen: 8080}]}
+  all: {<<: *web, expose: [80], x-route: [{host: app.example.com, listen: 8081}]}
+";
+    let project = Project::new(&host, "loopback", yaml);
+    project.up();
+    let status = |address: &str, port: u16, name: &str| {
+        let url = format!("http://{address}:{port}/");
+        let header = format!("Host: {name}");
+        let done = host.exec(&["curl", "-s", "-o", "/dev/null", "-m", "5", "-w", "%{http_code}", "-H", &header, &url]);
+        done.stdout
+    };
+    let outside = host.address().to_string();
+    assert_eq!(status("127.0.0.1", 8080, "app.localhost"), "200");
+    assert_eq!(status(&outside, 8080, "app.localhost"), "000", "nobody listens at other addresses");
+    for address in ["127.0.0.1", &outside] {
+        assert_eq!(status(address, 8081, "app.example.com"), "200", "{address}");
+    }
+    let told = project.orch(&["why", "8080"]).ok();
+    assert!(told.contains("at 127.0.0.1 only"), "{told}");
+    project.down();
 }

@@ -39,6 +39,57 @@ impl Host {
     }
 }
 
+/// Each request has a line while that is asked for, from the moment on and over a new agent, without what may be secret in it.
+#[test]
+fn requests_are_told_in_the_agents_log_while_that_is_asked_for() {
+    let host = Host::boot(&["busybox"]);
+    let project = Project::new(&host, "told", YAML);
+    project.up();
+    let url = |path: &str| format!("http://{}:8080/api/{path}", host.address());
+    let ask = |path: &str| assert_eq!(host.status(&url(path), "shop.example.com"), "200");
+    let log = || host.orch(&["agent", "logs"]).ok();
+    let lines = |mark: &str| log().lines().filter(|line| line.contains(mark)).map(str::to_owned).collect::<Vec<_>>();
+    let line = |mark: &str| {
+        eventually(secs(10), "the request's line", || match lines(mark).as_slice() {
+            [line] => Ok(line.clone()),
+            other => Err(format!("{other:?}")),
+        })
+    };
+    ask("before");
+    host.orch(&["agent", "access-log", "on"]).ok();
+    assert!(host.orch(&["agent", "status"]).ok().contains("requests  told in its log"));
+    ask("first?token=hunter2");
+    let told = line("/api/first");
+    for part in [
+        "orch::access: client=",
+        "method=\"GET\" host=\"shop.example.com\" path=\"/api/first\" request_id=\"",
+        " status=200 is_whole=true micros=",
+        " project=told service=web rule=\"shop.example.com/api\" pod=web.",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    assert!(host.status(&url("none"), "other.example.com") == "404" && line("/api/none").contains("status=404"));
+    let malformed = format!("-X 'A()' http://{}:8080/malformed", host.address());
+    assert!(host.status(&malformed, "shop.example.com") == "400");
+    assert!(line("status=400").contains("refusal=\"the request is malformed\""));
+    // Another agent, which a new version would be as well, knows of it.
+    host.docker(&["restart", "-t", "5", "orch-agent"]);
+    project.up();
+    ask("second");
+    line("/api/second");
+    host.orch(&["agent", "access-log", "off"]).ok();
+    ask("third");
+    // Lines come in order: the next one that is written shows that the one before is not to come.
+    host.orch(&["agent", "access-log", "on"]).ok();
+    ask("fourth");
+    line("/api/fourth");
+    assert_eq!((lines("/api/third"), lines("/api/before")), (vec![], vec![]));
+    assert!(!log().contains("hunter2"));
+    let gone = host.scrape().sum("orch_http_unlogged_total", &[]);
+    assert_eq!(gone, Some(0.0));
+    project.down();
+}
+
 #[test]
 fn metrics_grow_with_traffic_and_are_told_over_tcp_only_where_that_is_asked_for() {
     let host = Host::boot(&["busybox"]);
@@ -154,6 +205,93 @@ fn what_is_answered_with_an_error_is_explained() {
     }
     let json = host.orch(&["-p", "why", "lb", "--format", "json", "deaf"]).ok();
     assert!(json.contains("\"ServerErrors\":1") && !json.contains("web.1"), "{json}");
+    project.down();
+}
+
+/// What a name means and why: of services, pods, containers and ports, to whoever asks.
+#[test]
+fn names_are_explained_to_each_who_could_ask() {
+    let host = Host::boot(&["busybox"]);
+    let yaml = "\
+services:
+  web:
+    <<: *web
+    deploy: {replicas: 2}
+    expose: ['80']
+    x-sidecars: {helper: *client}
+  client: *client
+  alone: {<<: *client, networks: [other]}
+networks: {other: {}}
+";
+    let project = Project::new(&host, "named", yaml);
+    project.up();
+    let dns = |name: &str, from: &str| project.orch(&["dns", name, "--from", from]);
+    let check = |name: &str, from: &str, words: &[&str]| {
+        let told = dns(name, from).ok();
+        assert!(words.iter().all(|word| told.contains(word)), "{name} from {from}: {words:?} in {told}");
+    };
+    check("web", "client", &["named-client-1 (", "because it is the virtual address of service `web`"]);
+    check("2.web", "client", &["because `web.2` runs on host `local` and is ready"]);
+    check("3.web", "client", &["no such name for it (NXDOMAIN)", "service `web` has no pod 3: it has 1 to 2"]);
+    check("named-client-1", "web", &["it is the container of `client.1` on host `local`"]);
+    check(
+        "_80._tcp.web",
+        "client",
+        &["port 80 of web.named.orch.internal, which is 10.", "tells for service `web`: 80/tcp"],
+    );
+    check("_http._tcp.web", "client", &["NXDOMAIN", "`_http._tcp`"]);
+    check("web", "alone", &["`web` is a service, and shares no network with `alone`"]);
+    // A helper is its pod's main container to everybody, and a pod may be meant alone.
+    check("client", "web.helper", &["named-web-1 (", "virtual address of service `client`"]);
+    check("client", "web.2", &["named-web-2 ("]);
+    dns("web", "nosuch").refused(1, &["project `named` has no service or pod `nosuch`"]);
+    dns("web", "clint").refused(1, &["did you mean `client`?"]);
+    project.down();
+}
+
+/// What is done, what never ends and what never becomes healthy is said, with what it wrote.
+#[test]
+fn what_is_done_and_what_is_waited_for_is_told_apart() {
+    let host = Host::boot(&["busybox"]);
+    let yaml = "\
+services:
+  web: {<<: *web, x-route: [{host: shop.example.com, listen: 8080}]}
+  job: {image: busybox, command: ['true'], restart: 'no'}
+  client: *client
+";
+    let project = Project::new(&host, "waits", yaml);
+    project.up();
+    let why = |about: &str| project.orch(&["why", about]).ok();
+    let told = why("job");
+    assert!(told.contains("its pod has ended with 0") && told.contains("its work is done"), "{told}");
+    assert!(!told.contains('!') && !told.contains("not ready"), "{told}");
+    let told = why("8080");
+    assert!(told.contains("port 8080, which is for routes of `web`"), "{told}");
+    assert!(told.contains("requests for `shop.example.com/*` come to port 80 of service `web`"), "{told}");
+    project.orch(&["why", "8081"]).refused(1, &["none of its routes listens there"]);
+
+    let yaml = "\
+services:
+  slow:
+    <<: *web
+    x-init: {setup: {image: busybox, command: [sh, -c, 'echo waiting for the moon; exec sleep 100000'], stop_signal: SIGKILL}}
+";
+    project.rewrite(yaml);
+    let done = project.orch(&["up", "-d", "--wait", "--wait-timeout", "8", "--remove-orphans"]);
+    let words =
+        ["container waits-slow-1-setup prepares its pod, has run for ", "and has not ended", "waiting for the moon"];
+    done.refused(1, &words);
+    let told = why("slow");
+    assert!(told.contains("waits-slow-1-setup prepares the pod, and has run for "), "{told}");
+    assert!(told.contains("it wrote last:\n      waiting for the moon"), "{told}");
+
+    let check = "healthcheck: {test: 'echo no pulse; exit 1', interval: 1s, retries: 1}";
+    project.rewrite(&format!("services:\n  sick: {{<<: *client, {check}}}\n"));
+    project
+        .orch(&["up", "-d", "--wait", "--remove-orphans"])
+        .refused(1, &["is unhealthy", "the health check of waits-sick-1 said:", "no pulse"]);
+    let told = why("sick");
+    assert!(told.contains("its health check said:\n      no pulse"), "{told}");
     project.down();
 }
 

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::controller;
 use crate::graph::{PortMode, Protocol};
 use crate::ids::{HostName, ProjectName, ServiceName};
-use crate::net::addr::{PortCandidate, routes};
+use crate::net::addr::{PortCandidate, PortTrouble, Unavailable, routes};
 use crate::place::{HostFacts, Listening, PortHolder, TakenPort};
 use crate::store::{Compare, Outcome, StoreError, Write};
 
@@ -91,24 +91,36 @@ fn add_ports(shared: &Shared, project: &ProjectName, hosts: &mut BTreeMap<HostNa
     }
 }
 
-/// Returns the hosts of the project where a port that it would publish is somebody else's.
-pub fn port_taken(
+/// Looks whether all hosts of the project could listen at a port.
+///
+/// # Errors
+/// Why some cannot.
+pub fn port_available(
     candidate: &PortCandidate,
     hosts: &BTreeMap<HostName, HostFacts>,
     own: &HostName,
     among: &BTreeSet<HostName>,
-) -> Vec<HostName> {
+) -> Result<(), Unavailable> {
     let wanted = Listening { address: candidate.host_ip, port: candidate.port, protocol: candidate.protocol };
     let concerned = hosts.iter().filter(|(name, _)| among.is_empty() || among.contains(*name));
-    let taken = concerned.filter(|(name, facts)| {
-        // This host is asked itself: what it says now is never old.
-        let foreign = |taken: &&TakenPort| *name != own || taken.by != PortHolder::Process;
+    let trouble = |(name, facts): (&HostName, &HostFacts)| {
+        let foreign = |taken: &&TakenPort| name != own || taken.by != PortHolder::Process;
         let shared = |taken: &&TakenPort| candidate.for_routes && matches!(taken.by, PortHolder::Route(..));
         let mut ports = facts.ports.iter().filter(foreign).filter(|taken| !shared(taken));
         let known = ports.any(|taken| taken.at.clashes(&wanted));
-        known || *name == own && !admission::port_free(candidate)
-    });
-    taken.map(|(name, _)| name.clone()).collect()
+        if known {
+            return Some((PortTrouble::InUse, name.clone()));
+        }
+        // This host is asked itself: what it says now is never old.
+        let tried = if name == own { admission::port_free(candidate) } else { Ok(()) };
+        tried.err().map(|trouble| (trouble, name.clone()))
+    };
+    let mut troubles: Vec<_> = concerned.filter_map(trouble).collect();
+    troubles.sort();
+    // One thing at a time, and first what somebody has there.
+    let Some((cause, _)) = troubles.first().cloned() else { return Ok(()) };
+    let hosts = troubles.into_iter().filter(|(other, _)| *other == cause).map(|(_, name)| name).collect();
+    Err(Unavailable { cause, hosts })
 }
 
 /// Writes a project's record unless somebody else wrote one since `stored`, and tells the project's loop. `None`:

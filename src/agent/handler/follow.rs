@@ -1,8 +1,10 @@
 //! Follows a project's loop for one client until what the client asked for has come true or cannot.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc};
+use tokio::time::{Instant, sleep_until};
 
 use crate::api::types::{PodStatus, Progress};
 use crate::graph::{Restart, Role};
@@ -11,6 +13,12 @@ use crate::plan::{ContainerState, Desired, Health};
 
 use super::super::shared::{Aim, Following, ProjectState, Shared};
 use super::status;
+
+/// Time without an end after which the client is told what is waited for, again each time that it has passed twice.
+const TELL_AFTER: Duration = Duration::from_secs(30);
+
+/// Things that are waited for, told at most.
+const TOLD: usize = 5;
 
 /// One client's view of a project's loop.
 pub(super) struct Follow {
@@ -30,6 +38,8 @@ impl Follow {
     pub(super) async fn run(mut self, sender: mpsc::Sender<Progress>) {
         let mut states = self.following.handle.state.subscribe();
         let mut pictures = self.shared.informer.subscribe();
+        let mut pause = TELL_AFTER;
+        let mut tell_at = Instant::now() + pause;
         loop {
             let end = self.end(&states.borrow_and_update());
             if let Some(last) = end {
@@ -50,6 +60,14 @@ impl Follow {
                 },
                 changed = states.changed() => if changed.is_err() { return },
                 _ = pictures.changed() => {}
+                () = sleep_until(tell_at) => {
+                    let pending = self.pending(&states.borrow());
+                    if !pending.is_empty() && sender.send(note(&pending)).await.is_err() {
+                        return;
+                    }
+                    pause *= 2;
+                    tell_at = Instant::now() + pause;
+                }
                 () = sender.closed() => return,
             }
         }
@@ -89,6 +107,29 @@ impl Follow {
         }
     }
 
+    /// Returns what keeps it from being as asked, for the reader.
+    fn pending(&self, state: &ProjectState) -> Vec<String> {
+        let Some(record) = self.following.wanted.as_ref() else { return Vec::new() };
+        let Some(desired) = record.desired.as_ref().filter(|_| record.aim == Aim::Up) else { return Vec::new() };
+        let observed = self.shared.observed(Some(&desired.graph.project));
+        let pods = status::pods(Some(desired), &observed, state);
+        let now = self.shared.clock.now();
+        let mut pending: Vec<String> = pods.iter().filter_map(|pod| unfinished(desired, pod, now)).collect();
+        let steps = state.plan.as_ref().map(|plan| plan.steps.as_slice()).unwrap_or_default();
+        for step in steps.iter().filter_map(|step| step.waits_for(desired, &observed)) {
+            if !pending.iter().any(|one| shares_container(one, &step)) {
+                pending.push(step);
+            }
+        }
+        if self.wait {
+            let unready = pods.iter().filter(|pod| pod.wanted && !pod.ready && pod.state.is_some());
+            for (pod, reason) in unready.filter_map(|pod| Some((pod, pod.reason.as_ref()?))) {
+                pending.push(format!("container {}: {reason}", pod.name));
+            }
+        }
+        pending
+    }
+
     fn up_end(&self, desired: &Desired, state: &ProjectState) -> Option<Progress> {
         let done = Progress::Done { revision: desired.revision };
         if !self.wait {
@@ -118,6 +159,33 @@ impl Follow {
     }
 }
 
+/// Says of a container that others wait for to end that it runs, and since when.
+fn unfinished(desired: &Desired, pod: &PodStatus, now: Duration) -> Option<String> {
+    let is_init = pod.part.as_ref().is_some_and(|part| part.role == Role::Init);
+    let is_awaited = is_init || desired.graph.is_awaited_job(&pod.pod.service);
+    if !is_awaited || !matches!(pod.state, Some(ContainerState::Running { .. })) {
+        return None;
+    }
+    let started: jiff::Timestamp = pod.started_at.parse().ok()?;
+    let secs = i64::try_from(now.as_secs()).ok()? - started.as_second();
+    Some(format!("container {} has not ended, and has run for {secs} s", pod.name))
+}
+
+/// Returns whether two sentences are about the same container.
+fn shares_container(one: &str, other: &str) -> bool {
+    let name =
+        |text: &str| text.split_once("container ").and_then(|(_, rest)| rest.split(' ').next().map(str::to_owned));
+    name(one).is_some_and(|first| name(other) == Some(first))
+}
+
+fn note(pending: &[String]) -> Progress {
+    let mut message = format!("still waiting: {}", pending[..pending.len().min(TOLD)].join("; "));
+    if pending.len() > TOLD {
+        message.push_str("; and more");
+    }
+    Progress::Note { message }
+}
+
 /// Returns whether a container helps one that has ended by itself, and ended for that reason.
 fn has_ended_with_main(helper: &PodStatus, pods: &[PodStatus]) -> bool {
     let Some(part) = helper.part.as_ref().filter(|part| part.role != Role::Main) else { return false };
@@ -129,4 +197,19 @@ fn has_ended_with_main(helper: &PodStatus, pods: &[PodStatus]) -> bool {
 fn is_job(desired: &Desired, pod: &PodId) -> bool {
     let service = desired.graph.services.get(&pod.service);
     service.is_some_and(|service| matches!(service.restart, Restart::No)) || desired.graph.is_awaited_job(&pod.service)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_waited_for_is_told_once_and_not_at_any_length() {
+        let one = "container shop-web-1-setup has not ended, and has run for 30 s";
+        assert!(shares_container(one, "container shop-web-1-setup has not ended yet"));
+        assert!(!shares_container(one, "container shop-web-1 is not started yet"));
+        assert!(!shares_container("`web.2` is not ready", "`web.3` is not ready"));
+        let Progress::Note { message } = note(&vec![one.to_owned(); 9]) else { panic!("a note") };
+        assert!(message.starts_with("still waiting: container shop") && message.ends_with("; and more"), "{message}");
+    }
 }

@@ -9,10 +9,11 @@ use crate::host::listening;
 use crate::ids::{PodId, ServiceName};
 use crate::lb::http::HttpStats;
 use crate::lb::{EndpointStats, Trouble, TroubleStats};
-use crate::model::RouteAction;
+use crate::model::{AppProtocol, RouteAction};
 use crate::place::Listening;
 
 use super::seeing::{Seen, finding, problem, waiting};
+use super::words;
 
 /// Pods that are looked into for one question.
 const LOOKED_INTO: usize = 64;
@@ -21,9 +22,10 @@ const LOOKED_INTO: usize = 64;
 const LATELY_SECS: u64 = 600;
 
 impl Seen<'_> {
-    /// Looks where the ready pods of this host listen. A pod that ends meanwhile is left out.
+    /// Looks where the ready pods of this host listen, and what others wrote last. A pod that ends meanwhile is left out.
     pub(super) async fn look_inside(&mut self) {
         let Some(here) = self.observed.hosts.get(self.shared.host()) else { return };
+        self.words = words::last(self.shared.engine.as_ref(), here.containers.values()).await;
         let ready = here.containers.values().filter(|container| container.is_ready());
         let pods: Vec<(PodId, String)> =
             ready.filter_map(|container| Some((container.pod()?, container.id.clone()))).take(LOOKED_INTO).collect();
@@ -48,13 +50,20 @@ impl Seen<'_> {
         for endpoint in endpoints {
             for trouble in endpoint.troubles.iter().filter(|one| one.last_secs <= LATELY_SECS) {
                 let is_explained = findings.iter().any(|one| one.text.contains(&format!("`{}`", endpoint.pod)));
-                findings.push(told(endpoint, trouble, is_explained));
+                findings.push(told(endpoint, trouble, self.speaks(front, trouble.port), is_explained));
             }
             findings.extend(own_errors(endpoint));
         }
         let services = stats.services.iter().filter(|one| one.project == *project && one.service == *front);
         findings.extend(services.flat_map(|service| refusals(front, &service.http)));
         findings
+    }
+
+    /// Returns what a port of its pods is said to speak; `None`: it is not balanced by request.
+    fn speaks(&self, front: &ServiceName, port: u16) -> Option<AppProtocol> {
+        let serving = &self.desired.graph.services.get(front)?.serving;
+        let routed = || serving.routes.iter().any(|route| route.port == port).then_some(AppProtocol::Http);
+        serving.http.get(&port).copied().or_else(routed)
     }
 
     /// The ports of its pods that requests and connections from outside go to, and those that are balanced by request.
@@ -99,7 +108,7 @@ fn deaf(pod: &PodId, port: u16, found: &BTreeSet<Listening>) -> Option<Finding> 
 }
 
 /// Says what went wrong with a pod.
-fn told(endpoint: &EndpointStats, trouble: &TroubleStats, is_explained: bool) -> Finding {
+fn told(endpoint: &EndpointStats, trouble: &TroubleStats, speaks: Option<AppProtocol>, is_explained: bool) -> Finding {
     let TroubleStats { port, what, count, first_secs, last_secs } = trouble;
     let (pod, host) = (&endpoint.pod, &endpoint.host);
     let times = if *count == 1 { "once".to_owned() } else { format!("{count} times since {first_secs} s ago") };
@@ -120,10 +129,18 @@ fn told(endpoint: &EndpointStats, trouble: &TroubleStats, is_explained: bool) ->
         ),
         Trouble::Broken => (
             format!("`{pod}` took requests at port {port} and ended the connection before a whole answer {last} (502)"),
-            Some(format!(
-                "does its program crash, or speak something other than HTTP there? `orch logs {}`",
-                pod.service
-            )),
+            Some(match speaks {
+                Some(protocol) if protocol.is_http2() => format!(
+                    "does its program crash, or speak HTTP/1.1 there? it is asked in HTTP/2, because the port's `app_protocol` \
+                     says so; `orch logs {}`",
+                    pod.service
+                ),
+                _ => format!(
+                    "does its program crash, or speak something other than HTTP/1.1 there? where it speaks HTTP/2 only, \
+                     `app_protocol: h2c` (or `grpc`) at port {port} says so; `orch logs {}`",
+                    pod.service
+                ),
+            }),
         ),
         Trouble::Late => (
             format!("`{pod}` took requests at port {port} and did not answer them in time {last} (504)"),
@@ -140,7 +157,10 @@ fn told(endpoint: &EndpointStats, trouble: &TroubleStats, is_explained: bool) ->
 /// Says how many requests a pod answered with an error of its own, where that is a notable part.
 fn own_errors(endpoint: &EndpointStats) -> Option<Finding> {
     let EndpointStats { pod, http, .. } = endpoint;
-    let (errors, all) = (http.by_class[4], http.by_class.iter().sum::<u64>());
+    // What the load balancer said in its stead is told otherwise.
+    let refused: u64 = http.by_refusal.iter().sum();
+    let errors = http.by_class[4].saturating_sub(refused);
+    let all = http.by_class.iter().sum::<u64>().saturating_sub(refused);
     (errors > 0 && errors * 20 >= all).then(|| {
         let text = format!("`{pod}` itself answered {errors} of {all} requests with 5xx since it is ready");
         let hint = Some(format!("`orch logs {}` may show why", pod.service));
@@ -206,6 +226,44 @@ mod tests {
         assert!(text.contains("listens at 127.0.0.1:80") && hint.contains("0.0.0.0"), "{text} {hint}");
         let (text, hint) = told(&["0.0.0.0:8080", "0.0.0.0:9000", "127.0.0.11:40000"]).expect("told");
         assert!(text.contains("nobody listens at port 80") && hint.ends_with("8080, 9000"), "{text} {hint}");
+    }
+
+    fn endpoint(http: HttpStats) -> EndpointStats {
+        EndpointStats {
+            project: crate::ids::ProjectName::new("shop").expect("valid"),
+            pod: web(),
+            container: "f00".to_owned(),
+            remote: false,
+            host: crate::ids::HostName::local(),
+            open: 0,
+            connected: 0,
+            failed: 0,
+            avoided: false,
+            away: false,
+            ejected: false,
+            sent: 0,
+            received: 0,
+            http,
+            troubles: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_what_a_pod_itself_answered_is_laid_at_its_door() {
+        let told = |by_class, by_refusal| {
+            own_errors(&endpoint(HttpStats { by_class, by_refusal, ..HttpStats::default() })).map(|one| one.text)
+        };
+        assert_eq!(told([0, 1, 0, 0, 5], [0, 2, 2, 1, 0]), None);
+        let text = "`web.1` itself answered 2 of 5 requests with 5xx since it is ready";
+        assert_eq!(told([0, 3, 0, 0, 5], [0, 0, 1, 2, 0]).as_deref(), Some(text));
+    }
+
+    #[test]
+    fn who_speaks_another_http_is_told_how_to_say_so() {
+        let trouble = TroubleStats { port: 80, what: Trouble::Broken, count: 1, first_secs: 3, last_secs: 3 };
+        let hint = |speaks| told(&endpoint(HttpStats::default()), &trouble, speaks, false).hint.unwrap_or_default();
+        assert!(hint(Some(AppProtocol::Http)).contains("`app_protocol: h2c` (or `grpc`) at port 80"));
+        assert!(hint(Some(AppProtocol::Grpc)).contains("speak HTTP/1.1 there?"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::api::types::{ApiError, ErrorKind, Finding, RouteQuestion, Weight, WhyTold};
-use crate::lb::{DryRequest, DryRun, Miss, Near, PublishedTold, RuleTold, Share};
+use crate::lb::{DryRequest, DryRun, Miss, Near, PublishedTold, RuleTold, Share, Spoken};
 use crate::model::HostMatch;
 
 use super::super::shared::Shared;
@@ -45,14 +45,14 @@ pub(super) fn route(shared: &Shared, question: &RouteQuestion) -> Result<WhyTold
                 }],
             }
         }
-        DryRun::NoRule { is_tls: speaks_tls, near } => {
+        DryRun::NoRule { spoken, near } => {
             let mut findings = vec![problem("no rule takes it: it is answered with 404".to_owned())];
-            findings.extend(spoken(&request, is_tls, speaks_tls));
+            findings.extend(handshake(&request, is_tls, &spoken));
             findings.extend(near_told(&near));
             findings
         }
-        DryRun::Taken { is_tls: speaks_tls, shares } => {
-            let mut findings: Vec<Finding> = spoken(&request, is_tls, speaks_tls).into_iter().collect();
+        DryRun::Taken { spoken, shares } => {
+            let mut findings: Vec<Finding> = handshake(&request, is_tls, &spoken).into_iter().collect();
             findings.extend(shares.iter().flat_map(|share| taken(shared, share)));
             findings
         }
@@ -60,12 +60,31 @@ pub(super) fn route(shared: &Shared, question: &RouteQuestion) -> Result<WhyTold
     Ok(WhyTold { about, findings })
 }
 
-/// Says that a client speaks TLS, or not, where the other is spoken.
-fn spoken(request: &DryRequest, is_tls: bool, speaks_tls: bool) -> Option<Finding> {
-    (is_tls != speaks_tls).then(|| {
-        let (there, scheme) = if speaks_tls { ("TLS", "https") } else { ("plain HTTP", "http") };
-        problem(format!("{there} is spoken at port {}: it is `{scheme}://` there", request.port))
-    })
+/// Says that a client speaks TLS, or not, where the other is spoken, or that he is shown no certificate.
+fn handshake(request: &DryRequest, is_tls: bool, spoken: &Spoken) -> Option<Finding> {
+    let DryRequest { port, host, .. } = request;
+    match spoken {
+        Spoken::Plain if is_tls => Some(problem(format!("plain HTTP is spoken at port {port}: it is `http://` there"))),
+        Spoken::Tls | Spoken::TlsWithout(_) if !is_tls => {
+            Some(problem(format!("TLS is spoken at port {port}: it is `https://` there")))
+        }
+        Spoken::TlsWithout(names) => Some(Finding {
+            weight: Weight::Problem,
+            text: format!("there is no certificate for `{host}` at port {port}: the TLS handshake is refused"),
+            hint: Some(format!(
+                "there are certificates for {}; a rule with `hosts` and `tls` brings another one",
+                some(names.clone())
+            )),
+        }),
+        Spoken::Plain | Spoken::Tls => None,
+    }
+}
+
+/// Returns the first of some names.
+fn some(mut names: Vec<String>) -> String {
+    let more = if names.len() > HOSTS { ", …" } else { "" };
+    names.truncate(HOSTS);
+    format!("{}{more}", names.join(", "))
 }
 
 fn named(rule: &RuleTold) -> String {
@@ -113,14 +132,10 @@ fn near_told(near: &[Near]) -> Vec<Finding> {
             .collect();
         hosts.sort_unstable();
         hosts.dedup();
-        hosts.truncate(HOSTS);
         return if hosts.is_empty() {
             Vec::new()
         } else {
-            vec![finding(
-                Weight::Waiting,
-                format!("no rule is for that host; there are rules for {}", hosts.join(", ")),
-            )]
+            vec![finding(Weight::Waiting, format!("no rule is for that host; there are rules for {}", some(hosts)))]
         };
     }
     near.iter()

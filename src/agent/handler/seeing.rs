@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use crate::api::types::{
-    ApiError, ErrorKind, Finding, NameQuestion, NameSays, NameTold, Traffic, Weight, WhyQuestion, WhyTold,
+    ApiError, ErrorKind, Finding, NameQuestion, NameSays, NameTold, ServiceTold, Traffic, Weight, WhyQuestion, WhyTold,
 };
 use crate::diag::did_you_mean;
-use crate::graph::Role;
+use crate::graph::{Protocol, Role};
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
-use crate::net::names::{Answer, RecordKind, explain};
+use crate::lb::table::PublishedKey;
+use crate::model::{Route, RouteAction};
+use crate::net::names::{Answer, RecordKind, ServiceRecord, explain};
 use crate::place::Listening;
 use crate::plan::{ContainerState, Desired, Health, Observed, ObservedContainer, ProjectView};
 
@@ -20,6 +22,8 @@ use super::{error, pods, published};
 enum Meant<'a> {
     /// A published port, and whose it is.
     Port(u16, &'a ServiceName),
+    /// A port that routes listen at, and the services that they are written at.
+    Routes(u16, BTreeSet<&'a ServiceName>),
     Service(&'a ServiceName),
     Pod(&'a PodId),
     /// A host name of a route, and where its requests come to.
@@ -27,11 +31,12 @@ enum Meant<'a> {
 }
 
 impl<'a> Meant<'a> {
-    /// Returns the service that is meant by itself or by what leads to it.
-    fn service(&self) -> Option<&'a ServiceName> {
+    /// Returns the services that are meant by themselves or by what leads to them.
+    fn services(&self) -> Vec<&'a ServiceName> {
         match self {
-            Self::Port(_, service) | Self::Service(service) | Self::Routed(_, service) => Some(service),
-            Self::Pod(_) => None,
+            Self::Port(_, service) | Self::Service(service) | Self::Routed(_, service) => vec![service],
+            Self::Routes(_, services) => services.iter().copied().collect(),
+            Self::Pod(_) => Vec::new(),
         }
     }
 }
@@ -45,6 +50,8 @@ pub(super) struct Seen<'a> {
     state: ProjectState,
     /// Where pods of this host listen.
     pub(super) inside: BTreeMap<PodId, BTreeSet<Listening>>,
+    /// What containers of this host wrote last that others wait for, by engine id.
+    pub(super) words: BTreeMap<String, String>,
 }
 
 impl<'a> Seen<'a> {
@@ -58,7 +65,8 @@ impl<'a> Seen<'a> {
             return Err(error(ErrorKind::NotFound, format!("no project `{project}`")));
         };
         let state = shared.project(project).map(|handle| handle.state.borrow().clone()).unwrap_or_default();
-        Ok(Self { shared, desired, observed: shared.observed(Some(project)), state, inside: BTreeMap::new() })
+        let observed = shared.observed(Some(project));
+        Ok(Self { shared, desired, observed, state, inside: BTreeMap::new(), words: BTreeMap::new() })
     }
 
     /// Says what a name means to a container.
@@ -69,7 +77,8 @@ impl<'a> Seen<'a> {
         let desired = self.desired.folded();
         let observed = self.observed.folded(&self.desired.graph);
         let view = ProjectView { desired: &desired, observed: &observed };
-        let (host, asker, source) = asker(&observed, question.from.as_ref()).ok_or_else(|| {
+        let from = question.from.as_ref().map(|from| self.who_asks(from)).transpose()?;
+        let (host, asker, source) = asker(&observed, from.as_ref()).ok_or_else(|| {
             let who = question.from.as_ref().map_or_else(|| "the project".to_owned(), |from| format!("`{from}`"));
             error(
                 ErrorKind::NotFound,
@@ -78,17 +87,47 @@ impl<'a> Seen<'a> {
         })?;
         let name = question.name.trim_end_matches('.').to_lowercase();
         let table = self.shared.dataplane.name_table();
-        let says = match table.answer(source, &name, RecordKind::A) {
+        let kind = match name.as_str() {
+            name if name.starts_with('_') => RecordKind::Srv,
+            name if name.ends_with(".in-addr.arpa") => RecordKind::Ptr,
+            _ => RecordKind::A,
+        };
+        let says = match table.answer(source, &name, kind) {
             Answer::Addresses { addresses, ttl_secs } => {
                 NameSays::Addresses { addresses: addresses.to_vec(), ttl_secs }
             }
-            Answer::Pointer { .. } | Answer::Services { .. } | Answer::NoData { .. } => NameSays::NoAddress,
+            Answer::Services { records, ttl_secs } => {
+                let told = |record: &ServiceRecord<'_>| {
+                    let ServiceRecord { port, target, address } = *record;
+                    ServiceTold { port, target: target.to_owned(), address }
+                };
+                NameSays::Services { records: records.iter().map(told).collect(), ttl_secs }
+            }
+            Answer::Pointer { name, ttl_secs } => NameSays::Pointer { name: name.to_owned(), ttl_secs },
+            Answer::NoData { .. } => NameSays::NoAddress,
             Answer::NoName { .. } => NameSays::NoName,
             Answer::Forward { upstreams } => NameSays::Forwarded { resolvers: upstreams.to_vec() },
             Answer::Refused => NameSays::Refused,
         };
         let because = explain(&view, asker.service.as_ref(), &name);
         Ok(NameTold { asker: asker.name.clone(), host: host.clone(), source, says, because })
+    }
+
+    /// Finds out whose name is asked for in: a service, a helper of one, or one of its pods.
+    fn who_asks(&self, from: &ServiceName) -> Result<Asking, ApiError> {
+        let graph = &self.desired.graph;
+        let front = |name: &ServiceName| graph.front(name).clone();
+        if graph.services.contains_key(from) {
+            return Ok(Asking { service: front(from), number: None });
+        }
+        let pod = self.desired.pods().find(|pod| pod.to_string() == from.as_str());
+        if let Some(pod) = pod {
+            return Ok(Asking { service: front(&pod.service), number: Some(pod.number) });
+        }
+        let names = graph.services.keys().map(ServiceName::as_str);
+        let near = did_you_mean(from.as_str(), names).map(|near| format!("; did you mean `{near}`?"));
+        let message = format!("project `{}` has no service or pod `{from}`{}", graph.project, near.unwrap_or_default());
+        Err(error(ErrorKind::NotFound, message))
     }
 
     /// Says how it is about something, and why.
@@ -100,14 +139,22 @@ impl<'a> Seen<'a> {
         let graph = &self.desired.graph;
         let meant = self.meant(about);
         if question.only_here {
-            let findings = meant.and_then(|meant| meant.service()).map(|service| self.only_here(service));
+            let findings = match meant {
+                Some(Meant::Pod(pod)) => self.words_of(self.desired.graph.front(&pod.service)),
+                Some(other) => other.services().into_iter().flat_map(|service| self.only_here(service)).collect(),
+                None => Vec::new(),
+            };
             let about = format!("host `{}`", self.shared.host());
-            return Ok(WhyTold { about, findings: findings.unwrap_or_default() });
+            return Ok(WhyTold { about, findings });
         }
         match meant {
             Some(Meant::Port(port, service)) => {
                 let about = format!("port {port}, which is service `{service}`");
                 return Ok(WhyTold { about, findings: self.service(service) });
+            }
+            Some(Meant::Routes(port, services)) => {
+                let about = format!("port {port}, which is for routes of {}", quoted(&services));
+                return Ok(WhyTold { about, findings: self.routes_at(port, &services) });
             }
             Some(Meant::Service(service)) => {
                 return Ok(WhyTold { about: format!("service `{service}`"), findings: self.service(service) });
@@ -121,7 +168,8 @@ impl<'a> Seen<'a> {
             None => {}
         }
         if let Ok(port) = about.trim_start_matches(':').parse::<u16>() {
-            let message = format!("project `{}` does not publish port {port}", graph.project);
+            let message =
+                format!("project `{}` publishes no port {port}, and none of its routes listens there", graph.project);
             return Err(error(ErrorKind::NotFound, message));
         }
         let names: Vec<String> = graph.services.keys().map(ToString::to_string).collect();
@@ -139,7 +187,15 @@ impl<'a> Seen<'a> {
         let graph = &self.desired.graph;
         if let Ok(port) = about.trim_start_matches(':').parse::<u16>() {
             let owner = self.desired.addresses.ports.iter().find(|one| one.published == port);
-            return owner.map(|owner| Meant::Port(port, &owner.service));
+            let listens = |service: &crate::graph::Service| {
+                let mut all = service.serving.routes.iter().flat_map(|route| &route.listen);
+                all.any(|listen| listen.port == port)
+            };
+            return owner.map(|owner| Meant::Port(port, &owner.service)).or_else(|| {
+                let services: BTreeSet<&ServiceName> =
+                    graph.services.iter().filter(|(_, service)| listens(service)).map(|(name, _)| name).collect();
+                (!services.is_empty()).then_some(Meant::Routes(port, services))
+            });
         }
         let service = ServiceName::new(about).ok().and_then(|name| graph.services.get_key_value(&name));
         if let Some((service, _)) = service {
@@ -164,6 +220,47 @@ impl<'a> Seen<'a> {
         let mut findings = self.reached(front);
         findings.extend(self.ambassadors(front));
         findings.extend(self.ports_of(front).into_iter().filter(|finding| finding.weight != Weight::Fine));
+        findings.extend(self.words_of(front));
+        findings
+    }
+
+    /// What containers of this host wrote last that keep a service waiting.
+    fn words_of(&self, front: &ServiceName) -> Vec<Finding> {
+        let graph = &self.desired.graph;
+        let here = self.observed.hosts.get(self.shared.host());
+        let containers = here.into_iter().flat_map(|host| host.containers.values());
+        let own = containers.filter(|one| one.service.as_ref().is_some_and(|service| graph.front(service) == front));
+        let words = own.filter_map(|one| Some((one, self.words.get(&one.id)?)));
+        words
+            .map(|(container, words)| {
+                let text = format!("container {} may show in its log why it keeps others waiting", container.name);
+                Finding { weight: Weight::Waiting, text, hint: Some(words.clone()) }
+            })
+            .collect()
+    }
+
+    /// All that is to be said of a port that routes listen at.
+    fn routes_at(&self, port: u16, services: &BTreeSet<&ServiceName>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for name in services {
+            let routes = self.desired.graph.services.get(*name).map(|service| service.serving.routes.as_slice());
+            let here = |route: &&Route| route.listen.iter().any(|listen| listen.port == port);
+            findings.extend(routes.unwrap_or_default().iter().filter(here).map(|route| {
+                let (what, place) = (route.name(), &route.place);
+                fine(match route.action {
+                    RouteAction::Forward { .. } => {
+                        format!("requests for `{what}` come to port {} of service `{name}` ({place})", route.port)
+                    }
+                    RouteAction::Redirect { status, .. } => {
+                        format!(
+                            "requests for `{what}` are answered with {status} by a rule of service `{name}` ({place})"
+                        )
+                    }
+                })
+            }));
+            findings.extend(self.service(name));
+        }
+        findings.sort_by_key(|finding| finding.weight);
         findings
     }
 
@@ -198,8 +295,26 @@ impl<'a> Seen<'a> {
         findings.extend(self.ambassadors(front));
         findings.extend(self.ports_of(front));
         let wanted = pods.len() + homeless;
-        let serves = graph.services.get(front).is_none_or(|service| !service.is_job());
+        let service = graph.services.get(front);
+        let serves = service.is_none_or(|service| !service.is_job());
+        let ended = containers().filter(|one| {
+            let is_done = |code, by_itself| service.is_some_and(|service| service.stays_ended(code, by_itself));
+            let is_own = one.pod().is_some_and(|pod| pod.service == *front);
+            is_own && matches!(one.state, ContainerState::Exited { code: 0, by_itself } if is_done(0, by_itself))
+        });
+        let ended = ended.count();
         findings.push(match (ready, wanted) {
+            (_, _) if ended > 0 && ended == wanted => {
+                let what = if wanted == 1 { "its pod has".to_owned() } else { format!("all of its {wanted} pods have") };
+                let text = format!("{what} ended with 0 and are not started again before the next `up`");
+                let text = if wanted == 1 { text.replace("and are not", "and is not") } else { text };
+                if self.is_to_be_reached(front) {
+                    let hint = "a service that answers runs on; what only has something to do needs no ports".to_owned();
+                    Finding { weight: Weight::Problem, text: format!("{text}: nobody answers"), hint: Some(hint) }
+                } else {
+                    fine(format!("{text}: its work is done"))
+                }
+            }
             (_, 0) => waiting(format!("no pod of `{front}` is wanted (scale 0)")),
             (0, _) if serves => Finding {
                 weight: Weight::Problem,
@@ -211,6 +326,7 @@ impl<'a> Seen<'a> {
             },
             (ready, wanted) if ready == wanted => fine(format!("all of its {wanted} pods are ready")),
             (ready, wanted) if serves => waiting(format!("{ready} of its {wanted} pods are ready: those get the connections")),
+            (ready, wanted) if ended > 0 => fine(format!("of its {wanted} pods {ended} are done, {ready} run")),
             (ready, wanted) => fine(format!("{ready} of its {wanted} pods run")),
         });
         findings.sort_by_key(|finding| finding.weight);
@@ -238,17 +354,31 @@ impl<'a> Seen<'a> {
                 findings.push(waiting(format!("`{id}` waits: {wait}")));
             }
             let text = |what: String| format!("container {} {what}", status.name);
+            let words = status.container.as_ref().and_then(|id| self.words.get(id)).cloned();
+            let done =
+                |code, by_itself| graph.services.get(&id.service).is_some_and(|one| one.stays_ended(code, by_itself));
             findings.extend(match (status.state, &status.reason) {
-                (_, Some(reason)) => Some(problem(format!("`{id}`: {reason}"))),
+                (Some(ContainerState::Running { .. }), None) if is_init => {
+                    let time = self.ago(&status.started_at).map(|secs| format!(" for {secs} s")).unwrap_or_default();
+                    let what = format!("prepares the pod, and has run{time}: the other containers wait for its end");
+                    Some(Finding { weight: Weight::Waiting, text: text(what), hint: words })
+                }
+                (_, Some(reason)) => {
+                    Some(Finding { weight: Weight::Problem, text: format!("`{id}`: {reason}"), hint: words })
+                }
                 (Some(ContainerState::Exited { code: 0, .. }), None) if is_init => None,
+                (Some(ContainerState::Exited { code: 0, by_itself }), None) if done(0, by_itself) => {
+                    let ago = self.ago(&status.finished_at).map(|secs| format!(" {secs} s ago")).unwrap_or_default();
+                    Some(fine(text(format!("ended with 0{ago}: it is done"))))
+                }
                 (Some(ContainerState::Exited { code, by_itself }), None) => {
                     let how = if by_itself { "by itself" } else { "because somebody stopped it" };
                     let weight = if code == 0 { Weight::Waiting } else { Weight::Problem };
-                    let hint = Some(format!("`orch logs {}` shows what it wrote", id.service));
+                    let hint = words.or_else(|| Some(format!("`orch logs {}` shows what it wrote", id.service)));
                     Some(Finding { weight, text: text(format!("ended with {code}, {how}")), hint })
                 }
                 (Some(ContainerState::Running { health: Health::Unhealthy }), None) => {
-                    Some(problem(text("is unhealthy".to_owned())))
+                    Some(Finding { weight: Weight::Problem, text: text("is unhealthy".to_owned()), hint: words })
                 }
                 (Some(ContainerState::Running { health: Health::Starting }), None) => {
                     Some(waiting(text("runs, and its check has not passed yet".to_owned())))
@@ -290,6 +420,38 @@ impl<'a> Seen<'a> {
         findings
     }
 
+    /// Returns how many seconds ago a time of the engine was; `None`: it was never.
+    fn ago(&self, time: &str) -> Option<u64> {
+        let then: jiff::Timestamp = time.parse().ok()?;
+        let now = i64::try_from(self.shared.clock.now().as_secs()).ok()?;
+        u64::try_from(now - then.as_second()).ok().filter(|_| then.as_second() > 0)
+    }
+
+    /// Returns whether somebody outside of its pods is to reach a service.
+    fn is_to_be_reached(&self, front: &ServiceName) -> bool {
+        let serving = self.desired.graph.services.get(front).map(|service| &service.serving);
+        self.desired.addresses.ports.iter().any(|port| port.service == *front)
+            || serving.is_some_and(|serving| !serving.http.is_empty() || !serving.routes.is_empty())
+    }
+
+    /// What is to be said of the ports that its routes listen at.
+    fn route_ports(&self, front: &ServiceName) -> Vec<Finding> {
+        let problems = self.shared.dataplane.published_problems();
+        let routes = self.desired.graph.services.get(front).map(|service| service.serving.routes.as_slice());
+        let each = |route: &Route| route.listen.iter().map(|listen| (listen.port, route.host_ip)).collect::<Vec<_>>();
+        let at: BTreeSet<(u16, Option<std::net::IpAddr>)> = routes.unwrap_or_default().iter().flat_map(each).collect();
+        at.into_iter()
+            .map(|(port, host_ip)| {
+                let of =
+                    host_ip.map_or_else(|| "each host".to_owned(), |address| format!("each host, at {address} only,"));
+                match problems.get(&PublishedKey { host_ip, port, protocol: Protocol::Tcp }) {
+                    Some(why) => problem(format!("port {port}/tcp is not listened on for its routes: {why}")),
+                    None => fine(format!("port {port}/tcp of {of} is for its routes")),
+                }
+            })
+            .collect()
+    }
+
     fn ports_of(&self, front: &ServiceName) -> Vec<Finding> {
         let ports = published(self.shared, self.desired);
         let own = ports.into_iter().filter(|port| port.service == *front);
@@ -300,6 +462,7 @@ impl<'a> Seen<'a> {
                 port.published, port.protocol, port.target
             )),
         })
+        .chain(self.route_ports(front))
         .collect()
     }
 }
@@ -313,15 +476,21 @@ pub(super) fn traffic(shared: &Shared) -> Traffic {
     }
 }
 
+/// Who asks for a name.
+struct Asking {
+    service: ServiceName,
+    /// `None`: any of its pods.
+    number: Option<u32>,
+}
+
 /// Finds a container that could ask: of that service, else any, the lowest number first.
-fn asker<'o>(
-    observed: &'o Observed,
-    from: Option<&ServiceName>,
-) -> Option<(&'o HostName, &'o ObservedContainer, Ipv4Addr)> {
+fn asker<'o>(observed: &'o Observed, from: Option<&Asking>) -> Option<(&'o HostName, &'o ObservedContainer, Ipv4Addr)> {
     let mut found: BTreeMap<(Option<u32>, &str), _> = BTreeMap::new();
     for (host, seen) in &observed.hosts {
         for container in seen.containers.values().filter(|one| one.is_running()) {
-            let is_meant = from.is_none_or(|from| container.service.as_ref() == Some(from));
+            let is_meant = from.is_none_or(|Asking { service, number }| {
+                container.service.as_ref() == Some(service) && (number.is_none() || container.number == *number)
+            });
             let address = container.networks.values().flatten().next();
             if let Some(address) = address.filter(|_| is_meant) {
                 found.insert((container.number, container.name.as_str()), (host, container, *address));
@@ -329,6 +498,10 @@ fn asker<'o>(
         }
     }
     found.into_values().next()
+}
+
+fn quoted(services: &BTreeSet<&ServiceName>) -> String {
+    services.iter().map(|service| format!("`{service}`")).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn finding(weight: Weight, text: String) -> Finding {

@@ -94,6 +94,7 @@ impl Samples {
         self.counter(table::REFUSED, &[], stats.refused);
         self.counter(table::DENIED, &[], stats.denied);
         self.counter(table::MALFORMED, &[], stats.malformed);
+        self.counter(table::UNLOGGED, &[], stats.unlogged);
         let datagrams = &stats.datagrams;
         self.gauge(table::SESSIONS, &[], datagrams.sessions as u64);
         self.counter(table::DATAGRAMS, &["question"], datagrams.questions);
@@ -146,7 +147,7 @@ impl Samples {
     }
 
     fn ambassador(&mut self, ambassador: &AmbassadorStats) {
-        let AmbassadorStats { key, listens, open, connections, failed, targets } = ambassador;
+        let AmbassadorStats { key, listens, address: _, open, connections, failed, targets } = ambassador;
         let pod = key.pod.to_string();
         let labels = [key.project.as_str(), &pod, &key.name];
         self.gauge(table::AMBASSADOR_LISTENS, &labels, u64::from(*listens));
@@ -157,6 +158,8 @@ impl Samples {
             let labels = [labels[0], labels[1], labels[2], &target.target];
             self.counter(table::TARGET_CONNECTIONS, &labels, target.connections);
             self.counter(table::TARGET_FAILED, &labels, target.failed);
+            self.counter(table::TARGET_SENT, &labels, target.sent);
+            self.counter(table::TARGET_RECEIVED, &labels, target.received);
             self.gauge(table::TARGET_OPEN_CIRCUIT, &labels, u64::from(target.is_open_circuit));
         }
     }

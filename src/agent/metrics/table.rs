@@ -111,6 +111,7 @@ families! {
     REFUSED: Counter "connections_refused" None [] "Connections that were closed because no pod took them";
     DENIED: Counter "connections_denied" None [] "Connections to other hosts' pods that the agent there denied";
     MALFORMED: Counter "http_malformed" None [] "Connections that brought what was no request that could be served";
+    UNLOGGED: Counter "http_unlogged" None [] "Requests without a line in the access log, because lines were written too slowly";
     SESSIONS: Gauge "datagram_sessions" None [] "Sessions of datagrams";
     DATAGRAMS: Counter "datagrams" None ["direction"] "Datagrams from clients (`question`) and from pods (`answer`)";
     DROPPED: Counter "datagrams_dropped" None [] "Datagrams for which there was no room, or nobody to take them";
@@ -151,5 +152,7 @@ families! {
     AMBASSADOR_FAILED: Counter "ambassador_failures" None ["project", "pod", "ambassador"] "Those that no target took";
     TARGET_CONNECTIONS: Counter "ambassador_target_connections" None ["project", "pod", "ambassador", "target"] "Connections that the target took";
     TARGET_FAILED: Counter "ambassador_target_failures" None ["project", "pod", "ambassador", "target"] "Attempts that it did not take";
+    TARGET_SENT: Counter "ambassador_target_sent" Bytes ["project", "pod", "ambassador", "target"] "Bytes sent to it";
+    TARGET_RECEIVED: Counter "ambassador_target_received" Bytes ["project", "pod", "ambassador", "target"] "Bytes received from it";
     TARGET_OPEN_CIRCUIT: Gauge "ambassador_target_open_circuit" None ["project", "pod", "ambassador", "target"] "1 while the target is left alone because it failed too often";
 }

@@ -84,11 +84,14 @@ fn snapshot() -> Snapshot {
         number: 0,
         // What a file may say as a path.
         name: "shop.example.com/\"a\\b\"/*".to_owned(),
+        listen: vec![80],
+        target: Some(80),
         http: requests(),
     };
     let ambassador = AmbassadorStats {
         key: AmbassadorKey { project: shop(), pod: PodId::new(web(), 1), name: "redis".to_owned() },
         listens: true,
+        address: None,
         open: 1,
         connections: 5,
         failed: 2,
@@ -96,6 +99,8 @@ fn snapshot() -> Snapshot {
             target: "redis:6379".to_owned(),
             connections: 3,
             failed: 2,
+            sent: 7,
+            received: 8,
             is_open_circuit: true,
             last_error: None,
         }],
@@ -134,6 +139,8 @@ fn snapshot() -> Snapshot {
             denied: 0,
             datagrams: DatagramStats { sessions: 1, questions: 2, answers: 3, ..DatagramStats::default() },
             malformed: 1,
+            unlogged: 2,
+            published: Vec::new(),
             leaving: Vec::new(),
             // While a pod is made anew, two containers of it may serve.
             endpoints: vec![endpoint("one", "a"), endpoint("two", "a"), endpoint("three", "b")],

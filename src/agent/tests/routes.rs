@@ -108,6 +108,10 @@ async fn a_port_that_others_have_is_not_for_routes() {
     // The process is the test's own, as the agent is: it is not told apart, and need not be.
     assert_eq!(said, format!("{own} {taken}/tcp on 127.0.0.1: it is in use on the host"));
 
+    let elsewhere = Route { host_ip: Some(Ipv4Addr::new(192, 0, 2, 1).into()), ..route("a.test", taken) };
+    let said = refused(&agent, project("shop", vec![elsewhere], &[])).await;
+    assert_eq!(said, format!("{own} {taken}/tcp on 192.0.2.1: there is no such address on the host"));
+
     let port = free_port();
     up(&agent, project("shop", vec![], &[port])).await.expect("published");
     let said = refused(&agent, project("blog", vec![route("a.test", port)], &[])).await;

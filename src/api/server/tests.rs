@@ -65,6 +65,9 @@ impl Handler for FakeHandler {
     async fn expose_metrics(&self, _: ExposeRequest) -> Result<(), ApiError> {
         Ok(())
     }
+    async fn access_log(&self, _: AccessLogRequest) -> Result<(), ApiError> {
+        Ok(())
+    }
     async fn route(&self, question: RouteQuestion) -> Result<WhyTold, ApiError> {
         Ok(WhyTold { about: question.url, findings: Vec::new() })
     }
@@ -135,6 +138,7 @@ fn info() -> AgentInfo {
         uptime_secs: 5,
         memory: 20 << 20,
         metrics: None,
+        access_log: false,
         problems: vec![],
     }
 }

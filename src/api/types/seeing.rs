@@ -42,6 +42,20 @@ pub enum NameSays {
         /// How long they may be remembered.
         ttl_secs: u32,
     },
+    /// Ports and the names of those who listen there.
+    Services {
+        /// One for each port and address.
+        records: Vec<ServiceTold>,
+        /// How long they may be remembered.
+        ttl_secs: u32,
+    },
+    /// The name of an address.
+    Pointer {
+        /// Full name.
+        name: String,
+        /// How long it may be remembered.
+        ttl_secs: u32,
+    },
     /// The name is known and has no address now.
     NoAddress,
     /// There is no such name for that container.
@@ -55,11 +69,29 @@ pub enum NameSays {
     Refused,
 }
 
+/// Where a service listens, as an SRV record says it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceTold {
+    /// The port.
+    pub port: u16,
+    /// Full name of who listens there.
+    pub target: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+}
+
 /// Where metrics are to be told over TCP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExposeRequest {
     /// Address and port; `None`: nowhere.
     pub address: Option<SocketAddr>,
+}
+
+/// Whether requests shall have lines in the agent's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessLogRequest {
+    /// From now on.
+    pub on: bool,
 }
 
 /// A request that somebody could send, to be followed without sending it.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::hosts::HostFlag;
 use crate::ids::HostName;
@@ -31,6 +31,8 @@ pub enum AgentVerb {
     Status(AgentStatusArgs),
     /// Print what Prometheus collects, or let it collect
     Metrics(AgentMetricsArgs),
+    /// Have its log tell of each HTTP request, or no more
+    AccessLog(AgentAccessLogArgs),
     /// Stop it: what runs goes on, names and addresses do not
     Stop,
     /// Remove it with all it made on the host below the engine
@@ -76,6 +78,10 @@ pub struct AgentLogsArgs {
     /// Lines from the end, or `all`
     #[arg(short = 'n', long, value_name = "LINES", default_value = "all", allow_negative_numbers = true, value_parser = parse_tail)]
     pub tail: Tail,
+
+    /// That of this host's agent, as before the command
+    #[arg(long = "host", value_name = "NAME[=ssh://…]")]
+    pub hosts: Vec<HostFlag>,
 }
 
 /// `agent status`.
@@ -100,6 +106,27 @@ pub struct AgentMetricsArgs {
     /// The agent of this host, as before the command; with `--listen` and `--no-listen` may be given several times
     #[arg(long = "host", value_name = "NAME[=ssh://…]")]
     pub hosts: Vec<HostFlag>,
+}
+
+/// `agent access-log`.
+#[derive(Debug, Clone, Args)]
+pub struct AgentAccessLogArgs {
+    /// From now on, and over restarts
+    #[arg(value_enum, value_name = "on|off")]
+    pub wanted: Switch,
+
+    /// The agent of this host, as before the command; may be given several times
+    #[arg(long = "host", value_name = "NAME[=ssh://…]")]
+    pub hosts: Vec<HostFlag>,
+}
+
+/// A thing that is either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
 }
 
 /// `agent uninstall`.

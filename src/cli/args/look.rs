@@ -66,7 +66,7 @@ pub struct DnsArgs {
     #[arg(value_name = "NAME")]
     pub name: String,
 
-    /// The service that asks; default: any container of the project
+    /// The service or pod (`web.2`) that asks; default: any container of the project
     #[arg(long, value_name = "SERVICE")]
     pub from: Option<ServiceName>,
 

@@ -1,6 +1,8 @@
 //! `orch agent`: the agent itself, and looking after it.
 
+mod access_log;
 mod metrics;
+mod these;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use crate::cli::signals::Interrupts;
 use crate::cli::source::Source;
 use crate::cli::tail::{Line, Readers, Said, channel};
 use crate::cli::words;
-use crate::engine::{Engine, LogQuery};
+use crate::engine::LogQuery;
 use crate::transport::bootstrap::{self, BootstrapError};
 use crate::transport::image::Build;
 
@@ -31,6 +33,7 @@ pub(crate) async fn run(context: &mut Context<'_>, verb: AgentVerb) -> Result<Ex
         AgentVerb::Logs(args) => return logs(context, &args).await,
         AgentVerb::Status(args) => status(context, &args).await?,
         AgentVerb::Metrics(args) => metrics::run(context, &args).await?,
+        AgentVerb::AccessLog(args) => access_log::run(context, &args).await?,
         AgentVerb::Stop => stop(context).await?,
         AgentVerb::Uninstall(args) => uninstall(context, &args).await?,
     }
@@ -38,14 +41,13 @@ pub(crate) async fn run(context: &mut Context<'_>, verb: AgentVerb) -> Result<Ex
 }
 
 async fn logs(context: &mut Context<'_>, args: &AgentLogsArgs) -> Result<Exit, CliError> {
-    let engine = context.engine().await?;
-    let container = agent_options(&engine).name;
-    let engine: Arc<dyn Engine> = Arc::new(engine);
+    context.global.hosts.extend(args.hosts.iter().cloned());
+    let (source, container) = source(context).await?;
     let mut interrupts = Interrupts::listen()?;
     let query = LogQuery { follow: args.follow, tail: args.tail.lines(), ..LogQuery::default() };
     let mut readers = Readers::default();
     let (to, mut lines) = channel();
-    readers.read(&Source::local(engine), &container, &query, to);
+    readers.read(&source, &container, &query, to);
     let names = Names::default();
     let ui = &mut *context.ui;
     let copied = async {
@@ -62,6 +64,22 @@ async fn logs(context: &mut Context<'_>, args: &AgentLogsArgs) -> Result<Exit, C
     interrupts.unless(copied).await
 }
 
+/// Returns the engine of the agent that is meant, and its container there.
+async fn source(context: &mut Context<'_>) -> Result<(Source, String), CliError> {
+    let named = !context.global.hosts.is_empty();
+    let Some(fleet) = (if named { context.fleet()? } else { None }) else {
+        let engine = context.engine().await?;
+        let container = agent_options(&engine).name;
+        return Ok((Source::local(Arc::new(engine)), container));
+    };
+    let [host] = fleet.hosts() else {
+        return Err(CliError::Flag { flag: "--host", command: "agent logs` of several hosts" });
+    };
+    let engine = host.engine().await?;
+    let container = agent_options(&engine).name;
+    Ok((Source::over(Arc::clone(host), Arc::new(engine)), container))
+}
+
 async fn status(context: &mut Context<'_>, args: &AgentStatusArgs) -> Result<(), CliError> {
     let info = context.client().await?.info().await?;
     match args.format {
@@ -71,8 +89,19 @@ async fn status(context: &mut Context<'_>, args: &AgentStatusArgs) -> Result<(),
 }
 
 fn describe(info: &AgentInfo) -> String {
-    let AgentInfo { version, build, host, cluster, engine, engine_id: _, uptime_secs, memory, problems, metrics } =
-        info;
+    let AgentInfo {
+        version,
+        build,
+        host,
+        cluster,
+        engine,
+        engine_id: _,
+        uptime_secs,
+        memory,
+        problems,
+        metrics,
+        access_log,
+    } = info;
     let up = words::duration(Duration::from_secs(*uptime_secs));
     let mut text = format!(
         "agent of host {host}\nversion   {version} (build {build})\nengine    {engine}\nup        {up}\nmemory    {} MB\n",
@@ -83,6 +112,9 @@ fn describe(info: &AgentInfo) -> String {
     }
     if let Some(address) = metrics {
         writeln!(text, "metrics   http://{address}/metrics").expect("a string takes all");
+    }
+    if *access_log {
+        text.push_str("requests  told in its log: `orch agent logs`\n");
     }
     match problems.as_slice() {
         [] => text.push_str("problems  none\n"),

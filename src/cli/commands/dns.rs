@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::api::types::{NameQuestion, NameSays, NameTold};
+use crate::api::types::{NameQuestion, NameSays, NameTold, ServiceTold};
 use crate::cli::args::{DnsArgs, TextFormat};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -31,6 +31,12 @@ fn text(name: &str, told: &NameTold) -> String {
                 line(&format!("{address}  (for {ttl_secs} s)"));
             }
         }
+        NameSays::Services { records, ttl_secs } => {
+            for ServiceTold { port, target, address } in records {
+                line(&format!("port {port} of {target}, which is {address}  (for {ttl_secs} s)"));
+            }
+        }
+        NameSays::Pointer { name, ttl_secs } => line(&format!("{name}  (for {ttl_secs} s)")),
         NameSays::NoAddress => line("the name is known, and has no address now"),
         NameSays::NoName => line("there is no such name for it (NXDOMAIN)"),
         NameSays::Forwarded { resolvers } if resolvers.is_empty() => line("the host's resolvers are asked"),
@@ -65,6 +71,11 @@ mod tests {
           10.0.15.1  (for 30 s)
           because it is the virtual address of service `db`
         ");
+        let target = "db.shop.orch.internal".to_owned();
+        let records = vec![ServiceTold { port: 80, target, address: [10, 0, 15, 1].into() }];
+        let ports = NameTold { says: NameSays::Services { records, ttl_secs: 30 }, ..told.clone() };
+        let line = "\n  port 80 of db.shop.orch.internal, which is 10.0.15.1  (for 30 s)\n";
+        assert!(text("_tcp.db", &ports).contains(line));
         let nothing = NameTold { says: NameSays::NoName, ..told };
         assert!(text("dd", &nothing).contains("NXDOMAIN"));
     }

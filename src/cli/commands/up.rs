@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::api::client::{Client, ProgressStream};
-use crate::api::types::UpRequest;
+use crate::api::types::{PodStatus, UpRequest};
 use crate::cli::args::{Pull, TextFormat, UpArgs};
 use crate::cli::attach::{Attachment, Show};
 use crate::cli::consent::{self, Deed};
@@ -20,9 +22,11 @@ use crate::cli::signals::Interrupts;
 use crate::cli::source::Source;
 use crate::cli::spread::{self, Ground};
 use crate::cli::tail::Choice;
+use crate::cli::words;
 use crate::engine::docker::DockerEngine;
-use crate::graph::PullPolicy;
+use crate::graph::{PullPolicy, Role};
 use crate::ids::ServiceName;
+use crate::observed::{ContainerState, Health};
 use crate::plan::Caller;
 use crate::transport::bootstrap::AgentOptions;
 
@@ -136,15 +140,46 @@ async fn detached(
     let stream = interrupts.unless(start(context, project, client, args, &mut caller)).await?;
     let done = interrupts.unless(follow(context.ui, "Running", stream));
     let ended = match args.wait_timeout {
-        Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), done)
-            .await
-            .unwrap_or(Err(CliError::WaitTimeout { seconds })),
+        Some(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), done).await {
+            Ok(ended) => ended,
+            Err(_) => Err(CliError::WaitTimeout { seconds, missing: missing(client, project).await }),
+        },
         None => done.await,
     };
     if matches!(ended, Err(CliError::Cancelled)) {
         context.ui.say("the agent goes on; `orch down` takes it back");
     }
     ended.map(|_| Exit::Success)
+}
+
+/// Returns what a project still lacks, a sentence each; nothing where the agent does not say it.
+async fn missing(client: &Client, project: &Project) -> Vec<String> {
+    let Ok(status) = client.project(project.name()).await else { return Vec::new() };
+    let now = now();
+    status.pods.iter().filter(|pod| pod.wanted).filter_map(|pod| lacking(pod, now)).collect()
+}
+
+/// Says what a pod lacks; `None`: nothing, or nothing of its own.
+fn lacking(pod: &PodStatus, now: Timestamp) -> Option<String> {
+    let name = &pod.name;
+    let is_init = pod.part.as_ref().is_some_and(|part| part.role == Role::Init);
+    let time = words::since(&pod.started_at, now).map(|time| words::duration(time).to_lowercase()).unwrap_or_default();
+    let reason = || pod.reason.as_ref().map(|reason| format!("container {name}: {reason}"));
+    match pod.state {
+        Some(ContainerState::Running { .. }) if is_init => {
+            Some(format!("container {name} prepares its pod, has run for {time}, and has not ended"))
+        }
+        _ if pod.ready => None,
+        Some(ContainerState::Running { health: Health::Starting }) => {
+            Some(format!("container {name} has run for {time}, and its health check has not passed"))
+        }
+        Some(ContainerState::Exited { code: 0, by_itself: true }) => None,
+        Some(ContainerState::Exited { code, .. }) => {
+            reason().or_else(|| Some(format!("container {name} ended with {code}")))
+        }
+        Some(ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting) => reason(),
+        _ => None,
+    }
 }
 
 /// Shows the containers' output until they end or the user has had enough.

@@ -62,8 +62,8 @@ fn text(told: &WhyTold) -> String {
             Weight::Fine => '✓',
         };
         writeln!(text, "  {mark} {what}").expect("a string takes all");
-        if let Some(hint) = hint {
-            writeln!(text, "    {hint}").expect("a string takes all");
+        for line in hint.iter().flat_map(|hint| hint.lines()) {
+            writeln!(text, "    {line}").expect("a string takes all");
         }
     }
     text

@@ -229,6 +229,7 @@ pub(super) async fn what_is_not_there_is_not_found(world: &dyn World) {
     not_found(&engine.rename_container(&absent, "other").await, "container");
     not_found(&engine.wait_container(&absent).await, "container");
     not_found(&engine.container_pid(&absent).await, "container");
+    not_found(&engine.health_output(&absent).await, "container");
     let exec = ExecSpec { command: world.program(), ..ExecSpec::default() };
     not_found(&engine.exec(&absent, &exec).await.map(drop), "container");
     let mut logs = engine.logs(&absent, &LogQuery::default());

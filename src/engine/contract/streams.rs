@@ -170,10 +170,11 @@ pub(super) async fn a_port_in_use_is_a_conflict(world: &dyn World) {
 }
 
 pub(super) async fn health_is_observed(world: &dyn World) {
+    let engine = world.engine();
     let mut spec = container(world, "web", "sleep");
     let mut test = world.program();
     test.insert(0, "CMD".to_owned());
-    test.push("exit 0".to_owned());
+    test.push("out all is well; exit 0".to_owned());
     spec.container.healthcheck = Some(Healthcheck {
         test,
         interval: Some(Duration::from_millis(200)),
@@ -185,10 +186,13 @@ pub(super) async fn health_is_observed(world: &dyn World) {
     let running = start(world, &spec).await;
     assert_eq!(running.state, ContainerState::Running { health: Health::Starting });
     assert!(!running.is_ready());
+    assert_eq!(engine.health_output(&running.id).await.expect("is there"), None);
     world.check_health(&running.id).await;
     eventually("a healthy container", || async {
         let seen = observed(world, &running.id).await.expect("is there");
         matches!(seen.state, ContainerState::Running { health: Health::Healthy }).then_some(())
     })
     .await;
+    let said = engine.health_output(&running.id).await.expect("is there").expect("it was checked");
+    assert_eq!(said.trim_end(), "all is well");
 }

@@ -379,6 +379,10 @@ impl Engine for FakeEngine {
         .await
     }
 
+    async fn health_output(&self, id_or_name: &str) -> Result<Option<String>> {
+        self.call("health_output", |state| Ok(state.containers[&state.id(id_or_name)?].checked.clone()))
+    }
+
     async fn container_pid(&self, id_or_name: &str) -> Result<Option<u32>> {
         self.call("container_pid", |state| {
             let container = &state.containers[&state.id(id_or_name)?];

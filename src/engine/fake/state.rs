@@ -51,6 +51,8 @@ pub(super) struct FakeContainer {
     pub(super) observed: ObservedContainer,
     pub(super) logs: Vec<(Timestamp, LogChunk)>,
     pub(super) pid: u32,
+    /// What its health check wrote last.
+    pub(super) checked: Option<String>,
 }
 
 impl FakeContainer {
@@ -237,8 +239,10 @@ impl State {
         let volumes = self.mount_volumes(spec);
         let id = self.new_id();
         let observed = new_container(spec, &id, &image_id, networks, volumes, self.now());
-        self.containers
-            .insert(id.clone(), FakeContainer { spec: spec.clone(), observed, logs: Vec::new(), pid: self.counter });
+        self.containers.insert(
+            id.clone(),
+            FakeContainer { spec: spec.clone(), observed, logs: Vec::new(), pid: self.counter, checked: None },
+        );
         self.tell(&id, "create", &[]);
         Ok(id)
     }
@@ -297,6 +301,7 @@ impl State {
             container.observed.networks = addresses;
             container.observed.state = ContainerState::Running { health };
             container.observed.started_at = now;
+            container.checked = None;
         }
         self.play(id, &spec);
         Ok(())

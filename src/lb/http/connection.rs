@@ -17,7 +17,7 @@ use super::count::{Counting, Ending};
 use super::fast::Job;
 use super::forward::{self, Onward, request_id};
 use super::head::{self, Begins, Body, MAX_HEAD, RequestHead};
-use super::log::{self, Line};
+use super::log::AccessAsked;
 use super::refusal::{Refusal, write_redirect};
 use super::route::{Asked, rewritten, split_target};
 use super::stream::{ClientIo, Fence, close};
@@ -81,7 +81,7 @@ pub(super) struct Request {
     pub(super) keep_alive: bool,
     pub(super) began: Instant,
     /// For the access log, if that is on.
-    pub(super) line: Option<Line>,
+    pub(super) line: Option<AccessAsked>,
 }
 
 /// Serves a connection to its end.
@@ -203,12 +203,12 @@ impl Connection {
         let routing = self.http.shared.routing();
         let way = way(&self.visit, &routing, &asked, head.target);
         let made = head.request_id.is_empty().then(request_id);
-        let line = log::is_on().then(|| {
+        let line = self.http.log.is_on().then(|| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            Line {
+            AccessAsked {
                 method: head.method.to_owned(),
                 host: text(head.host),
-                path: head.target.to_owned(),
+                path: AccessAsked::path_of(head.target),
                 request_id: text(made.as_ref().map_or(head.request_id, |id| id)),
                 protocol: "HTTP/1.1",
             }
@@ -274,7 +274,7 @@ impl Connection {
         let is_whole = self.send(&answer).await.is_ok();
         counting.ending = Ending { status, is_whole, took: request.began.elapsed(), ..Ending::default() };
         if let Some(line) = &request.line {
-            log::write(line, &self.visit, None, None, &counting.ending);
+            self.http.log.write(line, &self.visit, None, None, &counting.ending);
         }
         self.served(&request, is_whole && request.keep_alive)
     }
@@ -296,7 +296,7 @@ impl Connection {
         let mut answer = Vec::new();
         refusal.write(false, false, &mut answer);
         self.http.count_refused();
-        tracing::debug!(client = %self.visit.peer, status = refusal.status(), reason = refusal.text(), "refused");
+        self.http.log.write_refused(self.visit.peer, refusal);
         if self.send(&answer).await.is_err() { Step::Abort } else { Step::Close }
     }
 

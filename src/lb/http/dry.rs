@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::ports::Rule;
+use super::ports::{PortRules, Rule};
 use super::route::{Asked, CameBy, bare_host, is_reached_at, redirect, split_target, takes_path};
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 use crate::lb::routing::{Pool, Shared};
@@ -44,18 +44,29 @@ pub enum DryRun {
     },
     /// None of the port's rules takes it.
     NoRule {
-        /// Whether clients speak TLS at the port.
-        is_tls: bool,
+        /// What clients speak at the port.
+        spoken: Spoken,
         /// Those that come next to it.
         near: Vec<Near>,
     },
     /// One of these does.
     Taken {
-        /// Whether clients speak TLS at the port.
-        is_tls: bool,
+        /// What clients speak at the port.
+        spoken: Spoken,
         /// One, or those that share such requests.
         shares: Vec<Share>,
     },
+}
+
+/// What clients speak at a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Spoken {
+    /// HTTP as it is.
+    Plain,
+    /// TLS, and there is a certificate for the host.
+    Tls,
+    /// TLS, and there is no certificate for the host, but for these: the handshake is refused.
+    TlsWithout(Vec<String>),
 }
 
 /// A service that has a port for itself.
@@ -160,7 +171,7 @@ pub(in crate::lb) fn run(shared: &Shared, request: &DryRequest) -> DryRun {
         let nearest = near.iter().map(|one| one.miss.rank()).max().unwrap_or_default();
         near.retain(|one| one.miss.rank() == nearest);
         near.truncate(NEAR);
-        return DryRun::NoRule { is_tls: rules.is_tls, near };
+        return DryRun::NoRule { spoken: spoken(rules, host), near };
     };
     let mut before = 0;
     let shares = shares.iter().map(|(end, rule)| {
@@ -170,7 +181,20 @@ pub(in crate::lb) fn run(shared: &Shared, request: &DryRequest) -> DryRun {
         Share { rule: told(rule), weight, of: *total, redirect, pods: pods(shared, &rule.pool) }
     });
     let is_only = |share: &Share| share.of == 0 || share.weight > 0;
-    DryRun::Taken { is_tls: rules.is_tls, shares: shares.filter(is_only).collect() }
+    DryRun::Taken { spoken: spoken(rules, host), shares: shares.filter(is_only).collect() }
+}
+
+fn spoken(rules: &PortRules, host: &str) -> Spoken {
+    if !rules.is_tls {
+        return Spoken::Plain;
+    }
+    let name = String::from_utf8_lossy(bare_host(host.as_bytes()));
+    // Who asks for an address names no host in the handshake.
+    let name = Some(name.as_ref()).filter(|name| name.trim_matches(['[', ']']).parse::<IpAddr>().is_err());
+    match rules.certificates.find(name) {
+        Some(_) => Spoken::Tls,
+        None => Spoken::TlsWithout(rules.certificates.names()),
+    }
 }
 
 fn told(rule: &Rule) -> RuleTold {

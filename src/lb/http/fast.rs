@@ -8,7 +8,6 @@ use super::answer::{self, AnswerHead, Answers, Towards};
 use super::connection::{Connection, Request, Step};
 use super::count::{Counting, Ending};
 use super::head::{self, Body, is_ill};
-use super::log;
 use super::pool;
 use super::refusal::Refusal;
 use super::transfer::{Following, Lost, Passed, pass_on, receive, send};
@@ -104,7 +103,7 @@ impl Connection {
         let ending = &mut job.counting.ending;
         ending.took = job.request.began.elapsed();
         if let Some(line) = &job.request.line {
-            log::write(line, &self.visit, Some(&job.to), pod, ending);
+            self.http.log.write(line, &self.visit, Some(&job.to), pod, ending);
         }
     }
 

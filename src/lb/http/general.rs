@@ -29,7 +29,7 @@ use super::count::{Counting, Ending};
 use super::general_fields::{self as fields, Facts};
 use super::head::{is_idempotent, is_ill};
 use super::link::{self, Connector, Link, digest};
-use super::log::{self, Line};
+use super::log::AccessAsked;
 use super::refusal::Refusal;
 use super::stream::{Fence, Lent, Loan, Patience};
 use super::visit::{Busy, Destination, Visit, Way, way};
@@ -83,7 +83,7 @@ pub(super) struct Ctx {
     refusal: Option<Refusal>,
     made_id: OnceLock<[u8; 32]>,
     counting: Counting,
-    line: Option<Line>,
+    line: Option<AccessAsked>,
 }
 
 /// Serves one request of a connection; returns the connection if another may follow.
@@ -217,7 +217,7 @@ impl ProxyHttp for General {
             let routing = self.http.shared.routing();
             way(&visit, &routing, &facts.asked(&|name, value| facts.has_header(name, value)), &facts.target)
         };
-        if log::is_on() {
+        if self.http.log.is_on() {
             ctx.line =
                 Some(fields::line(session.req_header(), &facts, ctx.made_id.get_or_init(super::forward::request_id)));
         }
@@ -471,7 +471,7 @@ impl ProxyHttp for General {
             next.lease.received.fetch_add(received, std::sync::atomic::Ordering::Relaxed);
         }
         if let Some((line, visit)) = ctx.line.take().zip(ctx.visit.as_ref()) {
-            log::write(&line, visit, ctx.to.as_ref(), ctx.next.as_ref(), &ctx.counting.ending);
+            self.http.log.write(&line, visit, ctx.to.as_ref(), ctx.next.as_ref(), &ctx.counting.ending);
         }
     }
 

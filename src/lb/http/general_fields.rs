@@ -8,7 +8,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::forward::Client;
 use super::head::{MAX_FIELDS, MAX_HEAD, is_host, is_request_id};
-use super::log::Line;
+use super::log::AccessAsked;
 use super::refusal::Refusal;
 use super::route::{Asked, rewritten};
 use super::visit::Destination;
@@ -70,13 +70,13 @@ impl<'a> Facts<'a> {
 }
 
 /// Returns what the access log keeps of a request.
-pub(super) fn line(head: &RequestHeader, facts: &Facts<'_>, made_id: &[u8; 32]) -> Line {
+pub(super) fn line(head: &RequestHeader, facts: &Facts<'_>, made_id: &[u8; 32]) -> AccessAsked {
     let id = head.headers.get(REQUEST_ID).map(HeaderValue::as_bytes).filter(|id| is_request_id(id));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Line {
+    AccessAsked {
         method: head.method.as_str().to_owned(),
         host: text(&facts.host),
-        path: facts.target.clone(),
+        path: AccessAsked::path_of(&facts.target),
         request_id: text(id.unwrap_or(made_id)),
         protocol: match head.version {
             Version::HTTP_2 => "HTTP/2",

@@ -40,6 +40,14 @@ impl Certificates {
         }
     }
 
+    /// Returns the names that there is a certificate for, as people write them.
+    pub(super) fn names(&self) -> Vec<String> {
+        let below = self.below.keys().map(|name| if name.is_empty() { "*".to_owned() } else { format!("*.{name}") });
+        let mut names: Vec<String> = self.exact.keys().cloned().chain(below).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Returns what is shown to who asks for `name`.
     pub(super) fn find(&self, name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
         let Some(name) = name else { return self.first.as_ref() };
@@ -110,6 +118,7 @@ mod tests {
         check(Some("b.test"), Some(&wide));
         check(Some("other"), None);
         check(None, Some(&wide));
+        assert_eq!(all.names(), ["*.b.test", "*.test", "a.test"]);
     }
 
     #[test]

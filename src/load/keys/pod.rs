@@ -57,10 +57,13 @@ impl<'a> Subject<'a, '_> {
         }
     }
 
-    /// What is balanced needs an address of its own.
+    /// What is balanced needs an address of its own, and what is asked one at all.
     pub(super) fn needs_network(&mut self) {
         let Some(mode) = self.node().get("network_mode") else { return };
         let Some(word) = mode.as_str().filter(|mode| !mode.is_empty()) else { return };
+        if word == "none" {
+            self.needs_address(mode.span);
+        }
         for key in ["x-route", "x-export"] {
             let said = self.node().as_map().and_then(|map| map.get(key));
             let Some(said) = said.filter(|said| !matches!(said.node.value, Value::Null | Value::Bool(false))) else {
@@ -74,6 +77,21 @@ impl<'a> Subject<'a, '_> {
                 None => "leave `network_mode` out".to_owned(),
             };
             self.report.push(problem.help(help).spec(NETWORK));
+        }
+    }
+
+    /// A probe asks over the network.
+    fn needs_address(&mut self, mode: Span) {
+        let helpers = helpers::of(self.node()).map(|(_, _, entry)| &entry.node);
+        let all: Vec<&Node> = std::iter::once(self.node()).chain(helpers).collect();
+        for probe in all.iter().filter_map(|node| node.as_map()?.get("x-probe")) {
+            if probe.node.value == Value::Null {
+                continue;
+            }
+            let message = format!("service `{}` has no network, so that its `x-probe` can ask nobody", self.name);
+            let problem = Diagnostic::error(message).at(probe.key, "").also(mode, "it has none");
+            let help = "use `healthcheck`, which runs inside the container, or leave `network_mode` out";
+            self.report.push(problem.help(help).spec("docs/patterns.md#x-probe"));
         }
     }
 
@@ -111,6 +129,7 @@ impl<'a> Subject<'a, '_> {
         let mut ambassadors = Listening::default();
         let of_service: BTreeMap<u16, Span> =
             declared(self.node()).iter().flat_map(|ports| ports.tcp().map(|port| (port, ports.span))).collect();
+        let of_guests = self.guests();
         for (name, entry) in self.node().entries("x-ambassadors").filter(|(_, entry)| !is_image(&entry.node)) {
             let Some((address, port, span)) = listens(&entry.node, entry.key) else { continue };
             if let Some((other, before)) = ambassadors.taken(address, port) {
@@ -123,6 +142,11 @@ impl<'a> Subject<'a, '_> {
             if let Some(before) = of_service.get(&port) {
                 let message =
                     format!("ambassador `{name}` listens on port {port}, which is service `{}`'s own", self.name);
+                self.taken(message, span, *before, ELSEWHERE);
+            } else if let Some((guest, before)) = of_guests.get(&port) {
+                let message = format!(
+                    "ambassador `{name}` listens on port {port}, which is that of service `{guest}` in the same network"
+                );
                 self.taken(message, span, *before, ELSEWHERE);
             }
         }
@@ -147,6 +171,23 @@ impl<'a> Subject<'a, '_> {
                 }
             }
         }
+    }
+
+    /// Returns the TCP ports of other services that share its network (`network_mode: service:NAME`).
+    fn guests(&self) -> BTreeMap<u16, (&'a str, Span)> {
+        let mut ports = BTreeMap::new();
+        if self.node().entries("x-ambassadors").next().is_none() {
+            return ports;
+        }
+        for name in self.project.services().filter(|name| *name != self.name) {
+            let Some(entry) = self.project.service(name) else { continue };
+            if std::ptr::eq(self.project.namespace_owner(&entry.node), self.node()) {
+                for own in declared(&entry.node) {
+                    ports.extend(own.tcp().map(|port| (port, (name, own.span))));
+                }
+            }
+        }
+        ports
     }
 
     fn taken(&mut self, message: String, span: Span, before: Span, help: &str) {

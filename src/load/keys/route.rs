@@ -245,6 +245,8 @@ impl Subject<'_, '_> {
         let is_tls = node.get("tls").is_some();
         let mut ports: Vec<(u16, Span)> = Vec::new();
         let mut address: Option<(Option<IpAddr>, Span)> = None;
+        // A port alone says no address, so that names of this machine stay at the loopback one.
+        let mut is_said = false;
         let items = node.items("listen");
         self.not_too_many(items, "listen");
         for item in items.iter().take(MAX_ITEMS) {
@@ -257,6 +259,7 @@ impl Subject<'_, '_> {
                     return None;
                 }
             };
+            is_said |= host_ip.is_some();
             let host_ip = host_ip.filter(|address| !address.is_unspecified());
             if let Some((other, before)) = address
                 && other != host_ip
@@ -287,8 +290,8 @@ impl Subject<'_, '_> {
         }
         listen.sort();
         let host_ip = match address {
-            Some((address, _)) => address,
-            None => self.loopback(node, hosts)?,
+            Some((address, _)) if is_said => address,
+            _ => self.loopback(node, hosts)?,
         };
         Some(Listen { host_ip, ports: listen, redirect: (http == "redirect").then_some(HTTP) })
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Span, did_you_mean};
 use crate::ids::HostName;
 use crate::load::node::{Node, Value};
 use crate::model::{Algorithm, Balance, Ejection, HashKey, Probe, ProbeKind, Sticky};
@@ -111,12 +111,28 @@ impl Subject<'_, '_> {
         let mut weights = BTreeMap::new();
         for (host, entry) in balance.entries("weights") {
             match (HostName::new(host.as_str()), super::count(Some(&entry.node))) {
-                (Ok(host), Some(weight)) => drop(weights.insert(host, weight)),
+                (Ok(host), Some(weight)) => {
+                    self.is_known_host(&host, entry.key);
+                    weights.insert(host, weight);
+                }
                 (Err(error), _) => self.error(entry.key, error.to_string(), "weights are given by host", BALANCE),
                 _ => {}
             }
         }
         weights
+    }
+
+    /// Warns of a host that the project names nowhere else, where it names its hosts. The cluster may have more.
+    fn is_known_host(&mut self, host: &HostName, span: Span) {
+        let hosts: Vec<&str> = self.project.tree.entries("x-hosts").map(|(name, _)| name.as_str()).collect();
+        if hosts.is_empty() || hosts.contains(&host.as_str()) {
+            return;
+        }
+        let message = format!("`{host}` is no host of `x-hosts`, so that its weight may count for nothing");
+        let near = did_you_mean(host.as_str(), hosts.iter().copied());
+        let help =
+            near.map_or_else(|| format!("there are {}", hosts.join(", ")), |near| format!("did you mean `{near}`?"));
+        self.report.push(Diagnostic::warning(message).at(span, "").help(help).spec(BALANCE));
     }
 
     /// `x-probe`

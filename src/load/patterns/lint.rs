@@ -85,6 +85,9 @@ fn advise(definition: &Definition, source: SourceId, report: &mut Report) {
     }
 }
 
+/// The port that the service has of which a pattern knows nothing.
+const OWN_PORT: &str = "65535";
+
 /// Makes a project of one service that uses the pattern, and checks that.
 fn try_out(definition: &Definition, report: &mut Report) {
     let before = report.errors();
@@ -116,6 +119,11 @@ fn try_out(definition: &Definition, report: &mut Report) {
     // An image is what a service that uses the pattern has itself.
     if service.get("image").is_none() {
         service.set("image", Value::Str("image".to_owned()));
+    }
+    // So is the port that routes lead to where they name none.
+    if !service.items("x-route").is_empty() && service.get("ports").is_none() && service.get("expose").is_none() {
+        let port = Node::new(service.span, Value::Str(OWN_PORT.to_owned()));
+        service.set("expose", Value::Seq(vec![port]));
     }
     let span = service.span;
     let services: Map = [("service".to_owned(), Entry::new(span, service))].into_iter().collect();

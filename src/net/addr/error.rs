@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use crate::graph::Protocol;
 use crate::ids::{HostName, ProjectName, ResourceKey, ServiceName};
 
-use super::PortCandidate;
+use super::{PortCandidate, PortTrouble, Unavailable};
 
 /// A service that has a port already, or one of its routes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,12 +101,12 @@ pub enum AddressError {
         place(*host_ip, *port, *protocol), if owner.route.is_some() { "listens there" } else { "does" }
     )]
     PortClash { service: ServiceName, host_ip: Option<IpAddr>, port: u16, protocol: Protocol, owner: PortOwner },
-    /// Something else on the host listens there.
+    /// Something else on the host listens there, or nothing can.
     #[error(
-        "service `{}` cannot publish {}: it is in use on {}",
-        candidate.service, place(candidate.host_ip, candidate.port, candidate.protocol), on(hosts)
+        "service `{}` cannot publish {}: {trouble}",
+        candidate.service, place(candidate.host_ip, candidate.port, candidate.protocol)
     )]
-    PortInUse { candidate: PortCandidate, hosts: Vec<HostName> },
+    PortUnavailable { candidate: PortCandidate, trouble: Unavailable },
     /// Routes of two projects match the same requests, and neither is more exact.
     #[error("{own} and {other} match the same requests: `{name}` at port {port}")]
     RouteClash { own: Box<PortOwner>, other: Box<PortOwner>, name: String, port: u16 },
@@ -116,9 +116,9 @@ pub enum AddressError {
     /// Another project publishes the port.
     #[error("{own} cannot listen at {}: {other} publishes it", place(*host_ip, *port, Protocol::Tcp))]
     RoutePortPublished { own: Box<PortOwner>, host_ip: Option<IpAddr>, port: u16, other: Box<PortOwner> },
-    /// Something else on the host listens there.
-    #[error("{own} cannot listen at {}: it is in use on {}", place(*host_ip, *port, Protocol::Tcp), on(hosts))]
-    RoutePortInUse { own: Box<PortOwner>, host_ip: Option<IpAddr>, port: u16, hosts: Vec<HostName> },
+    /// Something else on the host listens there, or nothing can.
+    #[error("{own} cannot listen at {}: {trouble}", place(*host_ip, *port, Protocol::Tcp))]
+    RoutePortUnavailable { own: Box<PortOwner>, host_ip: Option<IpAddr>, port: u16, trouble: Unavailable },
     /// All ports that may be taken are in use.
     #[error("service `{service}` cannot publish its port {target}: no port from {} to {} is free on the host", range.0, range.1)]
     NoFreePort { service: ServiceName, target: u16, range: (u16, u16) },
@@ -161,12 +161,43 @@ impl AddressError {
             Self::RoutesSpeak { .. } | Self::RoutePortPublished { .. } => {
                 "let the route listen elsewhere: `listen: PORT`"
             }
-            Self::RoutePortInUse { .. } => {
-                "stop what listens there (`ss -ltnp` shows it), or let the route listen elsewhere: `listen: PORT`"
+            Self::RoutePortUnavailable { trouble, .. } => trouble.cause.help(
+                "stop what listens there (`ss -ltnp` shows it), or let the route listen elsewhere: `listen: PORT`",
+            ),
+            Self::PortUnavailable { trouble, .. } => {
+                trouble.cause.help("stop what listens there (`ss -ltnup` shows it), or publish another port")
             }
-            Self::PortInUse { .. } => "stop what listens there (`ss -ltnup` shows it), or publish another port",
             Self::NoFreePort { .. } => "widen the range, or leave the host port out",
             Self::SctpNeedsHostMode { .. } => "publish it with `mode: host`",
+        }
+    }
+}
+
+impl PortTrouble {
+    /// Returns what the user can do about it; `in_use` where somebody has the port.
+    fn help(&self, in_use: &'static str) -> &'static str {
+        match self {
+            Self::InUse => in_use,
+            Self::NoSuchAddress => {
+                "name an address that the host has (`ip -brief address` shows them), or none, for all of them"
+            }
+            Self::NotPermitted => {
+                "take a port that the engine's user may listen at (rootless ones: from 1024, or as \
+                 `sysctl net.ipv4.ip_unprivileged_port_start` says)"
+            }
+            Self::Other(_) => "see to what the host says, or take another port",
+        }
+    }
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cause, hosts } = self;
+        match cause {
+            PortTrouble::InUse => write!(f, "it is in use on {}", on(hosts)),
+            PortTrouble::NoSuchAddress => write!(f, "there is no such address on {}", on(hosts)),
+            PortTrouble::NotPermitted => write!(f, "orch is not permitted to on {}", on(hosts)),
+            PortTrouble::Other(said) => write!(f, "{said} on {}", on(hosts)),
         }
     }
 }

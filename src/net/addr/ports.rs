@@ -10,7 +10,7 @@ use crate::place::meet;
 use crate::plan::desired::PublishedPort;
 
 use super::error::{AddressError, PortOwner};
-use super::{Allocation, PortCandidate, PortFree, routes};
+use super::{Allocation, PortCandidate, PortFree, PortTrouble, routes};
 
 /// Where ports that the file leaves open come from: Linux' own default for outgoing connections, which Docker uses too.
 const EPHEMERAL: (u16, u16) = (32768, 60999);
@@ -78,14 +78,16 @@ impl Chooser<'_, '_> {
         }
         let span = u32::from(last.max(first)) - u32::from(first) + 1;
         let start = if port.published.is_some() { 0 } else { self.hash(service, port) % span };
-        (0..span)
-            .filter_map(|step| u16::try_from(u32::from(first) + (start + step) % span).ok())
-            .find_map(|number| self.check(with(number)).ok())
-            .ok_or_else(|| AddressError::NoFreePort {
-                service: service.clone(),
-                target: port.target,
-                range: (first, last),
-            })
+        let numbers = (0..span).filter_map(|step| u16::try_from(u32::from(first) + (start + step) % span).ok());
+        for number in numbers {
+            match self.check(with(number)) {
+                Err(AddressError::PortUnavailable { trouble, .. }) if trouble.cause == PortTrouble::InUse => {}
+                Err(AddressError::PortClash { .. }) => {}
+                // Another number would not help.
+                done => return done,
+            }
+        }
+        Err(AddressError::NoFreePort { service: service.clone(), target: port.target, range: (first, last) })
     }
 
     /// Returns the number that this port has already, if that is still good. It is not asked for: the project itself
@@ -114,7 +116,9 @@ impl Chooser<'_, '_> {
         if ours {
             return Ok(port);
         }
-        (self.port_free)(&candidate).map(|()| port).map_err(|hosts| AddressError::PortInUse { candidate, hosts })
+        (self.port_free)(&candidate)
+            .map(|()| port)
+            .map_err(|trouble| AddressError::PortUnavailable { candidate, trouble })
     }
 
     /// Returns who else in any project has that port.

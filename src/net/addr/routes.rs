@@ -163,6 +163,6 @@ fn port_error(
     }
     let held = is_held(allocation, host_ip, port, protocol);
     let candidate = PortCandidate { service: service.clone(), host_ip, port, protocol, held, for_routes: true };
-    let hosts = port_free(&candidate).err()?;
-    Some(AddressError::RoutePortInUse { own: Box::new(owner(service, route)), host_ip, port, hosts })
+    let trouble = port_free(&candidate).err()?;
+    Some(AddressError::RoutePortUnavailable { own: Box::new(owner(service, route)), host_ip, port, trouble })
 }

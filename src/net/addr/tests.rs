@@ -21,6 +21,10 @@ struct Case {
     host_index: u32,
 }
 
+fn in_use() -> Unavailable {
+    Unavailable { cause: PortTrouble::InUse, hosts: Vec::new() }
+}
+
 impl Case {
     fn run(&self) -> Result<Addresses, Vec<AddressError>> {
         let taken: Vec<Ipv4Net> = self.taken.iter().map(|net| net.parse().expect("a network")).collect();
@@ -34,7 +38,15 @@ impl Case {
             pool: &Pool::default(),
             host_index: self.host_index,
         };
-        allocate(&allocation, &mut |port| if self.busy.contains(&port.port) { Err(Vec::new()) } else { Ok(()) })
+        allocate(&allocation, &mut |port| {
+            let cause = match port.port {
+                22 => PortTrouble::NotPermitted,
+                _ if port.host_ip.is_some_and(|ip| !ip.is_loopback()) => PortTrouble::NoSuchAddress,
+                number if self.busy.contains(&number) => PortTrouble::InUse,
+                _ => return Ok(()),
+            };
+            Err(Unavailable { cause, hosts: Vec::new() })
+        })
     }
 
     #[track_caller]
@@ -271,7 +283,7 @@ fn an_ephemeral_port_is_chosen_the_same_way_each_time_and_kept() {
         pool: &Pool::default(),
         host_index: 0,
     };
-    assert_eq!(allocate(&allocation, &mut |_| Err(Vec::new())).expect("kept").ports, expected);
+    assert_eq!(allocate(&allocation, &mut |_| Err(in_use())).expect("kept").ports, expected);
 }
 
 #[test]
@@ -309,6 +321,32 @@ fn port_clashes_name_both_sides() {
         .fails("service `a` cannot publish port 80/tcp on all addresses: service `w` of project `shop` does");
     Case { networks: "n", services: "a n +publish=81-82:80", busy: &[81, 82], ..Case::default() }
         .fails("service `a` cannot publish its port 80: no port from 81 to 82 is free on the host");
+}
+
+/// What the kernel says is told apart: somebody else's port is another matter than an address that is not there.
+#[test]
+fn why_nobody_can_listen_is_said_with_what_to_do() {
+    let fails = |services: &'static str, words: &str, help: &str| {
+        let errors = Case { networks: "n", services, ..Case::default() }.run().expect_err(words);
+        assert_eq!((text(&errors).as_str(), errors[0].help().contains(help)), (words, true), "{}", errors[0].help());
+    };
+    let address = "there is no such address on the host";
+    fails(
+        "a n +publish=10.9.9.9@80:80",
+        &format!("service `a` cannot publish port 80/tcp on 10.9.9.9: {address}"),
+        "ip -brief address",
+    );
+    // No other number of a range would help.
+    fails(
+        "a n +publish=10.9.9.9@8000-8100:80",
+        &format!("service `a` cannot publish port 8000/tcp on 10.9.9.9: {address}"),
+        "ip -brief address",
+    );
+    fails(
+        "a n +publish=22:80",
+        "service `a` cannot publish port 22/tcp on all addresses: orch is not permitted to on the host",
+        "rootless",
+    );
 }
 
 #[test]

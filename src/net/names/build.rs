@@ -260,7 +260,7 @@ impl Zone {
 }
 
 /// Returns the ports that the file tells of, with their names, in order of protocol and number.
-fn ports_of(service: &Service) -> Arc<[NamedPort]> {
+pub(super) fn ports_of(service: &Service) -> Arc<[NamedPort]> {
     let mut ports: BTreeMap<(Protocol, u16), Vec<String>> = BTreeMap::new();
     for exposed in &service.expose {
         ports.entry((exposed.protocol, exposed.port)).or_default();

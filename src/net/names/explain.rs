@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use crate::diag::did_you_mean;
 use crate::graph::{EndpointMode, NetworkMode, Service};
-use crate::ids::{ResourceKey, ServiceName};
-use crate::plan::ProjectView;
+use crate::ids::{HostName, PodId, ResourceKey, ServiceName};
+use crate::plan::{ObservedContainer, ProjectView};
 
-use super::APEX;
+use super::build::ports_of;
+use super::{APEX, NamedPort};
 
 /// Returns what there is to say about `name` as asked by a container of `from`, a sentence each.
 ///
@@ -19,17 +20,28 @@ pub fn explain(view: &ProjectView<'_>, from: Option<&ServiceName>, name: &str) -
     let short = name.strip_suffix(&suffix).unwrap_or(&name);
     let asker = from.and_then(|from| graph.services.get(from));
     let mut said = Vec::new();
+    if let Some((ports, host)) = of_ports(short) {
+        said.extend(ports_told(view, ports, host));
+        said.extend(explain(view, from, host));
+        return said;
+    }
     if let Some(asker) = asker {
         said.extend(by_link(asker, short));
         if !said.is_empty() {
             return said;
         }
     }
-    let (_, bare) = short.split_once('.').filter(|(head, _)| is_of_pods(head)).unwrap_or(("", short));
+    let (head, bare) = short.split_once('.').filter(|(head, _)| is_of_pods(head)).unwrap_or(("", short));
     let service = graph.services.iter().find(|(service, _)| service.as_str().to_lowercase() == bare);
     match service {
-        Some((service, what)) => said.push(of_service(view, asker, from, service, what, short != bare)),
+        Some((service, what)) => {
+            said.push(of_service(view, asker, from, service, what, short != bare));
+            said.extend(head.parse().ok().map(|number| of_pod(view, &PodId::new(service.clone(), number))));
+        }
         None => said.extend(by_alias(view, asker, bare)),
+    }
+    if said.is_empty() {
+        said.extend(by_container(view, short));
     }
     if said.is_empty() {
         let known = graph.services.keys().map(ServiceName::as_str);
@@ -44,6 +56,73 @@ pub fn explain(view: &ProjectView<'_>, from: Option<&ServiceName>, name: &str) -
         }
     }
     said
+}
+
+/// Takes the ports off a name that asks for them: `_http._tcp.web`, `_tcp.web`.
+fn of_ports(name: &str) -> Option<(&str, &str)> {
+    let at = name.find("_tcp.").or_else(|| name.find("_udp.")).filter(|_| name.starts_with('_'))?;
+    let end = at + "_tcp".len();
+    Some((&name[..end], &name[end + 1..]))
+}
+
+/// Says which ports a service tells of, where a name asks for some.
+fn ports_told(view: &ProjectView<'_>, ports: &str, host: &str) -> Option<String> {
+    let bare = host.split_once('.').filter(|(head, _)| is_of_pods(head)).map_or(host, |(_, rest)| rest);
+    let services = &view.desired.graph.services;
+    let (name, service) = services.iter().find(|(name, _)| name.as_str().to_lowercase() == bare)?;
+    let told = ports_of(service);
+    let told = told.iter().map(|NamedPort { port, protocol, names }| match names.as_slice() {
+        [] => format!("{port}/{protocol}"),
+        names => format!("{port}/{protocol} (`{}`)", names.join("`, `")),
+    });
+    let told = told.collect::<Vec<_>>().join(", ");
+    let asked = format!("it asks for ports (`{ports}`)");
+    Some(match told.as_str() {
+        "" => format!("{asked}, and the file tells of none of service `{name}`: `ports` and `expose` do"),
+        told => format!("{asked}, of which the file tells for service `{name}`: {told}"),
+    })
+}
+
+/// Says how one pod is.
+fn of_pod(view: &ProjectView<'_>, pod: &PodId) -> String {
+    let assigned = &view.desired.assignments.pods;
+    let (name, number) = (&pod.service, pod.number);
+    if !assigned.contains_key(pod) {
+        let numbers: Vec<u32> = assigned.range(PodId::all_of(name)).map(|(one, _)| one.number).collect();
+        return match numbers.as_slice() {
+            [] => format!("service `{name}` has no pods"),
+            [only] => format!("service `{name}` has no pod {number}: it has one, {only}"),
+            [first, .., last] => format!("service `{name}` has no pod {number}: it has {first} to {last}"),
+        };
+    }
+    match containers(view).find(|(_, one)| one.is_running() && one.pod().as_ref() == Some(pod)) {
+        Some((host, one)) if one.is_ready() => format!("`{pod}` runs on host `{host}` and is ready"),
+        Some((host, _)) => format!("`{pod}` runs on host `{host}`; its own name is answered although it is not ready"),
+        None => format!("`{pod}` does not run now: its name is known, and has no address"),
+    }
+}
+
+/// Says whose a name is that a container has as such.
+fn by_container(view: &ProjectView<'_>, name: &str) -> Option<String> {
+    let graph = &view.desired.graph;
+    let is_hostname =
+        |service: &Service| service.container.hostname.as_ref().is_some_and(|one| one.to_lowercase() == name);
+    if let Some((service, _)) = graph.services.iter().find(|(_, service)| is_hostname(service)) {
+        return Some(format!("it is the `hostname` of service `{service}`"));
+    }
+    let is_named = |one: &ObservedContainer| one.name.to_lowercase() == name || one.id.get(..12) == Some(name);
+    if let Some((host, one)) = containers(view).find(|(_, one)| is_named(one)) {
+        let what = one.pod().map_or_else(|| "a container".to_owned(), |pod| format!("the container of `{pod}`"));
+        let state = if one.is_running() { "" } else { ", which does not run now" };
+        return Some(format!("it is {what} on host `{host}`{state}"));
+    }
+    let mut pods = view.desired.assignments.pods.keys();
+    let pod = pods.find(|pod| graph.container_name(pod).to_lowercase() == name)?;
+    Some(format!("it is the container of `{pod}`, which is not there now"))
+}
+
+fn containers<'a>(view: &ProjectView<'a>) -> impl Iterator<Item = (&'a HostName, &'a ObservedContainer)> {
+    view.observed.hosts.iter().flat_map(|(host, seen)| seen.containers.values().map(move |one| (host, one)))
 }
 
 fn is_of_pods(head: &str) -> bool {
@@ -163,6 +242,22 @@ mod tests {
         check(TWO, "web", "tasks.api", &["it names pods of service `api` on network `front`: 0 pods are ready"]);
         check(TWO, "web", "backend", &["it is a link of this service to `api`"]);
         check(TWO, "db", "store", &["it is an alias of service `api` on network `back`"]);
+    }
+
+    #[test]
+    fn pods_containers_and_ports_are_explained() {
+        let project =
+            "services: {web: {scale: 2, hostname: front, ports: [{target: 80}], expose: ['9000/udp']}, one: {}}";
+        let web = "it names pods of service `web` on network `default`: 0 pods are ready";
+        check(project, "one", "2.web", &[web, "`web.2` does not run now: its name is known, and has no address"]);
+        check(project, "one", "3.web", &[web, "service `web` has no pod 3: it has 1 to 2"]);
+        check(project, "one", "shop-web-2", &["it is the container of `web.2`, which is not there now"]);
+        check(project, "one", "front", &["it is the `hostname` of service `web`"]);
+        let ports = "it asks for ports (`_80._tcp`), of which the file tells for service `web`: 80/tcp, 9000/udp";
+        let vip = "it is the virtual address of service `web` on network `default`, behind which 0 pods are ready";
+        check(project, "web", "_80._tcp.web", &[ports, vip]);
+        let none = "it asks for ports (`_tcp`), and the file tells of none of service `one`: `ports` and `expose` do";
+        check(project, "web", "_tcp.one", &[none, &vip.replace("`web`", "`one`")]);
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! `orch agent metrics`: what Prometheus collects of an agent, and where.
 
-use crate::api::client::{Client, ClientError};
 use crate::cli::args::AgentMetricsArgs;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
-use crate::ids::HostName;
+
+use super::these::{agents, failed};
 
 /// Prints the metrics of one agent, or has agents tell them at an address.
 ///
@@ -38,25 +38,4 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &AgentMetricsArgs) -> R
     };
     let text = agent.metrics().await.map_err(|error| failed(host.as_ref(), error))?;
     context.ui.data(text.as_bytes())
-}
-
-/// Says of an error which host it is of.
-fn failed(host: Option<&HostName>, error: ClientError) -> CliError {
-    match host {
-        Some(host) => CliError::on_host(host, error),
-        None => error.into(),
-    }
-}
-
-/// Returns the agents that are meant: those of the hosts that `--host` names, else the local one.
-async fn agents(context: &mut Context<'_>) -> Result<Vec<(Option<HostName>, Client)>, CliError> {
-    let named = !context.global.hosts.is_empty();
-    let Some(fleet) = (if named { context.fleet()? } else { None }) else {
-        return Ok(vec![(None, context.client().await?)]);
-    };
-    let mut agents = Vec::new();
-    for host in fleet.hosts() {
-        agents.push((Some(host.name().clone()), host.agent().await?));
-    }
-    Ok(agents)
 }

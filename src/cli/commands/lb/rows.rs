@@ -1,6 +1,7 @@
 //! The table of `orch lb`. Pure.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -9,7 +10,7 @@ use crate::api::types::Traffic;
 use crate::cli::table;
 use crate::ids::{HostName, ProjectName, ServiceName};
 use crate::lb::http::{DURATION_CLASSES, HttpStats};
-use crate::lb::{AmbassadorStats, EndpointStats};
+use crate::lb::{AmbassadorStats, AmbassadorTargetStats, BalancerStats, EndpointStats, PublishedStats, RouteStats};
 
 /// What a row is about, in the order in which a service's rows are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -34,6 +35,9 @@ pub(super) struct Row {
     /// Of a pod: the host that it is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pod_host: Option<HostName>,
+    /// `8080->80/tcp` of a service, `80,443->8080` of a rule, where an ambassador listens.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    ports: String,
     state: String,
     /// Connections and sessions of datagrams.
     open: u64,
@@ -94,6 +98,7 @@ impl Row {
             name,
             host: host.clone(),
             pod_host: None,
+            ports: String::new(),
             state: String::new(),
             open: 0,
             request_rate: None,
@@ -151,19 +156,41 @@ pub(super) fn rows(project: &ProjectName, traffic: &[Traffic]) -> Vec<Row> {
         }
         for (name, mut row) in services {
             row.state = format!("{} ready", ready.get(name).copied().unwrap_or_default());
+            row.ports = published(balancer, project, name);
             add(row);
         }
         for route in balancer.routes.iter().filter(|one| one.project == *project) {
             // Rules that differ in their methods or header fields only have one name.
             let same = balancer.routes.iter().filter(|one| (&one.project, &one.name) == (project, &route.name)).count();
             let name = if same > 1 { format!("{} #{}", route.name, route.number + 1) } else { route.name.clone() };
-            add(Row::new(Kind::Route, &route.service, name, host, Counts::of_requests(&route.http)));
+            let ports = route_ports(route);
+            add(Row { ports, ..Row::new(Kind::Route, &route.service, name, host, Counts::of_requests(&route.http)) });
         }
         for ambassador in ambassadors.iter().filter(|one| one.key.project == *project) {
-            ambassador_rows(ambassador, host).for_each(&mut add);
+            ambassador_rows(ambassador, host).into_iter().for_each(&mut add);
         }
     }
     rows.into_values().collect()
+}
+
+/// Writes the published ports of a service as `docker ps` does: `8080->80/tcp, 127.0.0.1:53->53/udp`.
+fn published(balancer: &BalancerStats, project: &ProjectName, service: &ServiceName) -> String {
+    let own = balancer.published.iter().filter(|one| one.project == *project && one.service == *service);
+    let text = own.map(|PublishedStats { host_ip, published, target, protocol, .. }| match host_ip {
+        Some(IpAddr::V6(ip)) => format!("[{ip}]:{published}->{target}/{protocol}"),
+        Some(ip) => format!("{ip}:{published}->{target}/{protocol}"),
+        None => format!("{published}->{target}/{protocol}"),
+    });
+    text.collect::<Vec<_>>().join(", ")
+}
+
+/// Writes where a rule listens, and the port in the pods: `80,443->8080`.
+fn route_ports(route: &RouteStats) -> String {
+    let listen = route.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    match route.target {
+        Some(target) => format!("{listen}->{target}"),
+        None => listen,
+    }
 }
 
 fn endpoint_row(endpoint: &EndpointStats, is_leaving: bool, host: &HostName) -> Row {
@@ -193,22 +220,35 @@ fn endpoint_row(endpoint: &EndpointStats, is_leaving: bool, host: &HostName) -> 
     }
 }
 
-fn ambassador_rows(ambassador: &AmbassadorStats, host: &HostName) -> impl Iterator<Item = Row> {
-    let AmbassadorStats { key, listens, open, connections: _, failed: _, targets } = ambassador;
-    targets.iter().map(move |target| {
-        let counts = Counts { connections: target.connections, failed: target.failed, ..Counts::default() };
-        let name = format!("{} {} → {}", key.pod, key.name, target.target);
-        let state = match (listens, target.is_open_circuit) {
-            (false, _) => "not listening",
-            (true, true) => "left alone",
-            (true, false) => "listening",
-        };
+/// Returns a row for an ambassador, and one for each of its targets.
+fn ambassador_rows(ambassador: &AmbassadorStats, host: &HostName) -> Vec<Row> {
+    let AmbassadorStats { key, listens, address, open, connections, failed, targets } = ambassador;
+    let name = format!("{} {}", key.pod, key.name);
+    let sum = |of: fn(&AmbassadorTargetStats) -> u64| targets.iter().map(of).sum();
+    let counts = Counts {
+        connections: *connections,
+        failed: *failed,
+        sent: sum(|target| target.sent),
+        received: sum(|target| target.received),
+        ..Counts::default()
+    };
+    let mut rows = vec![Row {
+        ports: address.map(|address| address.to_string()).unwrap_or_default(),
+        state: if *listens { "listening" } else { "not listening" }.to_owned(),
+        open: *open as u64,
+        ..Row::new(Kind::Ambassador, &key.pod.service, name.clone(), host, counts)
+    }];
+    rows.extend(targets.iter().map(|target| {
+        let AmbassadorTargetStats { target, connections, failed, sent, received, is_open_circuit, last_error: _ } =
+            target;
+        let (connections, failed, sent, received) = (*connections, *failed, *sent, *received);
+        let counts = Counts { connections, failed, sent, received, ..Counts::default() };
         Row {
-            state: state.to_owned(),
-            open: *open as u64,
-            ..Row::new(Kind::Ambassador, &key.pod.service, name, host, counts)
+            state: if *is_open_circuit { "left alone" } else { "ready" }.to_owned(),
+            ..Row::new(Kind::Ambassador, &key.pod.service, format!("{name} → {target}"), host, counts)
         }
-    })
+    }));
+    rows
 }
 
 /// Returns how long `percent` of the answers took at most, in microseconds: evenly spread within a class. `None`: there
@@ -236,10 +276,11 @@ fn per_second(count: u64, time: Duration) -> f64 {
 
 /// Returns the table.
 pub(super) fn render(rows: &[Row]) -> String {
-    let lines: Vec<[String; 13]> = rows.iter().map(line).collect();
+    let lines: Vec<[String; 14]> = rows.iter().map(line).collect();
     table::render(
         [
             "NAME",
+            "PORTS",
             "HOST",
             "POD ON",
             "STATE",
@@ -257,7 +298,7 @@ pub(super) fn render(rows: &[Row]) -> String {
     )
 }
 
-fn line(row: &Row) -> [String; 13] {
+fn line(row: &Row) -> [String; 14] {
     let none = || "-".to_owned();
     let rate = |rate: Option<f64>| rate.map_or_else(none, |rate| format!("{rate:.1}"));
     let counts = &row.counts;
@@ -265,6 +306,7 @@ fn line(row: &Row) -> [String; 13] {
     let of_connections = |text: String| if row.kind == Kind::Route { none() } else { text };
     [
         if row.kind == Kind::Service { row.name.clone() } else { format!("  {}", row.name) },
+        if row.ports.is_empty() { none() } else { row.ports.clone() },
         row.host.to_string(),
         row.pod_host.as_ref().map_or_else(none, ToString::to_string),
         if row.state.is_empty() { none() } else { row.state.clone() },
@@ -276,11 +318,7 @@ fn line(row: &Row) -> [String; 13] {
         of_requests(counts.server_errors),
         row.p50.map_or_else(none, duration),
         row.p99.map_or_else(none, duration),
-        if row.kind == Kind::Ambassador {
-            none()
-        } else {
-            format!("{} / {}", bytes(counts.sent), bytes(counts.received))
-        },
+        format!("{} / {}", bytes(counts.sent), bytes(counts.received)),
     ]
 }
 
@@ -309,9 +347,10 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::Protocol;
     use crate::ids::PodId;
+    use crate::lb::ServiceStats;
     use crate::lb::table::AmbassadorKey;
-    use crate::lb::{AmbassadorTargetStats, BalancerStats, RouteStats, ServiceStats};
 
     fn service(name: &str) -> ServiceName {
         ServiceName::new(name).expect("valid")
@@ -353,18 +392,23 @@ mod tests {
             service: service("web"),
             number: 0,
             name: "shop.example.com/*".to_owned(),
+            listen: vec![80, 443],
+            target: Some(8080),
             http: requests(count),
         };
         let ambassador = AmbassadorStats {
             key: AmbassadorKey { project: project.clone(), pod: PodId::new(service("web"), 1), name: "db".to_owned() },
             listens: true,
+            address: Some(([127, 0, 0, 1], 5432).into()),
             open: 1,
-            connections: 3,
-            failed: 0,
+            connections: 5,
+            failed: 2,
             targets: vec![AmbassadorTargetStats {
                 target: "db:5432".to_owned(),
                 connections: 3,
-                failed: 0,
+                failed: 4,
+                sent: 5000,
+                received: 6000,
                 is_open_circuit: false,
                 last_error: None,
             }],
@@ -376,6 +420,14 @@ mod tests {
                 leaving: vec![endpoint("web", 1, "a")],
                 services: vec![ServiceStats { project, service: service("web"), http: requests(count) }],
                 routes: vec![route],
+                published: vec![PublishedStats {
+                    project: ProjectName::new("shop").expect("valid"),
+                    service: service("web"),
+                    host_ip: None,
+                    published: 8080,
+                    target: 80,
+                    protocol: Protocol::Tcp,
+                }],
                 ..BalancerStats::default()
             },
             ambassadors: vec![ambassador],
@@ -391,15 +443,16 @@ mod tests {
             row.measure(&earlier.counts, Duration::from_secs(2));
         }
         insta::assert_snapshot!(render(&now), @"
-        NAME                   HOST      POD ON    STATE       REQ/S     NEW/S     OPEN      FAILED    4XX       5XX       P50       P99       SENT / RECEIVED
-        db                     a         -         1 ready     -         0.0       1         0         -         -         -         -         1.2kB / 34MB
-          db.1                 a         a         ready       -         0.0       1         0         -         -         -         -         1.2kB / 34MB
-        web                    a         -         2 ready     10.0      0.0       3         0         2         1         750us     1.0ms     3.6kB / 102MB
-          shop.example.com/*   a         -         -           10.0      -         -         -         2         1         750us     1.0ms     0B / 0B
-          web.1                a         a         ready       10.0      0.0       1         0         2         1         750us     1.0ms     1.2kB / 34MB
-          web.1 (old)          a         a         draining    -         0.0       1         0         -         -         -         -         1.2kB / 34MB
-          web.2                a         b         away        -         0.0       1         0         -         -         -         -         1.2kB / 34MB
-          web.1 db → db:5432   a         -         listening   -         0.0       1         0         -         -         -         -         -
+        NAME                   PORTS            HOST      POD ON    STATE       REQ/S     NEW/S     OPEN      FAILED    4XX       5XX       P50       P99       SENT / RECEIVED
+        db                     -                a         -         1 ready     -         0.0       1         0         -         -         -         -         1.2kB / 34MB
+          db.1                 -                a         a         ready       -         0.0       1         0         -         -         -         -         1.2kB / 34MB
+        web                    8080->80/tcp     a         -         2 ready     10.0      0.0       3         0         2         1         750us     1.0ms     3.6kB / 102MB
+          shop.example.com/*   80,443->8080     a         -         -           10.0      -         -         -         2         1         750us     1.0ms     0B / 0B
+          web.1                -                a         a         ready       10.0      0.0       1         0         2         1         750us     1.0ms     1.2kB / 34MB
+          web.1 (old)          -                a         a         draining    -         0.0       1         0         -         -         -         -         1.2kB / 34MB
+          web.2                -                a         b         away        -         0.0       1         0         -         -         -         -         1.2kB / 34MB
+          web.1 db             127.0.0.1:5432   a         -         listening   -         0.0       1         2         -         -         -         -         5.0kB / 6.0kB
+          web.1 db → db:5432   -                a         -         ready       -         0.0       0         4         -         -         -         -         5.0kB / 6.0kB
         ");
         let json = serde_json::to_value(&now[3]).expect("written");
         assert_eq!((&json["Kind"], &json["Host"], &json["Requests"]), (&"route".into(), &"a".into(), &123.into()));

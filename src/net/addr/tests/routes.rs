@@ -54,7 +54,11 @@ impl Asked<'_> {
         let mut asked = Vec::new();
         let result = allocate(&allocation, &mut |port| {
             asked.push((port.port, port.held, port.for_routes));
-            if port.port == 4444 { Err(vec![HostName::new("b").expect("valid")]) } else { Ok(()) }
+            if port.port == 4444 {
+                Err(Unavailable { hosts: vec![HostName::new("b").expect("valid")], ..in_use() })
+            } else {
+                Ok(())
+            }
         });
         let errors = result.err().unwrap_or_default();
         assert!(errors.iter().all(|error| !error.help().is_empty()));

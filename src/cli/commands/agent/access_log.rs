@@ -1,0 +1,28 @@
+//! `orch agent access-log`: whether HTTP requests have lines in an agent's log.
+
+use crate::cli::args::{AgentAccessLogArgs, Switch};
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+
+use super::these::{agents, failed};
+
+/// Turns it on or off.
+///
+/// # Errors
+/// When an agent does not answer, or cannot write it down.
+pub(crate) async fn run(context: &mut Context<'_>, args: &AgentAccessLogArgs) -> Result<(), CliError> {
+    let AgentAccessLogArgs { wanted, hosts } = args;
+    context.global.hosts.extend(hosts.iter().cloned());
+    if context.global.dry_run {
+        return Err(CliError::Flag { flag: "--dry-run", command: "agent access-log" });
+    }
+    for (host, agent) in &agents(context).await? {
+        agent.access_log(*wanted == Switch::On).await.map_err(|error| failed(host.as_ref(), error))?;
+        let of = host.as_ref().map(|host| format!(" of host {host}")).unwrap_or_default();
+        context.ui.say(&match wanted {
+            Switch::On => format!("the log of the agent{of} tells of each HTTP request: `orch agent logs`"),
+            Switch::Off => format!("the log of the agent{of} tells of no requests"),
+        });
+    }
+    Ok(())
+}
