@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::api::server::{ByteStream, Handler};
 use crate::api::types::{
-    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind,
+    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, AskRequest, ClusterStatus, DownRequest, ErrorKind,
     ExposeRequest, FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion,
     NameTold, OfferImage, Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest,
     SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
@@ -25,6 +25,7 @@ use crate::plan::{Caller, History, Observed, Plan, history};
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
+mod asking;
 mod cluster;
 mod follow;
 mod reached;
@@ -402,6 +403,10 @@ impl Handler for AgentHandler {
 
     async fn stop(&self, project: ProjectName, request: StopRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
         self.aim(project, Aim::Stopped(request), &Caller::default()).await
+    }
+
+    async fn ask(&self, project: ProjectName, request: AskRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
+        self.asked(project, request).await
     }
 
     async fn cluster(&self) -> Result<ClusterStatus, ApiError> {

@@ -2,18 +2,26 @@
 
 pub(crate) mod agent;
 pub(crate) mod config;
+pub(crate) mod create;
 pub(crate) mod dns;
 pub(crate) mod down;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod host;
+pub(crate) mod kill;
 pub(crate) mod lb;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod pattern;
+pub(crate) mod pause;
 pub(crate) mod plan;
 pub(crate) mod ps;
+pub(crate) mod restart;
+pub(crate) mod rm;
+pub(crate) mod scale;
+pub(crate) mod start;
 pub(crate) mod status;
+pub(crate) mod stop;
 pub(crate) mod up;
 pub(crate) mod version;
 pub(crate) mod why;

@@ -9,9 +9,9 @@ use crate::graph::Graph;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 use crate::net::addr::{self, AddressError, Allocation, OtherRoute, Pool, PortFree};
 use crate::observed::ObservedContainer;
-use crate::place::{self, HostFacts};
+use crate::place::{self, Assignments, HostFacts};
 use crate::plan::desired::PublishedPort;
-use crate::plan::{Addresses, Desired, Intent, Observed, Step, UpOptions, plan};
+use crate::plan::{Addresses, Asked, Desired, Intent, Observed, Step, UpOptions, plan};
 
 /// What a desired state is computed from.
 pub struct Request<'a> {
@@ -84,8 +84,10 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
         enabled: enabled(&graph, options, previous),
         no_recreate: options.no_recreate,
         recreate_before: recreate_before(&graph, options, previous, generation),
+        renew_before: renew_before(&graph, options, previous, generation),
         remove_orphans: options.remove_orphans,
         unstarted: BTreeSet::new(),
+        asked: still_asked(&graph, options, previous, &assignments),
         stop_timeout: options.timeout_secs.map(Duration::from_secs),
         hosts: among,
         graph,
@@ -156,8 +158,10 @@ pub fn is_same_wish(one: &Desired, other: &Desired) -> bool {
         enabled,
         no_recreate,
         recreate_before,
+        renew_before,
         remove_orphans,
         unstarted,
+        asked,
         stop_timeout,
         hosts,
     } = one;
@@ -166,8 +170,10 @@ pub fn is_same_wish(one: &Desired, other: &Desired) -> bool {
         && *enabled == other.enabled
         && *no_recreate == other.no_recreate
         && *recreate_before == other.recreate_before
+        && *renew_before == other.renew_before
         && *remove_orphans == other.remove_orphans
         && *unstarted == other.unstarted
+        && *asked == other.asked
         && *stop_timeout == other.stop_timeout
         && *hosts == other.hosts
 }
@@ -238,6 +244,23 @@ fn unstarted(
     pods
 }
 
+/// What was asked by hand of pods that this `up` is not about.
+fn still_asked(
+    graph: &Graph,
+    options: &UpOptions,
+    previous: Option<&Desired>,
+    assignments: &Assignments,
+) -> BTreeMap<PodId, Asked> {
+    let about = selected(graph, options);
+    let before = previous.into_iter().flat_map(|previous| &previous.asked);
+    // What is frozen runs, and `--no-start` leaves alone what runs.
+    let stays = |pod: &PodId, asked: &Asked| {
+        !about.contains(&pod.service) || options.no_start && matches!(asked, Asked::Paused { .. })
+    };
+    let kept = before.filter(|(pod, asked)| assignments.pods.contains_key(*pod) && stays(pod, asked));
+    kept.map(|(pod, asked)| (pod.clone(), asked.clone())).collect()
+}
+
 fn recreate_before(
     graph: &Graph,
     options: &UpOptions,
@@ -247,9 +270,28 @@ fn recreate_before(
     let mut before: BTreeMap<ServiceName, u64> =
         previous.map(|desired| desired.recreate_before.clone()).unwrap_or_default();
     before.retain(|name, _| graph.services.contains_key(name));
+    if options.recreate_deps && !options.services.is_empty() {
+        let dependencies = selected(graph, options).into_iter().filter(|name| !options.services.contains(name));
+        before.extend(dependencies.map(|name| (name, generation)));
+    }
     if options.force_recreate {
         let named = graph.services.keys().filter(|name| options.services.is_empty() || options.services.contains(name));
         before.extend(named.map(|name| (name.clone(), generation)));
+    }
+    before
+}
+
+/// Which containers do not leave their anonymous volumes to what comes in their place.
+fn renew_before(
+    graph: &Graph,
+    options: &UpOptions,
+    previous: Option<&Desired>,
+    generation: u64,
+) -> BTreeMap<ServiceName, u64> {
+    let mut before = previous.map(|desired| desired.renew_before.clone()).unwrap_or_default();
+    before.retain(|name, _| graph.services.contains_key(name));
+    if options.renew_volumes {
+        before.extend(selected(graph, options).into_iter().map(|name| (name, generation)));
     }
     before
 }

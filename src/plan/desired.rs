@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::{Dependency, Graph};
 use crate::ids::{HostName, PodId, ResourceKey, ServiceName};
+use crate::observed::ObservedContainer;
 use crate::place::Assignments;
+
+use super::Asked;
 
 /// What a project shall be: an immutable, numbered, fully resolved picture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,12 +33,18 @@ pub struct Desired {
     pub no_recreate: bool,
     /// Containers older than this generation are made anew (`--force-recreate`).
     pub recreate_before: BTreeMap<ServiceName, u64>,
+    /// What comes in the place of containers older than this generation gets new anonymous volumes (`-V`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub renew_before: BTreeMap<ServiceName, u64>,
     /// Containers of services that the graph does not have are removed.
     pub remove_orphans: bool,
     /// Pods that are made and not started (`--no-start`), until an `up` without it asks for their service. Those that ran
     /// as they should at that time are not among them.
     #[serde(default)]
     pub unstarted: BTreeSet<PodId>,
+    /// What somebody asked of pods by hand since the last `up` of their service.
+    #[serde(default, with = "super::asked::as_list", skip_serializing_if = "BTreeMap::is_empty")]
+    pub asked: BTreeMap<PodId, Asked>,
     /// Time between stop signal and kill for what the plan for this state stops (`-t`), instead of each service's own.
     #[serde(default)]
     pub stop_timeout: Option<Duration>,
@@ -101,6 +110,10 @@ pub struct UpOptions {
     pub force_recreate: bool,
     /// `--no-recreate`.
     pub no_recreate: bool,
+    /// `--always-recreate-deps`.
+    pub recreate_deps: bool,
+    /// `--renew-anon-volumes`.
+    pub renew_volumes: bool,
     /// `--remove-orphans`.
     pub remove_orphans: bool,
     /// `--no-start`: make containers, do not start them.
@@ -115,14 +128,24 @@ impl Desired {
         self.assignments.pods.keys()
     }
 
+    /// Returns whether what comes in the place of a container gets that one's anonymous volumes.
+    pub fn keeps_volumes(&self, pod: &PodId, container: &ObservedContainer) -> bool {
+        let renewed = self.renew_before.get(&pod.service).copied().unwrap_or(0);
+        // Who removes a container by hand gets new ones with the next, as in Docker Compose.
+        container.generation.unwrap_or(0) >= renewed && !matches!(self.asked.get(pod), Some(Asked::Removed { .. }))
+    }
+
     /// Returns whether the project is for this host: pods may run there, and its published ports answer there.
     pub fn is_for(&self, host: &HostName) -> bool {
         self.hosts.is_empty() || self.hosts.contains(host)
     }
 
-    /// Returns whether pods wait for what `dependency` promises: not where it is on a service that shall not be started.
+    /// Returns whether pods wait for what `dependency` promises: not where it is on a service that shall not be
+    /// started, or that somebody stopped.
     pub fn awaits(&self, dependency: &Dependency) -> bool {
         let name = &dependency.service;
-        self.enabled.contains(name) && !self.unstarted.iter().any(|pod| &pod.service == name)
+        self.enabled.contains(name)
+            && !self.unstarted.iter().any(|pod| &pod.service == name)
+            && !self.is_put_to_rest(name)
     }
 }
