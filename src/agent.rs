@@ -12,6 +12,7 @@ pub mod fleet;
 mod folding;
 pub mod handler;
 pub mod hold;
+mod hooks;
 pub mod images;
 pub mod informer;
 pub mod memory;

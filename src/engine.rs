@@ -68,6 +68,8 @@ pub mod label {
     pub const CARRIED: &str = "orch.carried-volumes";
     /// orch: hashes of the snapshots that the container mounts, comma separated.
     pub const SNAPSHOTS: &str = "orch.snapshots";
+    /// orch: what is run in the container before it is stopped, as JSON: it is the container's own, whatever the file says by then.
+    pub const PRE_STOP: &str = "orch.pre-stop";
     /// orch: the service of the file whose pods the container is part of, where they have several.
     pub const POD: &str = crate::observed::POD_LABEL;
     /// orch: what the container does in its pod.
@@ -229,7 +231,8 @@ impl Default for SpecNetwork {
 }
 
 /// Membership of a container to be made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SpecAttachment {
     /// Engine name of the network.
     pub network: String,
@@ -239,6 +242,12 @@ pub struct SpecAttachment {
     pub ipv4: Option<Ipv4Addr>,
     /// Fixed hardware address.
     pub mac: Option<String>,
+    /// Further addresses, of the link only.
+    pub link_local: Vec<IpAddr>,
+    /// Options of the network's driver for this member.
+    pub driver_opts: BTreeMap<String, String>,
+    /// Name of the interface in the container.
+    pub interface: Option<String>,
 }
 
 /// A port that the engine publishes.

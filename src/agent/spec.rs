@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::engine::{ContainerSpec, HostPort, NetworkSpec, SpecAttachment, SpecNetwork, VolumeSpec, label};
-use crate::graph::{Attachment, Condition, Container, Mount, MountSource, Namespace, NetworkMode, PortMode, Service};
+use crate::graph::{
+    Attachment, Condition, Container, Mount, MountSource, Namespace, NetworkMode, PortMode, Recursion, Service,
+};
 use crate::ids::{PodId, ResourceKey, ServiceName, SnapshotHash};
 use crate::model::Medium;
 use crate::net::addr::container_slice;
@@ -148,7 +150,7 @@ fn placed(container: &Container, parts: &HostParts<'_>) -> Container {
         let source = match &mount.source {
             MountSource::Snapshot { hash, selinux } => parts.snapshots.get(hash).map(|path| {
                 let (path, selinux) = (path.display().to_string(), selinux.then(|| "z".to_owned()));
-                MountSource::Bind { path, create: false, propagation: None, selinux }
+                MountSource::Bind { path, create: false, propagation: None, selinux, recursion: Recursion::default() }
             }),
             MountSource::PodVolume { volume } => {
                 Some(MountSource::Volume { volume: volume.clone(), no_copy: true, subpath: None })
@@ -168,6 +170,11 @@ fn placed(container: &Container, parts: &HostParts<'_>) -> Container {
     };
     id(&mut container.ipc);
     id(&mut container.pid);
+    for from in &mut container.volumes_from {
+        let mut of = Some(from.of.clone());
+        id(&mut of);
+        from.of = of.unwrap_or_else(|| from.of.clone());
+    }
     container
 }
 
@@ -198,6 +205,9 @@ fn attachment(desired: &Desired, pod: &PodId, attachment: &Attachment) -> SpecAt
         aliases,
         ipv4: attachment.ipv4,
         mac: attachment.mac.clone(),
+        link_local: attachment.link_local.clone(),
+        driver_opts: attachment.driver_opts.clone(),
+        interface: attachment.interface.clone(),
     }
 }
 
@@ -243,6 +253,11 @@ fn container_labels(
     let snapshots: Vec<&str> = service.snapshots().map(SnapshotHash::as_str).collect();
     if !snapshots.is_empty() {
         labels.insert(label::SNAPSHOTS.to_owned(), snapshots.join(","));
+    }
+    if !service.container.pre_stop.is_empty()
+        && let Ok(hooks) = serde_json::to_string(&service.container.pre_stop)
+    {
+        labels.insert(label::PRE_STOP.to_owned(), hooks);
     }
     if let Some(part) = &service.part {
         labels.insert(label::POD.to_owned(), part.of.to_string());

@@ -44,6 +44,7 @@ fn health(health: Health) -> impl FnOnce(&mut ObservedContainer) {
 
 mod asked;
 mod changes;
+mod companions;
 mod large;
 mod pods;
 mod probed;
