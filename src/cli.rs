@@ -13,6 +13,7 @@ pub mod ui;
 
 mod attach;
 mod board;
+mod builds;
 mod consent;
 mod context;
 mod fleet;
@@ -75,9 +76,9 @@ fn block_on(future: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit
 
 async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, CliError> {
     use commands::{
-        agent, config, create, dns, down, events, exec, host, kill, lb, logs, ls, pattern, pause, plan, ps,
+        agent, build, config, create, dns, down, events, exec, host, kill, lb, logs, ls, pattern, pause, plan, ps, pull,
     };
-    use commands::{restart, rm, scale, start, status, stop, up, why};
+    use commands::{push, restart, rm, scale, start, status, stop, up, why};
     match command {
         Command::Up(args) => return up::run(context, &args).await,
         Command::Create(args) => return create::run(context, args).await,
@@ -86,6 +87,9 @@ async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, C
         Command::Events(args) => return events::run(context, &args).await,
         Command::Exec(args) => return exec::run(context, args).await,
         Command::Agent(AgentArgs { verb: Some(verb), run: _ }) => return agent::run(context, verb).await,
+        Command::Build(args) => build::run(context, &args).await?,
+        Command::Pull(args) => pull::run(context, &args).await?,
+        Command::Push(args) => push::run(context, &args).await?,
         Command::Down(args) => down::run(context, &args).await?,
         Command::Stop(args) => stop::run(context, &args).await?,
         Command::Start(args) => start::run(context, &args).await?,

@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub(crate) mod agent;
+pub(crate) mod build;
 pub(crate) mod config;
 pub(crate) mod create;
 pub(crate) mod dns;
@@ -16,6 +17,8 @@ pub(crate) mod pattern;
 pub(crate) mod pause;
 pub(crate) mod plan;
 pub(crate) mod ps;
+pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod restart;
 pub(crate) mod rm;
 pub(crate) mod scale;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ids::ResourceKey;
 
-use super::{Build, Hook};
+use super::Hook;
 
 /// Attributes of a service that `up` refuses; see `docs/compose-compat.md`.
 ///
@@ -15,9 +15,6 @@ use super::{Build, Hook};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Unapplied {
-    /// How its image is made.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub build: Option<Build>,
     /// Managed service account (Windows).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential_spec: Option<CredentialSpec>,
