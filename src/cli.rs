@@ -11,9 +11,11 @@ pub mod hosts;
 pub mod trace;
 pub mod ui;
 
+mod among;
 mod attach;
 mod board;
 mod builds;
+mod carry;
 mod consent;
 mod context;
 mod fleet;
@@ -28,7 +30,9 @@ mod preview;
 mod progress;
 mod project;
 mod rmi;
+mod session;
 mod signals;
+mod size;
 mod source;
 mod spread;
 mod table;
@@ -76,9 +80,12 @@ fn block_on(future: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit
 
 async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, CliError> {
     use commands::{
-        agent, build, config, create, dns, down, events, exec, host, kill, lb, logs, ls, pattern, pause, plan, ps, pull,
+        agent, attach, build, config, cp, create, dns, down, events, exec, host, images, kill, lb, logs, ls, pattern,
     };
-    use commands::{push, restart, rm, scale, start, status, stop, up, why};
+    use commands::{
+        pause, plan, port, ps, pull, push, restart, rm, run, scale, start, stats, status, stop, top, up, volumes, wait,
+        why,
+    };
     match command {
         Command::Up(args) => return up::run(context, &args).await,
         Command::Create(args) => return create::run(context, args).await,
@@ -86,6 +93,9 @@ async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, C
         Command::Logs(args) => return logs::run(context, args).await,
         Command::Events(args) => return events::run(context, &args).await,
         Command::Exec(args) => return exec::run(context, args).await,
+        Command::Run(args) => return run::run(context, &args).await,
+        Command::Wait(args) => return wait::run(context, &args).await,
+        Command::Attach(args) => return attach::run(context, &args).await,
         Command::Agent(AgentArgs { verb: Some(verb), run: _ }) => return agent::run(context, verb).await,
         Command::Build(args) => build::run(context, &args).await?,
         Command::Pull(args) => pull::run(context, &args).await?,
@@ -100,6 +110,12 @@ async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, C
         Command::Unpause(args) => pause::unpause(context, &args).await?,
         Command::Plan(args) => plan::run(context, &args).await?,
         Command::Ps(args) => ps::run(context, &args).await?,
+        Command::Port(args) => port::run(context, &args).await?,
+        Command::Images(args) => images::run(context, &args).await?,
+        Command::Volumes(args) => volumes::run(context, &args).await?,
+        Command::Top(args) => top::run(context, &args).await?,
+        Command::Cp(args) => cp::run(context, &args).await?,
+        Command::Stats(args) => stats::run(context, &args).await?,
         Command::Config(args) => config::run(context, &args).await?,
         Command::Pattern(args) => pattern::run(context, args)?,
         Command::Host(args) => host::run(context, args.verb).await?,

@@ -3,6 +3,7 @@
 //! Every `ensure_*`, `start`, `stop` and `remove` is idempotent: done twice, the second does nothing and succeeds.
 
 pub mod build;
+pub mod by_hand;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 pub mod copy;
@@ -26,6 +27,7 @@ use tokio::io::AsyncWrite;
 
 pub use build::{BuildSpec, BuildStep};
 
+pub use self::by_hand::ByHand;
 use crate::graph::{Container, Protocol};
 use crate::ids::ProjectName;
 use crate::observed::{ObservedContainer, ObservedHost};
@@ -127,6 +129,12 @@ pub struct ContainerSpec {
     /// Whether the engine itself starts it again, at boot and when it ends.
     #[serde(default)]
     pub restart: EngineRestart,
+    /// Whether its standard input ends with the first who is attached to it.
+    #[serde(default)]
+    pub stdin_once: bool,
+    /// Whether the engine removes it, with its anonymous volumes, once it has ended.
+    #[serde(default)]
+    pub auto_remove: bool,
 }
 
 /// The engine's own restart policy of a container.
@@ -157,6 +165,8 @@ impl ContainerSpec {
             exposed: Vec::new(),
             stop_grace: Duration::from_secs(10),
             restart: EngineRestart::No,
+            stdin_once: false,
+            auto_remove: false,
         }
     }
 }
@@ -412,7 +422,7 @@ impl std::fmt::Debug for RegistryLogin {
 
 /// One host's container engine.
 #[async_trait]
-pub trait Engine: Send + Sync {
+pub trait Engine: ByHand + Send + Sync {
     /// Says what it is; also the test whether it answers.
     async fn info(&self) -> Result<EngineInfo>;
 

@@ -12,7 +12,7 @@
 mod archive;
 pub mod context;
 mod ignore;
-mod pipe;
+pub(crate) mod pipe;
 mod scan;
 mod store;
 mod tree;

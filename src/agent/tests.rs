@@ -44,6 +44,7 @@ mod asked;
 mod files;
 mod fleet;
 mod hooks;
+mod oneoff;
 mod people;
 mod probing;
 mod refused;

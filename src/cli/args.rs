@@ -15,18 +15,22 @@ use crate::ids::ServiceName;
 use super::exit::Exit;
 
 mod agent;
+mod hands;
 mod host;
 mod images;
 mod life;
 mod look;
 mod pattern;
+mod running;
 
 pub use agent::*;
+pub use hands::*;
 pub use host::*;
 pub use images::*;
 pub use life::*;
 pub use look::*;
 pub use pattern::*;
+pub use running::*;
 
 /// Colours of help and usage errors, as cargo has them.
 const STYLES: Styles = Styles::styled()
@@ -208,6 +212,24 @@ pub enum Command {
     Events(EventsArgs),
     /// Execute a command in a running container
     Exec(ExecArgs),
+    /// Print the public port for a port binding
+    Port(PortArgs),
+    /// List images used by the created containers
+    Images(ImagesArgs),
+    /// List volumes
+    Volumes(VolumesArgs),
+    /// Display the running processes
+    Top(TopArgs),
+    /// Copy files/folders between a service container and the local filesystem
+    Cp(CpArgs),
+    /// Display a live stream of container(s) resource usage statistics
+    Stats(StatsArgs),
+    /// Run a one-off command on a service
+    Run(Box<RunArgs>),
+    /// Block until containers of all (or specified) services stop
+    Wait(WaitArgs),
+    /// Attach local standard input, output, and error streams to a service's running container
+    Attach(AttachArgs),
     /// Parse, resolve and render the compose file in canonical format
     #[command(visible_alias = "convert")]
     Config(ConfigArgs),
@@ -516,9 +538,15 @@ mod tests {
 
     #[test]
     fn flags_that_orch_does_not_have_are_refused() {
-        for line in
-            ["up --build --no-build", "up -w", "up --menu", "down --rmi some", "ps --filter x=y", "up -d --attach web"]
-        {
+        for line in [
+            "up --build --no-build",
+            "up -w",
+            "up --menu",
+            "down --rmi some",
+            "ps --filter x=y",
+            "ls --filter x=y",
+            "up -d --attach web",
+        ] {
             let arguments = format!("orch {line}");
             assert!(Cli::try_parse_from(arguments.split(' ')).is_err(), "{line}");
         }
@@ -544,6 +572,9 @@ mod tests {
             "up -d",
             "down",
             "events",
+            "images",
+            "volumes",
+            "stats",
             "version",
             "pattern ls",
             "pattern show x",

@@ -6,6 +6,7 @@
 //! What Podman does in another way behind the same API is in [`podman`].
 
 mod build;
+mod by_hand;
 mod create;
 mod error;
 mod observe;

@@ -6,6 +6,7 @@
 //! stopped. Time is a counter: it moves by a second with every change.
 
 mod build;
+mod by_hand;
 mod calls;
 mod state;
 

@@ -8,6 +8,8 @@ pub const SERVICE: &str = "com.docker.compose.service";
 pub const NUMBER: &str = "com.docker.compose.container-number";
 /// `True` on containers that `run` made, else `False`.
 pub const ONEOFF: &str = "com.docker.compose.oneoff";
+/// Random digits of a one-off, of which its name has the first.
+pub const SLUG: &str = "com.docker.compose.slug";
 /// Hash of the service's spec.
 pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
 /// Id of the image.
@@ -47,6 +49,8 @@ pub const PRE_STOP: &str = "orch.pre-stop";
 pub const POD: &str = crate::observed::POD_LABEL;
 /// orch: what the container does in its pod.
 pub const POD_ROLE: &str = crate::observed::ROLE_LABEL;
+/// orch: `True` on a one-off that is also reached by its service's names (`run --use-aliases`).
+pub const ALIASES: &str = crate::observed::ALIASES_LABEL;
 /// orch: the containers whose namespaces the container lives in.
 pub const OWNERS: &str = crate::observed::OWNERS_LABEL;
 /// orch: the pod that a volume is for.

@@ -122,6 +122,20 @@ fn by_hand(desired: Option<&Desired>, pod: &PodId, seen: Option<&ObservedContain
     asked.told(pod).filter(|_| paused || is_resting(desired, pod, seen))
 }
 
+/// Returns the containers that `run` made, as pods of number 0.
+pub(super) fn oneoffs(desired: Option<&Desired>, observed: &Observed) -> Vec<PodStatus> {
+    let containers =
+        observed.hosts.iter().flat_map(|(host, seen)| seen.containers.values().map(move |one| (host, one)));
+    let oneoffs = containers.filter(|(_, one)| one.oneoff);
+    let mut told: Vec<PodStatus> = oneoffs.filter_map(|(host, one)| PodStatus::of_oneoff(host, one)).collect();
+    for one in &mut told {
+        if let Some(service) = desired.and_then(|desired| desired.graph.services.get(&one.pod.service)) {
+            one.image.clone_from(&service.container.image);
+        }
+    }
+    told
+}
+
 /// Why a pod is not ready.
 fn reason(pod: &PodId, name: &str, seen: Option<&ObservedContainer>, state: &ProjectState) -> Option<String> {
     if let Some(message) = state.errors.get(&format!("Container {name}")) {

@@ -1,11 +1,12 @@
 //! `orch ps`: asks the agent; where there is none, looks at the engine itself.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::api::types::{PodStatus, PublishedStatus};
+use crate::api::types::{PodStatus, ProjectStatus, PublishedStatus};
 use crate::cli::args::{PsArgs, StateWord, TableFormat};
 use crate::cli::context::{Context, if_there, now};
 use crate::cli::error::CliError;
@@ -32,23 +33,39 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &PsArgs) -> Result<(), 
             let seen = fleet.look().await?;
             context.present(&fleet, &seen.status);
             let status = if_there(seen.client.project(&project).await)?;
-            status.map(|status| (status.pods, status.published)).unwrap_or_default()
+            status.map(listed).unwrap_or_default()
         }
         None => match if_there(context.client().await?.project(&project).await)? {
-            Some(status) => (status.pods, status.published),
+            Some(status) => listed(status),
             None => (seen(context.engine().await?.observe(Some(&project)).await?), Vec::new()),
         },
     };
     let known = |name: &ServiceName| pods.iter().any(|pod: &PodStatus| pod.pod.service == *name);
     context.check_services(&args.names, known)?;
+    let mut pods = pods;
+    if !args.orphans {
+        let wanted: BTreeSet<ServiceName> =
+            pods.iter().filter(|pod| pod.wanted).map(|pod| pod.pod.service.clone()).collect();
+        pods.retain(|pod| wanted.contains(&pod.pod.service) || context.has_service(&pod.pod.service));
+    }
     let listing = Listing { project, pods, published, now: now() };
     listing.print(context.ui, args)
+}
+
+/// What is listed of an agent's answer.
+fn listed(status: ProjectStatus) -> (Vec<PodStatus>, Vec<PublishedStatus>) {
+    let ProjectStatus { mut pods, oneoffs, published, .. } = status;
+    pods.extend(oneoffs);
+    (pods, published)
 }
 
 /// What the engine shows, in the agent's form.
 fn seen(observed: ObservedHost) -> Vec<PodStatus> {
     let pods = observed.containers.into_values().filter_map(|container| {
         let part = container.part();
+        if container.oneoff {
+            return PodStatus::of_oneoff(&HostName::local(), &container);
+        }
         Some(PodStatus {
             pod: container.pod()?,
             host: Some(HostName::local()),
@@ -133,7 +150,8 @@ impl Listing {
         let running = matches!(pod.state, Some(ContainerState::Running { .. }));
         // What nobody listens on is not published.
         let bound = |port: &&PublishedStatus| port.problem.is_none();
-        self.published.iter().filter(bound).filter(move |port| running && port.service == pod.pod.service)
+        let is_pod = pod.pod.number > 0;
+        self.published.iter().filter(bound).filter(move |port| running && is_pod && port.service == pod.pod.service)
     }
 
     fn ports(&self, pod: &PodStatus) -> String {
@@ -197,8 +215,13 @@ fn is_listed(pod: &PodStatus, args: &PsArgs) -> bool {
     if pod.part.as_ref().is_some_and(|part| part.role == Role::Holder) && !args.all {
         return false;
     }
-    if !args.statuses.is_empty() {
-        return pod.state.is_some_and(|state| args.statuses.contains(&state_word(state)));
+    // What `run` made is nobody's pod.
+    let mut states = args.statuses.iter().chain(&args.filters).peekable();
+    if pod.pod.number == 0 && !args.all && states.peek().is_none() {
+        return false;
+    }
+    if states.peek().is_some() {
+        return pod.state.is_some_and(|state| states.any(|word| *word == state_word(state)));
     }
     let alive =
         matches!(pod.state, Some(ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting));
@@ -371,6 +394,25 @@ mod tests {
         assert_eq!(show(&exited), "api\nmigrate\n");
         let web = PsArgs { names: vec![ServiceName::new("web").expect("valid")], quiet: true, ..PsArgs::default() };
         assert_eq!(show(&web), format!("{:0>64}\n{:0>64}\n", 1, 2));
+    }
+
+    #[test]
+    fn what_run_made_is_shown_with_all_only() {
+        let one = |args: &PsArgs| {
+            let (mut ui, out, _) = ui(Style::Plain);
+            let once = PodStatus {
+                wanted: false,
+                ready: false,
+                ..pod("web", 0, Some(ContainerState::Running { health: Health::None }))
+            };
+            Listing { pods: vec![once], ..listing() }.print(&mut ui, args).expect("printed");
+            out.take()
+        };
+        assert_eq!(one(&PsArgs { quiet: true, ..PsArgs::default() }), "");
+        let row = one(&PsArgs { all: true, ..PsArgs::default() });
+        assert!(row.lines().nth(1).is_some_and(|row| row.ends_with("Up 2 minutes")), "no ports: {row}");
+        let filters = vec![StateWord::Running];
+        assert_eq!(one(&PsArgs { quiet: true, filters, ..PsArgs::default() }).len(), 65);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Requests whose answers are taken as plain JSON: for words that bollard's models refuse, and for paths and parameters
-//! that it does not know.
+//! Requests whose answers are taken as plain JSON: for words that bollard's models refuse, for paths and parameters that it
+//! does not know, and where it matters when the engine began to answer.
 
 use std::fmt::Write as _;
 use std::io;
@@ -30,6 +30,22 @@ const LONGEST: usize = 64 << 20;
 pub(super) async fn get(socket: &str, path: &str) -> Result<Value, Error> {
     let answer = tokio::time::timeout(ANSWER_WITHIN, exchange(socket, path));
     answer.await.map_err(|_| Error::RequestTimeoutError)?
+}
+
+/// Posts nothing to `path`. Returns once the answer has begun, with what gives the rest of it, however long that takes.
+pub(super) async fn begin(
+    socket: &str,
+    path: &str,
+) -> Result<impl Future<Output = Result<Value, Error>> + Send + 'static, Error> {
+    let request = Request::post(path).header("Host", "engine").body(Empty::<Bytes>::new());
+    let request = request.map_err(|err| Error::HttpClientError { err })?;
+    let begun = tokio::time::timeout(ANSWER_WITHIN, send(socket, request));
+    let (response, connection) = begun.await.map_err(|_| Error::RequestTimeoutError)??;
+    let answer = accepted(response).await?;
+    Ok(async move {
+        let _connection = connection;
+        serde_json::from_slice(&whole(answer).await?).map_err(|err| Error::JsonSerdeError { err })
+    })
 }
 
 async fn exchange(socket: &str, path: &str) -> Result<Value, Error> {
