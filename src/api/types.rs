@@ -542,6 +542,7 @@ impl PodStatus {
             command: container.command.clone(),
             ready: false,
             reason: None,
+            resting: false,
             wanted: false,
             part: None,
         })

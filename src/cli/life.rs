@@ -97,7 +97,7 @@ impl Life {
         match how.wait_timeout {
             Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), done)
                 .await
-                .unwrap_or(Err(CliError::WaitTimeout { seconds })),
+                .unwrap_or(Err(CliError::WaitTimeout { seconds, missing: Vec::new() })),
             None => done.await,
         }
         .map(Some)

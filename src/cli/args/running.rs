@@ -79,6 +79,14 @@ pub struct RunArgs {
     #[arg(long)]
     pub quiet_pull: bool,
 
+    /// Build images first, also where they are
+    #[arg(long)]
+    pub build: bool,
+
+    /// Do not show what the builds say
+    #[arg(long)]
+    pub quiet_build: bool,
+
     /// Add a capability; may be given several times
     #[arg(long, value_name = "CAPABILITY")]
     pub cap_add: Vec<String>,

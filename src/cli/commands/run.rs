@@ -4,7 +4,7 @@
 //! from then on it is between the command line and that host's engine. Removed with `--rm` by the engine itself, so that
 //! it goes also when the command line is killed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
@@ -13,6 +13,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use crate::api::client::{Client, ProgressStream};
 use crate::api::types::{MakeOneoff, PlaceOneoff, Progress, UpRequest};
 use crate::cli::args::{RunArgs, RunPull, Selection};
+use crate::cli::builds::{self, MakeOptions, When, Wish};
 use crate::cli::consent::{self, Deed};
 use crate::cli::context::{Context, agent_options, ensure_demo_image, logins};
 use crate::cli::error::CliError;
@@ -23,7 +24,7 @@ use crate::cli::progress::{Step, follow, step};
 use crate::cli::project::Project;
 use crate::cli::session::{DetachKeys, Ended, Process, Session};
 use crate::cli::signals::{Forwarded, Interrupts};
-use crate::cli::spread;
+use crate::cli::spread::{self, Needs};
 use crate::engine::by_hand::{AttachSpec, Attached, ByHand as _, WaitFor};
 use crate::engine::docker::DockerEngine;
 use crate::engine::{Engine, EngineError};
@@ -90,20 +91,33 @@ async fn make(
     let options = UpOptions { only_dependencies: true, ..plan::options(selection) };
     let hosts = context.project_hosts();
     let request = UpRequest { options, caller: caller.clone(), hosts, ..UpRequest::new(project.graph.clone()) };
-    let pull = |policy| PullOptions { policy, quiet: args.quiet || args.quiet_pull, parallel: context.global.parallel };
+    let parallel = context.global.parallel;
+    let pull = |policy| PullOptions { policy, quiet: args.quiet || args.quiet_pull, parallel };
     let (of_file, of_flag) = (pull(None), pull(args.pull.and_then(policy)));
+    let wish = |pull| Wish {
+        when: if args.build { When::Always } else { When::Missing },
+        pull,
+        make: MakeOptions { quiet: args.quiet || args.quiet_build, parallel, ..MakeOptions::default() },
+    };
+    let (needed, own) = (needed(&project.graph, &args.service, args.no_deps), only(&graph, &args.service));
+    let (mut builds, all) = (project.builds(), builds::services(&project.builds()));
+    let own_build: Vec<_> = builds.extract_if(.., |build| build.service == args.service).collect();
+    builds.retain(|build| needed.contains(&build.service));
     let alone = None::<DockerEngine>;
     let (seat, local) = if let Some(fleet) = &fleet {
-        let ready = spread::ready(context, fleet, project, request.clone(), of_file, false).await?;
+        let needs = Needs { pull: of_file, builds, wish: wish(of_file.policy) };
+        let ready = spread::ready(context, fleet, project, request.clone(), &needs, false).await?;
         caller = ready.1;
         (ready.0.seat, alone)
     } else {
         let engine = context.engine().await?;
         context.client_for(&engine).await?; // before images are pulled to an engine whose agent is not there
         context.check_fit(project, &engine).await?;
-        let (needed, own) = (needed(&project.graph, &args.service, args.no_deps), only(&graph, &args.service));
-        images::ensure(context.ui, &engine, &restricted(&project.graph, &needed), of_file, &logins()).await?;
-        images::ensure(context.ui, &engine, &own, of_flag, &logins()).await?;
+        let logins = logins();
+        builds.extend(own_build.clone());
+        builds::ensure(context.ui, &engine, builds, BTreeMap::new(), &wish(of_flag.policy), &logins).await?;
+        images::ensure(context.ui, &engine, &restricted(&project.graph, &needed), &all, of_file, &logins).await?;
+        images::ensure(context.ui, &engine, &own, &all, of_flag, &logins).await?;
         if images::needs_demo(&project.graph) {
             ensure_demo_image(&engine).await?;
         }
@@ -115,7 +129,10 @@ async fn make(
     let host = placed(seat.place_oneoff(project.name(), &place).await?).await?;
     let (client, engine) = match (&fleet, local) {
         (_, Some(engine)) => (seat, engine),
-        (Some(fleet), None) => on_host(context, fleet, &host, &graph, &args.service, of_flag).await?,
+        (Some(fleet), None) => {
+            let needs = Needs { pull: of_flag, builds: own_build, wish: wish(of_flag.policy) };
+            on_host(context, fleet, &host, &own, needs).await?
+        }
         (None, None) => return Err(CliError::NoHosts),
     };
     let request = oneoff(project, args, graph)?;
@@ -191,17 +208,18 @@ async fn on_host(
     context: &mut Context<'_>,
     fleet: &Fleet,
     name: &HostName,
-    graph: &Graph,
-    service: &ServiceName,
-    pull: PullOptions,
+    own: &Graph,
+    needs: Needs,
 ) -> Result<(Client, DockerEngine), CliError> {
     let seen = fleet.look().await?;
     let host = fleet.member(&seen.status, name)?;
     let engine = host.engine().await?;
     let local = DockerEngine::connect(None).await.ok();
-    let graph = only(graph, service);
-    let place = Place { host: Arc::clone(&host), engine: &engine, services: BTreeSet::from([service.clone()]) };
-    images::ensure_on(context.ui, vec![place], local.as_ref(), &graph, pull, &logins()).await?;
+    let logins = logins();
+    let builder = local.as_ref().unwrap_or(&engine);
+    let built = builds::ensure(context.ui, builder, needs.builds, BTreeMap::new(), &needs.wish, &logins).await?;
+    let place = Place { host: Arc::clone(&host), engine: &engine, services: own.services.keys().cloned().collect() };
+    images::ensure_on(context.ui, vec![place], local.as_ref(), own, &built, needs.pull, &logins).await?;
     Ok((host.agent().await?, engine))
 }
 

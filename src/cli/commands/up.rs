@@ -27,7 +27,6 @@ use crate::cli::tail::Choice;
 use crate::cli::words;
 use crate::engine::docker::DockerEngine;
 use crate::graph::{PullPolicy, Role};
-use crate::ids::ServiceName;
 use crate::observed::{ContainerState, Health};
 use crate::plan::Caller;
 use crate::transport::bootstrap::AgentOptions;

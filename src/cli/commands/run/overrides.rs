@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use crate::cli::args::RunArgs;
 use crate::cli::error::CliError;
 use crate::graph::{
-    Container, ExposedPort, Graph, Mount, MountSource, NetworkMode, Port, PortMode, Protocol, Restart, Service, Volume,
+    Container, ExposedPort, Graph, Mount, MountSource, NetworkMode, Port, PortMode, Protocol, Recursion, Restart,
+    Service, Volume,
 };
 use crate::ids::ResourceKey;
 use crate::load::flags;
@@ -156,12 +157,18 @@ fn mount(text: &str, graph: &mut Graph, around: &Surroundings<'_>) -> Result<Mou
         }
     }
     let source = match source {
-        None => MountSource::Anonymous,
+        None => MountSource::anonymous(),
         Some(path) if path.starts_with(['/', '.', '~']) => {
             if !path.starts_with('/') && !around.local {
                 return Err(wrong("an absolute path of the host that the container runs on"));
             }
-            MountSource::Bind { path: absolute(path, around), create: true, propagation: None, selinux }
+            MountSource::Bind {
+                path: absolute(path, around),
+                create: true,
+                propagation: None,
+                selinux,
+                recursion: Recursion::default(),
+            }
         }
         Some(name) => {
             let key = ResourceKey::new(name)
