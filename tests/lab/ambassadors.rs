@@ -149,7 +149,7 @@ services:
   app:
     image: busybox
     init: true
-    command: [sh, -c, 'wget -q -T 5 -O - http://127.0.0.1:8000/ > /first 2>&1; exec sleep 1000000']
+    command: [sh, -c, 'timeout 5 wget -q -O - http://127.0.0.1:8000/ > /first 2>&1; exec sleep 1000000']
     x-ambassadors:
       back:
         image: orch/demo
@@ -158,7 +158,10 @@ services:
 ";
     let project = Project::new(&host, "image", yaml);
     project.up();
-    assert!(project.within("image-app-1", "cat /first").ok().contains("stand-in"), "it answered at the very start");
+    eventually(secs(5), "what it answered at the very start", || {
+        let first = project.within("image-app-1", "cat /first").ok();
+        if first.contains("stand-in") { Ok(()) } else { Err(first) }
+    });
     let answers = || project.ask("image-app-1", 8000).stdout.contains("stand-in");
     assert!(answers());
     host.docker(&["kill", "image-app-1-back"]);

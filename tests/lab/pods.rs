@@ -198,8 +198,9 @@ services:
     let project = Project::new(&host, "shared", yaml);
     project.up();
     let space = |container: &str, kind: &str| {
-        let pid = project.inspect(container, "{{.State.Pid}}");
-        host.sh(&format!("readlink /proc/{pid}/ns/{kind} || true")).trim().to_owned()
+        // In between there may be none.
+        let script = format!("readlink /proc/$(docker inspect -f '{{{{.State.Pid}}}}' {container})/ns/{kind} || true");
+        host.sh(&script).trim().to_owned()
     };
     let all = || {
         let of = |kind: &str, peers: &[&str]| -> Vec<bool> {

@@ -46,8 +46,11 @@ pub(super) fn route(shared: &Shared, question: &RouteQuestion) -> Result<WhyTold
             }
         }
         DryRun::NoRule { spoken, near } => {
-            let mut findings = vec![problem("no rule takes it: it is answered with 404".to_owned())];
-            findings.extend(handshake(&request, is_tls, &spoken));
+            let mut findings: Vec<Finding> = handshake(&request, is_tls, &spoken).into_iter().collect();
+            // Without a handshake there is no answer either.
+            if findings.is_empty() {
+                findings.push(problem("no rule takes it: it is answered with 404".to_owned()));
+            }
             findings.extend(near_told(&near));
             findings
         }

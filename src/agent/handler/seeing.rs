@@ -364,7 +364,9 @@ impl<'a> Seen<'a> {
                     Some(Finding { weight: Weight::Waiting, text: text(what), hint: words })
                 }
                 (_, Some(reason)) => {
-                    Some(Finding { weight: Weight::Problem, text: format!("`{id}`: {reason}"), hint: words })
+                    let name = format!("`{id}`");
+                    let text = if reason.starts_with(&name) { reason.clone() } else { format!("{name}: {reason}") };
+                    Some(Finding { weight: Weight::Problem, text, hint: words })
                 }
                 (Some(ContainerState::Exited { code: 0, .. }), None) if is_init => None,
                 (Some(ContainerState::Exited { code: 0, by_itself }), None) if done(0, by_itself) => {

@@ -187,7 +187,8 @@ fn lacking(pod: &PodStatus, now: Timestamp) -> Option<String> {
         }
         _ if pod.ready => None,
         Some(ContainerState::Running { health: Health::Starting }) => {
-            Some(format!("container {name} has run for {time}, and its health check has not passed"))
+            let reason = pod.reason.as_deref().unwrap_or("its health check has not passed yet");
+            Some(format!("container {name} has run for {time}: {reason}"))
         }
         Some(ContainerState::Exited { code: 0, by_itself: true }) => None,
         Some(ContainerState::Exited { code, .. }) => {

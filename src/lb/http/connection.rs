@@ -256,8 +256,12 @@ impl Connection {
                 write_redirect(status, &location, request.keep_alive, &mut answer);
                 (answer, status)
             }
-            Way::NoRule | Way::Gone => {
-                let refusal = if matches!(way, Way::Gone) { Refusal::NoneReady } else { Refusal::NoRule };
+            Way::NoRule | Way::Gone | Way::Unclear => {
+                let refusal = match way {
+                    Way::Gone => Refusal::NoneReady,
+                    Way::Unclear => Refusal::Malformed,
+                    _ => Refusal::NoRule,
+                };
                 // What it was for may never come back.
                 request.keep_alive &= refusal == Refusal::NoRule;
                 let mut answer = Vec::new();

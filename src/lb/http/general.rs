@@ -241,6 +241,7 @@ impl ProxyHttp for General {
                 Ok(true)
             }
             Way::NoRule => refuse(ctx, Refusal::NoRule),
+            Way::Unclear => refuse(ctx, Refusal::Malformed),
             Way::Gone => refuse(ctx, Refusal::NoneReady),
         }
     }

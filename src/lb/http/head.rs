@@ -294,9 +294,20 @@ fn judge<'b>(bytes: &[u8], request: &httparse::Request<'_, 'b>) -> Result<Verdic
     if is_http_11 && !seen.host {
         return Err(Wrong::Malformed);
     }
+    // A host in the target counts, and the field is to say the same. Source: RFC 9112, section 3.2.2.
+    if is_absolute && seen.host && !authority(target).eq_ignore_ascii_case(verdict.host) {
+        return Err(Wrong::Malformed);
+    }
     verdict.keep_alive = !seen.close && (is_http_11 || seen.keep_alive);
     verdict.is_simple &= !matches!(verdict.body, Body::Length(length) if length > MAX_HELD_BODY);
     Ok(verdict)
+}
+
+/// Returns the host that a whole address names.
+fn authority(target: &str) -> &[u8] {
+    let (_, rest) = target.split_once("://").unwrap_or_default();
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    rest[..end].as_bytes()
 }
 
 #[derive(Default)]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::forward::Client;
 use super::ports::Rule;
-use super::route::{Asked, CameBy, redirect};
+use super::route::{Asked, CameBy, redirect, resolved};
 use crate::lb::choose::luck;
 use crate::lb::routing::{Door, Pool, Routing};
 use crate::model::{AppProtocol, RouteAction};
@@ -103,6 +103,9 @@ pub(super) enum Way {
     Redirect { rule: Arc<Rule>, status: u16, location: String },
     /// No rule is for it.
     NoRule,
+    /// Its path means one thing to the rules and another one to who resolves it (`/shop/../admin`): it is refused, since pods
+    /// do resolve paths.
+    Unclear,
     /// What it is for is no longer there.
     Gone,
 }
@@ -123,6 +126,12 @@ pub(super) fn way(visit: &Visit, routing: &Routing, asked: &Asked<'_>, target: &
     };
     let Some(rules) = routing.rules(port) else { return Way::Gone };
     let Some(rule) = rules.find(local, asked, luck()) else { return Way::NoRule };
+    if let Some(path) = resolved(asked.path) {
+        let other = rules.shares(local, &Asked { path: &path, ..*asked });
+        if !std::ptr::eq(other, rules.shares(local, asked)) {
+            return Way::Unclear;
+        }
+    }
     let host = str::from_utf8(asked.host).unwrap_or_default();
     let came = CameBy { host, port: visit.client.port, is_tls: visit.client.is_tls };
     match redirect(&rule.route, target, came) {

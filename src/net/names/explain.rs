@@ -35,8 +35,11 @@ pub fn explain(view: &ProjectView<'_>, from: Option<&ServiceName>, name: &str) -
     let service = graph.services.iter().find(|(service, _)| service.as_str().to_lowercase() == bare);
     match service {
         Some((service, what)) => {
-            said.push(of_service(view, asker, from, service, what, short != bare));
-            said.extend(head.parse().ok().map(|number| of_pod(view, &PodId::new(service.clone(), number))));
+            let pod = head.parse().ok().map(|number| PodId::new(service.clone(), number));
+            if pod.as_ref().is_none_or(|pod| view.desired.assignments.pods.contains_key(pod)) {
+                said.push(of_service(view, asker, from, service, what, short != bare));
+            }
+            said.extend(pod.map(|pod| of_pod(view, &pod)));
         }
         None => said.extend(by_alias(view, asker, bare)),
     }
@@ -216,7 +219,11 @@ mod tests {
 
     #[track_caller]
     fn check(project: &str, from: &str, name: &str, expected: &[&str]) {
-        let desired = testing::desired(graph(project));
+        let mut desired = testing::desired(graph(project));
+        for number in 1..=2 {
+            let pods: Vec<PodId> = desired.graph.services.keys().map(|name| PodId::new(name.clone(), number)).collect();
+            desired.assignments.pods.extend(pods.into_iter().map(|pod| (pod, HostName::local())));
+        }
         let view = ProjectView { desired: &desired, observed: &Observed::default() };
         let from = (!from.is_empty()).then(|| from.parse().expect("a name"));
         assert_eq!(explain(&view, from.as_ref(), name), expected, "{name} from {from:?}");
@@ -250,7 +257,7 @@ mod tests {
             "services: {web: {scale: 2, hostname: front, ports: [{target: 80}], expose: ['9000/udp']}, one: {}}";
         let web = "it names pods of service `web` on network `default`: 0 pods are ready";
         check(project, "one", "2.web", &[web, "`web.2` does not run now: its name is known, and has no address"]);
-        check(project, "one", "3.web", &[web, "service `web` has no pod 3: it has 1 to 2"]);
+        check(project, "one", "3.web", &["service `web` has no pod 3: it has 1 to 2"]);
         check(project, "one", "shop-web-2", &["it is the container of `web.2`, which is not there now"]);
         check(project, "one", "front", &["it is the `hostname` of service `web`"]);
         let ports = "it asks for ports (`_80._tcp`), of which the file tells for service `web`: 80/tcp, 9000/udp";

@@ -1,10 +1,10 @@
 //! What a change is called, what is asked beside it, and what cannot simply be changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::super::Step;
-use super::super::fixture::{World, brief, pod};
+use super::super::fixture::{World, brief, host, pod};
 use super::{HEALTHY_DB, check};
 
 #[track_caller]
@@ -151,4 +151,16 @@ fn a_time_that_is_asked_for_goes_before_the_services_own() {
         })
         .collect();
     assert_eq!(graces, [Duration::from_secs(3); 5], "two of them drain");
+}
+
+#[test]
+fn weights_for_hosts_that_nobody_knows_are_noted_where_there_are_several() {
+    let note = "note: `x-balance.weights` of `web` is for host `c`, and no host of that name answers";
+    for (hosts, expected) in [(&["a", "b"][..], note), (&["a", "c"], ""), (&["local"], "")] {
+        let mut world = World::running("web: {}", hosts);
+        for service in world.desired.graph.services.values_mut() {
+            service.serving.balance.weights = BTreeMap::from([(host(hosts[0]), 10), (host("c"), 20)]);
+        }
+        assert_eq!(brief(&world.plan()), expected, "{hosts:?}");
+    }
 }

@@ -75,6 +75,36 @@ impl Ruled {
     }
 }
 
+/// Rules look at a path as it is, pods resolve it: where these two lead apart nobody gets past a rule.
+#[tokio::test]
+async fn a_path_that_is_another_rules_once_it_is_resolved_is_refused() {
+    for is_fast in [true, false] {
+        let ruled = Ruled::new(is_fast).await;
+        let (_one, _two) = (ruled.pod(1, "one").await, ruled.pod(2, "two").await);
+        ruled.set(vec![(ruled.route("a.test", "/"), &[1]), (ruled.route("a.test", "/admin"), &[2])]);
+        let refused = "400 Bad Request: the request is malformed\n";
+        for (path, expected) in [
+            ("/a/../b", "one"),
+            ("/a//b/./c", "one"),
+            ("/.well-known/x", "one"),
+            ("/a%20b/%2e%2e/c", "one"),
+            ("/admin/../admin/x", "two"),
+            ("/admin/./x", "two"),
+            ("/x?to=/../admin", "one"),
+            ("/x/../admin", refused),
+            ("/admin/../x", refused),
+            ("/admin/..", refused),
+            ("//admin", refused),
+            ("/%61dmin/x", refused),
+            ("/x/%2E%2e/admin", refused),
+            ("/x/..%2Fadmin", refused),
+            ("/admin/%2e%2e%2fx", refused),
+        ] {
+            assert_eq!(ruled.body("a.test", path).await, expected, "{path}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn each_request_goes_where_its_rule_says() {
     for is_fast in [true, false] {
