@@ -14,7 +14,7 @@ fn source(host: &Host, folder: &str) {
     write(
         "app/Dockerfile",
         "ARG BASE=busybox\nFROM $BASE AS wanted\nARG WORD\nARG FROM_ENV\n\
-         ENV WORD=$WORD FROM_ENV=$FROM_ENV\nWORKDIR /srv\nCOPY . .\nCOPY --chown=5:6 bin/run /run\nCMD [\"/run\"]\n\
+         ENV WORD=$WORD FROM_ENV=$FROM_ENV\nWORKDIR /srv\nCOPY . .\nCOPY --chown=5:6 bin/run /start\nCMD [\"/start\"]\n\
          FROM wanted\nRUN false\n",
     );
     write("app/.dockerignore", "# nothing of these\nsecret*\n*/left-out\n!secret-but-known\nDockerfile\n");
@@ -77,12 +77,15 @@ fn images_are_those_that_docker_compose_builds() {
     let service = [label("com.docker.compose.project"), label("com.docker.compose.service")];
     assert_eq!(service, ["ours", "web"]);
     // Directories have the time of the copy.
-    let list = "cd /; find srv run | sort | while read f; do stat -c '%n %A %u %g %s' $f; test -d $f || stat -c %Y $f; done; \
+    let list = "cd /; find srv start | sort | while read f; do stat -c '%n %A %u %g %s' $f; test -d $f || stat -c %Y $f; done; \
                 readlink srv/out srv/deep/link; cat srv/secret-but-known";
     let run = |image: &str| host.docker(&["run", "--rm", "--network", "none", image, "sh", "-c", list]);
     let files = run("ours-web");
     assert_eq!(files, run("theirs-web"));
-    assert!(files.contains("srv/deep/er/left-in -rwsr-x--- 0 0 8") && files.contains("run -rwxr-xr-x 5 6"), "{files}");
+    assert!(
+        files.contains("srv/deep/er/left-in -rwxr-x--- 0 0 8") && files.contains("start -rwxr-xr-x 5 6"),
+        "{files}"
+    );
     assert!(
         files.contains("srv/pipe prw-r-----") && !files.contains("left-out") && !files.contains("srv/secret "),
         "{files}"
@@ -105,6 +108,19 @@ fn images_are_those_that_docker_compose_builds() {
     };
     assert_eq!(all("own"), "page");
     assert_eq!(all("inline"), "page");
+    // A repository, by the user's own git.
+    host.sh(
+        "mkdir repo; cd repo; git init -q -b main; mkdir sub; printf 'FROM busybox\\nCOPY page /all/\\n' >sub/Dockerfile; \
+         echo kept >sub/page; git add .; git -c user.name=me -c user.email=me@a.example commit -qm one; git tag v1; \
+         git rm -qr sub; git -c user.name=me -c user.email=me@a.example commit -qm two",
+    );
+    let other = Project::new(&host, "repo-shop", "services: {web: {build: 'file:///root/repo#v1:sub'}}\n");
+    other.orch(&["build", "-q"]).ok();
+    assert_eq!(host.docker(&["run", "--rm", "--network", "none", "repo-shop-web", "cat", "/all/page"]), "kept");
+    other.rewrite("services: {web: {build: 'file:///root/repo:sub'}}\n");
+    other.orch(&["build"]).refused(1, &["service `web` could not be built: git could not fetch"]);
+    assert_eq!(host.sh("ls -d /tmp/orch-build-* 2>/dev/null | wc -l"), "0");
+
     let all = all("elsewhere");
     assert!(all.contains("page") && !all.contains("My.Dockerfile") && !all.contains(".dockerfile"), "{all}");
 }
@@ -148,10 +164,8 @@ fn up_builds_what_is_missing_and_a_rebuilt_image_makes_its_pods_anew() {
         project.orch(command).refused(1, &["service `web` could not be built: ", "gone", "  | Step 1/"]);
     }
     assert_eq!(project.running("web"), running, "nothing was changed");
-    project.rewrite("services: {web: {build: {context: none}}, git: {build: 'https://a.example/b.git#main'}}\n");
-    project
-        .orch(&["build", "web"])
-        .refused(1, &["compose.yaml:", "`services.git.build.context: https://a.example/b.git#main`"]);
+    project.rewrite("services: {web: {build: {context: none}}, far: {build: 'https://a.example/b.tar.gz'}}\n");
+    project.orch(&["plan"]).refused(1, &["compose.yaml:", "`services.far.build.context: https://a.example/b.tar.gz`"]);
     project.rewrite("services: {web: {build: {context: none}}}\n");
     project.orch(&["build", "web"]).refused(1, &["the build context `/root/shop/none` does not exist"]);
     project.rewrite(SERVICE);
@@ -195,7 +209,7 @@ fn an_image_is_built_once_and_is_the_same_on_all_hosts() {
     let project = Project::new(&cluster.desk, "built", &yaml);
     cluster.desk.write("/root/built/app/page", "three\n");
     project.orch(&["build", "-q"]).ok();
-    project.orch(&["up", "-d", "--wait"]).ok();
+    project.orch(&["up", "-d", "--wait", "--yes"]).ok();
     let made = ids();
     assert!(made.iter().all(|id| *id == made[0] && *id != second), "{made:?}");
     for number in ["1", "2", "3"] {

@@ -36,6 +36,8 @@ const NOTES: &[(&str, &str)] = &[
     ("configs.*.labels", "kept; nothing on the engine has them"),
     ("secrets.*.labels", "kept; nothing on the engine has them"),
     ("services.*.profiles", "decides which services there are"),
+    ("services.*.build.context", "applied to directories and git repositories; `up` refuses other addresses"),
+    ("services.*.build.platforms", "applied; `up` refuses more than one, which only BuildKit has"),
     ("services.*.attach", "`up` shows the logs or not"),
     ("services.*.develop", "kept; it is for `watch`, and `up` looks past it, as in Docker Compose"),
     ("services.*.annotations", "applied where the engine speaks API 1.43 (Docker Engine 24); else a warning"),
