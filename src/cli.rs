@@ -20,6 +20,7 @@ mod foreground;
 mod images;
 mod join;
 mod lastwords;
+mod life;
 mod logline;
 mod order;
 mod preview;
@@ -72,14 +73,23 @@ fn block_on(future: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit
 }
 
 async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, CliError> {
-    use commands::{agent, config, dns, down, events, exec, host, lb, logs, ls, pattern, plan, ps, status, up, why};
+    use commands::{agent, config, dns, down, events, exec, host, kill, lb, logs, ls, pattern, pause, plan, ps};
+    use commands::{restart, rm, scale, start, status, stop, up, why};
     match command {
         Command::Up(args) => return up::run(context, &args).await,
+        Command::Scale(args) => return scale::run(context, &args).await,
         Command::Logs(args) => return logs::run(context, args).await,
         Command::Events(args) => return events::run(context, &args).await,
         Command::Exec(args) => return exec::run(context, args).await,
         Command::Agent(AgentArgs { verb: Some(verb), run: _ }) => return agent::run(context, verb).await,
         Command::Down(args) => down::run(context, &args).await?,
+        Command::Stop(args) => stop::run(context, &args).await?,
+        Command::Start(args) => start::run(context, &args).await?,
+        Command::Restart(args) => restart::run(context, &args).await?,
+        Command::Kill(args) => kill::run(context, &args).await?,
+        Command::Rm(args) => rm::run(context, &args).await?,
+        Command::Pause(args) => pause::pause(context, &args).await?,
+        Command::Unpause(args) => pause::unpause(context, &args).await?,
         Command::Plan(args) => plan::run(context, &args).await?,
         Command::Ps(args) => ps::run(context, &args).await?,
         Command::Config(args) => config::run(context, &args).await?,

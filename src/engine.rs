@@ -534,6 +534,9 @@ pub trait Engine: Send + Sync {
     /// Sends a signal.
     async fn kill_container(&self, id_or_name: &str, signal: &str) -> Result<()>;
 
+    /// Freezes a running container; `Ok` when it is frozen already.
+    async fn pause_container(&self, id_or_name: &str) -> Result<()>;
+
     /// Thaws a paused container; `Ok` when it is not paused.
     async fn unpause_container(&self, id_or_name: &str) -> Result<()>;
 

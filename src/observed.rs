@@ -350,6 +350,8 @@ pub struct PodMemory {
     /// Engine id of a container that was found unhealthy: it is replaced also when it was stopped for that meanwhile,
     /// never started again as it is.
     pub condemned: Option<String>,
+    /// Number of the last wish for a signal that was sent to it.
+    pub signalled: u64,
     /// Set while it must not be started or replaced: the reason for the reader (`crashed 3 times, next start in 4 s`).
     pub held: Option<String>,
 }

@@ -1,5 +1,6 @@
 //! From desired and observed to an ordered list of steps with reasons. Pure: `orch plan` prints what `up` then does.
 
+pub mod asked;
 mod decide;
 pub mod desired;
 pub mod diff;
@@ -24,6 +25,7 @@ pub use crate::observed::{
     self, ContainerState, Health, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume,
     PodMemory, Probed,
 };
+pub use asked::{Ask, AskError, Asked, Run};
 pub use desired::{Addresses, Desired, UpOptions};
 pub use step::{Failure, FailureKind, Gate, Plan, PlannedStep, Reason, Step, StepId};
 

@@ -90,6 +90,7 @@ pub fn desired(graph: Graph) -> Desired {
         recreate_before: BTreeMap::new(),
         remove_orphans: false,
         unstarted: BTreeSet::new(),
+        asked: BTreeMap::new(),
         stop_timeout: None,
         hosts: BTreeSet::new(),
     }

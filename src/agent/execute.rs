@@ -12,7 +12,7 @@ use crate::engine::{Engine, EngineError};
 use crate::graph::{NetworkMode, Role, Service};
 use crate::host::files::Resolv;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
-use crate::plan::{Desired, ObservedContainer, ObservedHost, Step};
+use crate::plan::{Desired, ObservedContainer, ObservedHost, Reason, Step};
 use crate::store::Write;
 
 use super::shared::{ProjectHandle, Record, Shared, project_key};
@@ -48,25 +48,33 @@ pub fn object(step: &Step, desired: Option<&Desired>) -> String {
         | Step::StartContainer { name, .. }
         | Step::StopContainer { name, .. }
         | Step::RemoveContainer { name, .. }
+        | Step::Kill { name, .. }
+        | Step::Pause { name, .. }
         | Step::Unpause { name, .. } => format!("Container {name}"),
         Step::Drain { id, .. } => format!("Drain {id}"),
     }
 }
 
-/// The words for a step: under way, and done.
-fn words(step: &Step) -> Option<(&'static str, &'static str)> {
-    match step {
+/// The words for a step: under way, and done, if that is worth a word.
+fn words(step: &Step, reason: &Reason) -> Option<(&'static str, Option<&'static str>)> {
+    let (working, done) = match step {
+        Step::StopContainer { .. } if *reason == Reason::Restarted => return Some(("Restarting", None)),
+        Step::StartContainer { .. } if *reason == Reason::Restarted => ("Restarting", "Started"),
         Step::CreateNetwork { .. } | Step::CreateVolume { .. } | Step::CreateContainer { replaces: None, .. } => {
-            Some(("Creating", "Created"))
+            ("Creating", "Created")
         }
-        Step::CreateContainer { replaces: Some(_), .. } => Some(("Recreate", "Recreated")),
-        Step::StartContainer { .. } | Step::Unpause { .. } => Some(("Starting", "Started")),
-        Step::StopContainer { .. } => Some(("Stopping", "Stopped")),
+        Step::CreateContainer { replaces: Some(_), .. } => ("Recreate", "Recreated"),
+        Step::StartContainer { .. } => ("Starting", "Started"),
+        Step::StopContainer { .. } => ("Stopping", "Stopped"),
+        Step::Kill { .. } => ("Killing", "Killed"),
+        Step::Pause { .. } => ("Pausing", "Paused"),
+        Step::Unpause { .. } => ("Unpausing", "Unpaused"),
         Step::RemoveContainer { .. } | Step::RemoveNetwork { .. } | Step::RemoveVolume { .. } => {
-            Some(("Removing", "Removed"))
+            ("Removing", "Removed")
         }
-        Step::Drain { .. } => None,
-    }
+        Step::Drain { .. } => return None,
+    };
+    Some((working, Some(done)))
 }
 
 /// Runs a step, tells progress, and leaves the picture of the engine as the step made it.
@@ -76,7 +84,7 @@ pub async fn run(
     shared: &Shared,
     handle: &ProjectHandle,
     record: &Record,
-    step: &Step,
+    (step, reason): (&Step, &Reason),
     graces: watch::Receiver<Duration>,
 ) -> Outcome {
     let object = object(step, record.desired.as_ref());
@@ -92,13 +100,13 @@ pub async fn run(
         };
         shared.announce(handle, event);
     };
-    let words = words(step);
+    let words = words(step, reason);
     if let Some((working, _)) = words {
         tell(working, ObjectState::Working, None);
     }
     match act(shared, handle, record, step, graces).await {
         Ok(()) => {
-            if let Some((_, done)) = words {
+            if let Some((_, Some(done))) = words {
                 tell(done, ObjectState::Done, None);
             }
             Outcome::Done
@@ -177,6 +185,19 @@ async fn act(
                 Some(container) => remove_pod_volumes(shared, &container).await,
                 None => Ok(()),
             }
+        }
+        Step::Kill { pod, id, signal, number, .. } => {
+            // Written down before: a signal that was sent is never sent again, whatever becomes of this agent.
+            let value = serde_json::to_vec(number).map_err(text)?;
+            let write = Write::Put { key: signalled_key(&handle.name, Some(pod)), value, lease: None };
+            shared.store.transact(&[], &[write]).await.map_err(text)?;
+            engine.kill_container(id, signal).await.map_err(text)?;
+            informer.refresh(id).await.map_err(text)
+        }
+        Step::Pause { id, .. } => {
+            shared.dataplane.stop_sending(shared, &handle.name, id).await;
+            engine.pause_container(id).await.map_err(text)?;
+            informer.refresh(id).await.map_err(text)
         }
         Step::Unpause { id, .. } => {
             engine.unpause_container(id).await.map_err(text)?;
@@ -381,6 +402,26 @@ pub async fn ensure_resolv_files(shared: &Shared) {
     }
 }
 
+/// Returns the store's key of the last signal that was sent to a pod; without one, what all of the project's begin with.
+fn signalled_key(project: &ProjectName, pod: Option<&PodId>) -> String {
+    pod.map_or_else(|| format!("signalled/{project}/"), |pod| format!("signalled/{project}/{pod}"))
+}
+
+/// Returns the number of the last wish for a signal that was sent, by pod.
+///
+/// # Errors
+/// What the store says.
+pub async fn signalled(shared: &Shared, project: &ProjectName) -> Result<BTreeMap<PodId, u64>, String> {
+    let prefix = signalled_key(project, None);
+    let (entries, _) = shared.store.list(&prefix).await.map_err(text)?;
+    let sent = entries.iter().filter_map(|entry| {
+        let (service, number) = entry.key.strip_prefix(&prefix)?.rsplit_once('.')?;
+        let pod = PodId::new(ServiceName::new(service).ok()?, number.parse().ok()?);
+        Some((pod, serde_json::from_slice(&entry.value).ok()?))
+    });
+    Ok(sent.collect())
+}
+
 fn carried_key(project: &ProjectName, pod: &PodId) -> String {
     format!("carried/{project}/{pod}")
 }
@@ -393,7 +434,8 @@ async fn remember_anonymous_volumes(shared: &Shared, record: &Record, id: &str, 
     let Some(container) = observed.hosts.values().find_map(|host| host.containers.get(id)) else { return Ok(()) };
     let Some(pod) = container.pod().filter(|pod| desired.assignments.pods.contains_key(pod)) else { return Ok(()) };
     let anonymous = anonymous_volumes(desired, container);
-    if drop_them || anonymous.is_empty() {
+    // Who removes a container by hand gets new ones with the next, as in Docker Compose.
+    if drop_them || desired.rests(&pod) || anonymous.is_empty() {
         return Ok(());
     }
     let value = serde_json::to_vec(&anonymous).map_err(text)?;
@@ -441,6 +483,7 @@ pub async fn forget_project(shared: &Shared, project: &ProjectName) -> Result<()
     let writes = [
         Write::Delete(project_key(project)),
         Write::DeletePrefix(format!("carried/{project}/")),
+        Write::DeletePrefix(signalled_key(project, None)),
         images::forget(project),
     ];
     shared.store.transact(&[], &writes).await.map(drop).map_err(text)?;

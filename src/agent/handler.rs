@@ -11,10 +11,10 @@ use tokio::time::Instant;
 
 use crate::api::server::{ByteStream, Handler};
 use crate::api::types::{
-    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, ExposeRequest, FetchImage,
-    FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage,
-    Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList,
-    StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
+    Admission, AdmitRequest, AgentInfo, ApiError, AskRequest, ClusterStatus, DownRequest, ErrorKind, ExposeRequest,
+    FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold,
+    OfferImage, Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest,
+    SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::controller::{self, Request};
 use crate::graph::{Graph, MAX_PODS};
@@ -25,6 +25,7 @@ use crate::plan::{Caller, History, Observed, Plan, history};
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
+mod asking;
 mod cluster;
 mod follow;
 mod reached;
@@ -399,6 +400,10 @@ impl Handler for AgentHandler {
 
     async fn stop(&self, project: ProjectName, request: StopRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
         self.aim(project, Aim::Stopped(request), &Caller::default()).await
+    }
+
+    async fn ask(&self, project: ProjectName, request: AskRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
+        self.asked(project, request).await
     }
 
     async fn cluster(&self) -> Result<ClusterStatus, ApiError> {

@@ -36,6 +36,8 @@ struct Record {
     condemned: Option<String>,
     /// Generation in which it was last started by this agent.
     started_generation: Option<u64>,
+    /// Number of the last wish for a signal that was sent to it.
+    signalled: u64,
 }
 
 /// Pause before the start that follows failure number `count` (from 1): none, 0.1 s, 0.2 s, 0.4 s … 60 s, as Docker's
@@ -82,6 +84,11 @@ impl Failures {
         self.0.entry(pod.clone()).or_default().started_generation = Some(generation);
     }
 
+    /// Takes note that the signal of this wish was sent.
+    pub fn signalled(&mut self, pod: &PodId, number: u64) {
+        self.0.entry(pod.clone()).or_default().signalled = number;
+    }
+
     /// Forgets all failures of a pod: the user asked for a new start.
     pub fn forgive(&mut self, pod: &PodId) {
         if let Some(record) = self.0.get_mut(pod) {
@@ -109,7 +116,13 @@ impl Failures {
                 let started_generation = record.started_generation.unwrap_or_else(|| known_generation(pod));
                 (
                     pod.clone(),
-                    PodMemory { started_generation, failures: record.count, condemned: record.condemned.clone(), held },
+                    PodMemory {
+                        started_generation,
+                        failures: record.count,
+                        condemned: record.condemned.clone(),
+                        signalled: record.signalled,
+                        held,
+                    },
                 )
             })
             .collect()

@@ -20,7 +20,7 @@ use crate::graph::Condition;
 use crate::host::memory;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 use crate::lb::table::PublishedKey;
-use crate::plan::{Desired, Gate, Intent, Observed, Plan, PlannedStep, PodMemory, Step, StepId, plan};
+use crate::plan::{Desired, Gate, Intent, Observed, Plan, PlannedStep, PodMemory, Reason, Step, StepId, plan};
 
 use super::execute::{self, Outcome};
 use super::fleet::picture::Report;
@@ -122,6 +122,7 @@ pub async fn run(shared: Arc<Shared>, handle: Arc<ProjectHandle>, stop: Cancella
         steps_failed: 0,
         begun: Instant::now(),
     };
+    project.recall_signals().await;
     loop {
         pictures.mark_unchanged();
         let record = records.borrow_and_update().clone();
@@ -170,7 +171,7 @@ impl Loop {
         let runnable = plan.runnable(&done, &observed, record.desired.as_ref()).into_iter();
         let runnable: Vec<_> = runnable.filter(|planned| &planned.host == own).cloned().collect();
         for planned in runnable {
-            self.start(record, planned.step, now);
+            self.start(record, planned.step, planned.reason, now);
         }
         if plan.steps.is_empty() && self.running.is_empty() {
             self.sweep(record).await;
@@ -215,6 +216,14 @@ impl Loop {
         memory
     }
 
+    /// Takes note of the signals that this agent sent before it was started.
+    async fn recall_signals(&mut self) {
+        match execute::signalled(&self.shared, &self.handle.name).await {
+            Ok(sent) => sent.into_iter().for_each(|(pod, number)| self.failures.signalled(&pod, number)),
+            Err(message) => tracing::warn!(project = %self.handle.name, message, "cannot say which signals were sent"),
+        }
+    }
+
     /// Drains leave no trace on the engine: those done count as done while the plan still has them.
     fn done_drains(&mut self, plan: &Plan) -> BTreeSet<StepId> {
         let mut wanted = BTreeSet::new();
@@ -227,7 +236,7 @@ impl Loop {
                         done.insert(planned.id);
                     }
                 }
-                Step::StopContainer { id, .. } | Step::RemoveContainer { id, .. } => {
+                Step::StopContainer { id, .. } | Step::RemoveContainer { id, .. } | Step::Pause { id, .. } => {
                     wanted.insert(id.clone());
                 }
                 _ => {}
@@ -238,7 +247,7 @@ impl Loop {
         done
     }
 
-    fn start(&mut self, record: &Arc<Record>, step: Step, now: Duration) {
+    fn start(&mut self, record: &Arc<Record>, step: Step, reason: Reason, now: Duration) {
         let object = execute::object(&step, record.desired.as_ref());
         if let Some(under_way) = self.under_way.get_mut(&object) {
             if let (Some(stopping), Step::StopContainer { id, grace, .. }) = (under_way, &step) {
@@ -261,7 +270,7 @@ impl Loop {
         self.under_way.insert(object.clone(), stopping);
         let (shared, handle, record) = (self.shared.clone(), self.handle.clone(), record.clone());
         self.running.push(Box::pin(async move {
-            let outcome = execute::run(&shared, &handle, &record, &step, graces).await;
+            let outcome = execute::run(&shared, &handle, &record, (&step, &reason), graces).await;
             (object, step, outcome)
         }));
     }
@@ -275,6 +284,7 @@ impl Loop {
                 self.pace(object, step);
                 match step {
                     Step::Drain { id, .. } => drop(self.drained.insert(id.clone())),
+                    Step::Kill { pod, number, .. } => self.failures.signalled(pod, *number),
                     Step::StartContainer { pod, .. } => {
                         let generation =
                             self.last.as_ref().and_then(|record| record.desired.as_ref()).map_or(0, |d| d.generation);
@@ -407,6 +417,7 @@ impl Loop {
             by_host.get(&planned.host).is_some_and(failed)
         };
         let stuck = plan.is_stuck(observed, desired, failed);
+        let heard = all_know;
         let settled = idle && all_know && (plan.steps.is_empty() || stuck || plan.is_hopeless());
         self.handle.state.send_modify(|state| {
             *state = ProjectState {
@@ -417,6 +428,7 @@ impl Loop {
                 plan: Some(plan),
                 errors,
                 report,
+                heard,
                 settled,
                 gone: false,
             };

@@ -153,6 +153,8 @@ pub struct ProjectState {
     pub errors: BTreeMap<String, String>,
     /// What the others must know of this host's part.
     pub report: Report,
+    /// Whether all hosts have heard of the record.
+    pub heard: bool,
     /// Whether nothing is left to do or wait for, other than errors and what the plan says cannot come true.
     pub settled: bool,
     /// Whether the project is gone, with its rules and files.

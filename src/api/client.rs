@@ -22,10 +22,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::server::{ByteStream, MAX_BODY, too_large};
 use super::types::{
-    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ExposeRequest, FetchImage, FoundRequest,
-    HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage, Progress,
-    ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest,
-    Traffic, UpRequest, WhyQuestion, WhyTold,
+    Admission, AdmitRequest, AgentInfo, ApiError, AskRequest, ClusterStatus, DownRequest, ExposeRequest, FetchImage,
+    FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage,
+    Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList,
+    StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -134,6 +134,11 @@ impl Client {
     /// Stops the project's containers and keeps them. Dropping the stream does not stop what was accepted.
     pub async fn stop(&self, project: &ProjectName, request: &StopRequest) -> Result<ProgressStream, ClientError> {
         self.stream(self.post(&format!("/v1/projects/{project}/stop"), request)?).await
+    }
+
+    /// Asks something of the project's containers. Dropping the stream does not stop what was accepted.
+    pub async fn ask(&self, project: &ProjectName, request: &AskRequest) -> Result<ProgressStream, ClientError> {
+        self.stream(self.post(&format!("/v1/projects/{project}/ask"), request)?).await
     }
 
     /// Removes the project. Dropping the stream does not stop what was accepted.

@@ -35,10 +35,10 @@ use self::route::Route;
 pub use self::scrape::serve_metrics;
 pub use self::socket::{BindError, bind_socket};
 use super::types::{
-    Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, ExposeRequest, FetchImage,
-    FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage,
-    Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList,
-    StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
+    Admission, AdmitRequest, AgentInfo, ApiError, AskRequest, ClusterStatus, DownRequest, ErrorKind, ExposeRequest,
+    FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold,
+    OfferImage, Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest,
+    SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -76,6 +76,8 @@ pub trait Handler: Send + Sync + 'static {
     async fn down(&self, project: ProjectName, request: DownRequest) -> Result<mpsc::Receiver<Progress>, ApiError>;
     /// Stops a project's containers and keeps them.
     async fn stop(&self, project: ProjectName, request: StopRequest) -> Result<mpsc::Receiver<Progress>, ApiError>;
+    /// Asks something of a project's containers.
+    async fn ask(&self, project: ProjectName, request: AskRequest) -> Result<mpsc::Receiver<Progress>, ApiError>;
     /// Says what a name means to a container of a project.
     async fn dns(&self, project: ProjectName, question: NameQuestion) -> Result<NameTold, ApiError>;
     /// Says why something of a project is as it is.
@@ -233,6 +235,10 @@ async fn dispatch(handler: &dyn Handler, request: Request<Incoming>) -> Result<R
         Route::Stop(project) => {
             let stop = read(request).await?;
             Ok(progress(handler.stop(project, stop).await?))
+        }
+        Route::Ask(project) => {
+            let ask = read(request).await?;
+            Ok(progress(handler.ask(project, ask).await?))
         }
         Route::Down(project) => {
             let down = read(request).await?;

@@ -9,6 +9,7 @@
 //! | `POST /v1/projects/NAME/up` | [`UpRequest`] | stream of [`Progress`], one JSON object a line |
 //! | `POST /v1/projects/NAME/down` | [`DownRequest`] | stream of [`Progress`] |
 //! | `POST /v1/projects/NAME/stop` | [`StopRequest`] | stream of [`Progress`] |
+//! | `POST /v1/projects/NAME/ask` | [`AskRequest`] | stream of [`Progress`] |
 //! | `POST /v1/projects/NAME/dns` | [`NameQuestion`] | [`NameTold`] |
 //! | `POST /v1/projects/NAME/why` | [`WhyQuestion`] | [`WhyTold`] |
 //! | `GET /v1/traffic` | | [`Traffic`] |
@@ -50,7 +51,7 @@ use serde::{Deserialize, Serialize};
 use crate::graph::{Graph, Part, Protocol};
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName, SnapshotHash};
 use crate::place::HostFacts;
-use crate::plan::{Caller, ContainerState, History, Plan, UpOptions};
+use crate::plan::{Ask, Caller, ContainerState, History, Plan, UpOptions};
 
 /// What an agent says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -362,6 +363,22 @@ pub struct StopRequest {
     pub timeout_secs: Option<u64>,
 }
 
+/// Body of `ask`: something for containers that are there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskRequest {
+    /// What.
+    pub ask: Ask,
+    /// Of which services; empty: all.
+    #[serde(default)]
+    pub services: Vec<ServiceName>,
+    /// Go on sending progress until what was started is ready or done, not only started.
+    #[serde(default)]
+    pub wait: bool,
+    /// Only say what would be done, in the plan of `Accepted`.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
 /// One line of a progress stream. The last one is `Done` or `Failed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
@@ -382,7 +399,8 @@ pub enum Progress {
         /// Where.
         host: HostName,
         /// Docker Compose's words: `Creating`, `Created`, `Starting`, `Started`, `Waiting`, `Healthy`, `Exited`,
-        /// `Stopping`, `Stopped`, `Removing`, `Removed`, `Recreate`, `Recreated`, `Error`.
+        /// `Stopping`, `Stopped`, `Restarting`, `Killing`, `Killed`, `Pausing`, `Paused`, `Unpausing`, `Unpaused`, `Removing`,
+        /// `Removed`, `Recreate`, `Recreated`, `Error`.
         status: String,
         /// What that means for the object.
         state: ObjectState,

@@ -16,11 +16,13 @@ use super::exit::Exit;
 
 mod agent;
 mod host;
+mod life;
 mod look;
 mod pattern;
 
 pub use agent::*;
 pub use host::*;
+pub use life::*;
 pub use look::*;
 pub use pattern::*;
 
@@ -170,6 +172,22 @@ pub enum Command {
     Up(UpArgs),
     /// Stop and remove containers and networks
     Down(DownArgs),
+    /// Start containers that do not run
+    Start(StartArgs),
+    /// Stop containers and keep them so
+    Stop(StopArgs),
+    /// Stop containers and start them as they are
+    Restart(RestartArgs),
+    /// Send a signal to containers
+    Kill(KillArgs),
+    /// Remove containers that do not run
+    Rm(RmArgs),
+    /// Freeze containers
+    Pause(PauseArgs),
+    /// Thaw containers
+    Unpause(PauseArgs),
+    /// Change the number of replicas of services
+    Scale(ScaleArgs),
     /// Say what `up` would do, and why
     Plan(PlanArgs),
     /// List containers

@@ -119,6 +119,15 @@ fn tell(project: &ProjectName, changes: &[&Change], now: Timestamp) -> String {
     text
 }
 
+/// Asks whether the user is sure, in Docker Compose's words. Where nobody can answer, he is not.
+///
+/// # Errors
+/// When the terminal cannot be read.
+pub(crate) async fn is_sure(ui: &mut Ui) -> Result<bool, CliError> {
+    ui.draw("Are you sure? [yN] ");
+    Ok(is_yes(&answer().await?))
+}
+
 async fn answer() -> Result<String, CliError> {
     let mut line = String::new();
     BufReader::new(tokio::io::stdin()).read_line(&mut line).await.map_err(CliError::Terminal)?;

@@ -9,9 +9,9 @@ use crate::graph::Graph;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 use crate::net::addr::{self, AddressError, Allocation, OtherRoute, Pool, PortFree};
 use crate::observed::ObservedContainer;
-use crate::place::{self, HostFacts};
+use crate::place::{self, Assignments, HostFacts};
 use crate::plan::desired::PublishedPort;
-use crate::plan::{Addresses, Desired, Intent, Observed, Step, UpOptions, plan};
+use crate::plan::{Addresses, Asked, Desired, Intent, Observed, Step, UpOptions, plan};
 
 /// What a desired state is computed from.
 pub struct Request<'a> {
@@ -86,6 +86,7 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
         recreate_before: recreate_before(&graph, options, previous, generation),
         remove_orphans: options.remove_orphans,
         unstarted: BTreeSet::new(),
+        asked: still_asked(&graph, options, previous, &assignments),
         stop_timeout: options.timeout_secs.map(Duration::from_secs),
         hosts: among,
         graph,
@@ -158,6 +159,7 @@ pub fn is_same_wish(one: &Desired, other: &Desired) -> bool {
         recreate_before,
         remove_orphans,
         unstarted,
+        asked,
         stop_timeout,
         hosts,
     } = one;
@@ -168,6 +170,7 @@ pub fn is_same_wish(one: &Desired, other: &Desired) -> bool {
         && *recreate_before == other.recreate_before
         && *remove_orphans == other.remove_orphans
         && *unstarted == other.unstarted
+        && *asked == other.asked
         && *stop_timeout == other.stop_timeout
         && *hosts == other.hosts
 }
@@ -236,6 +239,23 @@ fn unstarted(
         pods.extend(starts.chain(down).filter(|pod| asked.contains(&pod.service)));
     }
     pods
+}
+
+/// What was asked by hand of pods that this `up` is not about.
+fn still_asked(
+    graph: &Graph,
+    options: &UpOptions,
+    previous: Option<&Desired>,
+    assignments: &Assignments,
+) -> BTreeMap<PodId, Asked> {
+    let about = selected(graph, options);
+    let before = previous.into_iter().flat_map(|previous| &previous.asked);
+    // What is frozen runs, and `--no-start` leaves alone what runs.
+    let stays = |pod: &PodId, asked: &Asked| {
+        !about.contains(&pod.service) || options.no_start && matches!(asked, Asked::Paused { .. })
+    };
+    let kept = before.filter(|(pod, asked)| assignments.pods.contains_key(*pod) && stays(pod, asked));
+    kept.map(|(pod, asked)| (pod.clone(), asked.clone())).collect()
 }
 
 fn recreate_before(

@@ -298,6 +298,20 @@ impl Engine for DockerEngine {
         self.call("container_kill", tried, self.docker.kill_container(id_or_name, Some(options))).await
     }
 
+    async fn pause_container(&self, id_or_name: &str) -> Result<()> {
+        let tried = Tried::new("pause container", id_or_name).what("container");
+        let result = self.call("container_pause", tried, self.docker.pause_container(id_or_name)).await;
+        match result {
+            // Docker's word (moby, daemon/pause.go), and Podman's, which tells the state that it cannot pause from.
+            Err(EngineError::Conflict { message, .. } | EngineError::Failed { message, .. })
+                if message.contains("is already paused") || message.contains("\"paused\" is not running") =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     async fn unpause_container(&self, id_or_name: &str) -> Result<()> {
         let tried = Tried::new("unpause container", id_or_name).what("container");
         let result = self.call("container_unpause", tried, self.docker.unpause_container(id_or_name)).await;

@@ -7,7 +7,7 @@ use crate::ids::{HostName, PodId, ServiceName};
 use crate::observed::{ContainerState, Health, Observed, ObservedContainer, PodMemory};
 
 use super::survey::Found;
-use super::{Desired, Reason};
+use super::{Asked, Desired, Reason};
 
 /// What becomes of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +18,16 @@ pub(super) enum Decision {
     Done { code: Option<i32> },
     /// It shall run and must not be started yet: why.
     Held(String),
+    /// Somebody put it to rest, and it is.
+    Resting,
     /// It is frozen.
     Unpause,
+    /// It shall be frozen.
+    Pause,
+    /// It gets a signal, for the wish of this number.
+    Kill { signal: String, number: u64 },
+    /// Its container shall go, and no other come.
+    Remove { volumes: bool },
     /// Its container is there and does not run. `crashed`: it ran well enough to crash, so that what it depends on is
     /// not waited for again.
     Start { reason: Reason, crashed: bool },
@@ -68,6 +76,9 @@ pub(super) struct Case<'a> {
 
 /// Decides about one pod without regard to others.
 pub(super) fn decide(case: &Case<'_>) -> Decision {
+    if let Some(decision) = case.asked() {
+        return decision;
+    }
     let Some(found) = case.found else { return case.without_container() };
     let container = found.container;
     if matches!(container.state, ContainerState::Dead | ContainerState::Removing) {
@@ -93,6 +104,44 @@ impl Case<'_> {
     /// Its container is made and left alone.
     fn is_unstarted(&self) -> bool {
         self.desired.unstarted.contains(self.pod)
+    }
+
+    /// What somebody asked for by hand; `None`: nothing, or it is over.
+    fn asked(&self) -> Option<Decision> {
+        let asked = self.desired.asked.get(self.pod)?;
+        let Some(found) = self.found else { return asked.is_rest().then_some(Decision::Resting) };
+        let container = found.container;
+        let active = container.state.is_active();
+        match asked {
+            Asked::Stopped { .. } if active => Some(Decision::Stop(Reason::Asked)),
+            Asked::Stopped { .. } => Some(Decision::Resting),
+            Asked::Removed { volumes } => Some(Decision::Remove { volumes: *volumes }),
+            Asked::Paused { run } if run.is_of(container) => match container.state {
+                ContainerState::Running { .. } => Some(Decision::Pause),
+                ContainerState::Paused => Some(Decision::Leave),
+                _ => None,
+            },
+            Asked::Killed { run, .. } if run.is_of(container) && !active => Some(Decision::Resting),
+            Asked::Killed { run, signal, number } if run.is_of(container) => {
+                let sent = self.memory.map_or(0, |memory| memory.signalled);
+                (sent < *number).then(|| Decision::Kill { signal: signal.clone(), number: *number })
+            }
+            Asked::Restarted { run, .. } | Asked::Started { run } if run.is_of(container) => {
+                let again = matches!(asked, Asked::Restarted { .. });
+                // One that is elsewhere, or could not be started, is made anew.
+                let usable = found.host == self.host && self.by_networks(container).is_none();
+                match container.state {
+                    _ if !usable => None,
+                    ContainerState::Created | ContainerState::Exited { .. } => {
+                        let reason = if again { Reason::Restarted } else { Reason::Asked };
+                        Some(Decision::Start { reason, crashed: false })
+                    }
+                    _ if active && again => Some(Decision::Restart(Reason::Restarted)),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
     }
 
     fn role(&self) -> Option<Role> {

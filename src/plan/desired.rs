@@ -11,6 +11,8 @@ use crate::graph::{Dependency, Graph};
 use crate::ids::{HostName, PodId, ResourceKey, ServiceName};
 use crate::place::Assignments;
 
+use super::Asked;
+
 /// What a project shall be: an immutable, numbered, fully resolved picture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Desired {
@@ -36,6 +38,9 @@ pub struct Desired {
     /// as they should at that time are not among them.
     #[serde(default)]
     pub unstarted: BTreeSet<PodId>,
+    /// What somebody asked of pods by hand since the last `up` of their service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub asked: BTreeMap<PodId, Asked>,
     /// Time between stop signal and kill for what the plan for this state stops (`-t`), instead of each service's own.
     #[serde(default)]
     pub stop_timeout: Option<Duration>,
@@ -120,9 +125,12 @@ impl Desired {
         self.hosts.is_empty() || self.hosts.contains(host)
     }
 
-    /// Returns whether pods wait for what `dependency` promises: not where it is on a service that shall not be started.
+    /// Returns whether pods wait for what `dependency` promises: not where it is on a service that shall not be
+    /// started, or that somebody stopped.
     pub fn awaits(&self, dependency: &Dependency) -> bool {
         let name = &dependency.service;
-        self.enabled.contains(name) && !self.unstarted.iter().any(|pod| &pod.service == name)
+        self.enabled.contains(name)
+            && !self.unstarted.iter().any(|pod| &pod.service == name)
+            && !self.is_put_to_rest(name)
     }
 }

@@ -12,7 +12,7 @@ use super::order::{Draft, Node, Phase};
 use super::pods::started_before;
 use super::resources::Changes;
 use super::survey::{Found, Surplus, Survey};
-use super::{Desired, Reason, Step};
+use super::{Asked, Desired, Reason, Step};
 
 /// Longest time that connections of a pod get to end before it is stopped.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -72,6 +72,15 @@ struct Teardown {
     grace: Duration,
     drain: bool,
     remove: bool,
+    /// Anonymous volumes go with it.
+    volumes: bool,
+}
+
+/// How far a pod's container is taken down: stopped, or removed too.
+#[derive(Debug, Clone, Copy, Default)]
+struct How {
+    remove: bool,
+    volumes: bool,
 }
 
 impl<'a> Emitter<'a> {
@@ -145,9 +154,10 @@ impl<'a> Emitter<'a> {
         let how = Teardown {
             key: (service.map_or(0, |name| self.rank(name)), u32::MAX - container.number.unwrap_or(0)),
             reason: surplus.reason.clone(),
-            grace: self.grace(service),
+            grace: self.grace(container.pod().as_ref(), service),
             drain: remains && self.is_balanced(container),
             remove: true,
+            volumes: false,
         };
         self.teardown(surplus.found, &how);
     }
@@ -161,19 +171,37 @@ impl<'a> Emitter<'a> {
                 let key = (Phase::Start, self.rank(&pod.service), pod.number);
                 PodNodes { start: Some(self.draft.add(key, host, step, Reason::Paused)), ..PodNodes::default() }
             }
+            (Decision::Pause, Some(found)) => {
+                let (id, name) = (found.container.id.clone(), found.container.name.clone());
+                let key = (Phase::Teardown, self.rank(&pod.service), pod.number);
+                let node = self.draft.add(key, found.host, Step::Pause { id, name }, Reason::Asked);
+                PodNodes { teardown: vec![node], ..PodNodes::default() }
+            }
+            (Decision::Kill { signal, number }, Some(found)) => {
+                let (id, name) = (found.container.id.clone(), found.container.name.clone());
+                let key = (Phase::Teardown, self.rank(&pod.service), pod.number);
+                let step = Step::Kill { pod: pod.clone(), id, name, signal: signal.clone(), number: *number };
+                let node = self.draft.add(key, found.host, step, Reason::Asked);
+                PodNodes { teardown: vec![node], ..PodNodes::default() }
+            }
+            (Decision::Remove { volumes }, Some(found)) => {
+                let how = How { remove: true, volumes: *volumes };
+                self.take_down(pod, found, &Reason::Asked, how)
+            }
             (Decision::Start { reason, .. }, Some(found)) => {
                 let start = self.start(pod, host, found.container.name.clone(), reason.clone());
                 PodNodes { start: Some(start), ..PodNodes::default() }
             }
             (Decision::Restart(reason), Some(found)) => {
-                let mut nodes = self.take_down(pod, found, reason, false);
+                let mut nodes = self.take_down(pod, found, reason, How::default());
                 nodes.start = Some(self.start(pod, host, found.container.name.clone(), reason.clone()));
                 nodes
             }
-            (Decision::Stop(reason), Some(found)) => self.take_down(pod, found, reason, false),
+            (Decision::Stop(reason), Some(found)) => self.take_down(pod, found, reason, How::default()),
             (Decision::Create(reason), _) => self.make(pod, host, reason, None, PodNodes::default()),
             (Decision::Replace(reason), Some(found)) => {
-                let nodes = self.take_down(pod, found, reason, true);
+                let how = How { remove: true, volumes: false };
+                let nodes = self.take_down(pod, found, reason, how);
                 self.make(pod, host, reason, old.map(|old| old.id.clone()), nodes)
             }
             _ => return,
@@ -210,14 +238,16 @@ impl<'a> Emitter<'a> {
         self.draft.add(key, host, Step::StartContainer { pod: pod.clone(), name }, reason)
     }
 
-    fn take_down(&mut self, pod: &PodId, found: Found<'a>, reason: &Reason, remove: bool) -> PodNodes {
+    fn take_down(&mut self, pod: &PodId, found: Found<'a>, reason: &Reason, how: How) -> PodNodes {
+        let How { remove, volumes } = how;
         let drain = self.is_balanced(found.container);
         let how = Teardown {
             key: (self.rank(&pod.service), pod.number),
             reason: reason.clone(),
-            grace: self.grace(Some(&pod.service)),
+            grace: self.grace(Some(pod), Some(&pod.service)),
             drain,
             remove,
+            volumes,
         };
         PodNodes { teardown: self.teardown(found, &how), drains: drain, ..PodNodes::default() }
     }
@@ -238,7 +268,7 @@ impl<'a> Emitter<'a> {
             steps.push(Step::StopContainer { id: id.clone(), name: name.clone(), grace: how.grace });
         }
         if how.remove {
-            steps.push(Step::RemoveContainer { id, name, volumes: false });
+            steps.push(Step::RemoveContainer { id, name, volumes: how.volumes });
         }
         let (mut nodes, count): (Vec<Node>, _) = (Vec::new(), steps.len());
         for (at, step) in steps.into_iter().enumerate() {
@@ -257,9 +287,10 @@ impl<'a> Emitter<'a> {
         nodes
     }
 
-    fn grace(&self, service: Option<&ServiceName>) -> Duration {
+    fn grace(&self, pod: Option<&PodId>, service: Option<&ServiceName>) -> Duration {
+        let asked = pod.and_then(|pod| self.desired.asked.get(pod)).and_then(Asked::timeout);
         let own = || service.and_then(|name| self.desired.graph.services.get(name)).map(|service| service.stop_grace);
-        self.desired.stop_timeout.or_else(own).unwrap_or(DEFAULT_GRACE)
+        asked.or(self.desired.stop_timeout).or_else(own).unwrap_or(DEFAULT_GRACE)
     }
 
     /// Returns whether a load balancer sends to the container, so that it must be drained before it is stopped.

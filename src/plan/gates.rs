@@ -154,7 +154,8 @@ impl<'a> Gates<'a> {
         let desired = self.desired;
         let service = desired.graph.services.get(&pod.service)?;
         let others = desired.assignments.pods.range(PodId::all_of(&pod.service)).filter(|(other, _)| *other != pod);
-        let others = others.filter(|(other, _)| !desired.unstarted.contains(*other));
+        let others =
+            others.filter(|(other, _)| !desired.unstarted.contains(*other) && !desired.asked.contains_key(*other));
         let mut seen = others.filter(|(_, host)| self.observed.hosts.contains_key(*host));
         seen.find_map(|(other, _)| {
             let ready = || self.containers.of_pod(other).is_some_and(ObservedContainer::is_ready);

@@ -20,7 +20,8 @@ impl<'a> Relations<'a> {
     /// Looks at each pod of several containers as a whole: to be called before one looks at single ones.
     pub(super) fn unite_pods(&mut self) {
         for (pod, members) in self.pods_of_several() {
-            if self.decisions.get(&pod).is_some_and(|main| matches!(main, Decision::Done { .. })) {
+            let main = self.decisions.get(&pod);
+            if main.is_some_and(|main| matches!(main, Decision::Done { .. } | Decision::Resting)) {
                 self.end_with_main(&members);
             } else {
                 self.replace_as_one(&members);
@@ -42,7 +43,9 @@ impl<'a> Relations<'a> {
 
     /// The main container has done its work: nothing keeps the others, least of all a helper that never ends by itself.
     fn end_with_main(&mut self, members: &[(&'a PodId, Role)]) {
-        for (pod, _) in members.iter().filter(|(_, role)| *role != Role::Main) {
+        let desired = self.desired;
+        let helpers = members.iter().filter(|(_, role)| *role != Role::Main);
+        for (pod, _) in helpers.filter(|(pod, _)| !desired.rests(pod)) {
             let decision = match self.container(pod) {
                 Some(container) if container.state.is_active() => Decision::Stop(Reason::MainEnded),
                 Some(container) => Decision::Done { code: container.state.code() },

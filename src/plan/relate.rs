@@ -27,6 +27,9 @@ impl<'a> Relations<'a> {
     /// To be called for every pod, in that order.
     pub(super) fn follow_others(&mut self, pod: &'a PodId) {
         let Some(service) = self.desired.graph.services.get(&pod.service) else { return };
+        if self.desired.rests(pod) {
+            return;
+        }
         if let Some(changed) = self.decisions.get(pod).and_then(|mine| self.prepare(pod, mine)) {
             self.decisions.insert(pod, changed);
         }
@@ -68,7 +71,13 @@ impl<'a> Relations<'a> {
             _ if owner_down && mine.starts() && !unstarted(pod) => {
                 return Some(Decision::Held(format!("waits for `{owner}`, which shall not be started")));
             }
-            Decision::Held(_) | Decision::Done { .. } | Decision::Stop(_) if mine.starts() => {
+            Decision::Held(_)
+            | Decision::Done { .. }
+            | Decision::Stop(_)
+            | Decision::Resting
+            | Decision::Remove { .. }
+                if mine.starts() =>
+            {
                 return Some(Decision::Held(format!("waits for `{owner}`, whose network it shares")));
             }
             Decision::Create(_) | Decision::Replace(_) => return remade(mine, reason, member),
@@ -99,7 +108,8 @@ impl<'a> Relations<'a> {
     fn must_restart(&self, pod: &PodId, dependency: &Dependency) -> bool {
         let started = self.memory.get(pod).map_or(0, |memory| memory.started_generation);
         self.of_service(&dependency.service).any(|(other, decision)| match decision {
-            Decision::Replace(Reason::Unhealthy) => false,
+            // What depends on it was asked to start again itself, if that was wanted.
+            Decision::Replace(Reason::Unhealthy) | Decision::Restart(Reason::Restarted) => false,
             Decision::Replace(_) | Decision::Restart(_) => true,
             _ => {
                 let made = self.container(other).and_then(|container| container.generation);
@@ -146,9 +156,14 @@ fn remade(mine: &Decision, reason: Reason, member: Option<&ObservedContainer>) -
             Some(Decision::Replace(reason))
         }
         Decision::Done { .. } if member.is_some_and(ObservedContainer::is_init) => Some(Decision::Replace(reason)),
-        Decision::Held(_) | Decision::Done { .. } | Decision::Stop(_) | Decision::Create(_) | Decision::Replace(_) => {
-            None
-        }
+        Decision::Pause | Decision::Kill { .. } => Some(Decision::Replace(reason)),
+        Decision::Held(_)
+        | Decision::Done { .. }
+        | Decision::Resting
+        | Decision::Remove { .. }
+        | Decision::Stop(_)
+        | Decision::Create(_)
+        | Decision::Replace(_) => None,
     }
 }
 

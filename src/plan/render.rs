@@ -53,7 +53,12 @@ fn sign(step: &Step) -> char {
     match step {
         Step::CreateNetwork { .. } | Step::CreateVolume { .. } | Step::CreateContainer { .. } => '+',
         Step::RemoveNetwork { .. } | Step::RemoveVolume { .. } | Step::RemoveContainer { .. } => '-',
-        Step::StartContainer { .. } | Step::Drain { .. } | Step::StopContainer { .. } | Step::Unpause { .. } => '~',
+        Step::StartContainer { .. }
+        | Step::Drain { .. }
+        | Step::StopContainer { .. }
+        | Step::Kill { .. }
+        | Step::Pause { .. }
+        | Step::Unpause { .. } => '~',
     }
 }
 
@@ -72,6 +77,8 @@ pub fn action(step: &Step) -> String {
         Step::RemoveContainer { name, volumes: true, .. } => {
             format!("remove container {name} and its anonymous volumes")
         }
+        Step::Kill { name, signal, .. } => format!("send {signal} to container {name}"),
+        Step::Pause { name, .. } => format!("pause container {name}"),
         Step::Unpause { name, .. } => format!("unpause container {name}"),
     }
 }
@@ -85,6 +92,7 @@ pub fn reason(reason: &Reason) -> String {
         Reason::SpecChanged { what } => format!("configuration changed: {}", what.join(", ")),
         Reason::ImageChanged => "image changed".to_owned(),
         Reason::Asked => "asked for".to_owned(),
+        Reason::Restarted => "restart".to_owned(),
         Reason::Unhealthy => "unhealthy".to_owned(),
         Reason::ScaledDown { to } => format!("scaled down to {to}"),
         Reason::Moved { to } => format!("moved to {to}"),

@@ -47,6 +47,16 @@ pub fn apply(step: &PlannedStep, serial: u32, observed: &mut Observed, desired: 
             let container = host.containers.remove(id).expect("removed container is there");
             assert!(!container.state.is_active(), "{} is removed while it runs", container.name);
         }
+        (Step::Pause { id, .. }, _) => {
+            let container = host.containers.get_mut(id).expect("paused container is there");
+            assert!(container.is_running(), "{} runs", container.name);
+            container.state = ContainerState::Paused;
+        }
+        (Step::Kill { id, .. }, _) => {
+            let container = host.containers.get_mut(id).expect("killed container is there");
+            assert!(container.state.is_active(), "{} runs", container.name);
+            container.state = ContainerState::Exited { code: 137, by_itself: false };
+        }
         (Step::Unpause { id, .. }, _) => {
             let container = host.containers.get_mut(id).expect("paused container is there");
             assert_eq!(container.state, ContainerState::Paused);

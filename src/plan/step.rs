@@ -153,6 +153,26 @@ pub enum Step {
         /// Remove its anonymous volumes too.
         volumes: bool,
     },
+    /// Send a signal to a container that runs.
+    Kill {
+        /// The pod.
+        pod: PodId,
+        /// Engine id.
+        id: String,
+        /// Name.
+        name: String,
+        /// The signal.
+        signal: String,
+        /// Of the wish that it comes from; see [`super::Asked::Killed`].
+        number: u64,
+    },
+    /// Freeze a container, which gets no new connections from then on.
+    Pause {
+        /// Engine id.
+        id: String,
+        /// Name.
+        name: String,
+    },
     /// Thaw a container that somebody paused by hand.
     Unpause {
         /// Engine id.
@@ -166,7 +186,10 @@ impl Step {
     /// Returns the pod that it is about; `None`: it is about none, or about a container that may be nobody's.
     pub fn pod(&self) -> Option<&PodId> {
         match self {
-            Self::CreateContainer { pod, .. } | Self::StartContainer { pod, .. } | Self::Drain { pod, .. } => Some(pod),
+            Self::CreateContainer { pod, .. }
+            | Self::StartContainer { pod, .. }
+            | Self::Drain { pod, .. }
+            | Self::Kill { pod, .. } => Some(pod),
             _ => None,
         }
     }
@@ -190,8 +213,10 @@ pub enum Reason {
     },
     /// The image's tag means another image now.
     ImageChanged,
-    /// The user asked (`--force-recreate`).
+    /// The user asked (`--force-recreate`, `stop` and the like).
     Asked,
+    /// The user asked for another run of it.
+    Restarted,
     /// Its health check fails.
     Unhealthy,
     /// The service has fewer replicas now.

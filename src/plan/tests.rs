@@ -42,6 +42,7 @@ fn health(health: Health) -> impl FnOnce(&mut ObservedContainer) {
     state(ContainerState::Running { health })
 }
 
+mod asked;
 mod changes;
 mod large;
 mod pods;

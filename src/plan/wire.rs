@@ -9,12 +9,12 @@ use crate::graph::{Condition, Dependency, NetworkMode, Role, Service};
 use crate::ids::{HostName, PodId, ServiceName};
 use crate::observed::ObservedContainer;
 
-use super::Gate;
 use super::decide::Decision;
 use super::emit::{Emitter, PodNodes};
 use super::order::{Draft, Node};
 use super::resources::Changes;
 use super::survey::Survey;
+use super::{Gate, Reason};
 
 /// Puts the emitted steps in order.
 pub(super) fn wire<'a>(
@@ -32,6 +32,7 @@ pub(super) fn wire<'a>(
     wiring.resources();
     wiring.names();
     wiring.namespaces();
+    wiring.stops();
     wiring.rollouts();
     wiring.dependencies();
     wiring.emitter.draft
@@ -147,6 +148,25 @@ impl<'a> Wiring<'a, '_> {
         self.leftovers();
     }
 
+    /// What somebody stops or removes ends before what it depends on does.
+    fn stops(&mut self) {
+        let ends = |decision: &Decision| matches!(decision, Decision::Stop(Reason::Asked) | Decision::Remove { .. });
+        let pods: Vec<&'a PodId> =
+            self.decisions.iter().filter(|(_, decision)| ends(decision)).map(|(pod, _)| *pod).collect();
+        let mut edges = Vec::new();
+        for pod in pods {
+            let Some(last) = self.nodes(pod).and_then(|nodes| nodes.teardown.last().copied()) else { continue };
+            for dependency in self.service(&pod.service).into_iter().flat_map(Service::dependencies) {
+                let others = self.decisions.range::<PodId, _>(PodId::all_of(dependency));
+                let others = others.filter(|(_, decision)| ends(decision)).map(|(other, _)| *other);
+                edges.extend(others.filter_map(|other| Some((self.nodes(other)?.down()?, last))));
+            }
+        }
+        for (node, before) in edges {
+            self.emitter.draft.after_if_possible(node, before);
+        }
+    }
+
     /// Helpers that the file no longer has go before the holder whose namespaces they live in.
     fn leftovers(&mut self) {
         let removals = &self.emitter.removals;
@@ -206,8 +226,11 @@ impl<'a> Wiring<'a, '_> {
     /// Returns whether a pod that serves now stops serving by this plan.
     fn interrupts(&self, pod: &PodId) -> bool {
         let ready = self.survey.pods.get(pod).and_then(|(_, found)| *found).is_some_and(|f| f.container.is_ready());
-        let disrupted = ready && self.decisions.get(pod).is_some_and(Decision::disrupts) && !self.is_cut_off(pod);
-        disrupted && !self.is_unstarted(pod)
+        let decision = self.decisions.get(pod);
+        // What somebody wants started again is started at once, as in Docker Compose: it may be stuck.
+        let asked = decision == Some(&Decision::Restart(Reason::Restarted));
+        let disrupted = ready && decision.is_some_and(Decision::disrupts) && !self.is_cut_off(pod);
+        disrupted && !asked && !self.is_unstarted(pod)
     }
 
     /// Returns whether the pod is only made: nobody waits for it, and it waits for nobody.

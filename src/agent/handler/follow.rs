@@ -1,5 +1,6 @@
 //! Follows a project's loop for one client until what the client asked for has come true or cannot.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc};
@@ -7,10 +8,11 @@ use tokio::sync::{broadcast, mpsc};
 use crate::api::types::{PodStatus, Progress};
 use crate::graph::{Restart, Role};
 use crate::ids::PodId;
-use crate::plan::{ContainerState, Desired, Health};
+use crate::plan::{ContainerState, Desired, Health, Plan, PlannedStep};
 
-use super::super::shared::{Aim, Following, ProjectState, Shared};
-use super::status;
+use super::super::execute;
+use super::super::shared::{Aim, Following, ProjectState, STORE_OBJECT, Shared};
+use super::{asking, status};
 
 /// One client's view of a project's loop.
 pub(super) struct Follow {
@@ -18,12 +20,19 @@ pub(super) struct Follow {
     following: Following,
     /// Until every pod is ready or done, not only started.
     wait: bool,
+    /// Only what becomes of these matters; `None`: all does.
+    about: Option<BTreeSet<PodId>>,
 }
 
 impl Follow {
     /// Follows what `following` was asked for; with `wait` until every pod is ready or done, not only started.
     pub(super) fn new(shared: Arc<Shared>, following: Following, wait: bool) -> Self {
-        Self { shared, following, wait }
+        Self { shared, following, wait, about: None }
+    }
+
+    /// Follows only what becomes of these pods.
+    pub(super) fn about(self, pods: BTreeSet<PodId>) -> Self {
+        Self { about: Some(pods), ..self }
     }
 
     /// Sends progress until it is as asked, cannot become so, or the client is gone.
@@ -72,11 +81,20 @@ impl Follow {
             return Some(Progress::Failed { messages: vec![message] });
         }
         let is_of_now = now.zip(state.record.as_ref()).is_some_and(|(now, seen)| Arc::ptr_eq(&now, seen));
-        if !state.settled || !is_of_now {
+        if !is_of_now {
             return None;
         }
         let record = self.following.wanted.as_ref()?;
         let plan = state.plan.as_ref()?;
+        if let (Some(pods), Some(desired)) = (&self.about, &record.desired)
+            && let ended @ Some(_) = self.pods_end(desired, state, plan, pods)
+        {
+            // What is wrong elsewhere was so before.
+            return ended;
+        }
+        if !state.settled {
+            return None;
+        }
         let mut messages: Vec<String> = plan.failures.iter().map(ToString::to_string).collect();
         messages.extend(state.errors.iter().map(|(object, message)| format!("{object}: {message}")));
         if !messages.is_empty() {
@@ -89,6 +107,31 @@ impl Follow {
         }
     }
 
+    /// Returns the last event if what was asked of some pods is done, or failed.
+    fn pods_end(
+        &self,
+        desired: &Desired,
+        state: &ProjectState,
+        plan: &Plan,
+        pods: &BTreeSet<PodId>,
+    ) -> Option<Progress> {
+        let observed = self.shared.observed(Some(&desired.graph.project));
+        let objects = asking::objects(desired, &observed, pods);
+        let wrong = state.errors.iter().filter(|(object, _)| objects.contains(*object) || *object == STORE_OBJECT);
+        let messages: Vec<String> = wrong.map(|(object, message)| format!("{object}: {message}")).collect();
+        if !messages.is_empty() {
+            return Some(Progress::Failed { messages });
+        }
+        let is_open = |planned: &PlannedStep| {
+            planned.step.pod().is_some_and(|pod| pods.contains(pod))
+                || objects.contains(&execute::object(&planned.step, None))
+        };
+        if !state.heard || plan.steps.iter().any(is_open) {
+            return None;
+        }
+        self.up_end(desired, state)
+    }
+
     fn up_end(&self, desired: &Desired, state: &ProjectState) -> Option<Progress> {
         let done = Progress::Done { revision: desired.revision };
         if !self.wait {
@@ -97,7 +140,12 @@ impl Follow {
         let observed = self.shared.observed(Some(&desired.graph.project));
         let pods = status::pods(Some(desired), &observed, state);
         let mut messages = Vec::new();
-        let awaited = |pod: &PodId| desired.enabled.contains(&pod.service) && !desired.unstarted.contains(pod);
+        let awaited = |pod: &PodId| {
+            desired.enabled.contains(&pod.service)
+                && !desired.unstarted.contains(pod)
+                && !desired.rests(pod)
+                && self.about.as_ref().is_none_or(|about| about.contains(pod))
+        };
         for pod in pods.iter().filter(|pod| pod.wanted && awaited(&pod.pod)) {
             match pod.state {
                 _ if pod.ready || has_ended_with_main(pod, &pods) => {}

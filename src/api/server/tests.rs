@@ -53,6 +53,9 @@ impl Handler for FakeHandler {
     async fn stop(&self, _: ProjectName, _: StopRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
         self.stream().await
     }
+    async fn ask(&self, _: ProjectName, _: AskRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
+        self.stream().await
+    }
     async fn dns(&self, project: ProjectName, _: NameQuestion) -> Result<NameTold, ApiError> {
         Err(ApiError { message: format!("no project `{project}`"), kind: ErrorKind::NotFound })
     }

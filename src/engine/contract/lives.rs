@@ -208,8 +208,15 @@ pub(super) async fn stopping_and_removing_twice_is_fine(world: &dyn World) {
     let stopped = observed(world, &running.id).await.expect("is there");
     assert_eq!(stopped.state, ContainerState::Exited { code: 143, by_itself: false });
     conflict(&engine.kill_container(&running.id, "SIGTERM").await);
+    conflict(&engine.pause_container(&running.id).await);
     engine.start_container(&running.id).await.expect("can be started");
     engine.unpause_container(&running.id).await.expect("is not paused");
+    for _ in 0..2 {
+        engine.pause_container(&running.id).await.expect("can be paused");
+    }
+    assert_eq!(observed(world, &running.id).await.expect("is there").state, ContainerState::Paused);
+    engine.unpause_container(&running.id).await.expect("can be thawed");
+    assert!(observed(world, &running.id).await.expect("is there").is_running());
     engine.kill_container(&running.id, "SIGKILL").await.expect("can be killed");
     assert_eq!(engine.wait_container(&running.id).await.expect("is there"), 137);
     engine.start_container(&running.id).await.expect("can be started");
@@ -225,6 +232,7 @@ pub(super) async fn what_is_not_there_is_not_found(world: &dyn World) {
     not_found(&engine.inspect_container(&absent).await, "container");
     not_found(&engine.start_container(&absent).await, "container");
     not_found(&engine.kill_container(&absent, "SIGTERM").await, "container");
+    not_found(&engine.pause_container(&absent).await, "container");
     not_found(&engine.unpause_container(&absent).await, "container");
     not_found(&engine.rename_container(&absent, "other").await, "container");
     not_found(&engine.wait_container(&absent).await, "container");

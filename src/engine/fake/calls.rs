@@ -228,6 +228,23 @@ impl Engine for FakeEngine {
         })
     }
 
+    async fn pause_container(&self, id_or_name: &str) -> Result<()> {
+        self.call("pause_container", |state| {
+            let id = state.id(id_or_name)?;
+            let Some(container) = state.containers.get_mut(&id) else { return Ok(()) };
+            if container.observed.state == ContainerState::Paused {
+                return Ok(());
+            }
+            if !container.observed.is_running() {
+                let message = format!("container {id_or_name} is not running");
+                return Err(EngineError::Conflict { action: "pause container".to_owned(), message });
+            }
+            container.observed.state = ContainerState::Paused;
+            state.tell(&id, "pause", &[]);
+            Ok(())
+        })
+    }
+
     async fn unpause_container(&self, id_or_name: &str) -> Result<()> {
         self.call("unpause_container", |state| {
             let id = state.id(id_or_name)?;

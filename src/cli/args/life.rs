@@ -1,0 +1,139 @@
+//! Commands for containers that are there.
+
+use clap::Args;
+
+use crate::ids::ServiceName;
+
+use super::parse_scale;
+
+/// `stop`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StopArgs {
+    /// Seconds between stop signal and kill, instead of what the file says
+    #[arg(short, long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Services; default: all
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+}
+
+/// `start`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StartArgs {
+    /// Wait until services are running or healthy
+    #[arg(long)]
+    pub wait: bool,
+
+    /// Seconds to wait at most
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    pub wait_timeout: Option<u64>,
+
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Services, which are started with those that they depend on; default: all
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+}
+
+/// `restart`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RestartArgs {
+    /// Seconds between stop signal and kill, instead of what the file says
+    #[arg(short, long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+
+    /// Do not restart services that depend on these with `restart: true`
+    #[arg(long)]
+    pub no_deps: bool,
+
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Services; default: all
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+}
+
+/// `kill`.
+#[derive(Debug, Clone, Args)]
+pub struct KillArgs {
+    /// Signal to send
+    #[arg(short, long, value_name = "SIGNAL", default_value = "SIGKILL")]
+    pub signal: String,
+
+    /// Remove containers of services that the file does not have
+    #[arg(long)]
+    pub remove_orphans: bool,
+
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Services; default: all
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+}
+
+/// `rm`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RmArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
+
+    /// Stop the containers before
+    #[arg(short, long)]
+    pub stop: bool,
+
+    /// Remove their anonymous volumes too
+    #[arg(short, long)]
+    pub volumes: bool,
+
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Services; default: all
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+}
+
+/// `pause` and `unpause`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PauseArgs {
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Services; default: all
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+}
+
+/// `scale`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ScaleArgs {
+    /// Leave out what the services depend on
+    #[arg(long)]
+    pub no_deps: bool,
+
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Overwrite what others changed meanwhile, without asking
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// Services with their number of replicas
+    #[arg(value_name = "SERVICE=N", required = true, value_parser = parse_scale)]
+    pub scales: Vec<(ServiceName, u32)>,
+}
