@@ -26,6 +26,7 @@ mod order;
 mod preview;
 mod progress;
 mod project;
+mod rmi;
 mod signals;
 mod source;
 mod spread;
@@ -73,10 +74,13 @@ fn block_on(future: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit
 }
 
 async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, CliError> {
-    use commands::{agent, config, dns, down, events, exec, host, kill, lb, logs, ls, pattern, pause, plan, ps};
+    use commands::{
+        agent, config, create, dns, down, events, exec, host, kill, lb, logs, ls, pattern, pause, plan, ps,
+    };
     use commands::{restart, rm, scale, start, status, stop, up, why};
     match command {
         Command::Up(args) => return up::run(context, &args).await,
+        Command::Create(args) => return create::run(context, args).await,
         Command::Scale(args) => return scale::run(context, &args).await,
         Command::Logs(args) => return logs::run(context, args).await,
         Command::Events(args) => return events::run(context, &args).await,

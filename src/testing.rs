@@ -88,6 +88,7 @@ pub fn desired(graph: Graph) -> Desired {
         addresses: Addresses::default(),
         no_recreate: false,
         recreate_before: BTreeMap::new(),
+        renew_before: BTreeMap::new(),
         remove_orphans: false,
         unstarted: BTreeSet::new(),
         asked: BTreeMap::new(),

@@ -434,8 +434,12 @@ async fn remember_anonymous_volumes(shared: &Shared, record: &Record, id: &str, 
     let Some(container) = observed.hosts.values().find_map(|host| host.containers.get(id)) else { return Ok(()) };
     let Some(pod) = container.pod().filter(|pod| desired.assignments.pods.contains_key(pod)) else { return Ok(()) };
     let anonymous = anonymous_volumes(desired, container);
-    // Who removes a container by hand gets new ones with the next, as in Docker Compose.
-    if drop_them || desired.rests(&pod) || anonymous.is_empty() {
+    if drop_them || !desired.keeps_volumes(&pod, container) {
+        // What an earlier container left is not for the next one either.
+        let delete = Write::Delete(carried_key(&desired.graph.project, &pod));
+        return shared.store.transact(&[], &[delete]).await.map(drop).map_err(text);
+    }
+    if anonymous.is_empty() {
         return Ok(());
     }
     let value = serde_json::to_vec(&anonymous).map_err(text)?;
@@ -462,7 +466,7 @@ async fn carried_volumes(
 ) -> Result<BTreeMap<String, String>, String> {
     let observed = shared.observed(Some(&desired.graph.project));
     let old = replaces.and_then(|id| observed.hosts.values().find_map(|host| host.containers.get(id)));
-    if let Some(old) = old {
+    if let Some(old) = old.filter(|old| desired.keeps_volumes(pod, old)) {
         return Ok(anonymous_volumes(desired, old));
     }
     let entry = shared.store.get(&carried_key(&desired.graph.project, pod)).await.map_err(text)?;

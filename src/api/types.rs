@@ -505,6 +505,9 @@ pub struct PodStatus {
     pub ready: bool,
     /// Why it is not ready, for the reader.
     pub reason: Option<String>,
+    /// Whether somebody stopped, killed or removed it by hand, and it stays so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resting: bool,
     /// Whether it shall exist (not an orphan, not scaled down).
     pub wanted: bool,
     /// What it does in a pod of several containers.

@@ -172,6 +172,8 @@ pub enum Command {
     Up(UpArgs),
     /// Stop and remove containers and networks
     Down(DownArgs),
+    /// Create containers and do not start them
+    Create(CreateArgs),
     /// Start containers that do not run
     Start(StartArgs),
     /// Stop containers and keep them so
@@ -231,8 +233,16 @@ pub struct Selection {
     pub force_recreate: bool,
 
     /// Leave existing containers as they are
-    #[arg(long)]
+    #[arg(long, conflicts_with = "always_recreate_deps")]
     pub no_recreate: bool,
+
+    /// Recreate also what the named services depend on, even if nothing about it changed
+    #[arg(long)]
+    pub always_recreate_deps: bool,
+
+    /// Give recreated containers new anonymous volumes, instead of those of their predecessors
+    #[arg(short = 'V', long)]
+    pub renew_anon_volumes: bool,
 
     /// Leave out what the named services depend on
     #[arg(long)]
@@ -403,9 +413,26 @@ pub struct DownArgs {
     #[arg(short, long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
 
+    /// Remove images of services too: all, or only those without a name of their own
+    #[arg(long, value_enum, value_name = "WHICH")]
+    pub rmi: Option<Rmi>,
+
     /// Form of what is told: JSON is an object a line, or with --dry-run the plan
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub format: TextFormat,
+
+    /// Services; default: the whole project
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+}
+
+/// Images that go with a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rmi {
+    /// Those without a name of their own.
+    Local,
+    /// All.
+    All,
 }
 
 /// `plan`.
@@ -469,9 +496,7 @@ mod tests {
 
     #[test]
     fn flags_that_orch_does_not_have_are_refused() {
-        for line in
-            ["up --build", "up -w", "up --menu", "up -V", "down --rmi all", "ps --filter x=y", "up -d --attach web"]
-        {
+        for line in ["up --build", "up -w", "up --menu", "down --rmi some", "ps --filter x=y", "up -d --attach web"] {
             let arguments = format!("orch {line}");
             assert!(Cli::try_parse_from(arguments.split(' ')).is_err(), "{line}");
         }

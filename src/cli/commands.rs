@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod config;
+pub(crate) mod create;
 pub(crate) mod dns;
 pub(crate) mod down;
 pub(crate) mod events;

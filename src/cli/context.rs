@@ -278,7 +278,7 @@ impl<'u> Context<'u> {
 }
 
 /// What is read of a file by commands on what runs: they must work although a config's file is gone or a service is broken.
-fn lenient() -> LoadOptions {
+pub(crate) fn lenient() -> LoadOptions {
     // What patterns add has no say in names and hosts, and `down` must not need their files.
     let own_keys = OwnKeys::AsWritten;
     LoadOptions {

@@ -8,9 +8,10 @@ use crate::api::types::StopRequest;
 use crate::engine::LogQuery;
 use crate::graph::Restart;
 use crate::ids::{PodId, ServiceName};
-use crate::observed::ContainerState;
+use crate::observed::{ContainerState, ObservedContainer};
 
 use super::attach::{Attachment, Happening};
+use super::context::if_there;
 use super::error::CliError;
 use super::exit::Exit;
 use super::progress::{self, Step};
@@ -94,13 +95,27 @@ impl Foreground<'_> {
             return Ok(false); // What runs there is not known: the agents go on.
         }
         let (hosts, _) = found.some()?;
-        let mut pods = hosts.iter().flat_map(|(_, host)| host.containers.values()).filter(|one| one.pod().is_some());
-        Ok(pods.all(|container| {
-            let service = container.service.as_ref();
-            let restart = service.and_then(|name| self.project.graph.services.get(name)).map(|service| service.restart);
-            let awaited = service.is_some_and(|name| self.project.graph.is_awaited_job(name));
-            is_finished(container.state, restart.unwrap_or(Restart::No), awaited)
-        }))
+        let pods = hosts.iter().flat_map(|(_, host)| host.containers.values()).filter(|one| one.pod().is_some());
+        let going_on: Vec<&ObservedContainer> = pods.filter(|container| self.goes_on(container)).collect();
+        if going_on.iter().any(|container| !matches!(container.state, ContainerState::Exited { .. })) {
+            return Ok(false);
+        }
+        if going_on.is_empty() {
+            return Ok(true);
+        }
+        // They would be started again, but for those that somebody stopped from elsewhere.
+        let status = if_there(self.client.project(self.project.name()).await)?;
+        let pods = status.map(|status| status.pods).unwrap_or_default();
+        let rests = |pod: PodId| pods.iter().any(|one| one.resting && one.pod == pod);
+        Ok(going_on.iter().filter_map(|container| container.pod()).all(rests))
+    }
+
+    /// Returns whether a container runs, or the agent starts it again.
+    fn goes_on(&self, container: &ObservedContainer) -> bool {
+        let service = container.service.as_ref();
+        let restart = service.and_then(|name| self.project.graph.services.get(name)).map(|service| service.restart);
+        let awaited = service.is_some_and(|name| self.project.graph.is_awaited_job(name));
+        !is_finished(container.state, restart.unwrap_or(Restart::No), awaited)
     }
 
     /// Answers Ctrl-C: stops the containers; the result is always an error, [`CliError::Cancelled`] if all went well.

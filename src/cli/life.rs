@@ -30,6 +30,8 @@ pub(crate) struct How {
     pub wait_timeout: Option<u64>,
     /// Only say what would be done.
     pub dry_run: bool,
+    /// As JSON.
+    pub json: bool,
 }
 
 impl Life {
@@ -81,7 +83,11 @@ impl Life {
     pub(crate) async fn run(&self, context: &mut Context<'_>, how: How) -> Result<Option<Ended>, CliError> {
         if how.dry_run || context.global.dry_run {
             let Some(plan) = self.plan().await? else { return Ok(None) };
-            context.ui.data(render::render(&plan).as_bytes())?;
+            if how.json {
+                context.ui.json(&plan)?;
+            } else {
+                context.ui.data(render::render(&plan).as_bytes())?;
+            }
             return Ok(Some(Ended { revision: 0, moved: true }));
         }
         let mut interrupts = Interrupts::listen()?;

@@ -84,6 +84,7 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
         enabled: enabled(&graph, options, previous),
         no_recreate: options.no_recreate,
         recreate_before: recreate_before(&graph, options, previous, generation),
+        renew_before: renew_before(&graph, options, previous, generation),
         remove_orphans: options.remove_orphans,
         unstarted: BTreeSet::new(),
         asked: still_asked(&graph, options, previous, &assignments),
@@ -157,6 +158,7 @@ pub fn is_same_wish(one: &Desired, other: &Desired) -> bool {
         enabled,
         no_recreate,
         recreate_before,
+        renew_before,
         remove_orphans,
         unstarted,
         asked,
@@ -168,6 +170,7 @@ pub fn is_same_wish(one: &Desired, other: &Desired) -> bool {
         && *enabled == other.enabled
         && *no_recreate == other.no_recreate
         && *recreate_before == other.recreate_before
+        && *renew_before == other.renew_before
         && *remove_orphans == other.remove_orphans
         && *unstarted == other.unstarted
         && *asked == other.asked
@@ -267,9 +270,28 @@ fn recreate_before(
     let mut before: BTreeMap<ServiceName, u64> =
         previous.map(|desired| desired.recreate_before.clone()).unwrap_or_default();
     before.retain(|name, _| graph.services.contains_key(name));
+    if options.recreate_deps && !options.services.is_empty() {
+        let dependencies = selected(graph, options).into_iter().filter(|name| !options.services.contains(name));
+        before.extend(dependencies.map(|name| (name, generation)));
+    }
     if options.force_recreate {
         let named = graph.services.keys().filter(|name| options.services.is_empty() || options.services.contains(name));
         before.extend(named.map(|name| (name.clone(), generation)));
+    }
+    before
+}
+
+/// Which containers do not leave their anonymous volumes to what comes in their place.
+fn renew_before(
+    graph: &Graph,
+    options: &UpOptions,
+    previous: Option<&Desired>,
+    generation: u64,
+) -> BTreeMap<ServiceName, u64> {
+    let mut before = previous.map(|desired| desired.renew_before.clone()).unwrap_or_default();
+    before.retain(|name, _| graph.services.contains_key(name));
+    if options.renew_volumes {
+        before.extend(selected(graph, options).into_iter().map(|name| (name, generation)));
     }
     before
 }

@@ -50,6 +50,8 @@ pub enum Asked {
     Removed {
         /// Anonymous volumes go too.
         volumes: bool,
+        /// As for `Stopped`.
+        timeout: Option<Duration>,
     },
     /// This run shall be frozen.
     Paused {
@@ -85,10 +87,22 @@ impl Asked {
         matches!(self, Self::Stopped { .. } | Self::Removed { .. })
     }
 
+    /// Returns what became of the pod, for the reader; `None`: it runs.
+    pub fn told(&self, pod: &PodId) -> Option<String> {
+        let service = &pod.service;
+        match self {
+            Self::Stopped { .. } => Some(format!("it was stopped; `orch start {service}` starts it")),
+            Self::Removed { .. } => Some(format!("it was removed; `orch up {service}` makes it again")),
+            Self::Paused { .. } => Some(format!("it was paused; `orch unpause {service}` lets it go on")),
+            Self::Killed { signal, .. } => Some(format!("it got {signal} by hand; `orch start {service}` starts it")),
+            Self::Restarted { .. } | Self::Started { .. } => None,
+        }
+    }
+
     /// Returns the time between stop signal and kill that was asked for.
     pub fn timeout(&self) -> Option<Duration> {
         match self {
-            Self::Stopped { timeout } | Self::Restarted { timeout, .. } => *timeout,
+            Self::Stopped { timeout } | Self::Removed { timeout, .. } | Self::Restarted { timeout, .. } => *timeout,
             _ => None,
         }
     }
@@ -138,6 +152,8 @@ pub enum Ask {
         stop: bool,
         /// Remove their anonymous volumes too.
         volumes: bool,
+        /// Seconds between stop signal and kill, instead of each service's own.
+        timeout_secs: Option<u64>,
     },
     /// Freeze containers that run.
     Pause,
@@ -216,7 +232,10 @@ pub fn ask(
             asking.kill(&fronts, signal, number);
             desired.remove_orphans |= remove_orphans;
         }
-        Ask::Remove { stop, volumes } => asking.remove(&fronts, *stop, *volumes),
+        Ask::Remove { stop, volumes, timeout_secs } => {
+            let timeout = timeout_secs.map(Duration::from_secs);
+            asking.remove(&fronts, *stop, &Asked::Removed { volumes: *volumes, timeout });
+        }
         Ask::Pause => asking.pause(&fronts)?,
         Ask::Unpause => asking.unpause(&fronts)?,
     }
@@ -314,6 +333,14 @@ impl<'a> Asking<'a> {
         matches!(self.asked.get(pod), Some(Asked::Removed { .. }))
     }
 
+    /// One that lost its container while it was stopped, as with a host that is gone, gets another one.
+    fn make_again(&mut self, pod: &PodId) {
+        if matches!(self.asked.get(pod), Some(Asked::Stopped { .. })) {
+            self.pods.insert(pod.clone());
+            self.asked.remove(pod);
+        }
+    }
+
     fn stop(&mut self, fronts: &BTreeSet<ServiceName>, timeout: Option<Duration>) {
         for member in self.pods_of(fronts).into_iter().flatten() {
             if !self.is_removed(&member.pod) {
@@ -335,7 +362,10 @@ impl<'a> Asking<'a> {
         }
         for members in self.pods_of(&asked) {
             for Member { pod, role, container } in members {
-                let Some(container) = container else { continue };
+                let Some(container) = container else {
+                    self.make_again(&pod);
+                    continue;
+                };
                 if container.state == ContainerState::Paused {
                     if self.given.is_empty() || !fronts.contains(self.graph().front(&pod.service)) {
                         continue;
@@ -359,7 +389,10 @@ impl<'a> Asking<'a> {
             let holder = members.iter().find(|member| member.role == Some(Role::Holder));
             let lives = holder.and_then(|holder| holder.container).is_none_or(ObservedContainer::is_running);
             for Member { pod, role, container } in members {
-                let Some(container) = container else { continue };
+                let Some(container) = container else {
+                    self.make_again(&pod);
+                    continue;
+                };
                 match role {
                     // The namespaces outlive what runs in them, and what prepared the pod has done so.
                     Some(Role::Holder) if lives => {}
@@ -386,7 +419,7 @@ impl<'a> Asking<'a> {
         }
     }
 
-    fn remove(&mut self, fronts: &BTreeSet<ServiceName>, stop: bool, volumes: bool) {
+    fn remove(&mut self, fronts: &BTreeSet<ServiceName>, stop: bool, removed: &Asked) {
         for members in self.pods_of(fronts) {
             let runs = members.iter().any(|member| {
                 matches!(member.role, None | Some(Role::Main))
@@ -396,7 +429,7 @@ impl<'a> Asking<'a> {
                 continue;
             }
             for member in members {
-                self.set(member.pod, Asked::Removed { volumes });
+                self.set(member.pod, removed.clone());
             }
         }
     }

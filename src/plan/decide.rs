@@ -115,7 +115,7 @@ impl Case<'_> {
         match asked {
             Asked::Stopped { .. } if active => Some(Decision::Stop(Reason::Asked)),
             Asked::Stopped { .. } => Some(Decision::Resting),
-            Asked::Removed { volumes } => Some(Decision::Remove { volumes: *volumes }),
+            Asked::Removed { volumes, .. } => Some(Decision::Remove { volumes: *volumes }),
             Asked::Paused { run } if run.is_of(container) => match container.state {
                 ContainerState::Running { .. } => Some(Decision::Pause),
                 ContainerState::Paused => Some(Decision::Leave),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::{Dependency, Graph};
 use crate::ids::{HostName, PodId, ResourceKey, ServiceName};
+use crate::observed::ObservedContainer;
 use crate::place::Assignments;
 
 use super::Asked;
@@ -32,6 +33,9 @@ pub struct Desired {
     pub no_recreate: bool,
     /// Containers older than this generation are made anew (`--force-recreate`).
     pub recreate_before: BTreeMap<ServiceName, u64>,
+    /// What comes in the place of containers older than this generation gets new anonymous volumes (`-V`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub renew_before: BTreeMap<ServiceName, u64>,
     /// Containers of services that the graph does not have are removed.
     pub remove_orphans: bool,
     /// Pods that are made and not started (`--no-start`), until an `up` without it asks for their service. Those that ran
@@ -106,6 +110,10 @@ pub struct UpOptions {
     pub force_recreate: bool,
     /// `--no-recreate`.
     pub no_recreate: bool,
+    /// `--always-recreate-deps`.
+    pub recreate_deps: bool,
+    /// `--renew-anon-volumes`.
+    pub renew_volumes: bool,
     /// `--remove-orphans`.
     pub remove_orphans: bool,
     /// `--no-start`: make containers, do not start them.
@@ -118,6 +126,13 @@ impl Desired {
     /// Returns every pod that shall exist, in a fixed order.
     pub fn pods(&self) -> impl Iterator<Item = &PodId> {
         self.assignments.pods.keys()
+    }
+
+    /// Returns whether what comes in the place of a container gets that one's anonymous volumes.
+    pub fn keeps_volumes(&self, pod: &PodId, container: &ObservedContainer) -> bool {
+        let renewed = self.renew_before.get(&pod.service).copied().unwrap_or(0);
+        // Who removes a container by hand gets new ones with the next, as in Docker Compose.
+        container.generation.unwrap_or(0) >= renewed && !matches!(self.asked.get(pod), Some(Asked::Removed { .. }))
     }
 
     /// Returns whether the project is for this host: pods may run there, and its published ports answer there.

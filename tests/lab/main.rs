@@ -26,6 +26,7 @@ mod fleet_faults;
 mod fleet_killed;
 mod healing;
 mod lab_itself;
+mod life;
 mod names;
 mod passing;
 mod people;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::api::types::{ObjectState, PodStatus, Progress, ProjectSummary, PublishedStatus};
 use crate::ids::{HostName, PodId, ProjectName};
 use crate::lb::table::PublishedKey;
-use crate::plan::{ContainerState, Desired, Health, Observed, ObservedContainer, Plan, Probed};
+use crate::plan::{Asked, ContainerState, Desired, Health, Observed, ObservedContainer, Plan, Probed};
 
 use super::super::shared::{ProjectState, Shared};
 
@@ -93,7 +93,8 @@ pub(super) fn pods(desired: Option<&Desired>, observed: &Observed, state: &Proje
                 finished_at: seen.map(|container| container.finished_at.clone()).unwrap_or_default(),
                 command: seen.map(|container| container.command.clone()).unwrap_or_default(),
                 ready: seen.is_some_and(ObservedContainer::is_ready),
-                reason: reason(&pod, &name, seen, state),
+                reason: by_hand(desired, &pod, seen).or_else(|| reason(&pod, &name, seen, state)),
+                resting: is_resting(desired, &pod, seen),
                 wanted: wanted.contains_key(&pod),
                 part: seen.and_then(ObservedContainer::part).or_else(|| {
                     desired.and_then(|d| d.graph.services.get(&pod.service)).and_then(|service| service.part.clone())
@@ -103,6 +104,22 @@ pub(super) fn pods(desired: Option<&Desired>, observed: &Observed, state: &Proje
             }
         })
         .collect()
+}
+
+/// Whether somebody ended it by hand, and it stays so.
+fn is_resting(desired: Option<&Desired>, pod: &PodId, seen: Option<&ObservedContainer>) -> bool {
+    let asked = desired.and_then(|desired| desired.asked.get(pod));
+    asked.is_some_and(|asked| match asked {
+        Asked::Killed { run, .. } => seen.is_some_and(|one| !one.state.is_active() && run.is_of(one)),
+        asked => asked.is_rest(),
+    })
+}
+
+/// What somebody made of a pod by hand.
+fn by_hand(desired: Option<&Desired>, pod: &PodId, seen: Option<&ObservedContainer>) -> Option<String> {
+    let asked = desired?.asked.get(pod)?;
+    let paused = matches!(asked, Asked::Paused { .. }) && seen.is_some_and(|one| one.state == ContainerState::Paused);
+    asked.told(pod).filter(|_| paused || is_resting(desired, pod, seen))
 }
 
 /// Why a pod is not ready.

@@ -1,10 +1,51 @@
 //! Commands for containers that are there.
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 
 use crate::ids::ServiceName;
 
-use super::parse_scale;
+use super::{Pull, parse_scale};
+
+/// `create`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct CreateArgs {
+    /// Recreate containers even if nothing about them changed
+    #[arg(long, conflicts_with = "no_recreate")]
+    pub force_recreate: bool,
+
+    /// Leave existing containers as they are
+    #[arg(long)]
+    pub no_recreate: bool,
+
+    /// Remove containers of services that the file does not have
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub remove_orphans: bool,
+
+    /// Number of replicas of a service, instead of what the file says
+    #[arg(long = "scale", value_name = "SERVICE=N", value_parser = parse_scale)]
+    pub scales: Vec<(ServiceName, u32)>,
+
+    /// When images are pulled, instead of what the file says
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub pull: Option<Pull>,
+
+    /// Pull without showing progress
+    #[arg(long)]
+    pub quiet_pull: bool,
+
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Overwrite what others changed meanwhile, without asking
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// Services; default: all
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+}
 
 /// `stop`.
 #[derive(Debug, Clone, Default, Args)]

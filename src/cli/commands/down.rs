@@ -7,14 +7,16 @@ use crate::cli::args::{DownArgs, TextFormat, seconds};
 use crate::cli::consent::{self, Deed};
 use crate::cli::context::{Context, if_there};
 use crate::cli::error::CliError;
+use crate::cli::life::{How, Life};
 use crate::cli::progress::follow;
+use crate::cli::rmi;
 use crate::cli::signals::Interrupts;
 use crate::cli::source;
 use crate::cli::tail::Choice;
 use crate::engine::{Engine, label};
 use crate::ids::ProjectName;
 use crate::observed::{Observed, ObservedHost};
-use crate::plan::{Intent, Plan, plan, render};
+use crate::plan::{Ask, Intent, Plan, plan, render};
 
 /// Removes the project.
 ///
@@ -22,6 +24,38 @@ use crate::plan::{Intent, Plan, plan, render};
 /// When there is no project, or something of it cannot be removed.
 pub(crate) async fn run(context: &mut Context<'_>, args: &DownArgs) -> Result<(), CliError> {
     let project = context.project_name()?;
+    let dry_run = args.dry_run || context.global.dry_run;
+    let images = match args.rmi.filter(|_| !dry_run) {
+        Some(which) => Some(rmi::find(context, &project, which, &args.services).await?),
+        None => None,
+    };
+    if args.services.is_empty() {
+        whole(context, project, args).await?;
+    } else {
+        some(context, args).await?;
+    }
+    match images {
+        Some(images) => images.remove(context).await,
+        None => Ok(()),
+    }
+}
+
+/// Removes containers of some services, which stay away until the next `up`.
+async fn some(context: &mut Context<'_>, args: &DownArgs) -> Result<(), CliError> {
+    let ask = Ask::Remove { stop: true, volumes: args.volumes, timeout_secs: args.timeout };
+    let json = args.format == TextFormat::Json;
+    let how = How { dry_run: args.dry_run, json, ..How::default() };
+    let life = Life::new(context, ask, &args.services).await?;
+    if json && !args.dry_run && !context.global.dry_run {
+        context.ui.tell_as_data();
+    }
+    if !life.run(context, how).await?.is_some_and(|ended| ended.moved) {
+        warn_nothing(context, life.project());
+    }
+    Ok(())
+}
+
+async fn whole(context: &mut Context<'_>, project: ProjectName, args: &DownArgs) -> Result<(), CliError> {
     if args.dry_run || context.global.dry_run {
         let choice = Choice { project: project.clone(), services: Vec::new(), but: Vec::new(), index: None };
         let sources = context.sources().await?;

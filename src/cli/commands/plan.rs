@@ -91,13 +91,25 @@ async fn over_hosts(
 
 /// The flags that the agent gets.
 pub(super) fn options(selection: &Selection) -> UpOptions {
-    let Selection { force_recreate, no_recreate, no_deps, no_start, remove_orphans, scales: _, timeout, services } =
-        selection;
+    let Selection {
+        force_recreate,
+        no_recreate,
+        always_recreate_deps,
+        renew_anon_volumes,
+        no_deps,
+        no_start,
+        remove_orphans,
+        scales: _,
+        timeout,
+        services,
+    } = selection;
     UpOptions {
         services: services.clone(),
         no_deps: *no_deps,
         force_recreate: *force_recreate,
         no_recreate: *no_recreate,
+        recreate_deps: *always_recreate_deps,
+        renew_volumes: *renew_anon_volumes,
         remove_orphans: *remove_orphans,
         no_start: *no_start,
         timeout_secs: *timeout,

@@ -62,6 +62,7 @@ fn seen(observed: ObservedHost) -> Vec<PodStatus> {
             finished_at: container.finished_at,
             command: container.command,
             reason: None,
+            resting: false,
             wanted: true,
             part,
         })
@@ -296,6 +297,7 @@ mod tests {
             finished_at: "2026-11-21T15:01:01Z".to_owned(),
             command: "sh -c 'echo hello; sleep 1000'".to_owned(),
             reason: None,
+            resting: false,
             wanted: true,
             part: None,
         }

@@ -14,7 +14,7 @@ use crate::plan::{Ask, Plan, Step};
 /// # Errors
 /// When there is no such service, or something cannot be removed.
 pub(crate) async fn run(context: &mut Context<'_>, args: &RmArgs) -> Result<(), CliError> {
-    let ask = Ask::Remove { stop: args.stop, volumes: args.volumes };
+    let ask = Ask::Remove { stop: args.stop, volumes: args.volumes, timeout_secs: None };
     let life = Life::new(context, ask, &args.services).await?;
     let names = life.plan().await?.map(|plan| removed(&plan)).unwrap_or_default();
     if names.is_empty() {

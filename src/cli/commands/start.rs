@@ -11,7 +11,7 @@ use crate::plan::Ask;
 /// # Errors
 /// When there is no such service or no container, or something cannot be started.
 pub(crate) async fn run(context: &mut Context<'_>, args: &StartArgs) -> Result<(), CliError> {
-    let how = How { wait: args.wait, wait_timeout: args.wait_timeout, dry_run: args.dry_run };
+    let how = How { wait: args.wait, wait_timeout: args.wait_timeout, dry_run: args.dry_run, ..How::default() };
     let life = Life::new(context, Ask::Start, &args.services).await?;
     match life.run(context, how).await? {
         Some(_) => Ok(()),

@@ -1,0 +1,27 @@
+//! `orch create`: an `up` that starts nothing.
+
+use crate::cli::args::{CreateArgs, Selection, UpArgs};
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+
+use super::up;
+
+/// Makes containers.
+///
+/// # Errors
+/// As [`up::run`].
+pub(crate) async fn run(context: &mut Context<'_>, args: CreateArgs) -> Result<Exit, CliError> {
+    let CreateArgs { force_recreate, no_recreate, remove_orphans, scales, pull, quiet_pull, dry_run, yes, services } =
+        args;
+    let selection = Selection {
+        force_recreate,
+        no_recreate,
+        remove_orphans,
+        scales,
+        services,
+        no_start: true,
+        ..Selection::default()
+    };
+    up::run(context, &UpArgs { selection, pull, quiet_pull, dry_run, yes, ..UpArgs::default() }).await
+}
