@@ -40,6 +40,7 @@ use super::wire;
 /// Longest that any of these tests waits; paused time would stop the real store's threads.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+mod asked;
 mod files;
 mod fleet;
 mod people;

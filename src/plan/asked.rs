@@ -121,6 +121,29 @@ impl Desired {
     }
 }
 
+/// Maps of pods in JSON, whose keys can be nothing but text.
+pub(super) mod as_list {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Asked;
+    use crate::ids::PodId;
+
+    pub(in crate::plan) fn serialize<S: Serializer>(
+        asked: &BTreeMap<PodId, Asked>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        asked.iter().collect::<Vec<_>>().serialize(serializer)
+    }
+
+    pub(in crate::plan) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<PodId, Asked>, D::Error> {
+        Ok(Vec::deserialize(deserializer)?.into_iter().collect())
+    }
+}
+
 /// What can be asked of pods that are there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "what")]
@@ -501,6 +524,22 @@ fn offset(rest: &str, sign: char, most: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_asked_is_the_same_after_it_was_written_down() {
+        let pod = PodId::new(ServiceName::new("web").expect("valid"), 1);
+        let run = Run { container: "abc".into(), started_at: "2026-01-01T00:00:00Z".into() };
+        for asked in [
+            Asked::Stopped { timeout: Some(Duration::from_secs(3)) },
+            Asked::Removed { volumes: true, timeout: None },
+            Asked::Killed { run, signal: "HUP".into(), number: 7 },
+        ] {
+            let asked = BTreeMap::from([(pod.clone(), asked)]);
+            let desired = Desired { asked, ..crate::testing::desired(crate::testing::graph("shop", &["web"])) };
+            let text = serde_json::to_string(&desired).expect("JSON");
+            assert_eq!(serde_json::from_str::<Desired>(&text).expect("the same"), desired);
+        }
+    }
 
     #[test]
     fn signals_have_names_and_numbers() {

@@ -43,7 +43,7 @@ pub struct Desired {
     #[serde(default)]
     pub unstarted: BTreeSet<PodId>,
     /// What somebody asked of pods by hand since the last `up` of their service.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, with = "super::asked::as_list", skip_serializing_if = "BTreeMap::is_empty")]
     pub asked: BTreeMap<PodId, Asked>,
     /// Time between stop signal and kill for what the plan for this state stops (`-t`), instead of each service's own.
     #[serde(default)]

@@ -183,8 +183,46 @@ fn create_and_scale_and_a_part_taken_down() {
     project.orch(&["scale", "--no-deps", "web=1", "client=1"]).ok();
     assert_eq!(states(&project), "client-1 running, web-1 running");
     project.orch(&["scale", "nobody=2"]).refused(1, &["no such service: nobody"]);
+    project.down();
+
+    for _ in 0..2 {
+        project.orch(&["create"]).ok();
+        assert_eq!(states(&project), "client-1 created, db-1 created, web-1 created");
+    }
+    project.orch(&["start", "web"]).ok();
+    assert_eq!(states(&project), "client-1 created, db-1 running, web-1 running");
     project.up();
-    assert_eq!(states(&project), "client-1 running, db-1 running, web-1 running");
+    let all = "client-1 running, db-1 running, web-1 running";
+    assert_eq!(states(&project), all);
+    let volume = || project.inspect("parts-web-1", "{{range .Mounts}}{{.Name}}{{end}}");
+    let first = volume();
+    project.orch(&["up", "-d", "--force-recreate", "web"]).ok();
+    assert_eq!(volume(), first);
+    project.orch(&["up", "-d", "--force-recreate", "-V", "web"]).ok();
+    let second = volume();
+    assert_ne!(second, first);
+    let before = project.running("web");
+    host.docker(&["rm", "-f", "parts-web-1"]);
+    project.replaced("web", &before, secs(5));
+    assert_eq!(volume(), second, "what is healed keeps its data");
+    let ids = || ["db", "web", "client"].map(|service| project.inspect(&project.container(service, 1), "{{.Id}}"));
+    let old = ids();
+    project.orch(&["up", "-d", "--always-recreate-deps", "web"]).ok();
+    let new = ids();
+    assert!(new[0] != old[0] && new[2] == old[2], "{old:?} {new:?}");
+
+    project.orch(&["down", "web", "--dry-run"]).ok();
+    assert_eq!(states(&project), all);
+    project.orch(&["down", "web"]).ok();
+    stays(secs(3), "a part that was taken down", || states(&project));
+    assert_eq!(states(&project), "client-1 running, db-1 running");
+    project.orch(&["down", "nobody"]).refused(1, &["no such service: nobody"]);
+    project.orch(&["down", "--rmi", "local"]).ok();
+    assert!(host.docker(&["images"]).contains("busybox"), "it has a name of its own");
+    project.up();
+    let done = project.orch(&["down", "--rmi", "all"]);
+    assert!(done.stderr.contains("Image busybox  Removed"), "{done:?}");
+    assert!(!host.docker(&["images"]).contains("busybox"));
 }
 
 #[test]

@@ -8,10 +8,10 @@ use tokio::sync::{broadcast, mpsc};
 use crate::api::types::{PodStatus, Progress};
 use crate::graph::{Restart, Role};
 use crate::ids::PodId;
-use crate::plan::{ContainerState, Desired, Health, Plan, PlannedStep};
+use crate::plan::{Asked, ContainerState, Desired, Health, Plan, PlannedStep};
 
 use super::super::execute;
-use super::super::shared::{Aim, Following, ProjectState, STORE_OBJECT, Shared};
+use super::super::shared::{Aim, Following, ProjectState, Record, STORE_OBJECT, Shared};
 use super::{asking, status};
 
 /// One client's view of a project's loop.
@@ -73,7 +73,7 @@ impl Follow {
         // Another record for the same wish is no change: somebody asked for the same at the same time.
         if let (Some(now), Some(wanted)) = (&now, &self.following.wanted)
             && !Arc::ptr_eq(now, wanted)
-            && !now.is_same_wish(wanted)
+            && !self.is_same(now, wanted)
         {
             let who = now.history.last_by().filter(|by| !by.is_empty() && now.history != wanted.history);
             let who = who.map_or_else(|| "somebody else".to_owned(), |by| format!("`{by}`"));
@@ -130,6 +130,16 @@ impl Follow {
             return None;
         }
         self.up_end(desired, state)
+    }
+
+    /// Returns whether a record asks for the same as the one that is followed, as far as that matters here.
+    fn is_same(&self, now: &Record, wanted: &Record) -> bool {
+        let Some(pods) = &self.about else { return now.is_same_wish(wanted) };
+        let asked = |record: &Record| -> Option<Vec<Option<Asked>>> {
+            let asked = &record.desired.as_ref()?.asked;
+            Some(pods.iter().map(|pod| asked.get(pod).cloned()).collect())
+        };
+        now.aim == wanted.aim && asked(now) == asked(wanted)
     }
 
     fn up_end(&self, desired: &Desired, state: &ProjectState) -> Option<Progress> {
