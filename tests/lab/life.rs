@@ -4,7 +4,7 @@ use crate::cluster::Cluster;
 use crate::fleet::{even, name, running, spread};
 use crate::host::Host;
 use crate::project::Project;
-use crate::wait::{eventually, secs, stays};
+use crate::wait::{becomes, eventually, secs, stays};
 
 const SHOP: &str = "\
 services:
@@ -24,7 +24,7 @@ fn states(project: &Project) -> String {
     lines.join(", ")
 }
 
-/// What a command that shows progress said of each container, in the order in which it began: `web-1 Stopping Stopped`.
+/// What a command that shows progress said of each container, in the order of names: `web-1 Stopping Stopped`.
 fn said(project: &Project, stderr: &str) -> String {
     let mut words: Vec<(String, Vec<String>)> = Vec::new();
     let prefix = format!("Container {}-", project.name);
@@ -35,6 +35,7 @@ fn said(project: &Project, stderr: &str) -> String {
             None => words.push((name.to_owned(), vec![word.to_owned()])),
         }
     }
+    words.sort();
     let lines = words.iter().map(|(name, words)| format!("{name} {}", words.join(" ")));
     lines.collect::<Vec<_>>().join(", ")
 }
@@ -79,7 +80,10 @@ fn what_is_stopped_killed_paused_or_removed_stays_so_until_it_is_started() {
     assert_eq!(states(&project), all);
     project.fetch("life-client-1", "http://web/");
 
-    assert_eq!(ask(&["stop", "-t", "1"]), "client-1 Stopping Stopped, web-1 Stopping Stopped, db-1 Stopping Stopped");
+    let done = project.orch(&["stop", "-t", "1"]);
+    let at = |words: &str| done.stderr.find(words).expect("it is said");
+    assert!(at("life-web-1  Stopped") < at("life-db-1  Stopping"), "dependents first: {}", done.stderr);
+    assert_eq!(states(&project), "client-1 exited, db-1 exited, web-1 exited");
     assert_eq!(ask(&["start", "web"]), "db-1 Starting Started, web-1 Starting Started", "with what it depends on");
     assert_eq!(ask(&["start", "--wait", "--wait-timeout", "20"]), "client-1 Starting Started");
     assert_eq!(states(&project), all);
@@ -149,7 +153,7 @@ fn a_restart_is_done_once_and_takes_along_who_wants_to_be() {
     let all = || ["db", "web", "client"].map(started);
     let [db, web, client] = all();
     let done = project.orch(&["restart", "db"]);
-    assert_eq!(said(&project, &done.stderr), "web-1 Restarting Started, db-1 Restarting Started");
+    assert_eq!(said(&project, &done.stderr), "db-1 Restarting Started, web-1 Restarting Started");
     let [db2, web2, client2] = all();
     assert!(db != db2 && web != web2 && client == client2, "web depends on it with `restart: true`");
     assert_eq!(db[..64], db2[..64], "the same container");
@@ -157,8 +161,9 @@ fn a_restart_is_done_once_and_takes_along_who_wants_to_be() {
     let [db3, web3, _] = all();
     assert!(db2 != db3 && web2 == web3);
     // A change of the file is not applied by that, and the agent's own end in between changes nothing.
-    project.rewrite(&SHOP.replace("db: {", "db: {user: '1', "));
-    let restart = host.start_orch(&project.args(&["restart"]));
+    project.rewrite(&SHOP.replace("db: {image", "db: {user: '1', image"));
+    let mut restart = host.start_orch(&project.args(&["restart"]));
+    assert!(restart.says("Restarting"));
     host.docker(&["restart", "-t", "0", "orch-agent"]);
     restart.finish();
     eventually(secs(20), "all are restarted", || {
@@ -373,6 +378,6 @@ services:
         if all == 0 { Ok(()) } else { Err(all) }
     });
     project.orch(&["rm", "-f"]).ok();
-    assert_eq!(on_engines("exited"), [0, 0, 0]);
+    becomes(secs(20), "none is left", &vec![0, 0, 0], || on_engines("exited"));
     project.down();
 }
