@@ -229,7 +229,8 @@ impl Default for SpecNetwork {
 }
 
 /// Membership of a container to be made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SpecAttachment {
     /// Engine name of the network.
     pub network: String,
@@ -239,6 +240,12 @@ pub struct SpecAttachment {
     pub ipv4: Option<Ipv4Addr>,
     /// Fixed hardware address.
     pub mac: Option<String>,
+    /// Further addresses, of the link only.
+    pub link_local: Vec<IpAddr>,
+    /// Options of the network's driver for this member.
+    pub driver_opts: BTreeMap<String, String>,
+    /// Name of the interface in the container.
+    pub interface: Option<String>,
 }
 
 /// A port that the engine publishes.

@@ -8,6 +8,7 @@ mod container;
 mod error;
 mod file;
 mod hash;
+mod host;
 mod mount;
 mod network;
 mod placement;

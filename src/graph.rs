@@ -19,7 +19,7 @@ use crate::ids::{PodId, ProjectName, ResourceKey, ServiceName, SnapshotHash};
 use crate::model::{Ambassador, Export, ExternalLink, Serving};
 
 pub use container::{
-    Container, DeviceRequest, FileMount, Healthcheck, Logging, Mount, MountSource, Namespace, Resources,
+    Container, DeviceRequest, FileMount, Healthcheck, Logging, Mount, MountSource, Namespace, Recursion, Resources,
 };
 pub use network::{Attachment, ExposedPort, Network, NetworkMode, Port, PortMode, Protocol};
 pub use pod::{HOLDER, HOLDER_IMAGE, Part, PodVolume, Role, member_name};

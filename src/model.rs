@@ -10,6 +10,7 @@ mod certificate;
 pub mod deploy;
 pub mod health;
 pub mod hooks;
+pub mod host;
 pub mod keys;
 pub mod network;
 pub mod quantity;
@@ -34,6 +35,7 @@ pub use deploy::{
 };
 pub use health::Healthcheck;
 pub use hooks::{Develop, Hook, Watch};
+pub use host::{BlkioConfig, DeviceRate, DeviceWeight, HostOptions};
 pub use keys::{HOLDER, ServiceKeys, VolumeKeys};
 pub use network::{Ipam, IpamConfig, Network, ServiceNetwork};
 pub use quantity::{Bytes, Cpus, GoDuration, Ratio};

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::engine::{ContainerSpec, HostPort, NetworkSpec, SpecAttachment, SpecNetwork, VolumeSpec, label};
-use crate::graph::{Attachment, Condition, Container, Mount, MountSource, Namespace, NetworkMode, PortMode, Service};
+use crate::graph::{
+    Attachment, Condition, Container, Mount, MountSource, Namespace, NetworkMode, PortMode, Recursion, Service,
+};
 use crate::ids::{PodId, ResourceKey, ServiceName, SnapshotHash};
 use crate::model::Medium;
 use crate::net::addr::container_slice;
@@ -148,7 +150,7 @@ fn placed(container: &Container, parts: &HostParts<'_>) -> Container {
         let source = match &mount.source {
             MountSource::Snapshot { hash, selinux } => parts.snapshots.get(hash).map(|path| {
                 let (path, selinux) = (path.display().to_string(), selinux.then(|| "z".to_owned()));
-                MountSource::Bind { path, create: false, propagation: None, selinux }
+                MountSource::Bind { path, create: false, propagation: None, selinux, recursion: Recursion::default() }
             }),
             MountSource::PodVolume { volume } => {
                 Some(MountSource::Volume { volume: volume.clone(), no_copy: true, subpath: None })
@@ -198,6 +200,9 @@ fn attachment(desired: &Desired, pod: &PodId, attachment: &Attachment) -> SpecAt
         aliases,
         ipv4: attachment.ipv4,
         mac: attachment.mac.clone(),
+        link_local: attachment.link_local.clone(),
+        driver_opts: attachment.driver_opts.clone(),
+        interface: attachment.interface.clone(),
     }
 }
 

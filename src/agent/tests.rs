@@ -194,7 +194,7 @@ fn graph(services: &[&str]) -> Graph {
     let key = ResourceKey::new("default").expect("valid");
     let mut graph = testing::graph("shop", services);
     for service in graph.services.values_mut() {
-        let attachment = Attachment { network: key.clone(), aliases: Vec::new(), ipv4: None, mac: None };
+        let attachment = Attachment::new(key.clone());
         service.network = NetworkMode::Networks(vec![attachment]);
     }
     graph.networks.insert(key, testing::network("shop_default"));

@@ -162,7 +162,7 @@ fn network(world: &dyn World, rest: &str, number: u8) -> NetworkSpec {
 }
 
 fn member(network: &NetworkSpec) -> SpecAttachment {
-    SpecAttachment { network: network.name.clone(), aliases: vec!["alias".to_owned()], ipv4: None, mac: None }
+    SpecAttachment { network: network.name.clone(), aliases: vec!["alias".to_owned()], ..SpecAttachment::default() }
 }
 
 async fn start(world: &dyn World, spec: &ContainerSpec) -> ObservedContainer {

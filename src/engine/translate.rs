@@ -5,6 +5,7 @@
 
 mod fit;
 mod mounts;
+mod options;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -31,6 +32,10 @@ impl ApiVersion {
     pub const NEWEST: Self = Self(1, 53);
     /// First with several networks at creation, per-network hardware addresses and `start_interval` (Docker Engine 25).
     const MANY_NETWORKS: Self = Self(1, 44);
+    /// First with annotations (Docker Engine 24).
+    const ANNOTATIONS: Self = Self(1, 43);
+    /// First that names interfaces (Docker Engine 28.1).
+    const INTERFACE_NAMES: Self = Self(1, 49);
     /// First that can be told which network has the default route (Docker Engine 28).
     const GATEWAY_PRIORITY: Self = Self(1, 48);
 
@@ -50,6 +55,9 @@ impl std::fmt::Display for ApiVersion {
 /// Security option that engines do not know: clients empty two lists instead. Source: docker/cli,
 /// cli/command/container/opts.go `parseSystemPaths`.
 const UNCONFINED_PATHS: &str = "systempaths=unconfined";
+
+/// Option of an endpoint by which the engine names its interface. Source: moby, libnetwork/netlabel.
+const INTERFACE_NAME: &str = "com.docker.network.endpoint.ifname";
 
 /// Why a spec cannot be made on an engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -140,6 +148,7 @@ fn complete(container: &Container) {
         generic_resources: _, // for placement only
         pid: _,
         ipc: _,
+        host: _, // `options`
         // `names`
         extra_hosts: _,
         dns: _,
@@ -223,6 +232,7 @@ fn host_config(spec: &ContainerSpec, api: ApiVersion) -> Result<HostConfig, Untr
     };
     security(container, &mut config);
     names(spec, &mut config);
+    options::apply(&container.host, api, &mut config);
     Ok(config)
 }
 
@@ -357,18 +367,27 @@ fn networks(spec: &ContainerSpec, api: ApiVersion) -> Result<Endpoints, Untransl
 /// One membership. `priority` is higher for earlier ones, of which the first shall have the default route; engines
 /// before API 1.48 choose by themselves (not an internal network; then the network whose name sorts first).
 fn endpoint(attachment: &SpecAttachment, priority: usize, api: ApiVersion) -> Result<EndpointSettings, Untranslatable> {
-    if attachment.mac.is_some() && api < ApiVersion::MANY_NETWORKS {
-        let needs = ApiVersion::MANY_NETWORKS;
-        return Err(Untranslatable::TooOld { what: "`mac_address`", needs, speaks: api });
+    let SpecAttachment { network: _, aliases, ipv4, mac, link_local, driver_opts, interface } = attachment;
+    let too_old = |what, needs| Err(Untranslatable::TooOld { what, needs, speaks: api });
+    if mac.is_some() && api < ApiVersion::MANY_NETWORKS {
+        return too_old("`mac_address`", ApiVersion::MANY_NETWORKS);
     }
-    let ipam = attachment
-        .ipv4
-        .map(|ipv4| EndpointIpamConfig { ipv4_address: Some(ipv4.to_string()), ..EndpointIpamConfig::default() });
+    if interface.is_some() && api < ApiVersion::INTERFACE_NAMES {
+        return too_old("`interface_name`", ApiVersion::INTERFACE_NAMES);
+    }
+    let ipam = (ipv4.is_some() || !link_local.is_empty()).then(|| EndpointIpamConfig {
+        ipv4_address: ipv4.map(|ipv4| ipv4.to_string()),
+        link_local_ips: some_unless_empty(link_local.iter().map(ToString::to_string).collect()),
+        ipv6_address: None,
+    });
+    let mut options: HashMap<String, String> = driver_opts.clone().into_iter().collect();
+    options.extend(interface.clone().map(|name| (INTERFACE_NAME.to_owned(), name)));
     let gw_priority = (api >= ApiVersion::GATEWAY_PRIORITY).then(|| i64::try_from(priority).unwrap_or(i64::MAX));
     Ok(EndpointSettings {
         ipam_config: ipam,
-        mac_address: attachment.mac.clone(),
-        aliases: some_unless_empty(attachment.aliases.clone()),
+        mac_address: mac.clone(),
+        aliases: some_unless_empty(aliases.clone()),
+        driver_opts: some_unless_empty_map(options),
         gw_priority,
         ..EndpointSettings::default()
     })

@@ -66,6 +66,8 @@ impl Part<'_, '_> {
             keys: _,
             // Refused by `load`, where anything is to be run.
             unapplied: _,
+            // Nothing that is run looks at it.
+            develop: _,
             // Read into `environment` by `load`.
             env_file: _,
             expose: _,
@@ -96,6 +98,7 @@ impl Part<'_, '_> {
             ipc: _,
             image: _,
             healthcheck: _,
+            host: _,
             cap_add,
             cap_drop,
             command,
@@ -127,6 +130,7 @@ impl Part<'_, '_> {
             user,
             working_dir,
         } = self.service;
+        let resources = self.resources();
         let devices = devices.iter().map(|d| (d.source.clone(), d.target.clone(), d.permissions.clone()));
         Container {
             image: self.image(),
@@ -158,7 +162,7 @@ impl Part<'_, '_> {
             dns: self.resolvers(dns),
             dns_search: dns_search.clone(),
             dns_opt: dns_opt.clone(),
-            resources: self.resources(),
+            resources,
             logging: logging.as_ref().map(|l| Logging { driver: l.driver.clone(), options: l.options.clone() }),
             shm_size: shm_size.and_then(|Bytes(size)| u64::try_from(size).ok()),
             platform: platform.clone(),
@@ -168,6 +172,7 @@ impl Part<'_, '_> {
             generic_resources: self.generic_resources(),
             pid: self.namespace("pid", self.service.pid.as_deref(), &["host"]),
             ipc: self.namespace("ipc", self.service.ipc.as_deref(), &["host", "private", "shareable", "none"]),
+            host: self.host_options(&resources),
         }
     }
 

@@ -103,6 +103,11 @@ fn parts(spec: &Value) -> BTreeMap<String, String> {
                 values.entry("configs".to_owned()).or_default().extend(files(false));
                 values.entry("secrets".to_owned()).or_default().extend(files(true));
             }
+            "host" => {
+                for (key, value) in value.as_object().into_iter().flatten() {
+                    values.entry(key.clone()).or_default().push(value.clone());
+                }
+            }
             "name" => values.entry("container_name".to_owned()).or_default().push(value.clone()),
             "mounts" => {
                 for (content, hash) in contents(value) {
@@ -210,8 +215,13 @@ fn network_spec(graph: &Graph, network: &NetworkMode) -> Value {
     match network {
         NetworkMode::Networks(attachments) => {
             let of = |attachment: &Attachment| {
-                let Attachment { network, aliases: _, ipv4, mac } = attachment;
-                json!([graph.networks.get(network).map(|network| &network.name), ipv4, mac])
+                let Attachment { network, aliases: _, ipv4, mac, link_local, driver_opts, interface } = attachment;
+                let mut spec = vec![json!(graph.networks.get(network).map(|one| &one.name)), json!(ipv4), json!(mac)];
+                // Only where something is said, so that the hash of the others is as it was.
+                if !(link_local.is_empty() && driver_opts.is_empty() && interface.is_none()) {
+                    spec.extend([json!(link_local), json!(driver_opts), json!(interface)]);
+                }
+                Value::Array(spec)
             };
             attachments.iter().map(of).collect()
         }

@@ -1,6 +1,6 @@
 //! Volumes, binds and memory file systems of a service.
 
-use crate::graph::{Mount, MountSource};
+use crate::graph::{Mount, MountSource, Recursion};
 use crate::ids::ResourceKey;
 use crate::model::{BindOptions, MountType, ServiceVolume, TmpfsOptions, VolumeOptions};
 
@@ -44,8 +44,11 @@ impl Part<'_, '_> {
                 self.error(path, problem);
                 None
             }
-            (MountType::Bind, Some(source)) => Some(bind(source, volume.bind.as_ref())),
-            (MountType::Volume, None) => Some(MountSource::Anonymous),
+            (MountType::Bind, Some(source)) => {
+                let recursion = self.recursion(path, volume);
+                Some(bind(source, volume.bind.as_ref(), recursion))
+            }
+            (MountType::Volume, None) => Some(anonymous(volume.volume.as_ref())),
             (MountType::Volume, Some(key)) => self.named(path, key, volume.volume.as_ref()),
             (MountType::Tmpfs, _) => Some(tmpfs(volume.tmpfs.as_ref())),
             (MountType::Npipe | MountType::Cluster | MountType::Image, _) => {
@@ -57,6 +60,23 @@ impl Part<'_, '_> {
         }
     }
 
+    /// Source: compose-spec 05-services.md#volumes; what excludes what is observed from Docker Engine.
+    fn recursion(&mut self, path: &str, volume: &ServiceVolume) -> Recursion {
+        let word = volume.bind.as_ref().and_then(|bind| bind.recursive.as_deref());
+        let recursion = match word {
+            Some("disabled") => Recursion::Disabled,
+            Some("writable") => Recursion::Writable,
+            Some("readonly") => Recursion::Readonly,
+            _ => Recursion::Enabled,
+        };
+        if matches!(recursion, Recursion::Writable | Recursion::Readonly) && !volume.read_only {
+            let what = format!("`recursive: {}` of a mount that is not `read_only`", word.unwrap_or_default());
+            let problem = Problem::Unsupported { what, instead: "add `read_only: true`" };
+            self.error(&format!("{path}.bind.recursive"), problem);
+        }
+        recursion
+    }
+
     fn named(&mut self, path: &str, key: &str, options: Option<&VolumeOptions>) -> Option<MountSource> {
         let volume = ResourceKey::new(key).ok().filter(|key| self.input.model.volumes.contains_key(key));
         if volume.is_none() {
@@ -64,6 +84,10 @@ impl Part<'_, '_> {
         }
         if let Some(volume) = volume.as_ref().filter(|key| self.input.model.volumes[*key].pod.is_some()) {
             return Some(MountSource::PodVolume { volume: volume.clone() });
+        }
+        if options.is_some_and(|options| !options.labels.is_empty()) {
+            let text = format!("volume `{key}` has the labels that the top level's `volumes` gives it, and not these");
+            self.sink.warning(format!("{}.{path}.volume.labels", self.at), text);
         }
         Some(MountSource::Volume {
             volume: volume?,
@@ -74,12 +98,20 @@ impl Part<'_, '_> {
 }
 
 /// Source: compose-spec 05-services.md#volumes; `create_host_path` is on unless it is turned off.
-fn bind(path: &str, options: Option<&BindOptions>) -> MountSource {
+fn bind(path: &str, options: Option<&BindOptions>, recursion: Recursion) -> MountSource {
     MountSource::Bind {
         path: path.to_owned(),
         create: options.and_then(|options| options.create_host_path).unwrap_or(true),
         propagation: options.and_then(|options| options.propagation.clone()),
         selinux: options.and_then(|options| options.selinux.clone()),
+        recursion,
+    }
+}
+
+fn anonymous(options: Option<&VolumeOptions>) -> MountSource {
+    MountSource::Anonymous {
+        no_copy: options.is_some_and(|options| options.nocopy),
+        labels: options.map(|options| options.labels.clone()).unwrap_or_default(),
     }
 }
 

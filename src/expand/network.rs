@@ -1,6 +1,7 @@
 //! Networks, and where a service is connected.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::Ipv4Net;
 
@@ -78,7 +79,7 @@ impl Part<'_, '_> {
         if key.as_str() != "default" && !self.input.model.networks.contains_key(key) {
             self.error(&path, Problem::Undefined { kind: "network", name: key.to_string() });
         }
-        let mut attachment = Attachment { network: key.clone(), aliases: Vec::new(), ipv4: None, mac: None };
+        let mut attachment = Attachment::new(key.clone());
         let Some(membership) = membership else { return attachment };
         let ServiceNetwork {
             aliases,
@@ -86,15 +87,18 @@ impl Part<'_, '_> {
             mac_address,
             priority: _,
             gw_priority: _,
+            driver_opts,
+            interface_name,
             // Refused by `load`, where anything is to be run.
-            driver_opts: _,
-            interface_name: _,
             ipv6_address: _,
-            link_local_ips: _,
+            link_local_ips,
             extensions: _,
         } = membership;
         attachment.aliases.clone_from(aliases);
         attachment.mac.clone_from(mac_address);
+        attachment.driver_opts.clone_from(driver_opts);
+        attachment.interface.clone_from(interface_name);
+        attachment.link_local = self.link_local(&path, link_local_ips);
         if let Some(text) = ipv4_address {
             attachment.ipv4 = text.parse().ok();
             if attachment.ipv4.is_none() {
@@ -103,6 +107,21 @@ impl Part<'_, '_> {
             }
         }
         attachment
+    }
+}
+
+impl Part<'_, '_> {
+    fn link_local(&mut self, path: &str, addresses: &[String]) -> Vec<IpAddr> {
+        let mut found = Vec::new();
+        for (index, text) in addresses.iter().enumerate() {
+            match text.parse() {
+                Ok(address) => found.push(address),
+                Err(_) => {
+                    self.invalid(&format!("{path}.link_local_ips[{index}]"), "address", text, "an IP address");
+                }
+            }
+        }
+        found
     }
 }
 

@@ -13,7 +13,7 @@ use crate::graph::{
     Placement, PodVolume, PullPolicy, Restart, Role, Service, member_name,
 };
 use crate::ids::{ResourceKey, ServiceName};
-use crate::model::{self, Export, Model, Serving};
+use crate::model::{self, Export, HostOptions, Model, Serving};
 
 use super::{Part, Problem};
 
@@ -197,6 +197,8 @@ fn hold(
         cap_drop: vec!["ALL".to_owned()],
         security_opt: vec!["no-new-privileges".to_owned()],
         user: Some("65534:65534".to_owned()),
+        // Namespaces are shared within one user namespace only.
+        host: HostOptions { userns_mode: own.host.userns_mode.clone(), ..HostOptions::default() },
         ..Container::default()
     };
     if shares_ipc {

@@ -1,5 +1,7 @@
 //! What a model becomes, and what is refused with which words.
 
+mod host;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::{Condition, Graph, Healthcheck, MountSource, NetworkMode, PortMode, Restart, Scale};
@@ -323,7 +325,7 @@ fn mounts() {
     );
     let mounts = &graph.services[&name("a")].container.mounts;
     assert_eq!(mounts.iter().map(|m| m.target.as_str()).collect::<Vec<_>>(), ["/anon", "/b", "/d", "/z"]);
-    assert_eq!(mounts[0].source, MountSource::Anonymous);
+    assert_eq!(mounts[0].source, MountSource::anonymous());
     assert!(mounts[1].read_only && matches!(&mounts[1].source, MountSource::Bind { create: false, .. }));
     assert_eq!(graph.volumes.len(), 1);
     refused("{a: {volumes: [{type: volume, source: x, target: /x}]}}", "services.a.volumes[0]: undefined volume `x`");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ResourceKey, ServiceName, SnapshotHash};
+use crate::model::HostOptions;
 
 /// What a container looks like, engine neutral, without what the host adds (`resolv.conf`, addresses).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -91,6 +92,9 @@ pub struct Container {
     pub pid: Option<Namespace>,
     /// Namespace of System V IPC, POSIX queues and `/dev/shm`; `None`: as the engine is set up.
     pub ipc: Option<Namespace>,
+    /// What the engine takes as it is.
+    #[serde(skip_serializing_if = "HostOptions::is_empty")]
+    pub host: HostOptions,
 }
 
 /// Devices that a driver of the engine chooses.
@@ -202,6 +206,9 @@ pub enum MountSource {
         propagation: Option<String>,
         /// Relabelling under `SELinux`: `z` or `Z`.
         selinux: Option<String>,
+        /// What becomes of what is mounted below.
+        #[serde(default, skip_serializing_if = "Recursion::is_engines")]
+        recursion: Recursion,
     },
     /// What a path of the machine that loaded the files held, brought to the host. Never writable.
     Snapshot {
@@ -226,7 +233,14 @@ pub enum MountSource {
         volume: ResourceKey,
     },
     /// A volume without a name, carried over when the container is made anew.
-    Anonymous,
+    Anonymous {
+        /// Do not copy the image's content into it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_copy: bool,
+        /// Labels that it is made with.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        labels: BTreeMap<String, String>,
+    },
     /// Memory.
     Tmpfs {
         /// Size limit in bytes.
@@ -236,6 +250,35 @@ pub enum MountSource {
         /// Options as text where the short form gave any.
         options: String,
     },
+}
+
+impl MountSource {
+    /// Returns a volume without a name of which nothing more is said.
+    pub fn anonymous() -> Self {
+        Self::Anonymous { no_copy: false, labels: BTreeMap::new() }
+    }
+}
+
+/// What becomes of mounts below a path that is mounted. Source: compose-spec 05-services.md#volumes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recursion {
+    /// They come along, and are as writable as the engine makes them.
+    #[default]
+    Enabled,
+    /// They do not come along.
+    Disabled,
+    /// They come along and stay writable although the mount is read-only.
+    Writable,
+    /// They come along and are read-only, or the container does not start.
+    Readonly,
+}
+
+impl Recursion {
+    /// Returns whether it is what the engine does if nothing is said.
+    pub fn is_engines(&self) -> bool {
+        *self == Self::Enabled
+    }
 }
 
 /// A config or secret as a file in a container.

@@ -1,7 +1,7 @@
 //! Networks, who is on them, and ports.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,30 @@ pub struct Attachment {
     pub ipv4: Option<Ipv4Addr>,
     /// Fixed hardware address.
     pub mac: Option<String>,
+    /// Further addresses, of the link only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_local: Vec<IpAddr>,
+    /// Options of the network's driver for this member.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub driver_opts: BTreeMap<String, String>,
+    /// Name of the interface in the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+}
+
+impl Attachment {
+    /// Returns the membership of which nothing more is said.
+    pub fn new(network: ResourceKey) -> Self {
+        Self {
+            network,
+            aliases: Vec::new(),
+            ipv4: None,
+            mac: None,
+            link_local: Vec::new(),
+            driver_opts: BTreeMap::new(),
+            interface: None,
+        }
+    }
 }
 
 /// Transport protocol of a port.

@@ -88,10 +88,10 @@ pub struct ServiceNetwork {
     /// More names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
-    /// Options of the driver; `up` refuses them.
+    /// Options of the driver.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub driver_opts: BTreeMap<String, String>,
-    /// Name of the interface; `up` refuses it.
+    /// Name of the interface in the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interface_name: Option<String>,
     /// Fixed address.
@@ -100,7 +100,7 @@ pub struct ServiceNetwork {
     /// Fixed address; `up` refuses it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipv6_address: Option<String>,
-    /// Addresses of the link; `up` refuses them.
+    /// Addresses of the link, which orch does not give out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub link_local_ips: Vec<String>,
     /// Hardware address.

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ResourceKey, ServiceName};
 
 use super::{
-    Bytes, Cpus, Deploy, DeviceRequest, GoDuration, Healthcheck, ServiceKeys, ServiceNetwork, ServiceVolume, Unapplied,
+    Bytes, Cpus, Deploy, Develop, DeviceRequest, GoDuration, Healthcheck, HostOptions, ServiceKeys, ServiceNetwork,
+    ServiceVolume, Unapplied,
 };
 
 /// `x-` keys.
@@ -48,6 +49,9 @@ pub struct Service {
     /// Deployment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deploy: Option<Deploy>,
+    /// What is watched while somebody works on the source: nothing that `up` looks at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub develop: Option<Develop>,
     /// Host devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
@@ -197,6 +201,9 @@ pub struct Service {
     /// Working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
+    /// What the engine takes as it is.
+    #[serde(flatten)]
+    pub host: HostOptions,
     /// What `up` refuses.
     #[serde(flatten)]
     pub unapplied: Unapplied,

@@ -95,7 +95,7 @@ pub struct BindOptions {
     /// Make the host's directory when missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub create_host_path: Option<bool>,
-    /// What becomes of mounts below; `up` refuses it.
+    /// What becomes of mounts below: `enabled`, `disabled`, `writable`, `readonly`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recursive: Option<String>,
     /// `z` or `Z`.
@@ -110,7 +110,7 @@ pub struct BindOptions {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VolumeOptions {
-    /// Labels of the volume that is made; `up` refuses them.
+    /// Labels of the volume that is made for it, where it has no name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Do not copy the image's content.

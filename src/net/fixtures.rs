@@ -93,10 +93,9 @@ fn attachment(word: &str) -> Attachment {
     let first = parts.next().expect("split gives one");
     let (network, ipv4) = first.split_once('=').map_or((first, None), |(network, ip)| (network, Some(ip)));
     Attachment {
-        network: key(network),
         aliases: parts.map(str::to_owned).collect(),
         ipv4: ipv4.map(|ip| ip.parse().expect("an address")),
-        mac: None,
+        ..Attachment::new(key(network))
     }
 }
 

@@ -37,6 +37,21 @@ const NOTES: &[(&str, &str)] = &[
     ("secrets.*.labels", "kept; nothing on the engine has them"),
     ("services.*.profiles", "decides which services there are"),
     ("services.*.attach", "`up` shows the logs or not"),
+    ("services.*.develop", "kept; it is for `watch`, and `up` looks past it, as in Docker Compose"),
+    ("services.*.annotations", "applied where the engine speaks API 1.43 (Docker Engine 24); else a warning"),
+    ("services.*.cpu_count", "a warning: only containers of Windows take it"),
+    ("services.*.cpu_percent", "a warning: only containers of Windows take it"),
+    (
+        "services.*.networks.*.interface_name",
+        "applied where the engine speaks API 1.49 (Docker Engine 28.1); else refused",
+    ),
+    ("services.*.networks.*.mac_address", "applied where the engine speaks API 1.44 (Docker Engine 25); else refused"),
+    ("services.*.mac_address", "applied where the engine speaks API 1.44 (Docker Engine 25); else refused"),
+    (
+        "services.*.volumes.[].bind.recursive",
+        "applied; `writable` and `readonly` where the engine speaks API 1.44 (Docker Engine 25), else refused",
+    ),
+    ("services.*.volumes.[].volume.labels", "applied to a volume without a name; else a warning"),
 ];
 
 /// Where orch does otherwise by design, beyond what it prints.
@@ -78,6 +93,9 @@ const DESIGN: &[(&str, &str, &str)] = &[
 fn status(element: &Element) -> String {
     if let Some((_, note)) = NOTES.iter().find(|(path, _)| *path == element.path) {
         return (*note).to_owned();
+    }
+    if element.path.starts_with("services.*.develop.") {
+        return "goes with `services.*.develop`".to_owned();
     }
     match element.standing {
         Standing::Applied => "applied".to_owned(),

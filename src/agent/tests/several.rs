@@ -98,8 +98,7 @@ async fn a_network_that_somebody_uses_is_said_with_who() {
     let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
     let agent = Agent::start(&engine, dir.path()).await;
     agent.up(&graph(&["web"])).await;
-    let attachment =
-        crate::engine::SpecAttachment { network: "shop_default".into(), aliases: Vec::new(), ipv4: None, mac: None };
+    let attachment = crate::engine::SpecAttachment { network: "shop_default".into(), ..Default::default() };
     let guest = crate::engine::ContainerSpec {
         name: "guest".into(),
         image: "app".into(),

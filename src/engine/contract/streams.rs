@@ -137,7 +137,7 @@ pub(super) async fn anonymous_volumes_move_on(world: &dyn World) {
     let engine = world.engine();
     let mut spec = container(world, "db", "sleep");
     spec.container.mounts =
-        vec![Mount { target: "/data".to_owned(), read_only: false, source: MountSource::Anonymous }];
+        vec![Mount { target: "/data".to_owned(), read_only: false, source: MountSource::anonymous() }];
     let first = engine.create_container(&spec).await.expect("can be made");
     let volumes = observed(world, &first).await.expect("is there").volumes;
     assert_eq!(volumes.len(), 1, "{volumes:?}");

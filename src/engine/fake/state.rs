@@ -262,7 +262,7 @@ impl State {
         for mount in &spec.container.mounts {
             let name = match &mount.source {
                 MountSource::Volume { volume, .. } => spec.volume_names[volume.as_str()].clone(),
-                MountSource::Anonymous => {
+                MountSource::Anonymous { .. } => {
                     spec.carried_volumes.get(&mount.target).cloned().unwrap_or_else(|| self.new_id())
                 }
                 MountSource::Bind { .. }
@@ -399,7 +399,12 @@ impl State {
         }
         self.tell(id, "destroy", &[]);
         let Some(container) = self.containers.remove(id) else { return };
-        let anonymous = container.spec.container.mounts.iter().filter(|mount| mount.source == MountSource::Anonymous);
+        let anonymous = container
+            .spec
+            .container
+            .mounts
+            .iter()
+            .filter(|mount| matches!(mount.source, MountSource::Anonymous { .. }));
         for mount in anonymous.filter(|_| volumes) {
             if let Some(name) = container.observed.volumes.get(&mount.target) {
                 self.volumes.remove(name);

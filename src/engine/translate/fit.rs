@@ -1,10 +1,10 @@
 //! What of a project an engine cannot take, told before anything is made. Pure.
 
-use crate::graph::{Attachment, Graph, NetworkMode, Service};
+use crate::graph::{Attachment, Graph, MountSource, NetworkMode, Recursion, Service};
 use crate::ids::ServiceName;
 
 use super::super::{EngineInfo, EngineKind};
-use super::ApiVersion;
+use super::{ApiVersion, mounts};
 
 /// Fewest CPUs that an engine takes for a limit, in billionths. Source: moby, `daemon/daemon_unix.go`.
 const LEAST_NANO_CPUS: i64 = 10_000_000;
@@ -28,7 +28,10 @@ pub fn is_demanding(graph: &Graph) -> bool {
         service.container.resources.nano_cpus.is_some_and(|cpus| cpus != 0)
             || start_interval(service).is_some()
             || !service.container.device_requests.is_empty()
-            || attachments(service).iter().any(|attachment| attachment.mac.is_some())
+            || attachments(service).iter().any(|attachment| attachment.mac.is_some() || attachment.interface.is_some())
+            || !service.container.host.annotations.is_empty()
+            || for_windows(service).next().is_some()
+            || read_only_below(service).next().is_some()
     };
     graph.services.values().any(demands)
 }
@@ -46,6 +49,8 @@ pub fn misfits(graph: &Graph, engine: &EngineInfo) -> Vec<Misfit> {
             found.extend(start_interval(service).map(|()| late_start_interval(name, api)));
             found.extend(macs(name, service, api));
         }
+        found.extend(for_windows(service).map(|key| no_windows(name, key)));
+        found.extend(newer(name, service, api));
     }
     found
 }
@@ -76,6 +81,73 @@ fn cpus(name: &ServiceName, service: &Service, here: i64) -> Option<Misfit> {
         message: format!("service `{name}` cannot be limited to {} CPUs here", count(wanted)),
         help: format!("the engine takes at least {}{most}", count(LEAST_NANO_CPUS)),
     })
+}
+
+/// Keys that only containers of Windows take: the engine ignores them elsewhere, as Docker Compose lets it.
+fn for_windows(service: &Service) -> impl Iterator<Item = &'static str> {
+    let host = &service.container.host;
+    let keys = [("cpu_count", host.cpu_count), ("cpu_percent", host.cpu_percent)];
+    keys.into_iter().filter(|(_, number)| *number != 0).map(|(key, _)| key)
+}
+
+fn no_windows(name: &ServiceName, key: &str) -> Misfit {
+    Misfit {
+        paths: vec![format!("services.{name}.{key}")],
+        fatal: false,
+        message: format!("`{key}` of service `{name}` has no effect on this engine"),
+        help: "it is for containers of Windows; use `cpus`".to_owned(),
+    }
+}
+
+/// Mounts whose like below them are to be told apart from them.
+fn read_only_below(service: &Service) -> impl Iterator<Item = &str> {
+    service.container.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Bind { recursion: Recursion::Writable | Recursion::Readonly, .. } => Some(mount.target.as_str()),
+        _ => None,
+    })
+}
+
+/// What came with an engine later than this one, one key each.
+fn newer(name: &ServiceName, service: &Service, api: ApiVersion) -> Vec<Misfit> {
+    let key = |key: &str| format!("services.{name}.{key}");
+    let help = |needs: ApiVersion, engine: &str| {
+        format!(
+            "that needs API {needs} (Docker Engine {engine}), this one speaks {api}: leave it out, or upgrade the engine"
+        )
+    };
+    let mut found = Vec::new();
+    if !service.container.host.annotations.is_empty() && api < ApiVersion::ANNOTATIONS {
+        found.push(Misfit {
+            paths: vec![key("annotations")],
+            fatal: false,
+            message: format!("`annotations` of service `{name}` have no effect on this engine"),
+            help: help(ApiVersion::ANNOTATIONS, "24"),
+        });
+    }
+    for attachment in attachments(service).iter().filter(|one| one.interface.is_some()) {
+        if api < ApiVersion::INTERFACE_NAMES {
+            let network = &attachment.network;
+            found.push(Misfit {
+                paths: vec![key(&format!("networks.{network}.interface_name"))],
+                fatal: true,
+                message: format!("this engine cannot name the interface of service `{name}` in network `{network}`"),
+                help: help(ApiVersion::INTERFACE_NAMES, "28.1"),
+            });
+        }
+    }
+    for target in read_only_below(service) {
+        if api < mounts::RECURSIVELY_READ_ONLY {
+            found.push(Misfit {
+                paths: vec![key("volumes")],
+                fatal: true,
+                message: format!(
+                    "this engine cannot tell what is mounted below `{target}` of service `{name}` from it"
+                ),
+                help: help(mounts::RECURSIVELY_READ_ONLY, "25"),
+            });
+        }
+    }
+    found
 }
 
 /// Podman takes requests for devices and hands over none. Source: containers/podman, issue 22645.
@@ -190,10 +262,8 @@ mod tests {
         };
         let mac = |service: &mut Service| {
             service.network = NetworkMode::Networks(vec![Attachment {
-                network: "front".parse().expect("a key"),
-                aliases: Vec::new(),
-                ipv4: None,
                 mac: Some("02:00:00:00:00:01".to_owned()),
+                ..Attachment::new("front".parse().expect("a key"))
             }]);
         };
         let health = project(|web| web.container.healthcheck = Some(check));
@@ -201,5 +271,35 @@ mod tests {
         insta::assert_snapshot!(show(&project(mac), &engine("1.43", 2)), @"error at services.web.networks.front.mac_address or services.web.mac_address: this engine cannot give service `web` a `mac_address` in network `front`; that needs API 1.44 (Docker Engine 25), this one speaks 1.43: leave it out, or upgrade the engine");
         assert_eq!(show(&health, &engine("1.44", 2)) + &show(&project(mac), &engine("1.44", 2)), "");
         assert!(is_demanding(&health) && is_demanding(&project(mac)));
+    }
+
+    #[test]
+    fn keys_that_the_engine_is_too_old_for_or_not_of_the_kind() {
+        let annotated = project(|web| {
+            web.container.host.annotations.insert("a".to_owned(), "b".to_owned());
+        });
+        insta::assert_snapshot!(show(&annotated, &engine("1.42", 2)), @"warning at services.web.annotations: `annotations` of service `web` have no effect on this engine; that needs API 1.43 (Docker Engine 24), this one speaks 1.42: leave it out, or upgrade the engine");
+        assert_eq!(show(&annotated, &engine("1.43", 2)), "");
+        let named = project(|web| {
+            let front = Attachment::new("front".parse().expect("a key"));
+            web.network = NetworkMode::Networks(vec![Attachment { interface: Some("front0".to_owned()), ..front }]);
+        });
+        insta::assert_snapshot!(show(&named, &engine("1.48", 2)), @"error at services.web.networks.front.interface_name: this engine cannot name the interface of service `web` in network `front`; that needs API 1.49 (Docker Engine 28.1), this one speaks 1.48: leave it out, or upgrade the engine");
+        assert_eq!(show(&named, &engine("1.49", 2)), "");
+        let below = project(|web| {
+            let source = MountSource::Bind {
+                path: "/h".to_owned(),
+                create: false,
+                propagation: None,
+                selinux: None,
+                recursion: Recursion::Readonly,
+            };
+            web.container.mounts = vec![crate::graph::Mount { target: "/t".to_owned(), read_only: true, source }];
+        });
+        insta::assert_snapshot!(show(&below, &engine("1.43", 2)), @"error at services.web.volumes: this engine cannot tell what is mounted below `/t` of service `web` from it; that needs API 1.44 (Docker Engine 25), this one speaks 1.43: leave it out, or upgrade the engine");
+        assert_eq!(show(&below, &engine("1.44", 2)), "");
+        let windows = project(|web| web.container.host.cpu_percent = 50);
+        insta::assert_snapshot!(show(&windows, &engine("1.44", 2)), @"warning at services.web.cpu_percent: `cpu_percent` of service `web` has no effect on this engine; it is for containers of Windows; use `cpus`");
+        assert!([annotated, named, below, windows].iter().all(is_demanding));
     }
 }

@@ -10,9 +10,9 @@ use bollard::models::{
     MountVolumeOptions,
 };
 
-use super::{ApiVersion, Untranslatable};
+use super::{ApiVersion, Untranslatable, some_unless_empty_map};
 use crate::engine::ContainerSpec;
-use crate::graph::{Mount, MountSource};
+use crate::graph::{Mount, MountSource, Recursion};
 
 /// All mounts of a container.
 #[derive(Debug, Default)]
@@ -26,6 +26,9 @@ pub(super) struct Mounts {
 const SUBPATH: ApiVersion = ApiVersion(1, 45);
 /// First version whose typed mounts can make the host directory (Docker Engine 23).
 const CREATE_MOUNTPOINT: ApiVersion = ApiVersion(1, 42);
+
+/// First version that tells mounts below a read-only one apart from it (Docker Engine 25).
+pub(super) const RECURSIVELY_READ_ONLY: ApiVersion = ApiVersion(1, 44);
 
 pub(super) fn translate(spec: &ContainerSpec, api: ApiVersion) -> Result<Mounts, Untranslatable> {
     let mut result = Mounts::default();
@@ -43,12 +46,20 @@ pub(super) fn translate(spec: &ContainerSpec, api: ApiVersion) -> Result<Mounts,
 fn add(result: &mut Mounts, spec: &ContainerSpec, mount: &Mount, api: ApiVersion) -> Result<(), Untranslatable> {
     let Mount { target, read_only, source } = mount;
     match source {
-        MountSource::Bind { path, create, propagation, selinux } => {
+        MountSource::Bind { path, create, propagation, selinux, recursion } => {
+            if matches!(recursion, Recursion::Writable | Recursion::Readonly) && api < RECURSIVELY_READ_ONLY {
+                return Err(Untranslatable::TooOld {
+                    what: "`bind.recursive`",
+                    needs: RECURSIVELY_READ_ONLY,
+                    speaks: api,
+                });
+            }
             let needs_text = selinux.is_some() || (*create && api < CREATE_MOUNTPOINT);
-            if needs_text && !path.contains(':') && !target.contains(':') {
+            if needs_text && recursion.is_engines() && !path.contains(':') && !target.contains(':') {
                 result.binds.push(bind_text(mount, path, propagation.as_deref(), selinux.as_deref()));
             } else {
-                result.typed.push(bind(mount, path, *create && api >= CREATE_MOUNTPOINT, propagation.as_deref()));
+                let create = *create && api >= CREATE_MOUNTPOINT;
+                result.typed.push(bind(mount, path, create, propagation.as_deref(), *recursion));
             }
         }
         MountSource::Snapshot { .. } | MountSource::PodVolume { .. } => {
@@ -69,9 +80,15 @@ fn add(result: &mut Mounts, spec: &ContainerSpec, mount: &Mount, api: ApiVersion
             let source = Some(name.clone());
             result.typed.push(EngineMount { source, volume_options, ..typed(MountType::VOLUME, target, *read_only) });
         }
-        MountSource::Anonymous => {
+        MountSource::Anonymous { no_copy, labels } => {
             let source = spec.carried_volumes.get(target).cloned();
-            result.typed.push(EngineMount { source, ..typed(MountType::VOLUME, target, *read_only) });
+            let options = MountVolumeOptions {
+                no_copy: no_copy.then_some(true),
+                labels: some_unless_empty_map(labels.clone().into_iter().collect()),
+                ..MountVolumeOptions::default()
+            };
+            let volume_options = (*no_copy || !labels.is_empty()).then_some(options);
+            result.typed.push(EngineMount { source, volume_options, ..typed(MountType::VOLUME, target, *read_only) });
         }
         MountSource::Tmpfs { size, mode, options } => add_tmpfs(result, mount, *size, *mode, options),
     }
@@ -93,14 +110,20 @@ fn bind_text(mount: &Mount, path: &str, propagation: Option<&str>, selinux: Opti
     format!("{path}:{}:{}", mount.target, options.join(","))
 }
 
-fn bind(mount: &Mount, path: &str, create: bool, propagation: Option<&str>) -> EngineMount {
+fn bind(mount: &Mount, path: &str, create: bool, propagation: Option<&str>, recursion: Recursion) -> EngineMount {
     // An unknown word is refused by the rules of `load`; here it would only be lost.
     let propagation = propagation.and_then(|word| word.parse::<MountBindOptionsPropagationEnum>().ok());
-    let options =
-        MountBindOptions { propagation, create_mountpoint: create.then_some(true), ..MountBindOptions::default() };
+    let only = |one: Recursion| (recursion == one).then_some(true);
+    let options = MountBindOptions {
+        propagation,
+        create_mountpoint: create.then_some(true),
+        non_recursive: only(Recursion::Disabled),
+        read_only_non_recursive: only(Recursion::Writable),
+        read_only_force_recursive: only(Recursion::Readonly),
+    };
     EngineMount {
         source: Some(path.to_owned()),
-        bind_options: (create || propagation.is_some()).then_some(options),
+        bind_options: (options != MountBindOptions::default()).then_some(options),
         ..typed(MountType::BIND, &mount.target, mount.read_only)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::graph::{Mount, MountSource, Namespace, Protocol};
+use crate::graph::{Mount, MountSource, Namespace, Protocol, Recursion};
 
 /// A spec in which everything is asked for that a compose file can ask for.
 fn full() -> ContainerSpec {
@@ -13,6 +13,7 @@ fn full() -> ContainerSpec {
         create,
         propagation: Some("rslave".to_owned()),
         selinux: selinux.map(str::to_owned),
+        recursion: Recursion::Enabled,
     };
     let volume = |no_copy| MountSource::Volume { volume: "data".parse().expect("a key"), no_copy, subpath: None };
     let tmpfs =
@@ -34,8 +35,8 @@ fn full() -> ContainerSpec {
             mount("/colon", false, bind("/host/a:b", true, None)),
             mount("/data", false, volume(false)),
             mount("/data2", true, volume(true)),
-            mount("/carried", false, MountSource::Anonymous),
-            mount("/anonymous", false, MountSource::Anonymous),
+            mount("/carried", false, MountSource::anonymous()),
+            mount("/anonymous", false, MountSource::anonymous()),
             mount("/tmpfs", false, tmpfs("")),
             mount("/tmpfs2", true, tmpfs("noexec")),
         ],
@@ -91,7 +92,7 @@ fn full() -> ContainerSpec {
         network: network.to_owned(),
         aliases: vec!["web".to_owned()],
         ipv4: ipv4.map(|text| text.parse().expect("an address")),
-        mac: None,
+        ..SpecAttachment::default()
     };
     ContainerSpec {
         container,
@@ -398,7 +399,7 @@ fn what_an_engine_is_too_old_for_is_said() {
         "volume `data` of the container has no name on the engine",
     );
     let mac = Some("02:42:ac:11:00:02".to_owned());
-    let member = SpecAttachment { network: "net".to_owned(), aliases: Vec::new(), ipv4: None, mac };
+    let member = SpecAttachment { network: "net".to_owned(), mac, ..SpecAttachment::default() };
     check(
         &|spec| spec.network = SpecNetwork::Networks(vec![member.clone()]),
         "`mac_address` needs engine API 1.44, this engine speaks 1.41",
@@ -431,4 +432,77 @@ fn unconfined_system_paths_are_two_empty_lists() {
     let config = request(&spec).expect("a host config");
     assert_eq!((config.masked_paths, config.readonly_paths), (Some(Vec::new()), Some(Vec::new())));
     assert_eq!(config.security_opt, Some(vec!["label=disable".to_owned()]));
+}
+
+/// The one membership of a container, as the engine reads it.
+fn endpoint_text(member: SpecAttachment, api: ApiVersion) -> serde_json::Value {
+    let mut spec = ContainerSpec::new("a", "x");
+    spec.network = SpecNetwork::Networks(vec![SpecAttachment { network: "net".to_owned(), ..member }]);
+    let request = create_request(&spec, api).expect("possible");
+    let endpoints = request.body.networking_config.expect("a network").endpoints_config.expect("a network");
+    let mut endpoint = serde_json::to_value(&endpoints["net"]).expect("serialises");
+    endpoint.as_object_mut().expect("an object").remove("GwPriority");
+    endpoint
+}
+
+#[test]
+fn what_is_said_of_a_membership_is_sent() {
+    let linked = SpecAttachment {
+        link_local: vec!["169.254.8.8".parse().expect("an address"), "fe80::8".parse().expect("an address")],
+        driver_opts: BTreeMap::from([("com.example.o".to_owned(), "1".to_owned())]),
+        ..SpecAttachment::default()
+    };
+    let expected = serde_json::json!({
+        "IPAMConfig": {"LinkLocalIPs": ["169.254.8.8", "fe80::8"]},
+        "DriverOpts": {"com.example.o": "1"},
+    });
+    assert_eq!(endpoint_text(linked, ApiVersion::OLDEST), expected);
+    let named = SpecAttachment { interface: Some("front0".to_owned()), ..SpecAttachment::default() };
+    let expected = serde_json::json!({"DriverOpts": {"com.docker.network.endpoint.ifname": "front0"}});
+    assert_eq!(endpoint_text(named, ApiVersion::NEWEST), expected);
+    assert_eq!(endpoint_text(SpecAttachment::default(), ApiVersion::NEWEST), serde_json::json!({}));
+}
+
+/// The one mount of a container, as the engine reads it: typed, or a text.
+fn mount_text(read_only: bool, source: MountSource, api: ApiVersion) -> String {
+    let mut spec = ContainerSpec::new("a", "x");
+    spec.container.mounts = vec![Mount { target: "/t".to_owned(), read_only, source }];
+    let config = create_request(&spec, api).expect("possible").body.host_config.expect("a host config");
+    let typed = config.mounts.into_iter().flatten().map(|mount| text(&mount).split_whitespace().collect::<String>());
+    typed.chain(config.binds.into_iter().flatten()).collect()
+}
+
+#[test]
+fn what_is_mounted_below_comes_along_or_not() {
+    let bind = |recursion| MountSource::Bind {
+        path: "/h".to_owned(),
+        create: true,
+        propagation: None,
+        selinux: None,
+        recursion,
+    };
+    let api = ApiVersion::NEWEST;
+    let options = |words: &str, read_only: &str| {
+        format!(
+            r#"{{"BindOptions":{{"CreateMountpoint":true{words}}},{read_only}"Source":"/h","Target":"/t","Type":"bind"}}"#
+        )
+    };
+    let read_only = r#""ReadOnly":true,"#;
+    assert_eq!(mount_text(false, bind(Recursion::Enabled), api), options("", ""));
+    assert_eq!(mount_text(false, bind(Recursion::Disabled), api), options(r#","NonRecursive":true"#, ""));
+    let writable = mount_text(true, bind(Recursion::Writable), api);
+    assert_eq!(writable, options(r#","ReadOnlyNonRecursive":true"#, read_only));
+    let forced = mount_text(true, bind(Recursion::Readonly), api);
+    assert_eq!(forced, options(r#","ReadOnlyForceRecursive":true"#, read_only));
+    assert_eq!(mount_text(false, bind(Recursion::Enabled), ApiVersion::OLDEST), "/h:/t:rw");
+    // Texts cannot say it.
+    let old = mount_text(false, bind(Recursion::Disabled), ApiVersion::OLDEST);
+    assert_eq!(old, r#"{"BindOptions":{"NonRecursive":true},"Source":"/h","Target":"/t","Type":"bind"}"#);
+}
+
+#[test]
+fn a_volume_without_a_name_has_its_labels() {
+    let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+    let made = mount_text(false, MountSource::Anonymous { no_copy: true, labels }, ApiVersion::OLDEST);
+    assert_eq!(made, r#"{"Target":"/t","Type":"volume","VolumeOptions":{"Labels":{"a":"b"},"NoCopy":true}}"#);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::AgentOptions;
 use super::decide::AGENT_ROLE;
 use crate::engine::{ContainerSpec, EngineInfo, EngineRestart, SpecNetwork, label};
-use crate::graph::{Container, Logging, Mount, MountSource, Namespace};
+use crate::graph::{Container, Logging, Mount, MountSource, Namespace, Recursion};
 use crate::transport::image::Build;
 
 /// Time for an agent to hand over or close its connections.
@@ -71,7 +71,13 @@ pub fn agent_spec(build: &Build, options: &AgentOptions, engine: &EngineInfo) ->
 }
 
 fn bind(path: &str, target: &str, create: bool) -> Mount {
-    let source = MountSource::Bind { path: path.to_owned(), create, propagation: None, selinux: None };
+    let source = MountSource::Bind {
+        path: path.to_owned(),
+        create,
+        propagation: None,
+        selinux: None,
+        recursion: Recursion::default(),
+    };
     Mount { target: target.to_owned(), read_only: false, source }
 }
 
