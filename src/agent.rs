@@ -11,6 +11,7 @@ pub mod fleet;
 mod folding;
 pub mod handler;
 pub mod hold;
+mod hooks;
 pub mod images;
 pub mod informer;
 pub mod memory;

@@ -68,6 +68,8 @@ pub mod label {
     pub const CARRIED: &str = "orch.carried-volumes";
     /// orch: hashes of the snapshots that the container mounts, comma separated.
     pub const SNAPSHOTS: &str = "orch.snapshots";
+    /// orch: what is run in the container before it is stopped, as JSON: it is the container's own, whatever the file says by then.
+    pub const PRE_STOP: &str = "orch.pre-stop";
     /// orch: the service of the file whose pods the container is part of, where they have several.
     pub const POD: &str = crate::observed::POD_LABEL;
     /// orch: what the container does in its pod.

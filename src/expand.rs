@@ -22,7 +22,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{
-    Condition, Dependency, EndpointMode, Graph, Link, MAX_PODS, PullPolicy, Restart, Scale, Service, Volume,
+    Condition, Dependency, EndpointMode, Graph, Link, MAX_PODS, PullPolicy, Restart, RestartPace, Scale, Service,
+    Volume,
 };
 use crate::ids::{ResourceKey, ServiceName, SnapshotHash};
 use crate::model::{self, ConditionName, DeployMode, Model};
@@ -186,6 +187,7 @@ impl Part<'_, '_> {
             ports,
             expose,
             restart: self.restart(),
+            restart_pace: self.restart_pace(),
             placement: self.placement(),
             endpoint_mode: self.endpoint_mode(),
             stop_grace: self.service.stop_grace_period.map_or(STOP_GRACE, |grace| grace.0),
@@ -289,15 +291,38 @@ impl Part<'_, '_> {
         links
     }
 
+    fn restart_policy(&self) -> Option<&model::RestartPolicy> {
+        self.service.deploy.as_ref()?.restart_policy.as_ref()
+    }
+
+    /// Source: compose-spec deploy.md#restart_policy: where it is given, `restart` does not count, as in Docker Compose.
+    fn restart_pace(&self) -> RestartPace {
+        let Some(policy) = self.restart_policy() else { return RestartPace::default() };
+        let said = |time: Option<model::GoDuration>| time.map(|time| time.0).filter(|time| !time.is_zero());
+        let by_code = policy.condition.as_deref() == Some("on-failure");
+        RestartPace {
+            delay: said(policy.delay).unwrap_or_default(),
+            window: said(policy.window),
+            max_attempts: attempts(policy).filter(|_| !by_code),
+        }
+    }
+
     /// Source: compose-spec 05-services.md#restart.
     fn restart(&mut self) -> Restart {
+        if let Some(policy) = self.restart_policy() {
+            return match policy.condition.as_deref() {
+                Some("none") => Restart::No,
+                Some("on-failure") => Restart::OnFailure { max_attempts: attempts(policy) },
+                _ => Restart::UnlessStopped,
+            };
+        }
         let Some(text) = self.service.restart.as_deref() else { return Restart::Unset };
         match (text, text.strip_prefix("on-failure:").map(str::parse)) {
             ("no", _) => Restart::No,
             ("always", _) => Restart::Always,
             ("unless-stopped", _) => Restart::UnlessStopped,
             ("on-failure", _) => Restart::OnFailure { max_attempts: None },
-            (_, Some(Ok(most))) => Restart::OnFailure { max_attempts: Some(most) },
+            (_, Some(Ok(most))) => Restart::OnFailure { max_attempts: Some(most).filter(|most| *most > 0) },
             _ => {
                 let expected = "`no`, `always`, `unless-stopped`, `on-failure` or `on-failure:N`";
                 self.error("restart", Problem::Invalid { what: "restart policy", text: text.to_owned(), expected });
@@ -332,6 +357,12 @@ impl Part<'_, '_> {
             }
         }
     }
+}
+
+/// 0 is without end, as the engine has it.
+fn attempts(policy: &model::RestartPolicy) -> Option<u32> {
+    let most = policy.max_attempts.filter(|most| *most > 0)?;
+    Some(u32::try_from(most).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

@@ -19,11 +19,14 @@ use crate::ids::{PodId, ProjectName, ResourceKey, ServiceName, SnapshotHash};
 use crate::model::{Ambassador, Export, ExternalLink, Serving};
 
 pub use container::{
-    Container, DeviceRequest, FileMount, Healthcheck, Logging, Mount, MountSource, Namespace, Recursion, Resources,
+    Container, DeviceRequest, FileMount, Healthcheck, Hook, Logging, Mount, MountSource, Namespace, Recursion,
+    Resources, VolumesFrom,
 };
 pub use network::{Attachment, ExposedPort, Network, NetworkMode, Port, PortMode, Protocol};
 pub use pod::{HOLDER, HOLDER_IMAGE, Part, PodVolume, Role, member_name};
-pub use rules::{Condition, Constraint, Dependency, EndpointMode, Link, Placement, PullPolicy, Restart, Scale};
+pub use rules::{
+    Condition, Constraint, Dependency, EndpointMode, Link, Placement, PullPolicy, Restart, RestartPace, Scale,
+};
 
 /// Containers that a project can have: far above what one load balancer and one list are made for, and low enough that
 /// a slip of the finger (`replicas: 4000000000`) is refused before anything is made for each. A service that runs once
@@ -90,6 +93,9 @@ pub struct Service {
     pub expose: Vec<ExposedPort>,
     /// What happens when its container ends.
     pub restart: Restart,
+    /// How fast and how often it is started again.
+    #[serde(default, skip_serializing_if = "RestartPace::is_default")]
+    pub restart_pace: RestartPace,
     /// Rules for the choice of a host.
     pub placement: Placement,
     /// How its name resolves.
@@ -173,9 +179,23 @@ impl Service {
         })
     }
 
-    /// Returns the services that this one depends on: by `depends_on`, and by sharing namespaces.
+    /// Returns the services that this one depends on: by `depends_on`, and by sharing namespaces and mounts.
     pub fn dependencies(&self) -> impl Iterator<Item = &ServiceName> {
-        self.depends_on.iter().map(|dependency| &dependency.service).chain(self.owners())
+        self.depends_on.iter().map(|dependency| &dependency.service).chain(self.companions())
+    }
+
+    /// Returns the services with whose replicas of the same number those of this one are placed and replaced: the owners of
+    /// their namespaces, and those whose mounts they have.
+    pub fn companions(&self) -> impl Iterator<Item = &ServiceName> {
+        self.owners().chain(self.mounted_services())
+    }
+
+    /// Returns the services whose mounts its containers have (`volumes_from`).
+    pub fn mounted_services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.container.volumes_from.iter().filter_map(|from| match &from.of {
+            Namespace::Service(service) => Some(service),
+            Namespace::Engine(_) => None,
+        })
     }
 
     /// Returns the services whose containers own the namespaces that those of this one live in: of the network first, then
@@ -241,7 +261,7 @@ impl Graph {
     /// Returns the ports of services in a network that take datagrams, as far as the file tells of them: those of services
     /// that live in the namespace of one in the network, too.
     pub fn datagram_ports(&self, network: &ResourceKey) -> BTreeSet<u16> {
-        let is_in = |name: &ServiceName| match self.services.get(self.namespace_root(name)).map(|root| &root.network) {
+        let is_in = |name: &ServiceName| match self.network_of(name) {
             Some(NetworkMode::Networks(attachments)) => attachments.iter().any(|one| one.network == *network),
             _ => false,
         };
@@ -250,13 +270,24 @@ impl Graph {
         told.filter(|exposed| exposed.protocol == Protocol::Udp).map(|exposed| exposed.port).collect()
     }
 
-    /// Returns the service whose containers own the namespaces that those of `name` live in; often `name`.
+    /// Returns the network of the service itself, or that of the one in whose network it lives.
+    fn network_of(&self, name: &ServiceName) -> Option<&NetworkMode> {
+        let mut network = self.services.get(name).map(|service| &service.network);
+        for _ in 0..self.services.len() {
+            let Some(NetworkMode::Service(owner)) = network else { break };
+            network = self.services.get(owner).map(|service| &service.network);
+        }
+        network
+    }
+
+    /// Returns the service with whose containers those of `name` are placed and replaced, because they live in their
+    /// namespaces or have their mounts; often `name`.
     ///
-    /// A name that the graph does not have is its own root. `expand` refuses rings, and owners that have not one root.
+    /// A name that the graph does not have is its own root. `expand` refuses rings, and companions that have not one root.
     pub fn namespace_root<'a>(&'a self, name: &'a ServiceName) -> &'a ServiceName {
         let mut root = name;
         for _ in 0..self.services.len() {
-            match self.services.get(root).and_then(|service| service.owners().next()) {
+            match self.services.get(root).and_then(|service| service.companions().next()) {
                 Some(owner) => root = owner,
                 None => break,
             }

@@ -352,4 +352,17 @@ pub struct PodMemory {
     pub condemned: Option<String>,
     /// Set while it must not be started or replaced: the reason for the reader (`crashed 3 times, next start in 4 s`).
     pub held: Option<String>,
+    /// The last run of its container for which the hooks after the start were run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooked: Option<Hooked>,
+}
+
+/// A run of a container, and how the hooks after its start went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hooked {
+    /// When the run began, as the engine says.
+    pub started_at: String,
+    /// What went wrong, for the reader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::graph::{
-    Container, EndpointMode, Graph, Network, NetworkMode, Placement, PullPolicy, Restart, Scale, Service,
+    Container, EndpointMode, Graph, Network, NetworkMode, Placement, PullPolicy, Restart, RestartPace, Scale, Service,
 };
 use crate::ids::{ProjectName, ServiceName};
 use crate::model::{Export, Serving};
@@ -45,6 +45,7 @@ pub fn service() -> Service {
         ports: Vec::new(),
         expose: Vec::new(),
         restart: Restart::Unset,
+        restart_pace: RestartPace::default(),
         placement: Placement::default(),
         endpoint_mode: EndpointMode::Vip,
         stop_grace: Duration::from_secs(10),

@@ -17,7 +17,7 @@ use crate::store::Write;
 
 use super::shared::{ProjectHandle, Record, Shared, project_key};
 use super::spec::{self, HostParts};
-use super::{images, snapshots};
+use super::{hooks, images, snapshots};
 
 /// How long the engine may take to let go of a network that nobody uses any more.
 const ENDPOINTS_GO: Duration = Duration::from_secs(15);
@@ -154,8 +154,8 @@ async fn act(
             }
             ambassadors_of(shared, desired(record)?, pod).await?;
             let started = engine.start_container(name).await.map_err(text)?;
-            informer.put(started);
-            Ok(())
+            informer.put(started.clone());
+            hooks::post_start(shared, handle, desired(record)?, pod, &started).await
         }
         Step::Drain { id, deadline, .. } => {
             shared.dataplane.drain(shared, &handle.name, id, *deadline).await;
@@ -164,6 +164,7 @@ async fn act(
         Step::StopContainer { id, .. } => {
             shared.dataplane.stop_sending(shared, &handle.name, id).await;
             informer.expect_end(id);
+            hooks::pre_stop(shared, &handle.name, id, graces.clone()).await;
             stop(engine.as_ref(), id, graces).await.map_err(text)?;
             informer.refresh(id).await.map_err(text)
         }
@@ -173,6 +174,7 @@ async fn act(
             let container = observed.hosts.values().find_map(|host| host.containers.get(id)).cloned();
             engine.remove_container(id, *volumes).await.map_err(text)?;
             informer.remove(id);
+            shared.hooks.forget(shared.store.as_ref(), id).await;
             match container {
                 Some(container) => remove_pod_volumes(shared, &container).await,
                 None => Ok(()),
@@ -286,7 +288,7 @@ async fn create(
     shared.informer.refresh(&id).await.map_err(text)
 }
 
-/// Finds the containers whose namespaces the pod shares: the replicas with the same number.
+/// Finds the containers whose namespaces or mounts the pod shares: the replicas with the same number.
 fn owners(
     hosts: &BTreeMap<HostName, ObservedHost>,
     desired: &Desired,
@@ -301,7 +303,7 @@ fn owners(
             containers.filter(|container| container.pod().as_ref() == Some(&wanted)).max_by_key(|one| one.name == name);
         found.map(|container| (owner.clone(), container.id.clone()))
     };
-    service.owners().filter_map(find).collect()
+    service.companions().filter_map(find).collect()
 }
 
 /// Makes the volumes that a pod has for itself, empty: what an earlier pod of its name left goes.

@@ -54,6 +54,9 @@ impl Failures {
     /// are healed at once however often they happen.
     pub fn observe(&mut self, graph: &Graph, pod: &PodId, container: &ObservedContainer, now: Duration) {
         let record = self.0.entry(pod.clone()).or_default();
+        let pace = graph.services.get(&pod.service).map(|service| &service.restart_pace);
+        let forgiven_after = pace.and_then(|pace| pace.window).unwrap_or(FORGIVEN_AFTER);
+        let delay = pace.map(|pace| pace.delay).filter(|delay| !delay.is_zero());
         let failed = match container.state {
             ContainerState::Exited { code, by_itself } => by_itself && is_crash(graph, pod, code),
             ContainerState::Running { health: Health::Unhealthy } => {
@@ -66,14 +69,14 @@ impl Failures {
             }
             _ => false,
         };
-        if record.good_since.take().is_some_and(|since| now.saturating_sub(since) >= FORGIVEN_AFTER) {
+        if record.good_since.take().is_some_and(|since| now.saturating_sub(since) >= forgiven_after) {
             record.count = 0;
         }
         let run = (container.id.clone(), container.started_at.clone());
         if failed && record.counted.as_ref() != Some(&run) {
             record.count += 1;
             record.counted = Some(run);
-            record.not_before = now + pause(record.count);
+            record.not_before = now + delay.unwrap_or_else(|| pause(record.count));
         }
     }
 
@@ -109,7 +112,13 @@ impl Failures {
                 let started_generation = record.started_generation.unwrap_or_else(|| known_generation(pod));
                 (
                     pod.clone(),
-                    PodMemory { started_generation, failures: record.count, condemned: record.condemned.clone(), held },
+                    PodMemory {
+                        started_generation,
+                        failures: record.count,
+                        condemned: record.condemned.clone(),
+                        held,
+                        hooked: None,
+                    },
                 )
             })
             .collect()
@@ -187,6 +196,27 @@ mod tests {
         failures.observe(&graph, &pod, &testing::container("shop", "web", 1), at(10));
         failures.observe(&graph, &pod, &ended("run 9", 1, true), at(20));
         assert_eq!(held(&failures, &pod, at(20)), None);
+    }
+
+    #[test]
+    fn a_policy_has_its_own_delay_and_window() {
+        let (mut graph, pod) =
+            (testing::graph("shop", &["web"]), PodId::new(ServiceName::new("web").expect("valid"), 1));
+        let web = graph.services.get_mut(&pod.service).expect("it is there");
+        web.restart = Restart::UnlessStopped;
+        web.restart_pace =
+            crate::graph::RestartPace { delay: at(5), window: Some(at(60)), ..crate::graph::RestartPace::default() };
+        let mut failures = Failures::default();
+        let count = |failures: &Failures| failures.view(std::slice::from_ref(&pod), at(0), |_| 0)[&pod].failures;
+        failures.observe(&graph, &pod, &ended("run 1", 0, true), at(0));
+        assert_eq!(held(&failures, &pod, at(0)).as_deref(), Some("failed 1 times in a row, next start in 5 s"));
+        assert_eq!(failures.next_start(at(0)), Some(at(5)));
+        failures.observe(&graph, &pod, &testing::container("shop", "web", 1), at(10));
+        failures.observe(&graph, &pod, &ended("run 2", 0, true), at(69));
+        assert_eq!(count(&failures), 2, "59 s of running are no success");
+        failures.observe(&graph, &pod, &testing::container("shop", "web", 1), at(80));
+        failures.observe(&graph, &pod, &ended("run 3", 0, true), at(140));
+        assert_eq!(count(&failures), 1, "the run of 60 s was one");
     }
 
     #[test]

@@ -207,6 +207,11 @@ impl Loop {
             }
         }
         let mut memory = recall(&self.shared.informer, desired, observed, &self.failures, now);
+        for container in observed.hosts.values().flat_map(|host| host.containers.values()) {
+            if let Some(memory) = container.pod().and_then(|pod| memory.get_mut(&pod)) {
+                memory.hooked = self.shared.hooks.of(container).or_else(|| memory.hooked.take());
+            }
+        }
         // Of pods elsewhere their own agents know better.
         for (host, told) in self.shared.peers.memory(&self.handle.name) {
             let there = |pod: &PodId| desired.assignments.pods.get(pod) == Some(&host);

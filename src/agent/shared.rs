@@ -30,6 +30,7 @@ use super::fleet::identity::IdentityFiles;
 use super::fleet::members::{Fleet, HostRecord, host_key};
 use super::fleet::peers::Peers;
 use super::fleet::picture::{Machine, Picture, Report};
+use super::hooks::Hooks;
 use super::images::Images;
 use super::informer::Informer;
 use super::metrics::expose::Exposure;
@@ -61,6 +62,8 @@ pub struct Shared {
     pub files: Arc<HostFiles>,
     /// What image references mean here.
     pub images: Images,
+    /// Which runs of containers their hooks were run for.
+    pub(super) hooks: Hooks,
     /// What listens inside pods.
     pub(super) ambassadors: Ambassadors,
     /// Where metrics are told over TCP.
@@ -230,6 +233,7 @@ impl Shared {
             dataplane,
             files,
             images: Images::default(),
+            hooks: Hooks::default(),
             ambassadors: Ambassadors::default(),
             exposure: Exposure::default(),
             admission: tokio::sync::Mutex::default(),

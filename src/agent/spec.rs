@@ -170,6 +170,11 @@ fn placed(container: &Container, parts: &HostParts<'_>) -> Container {
     };
     id(&mut container.ipc);
     id(&mut container.pid);
+    for from in &mut container.volumes_from {
+        let mut of = Some(from.of.clone());
+        id(&mut of);
+        from.of = of.unwrap_or_else(|| from.of.clone());
+    }
     container
 }
 
@@ -248,6 +253,11 @@ fn container_labels(
     let snapshots: Vec<&str> = service.snapshots().map(SnapshotHash::as_str).collect();
     if !snapshots.is_empty() {
         labels.insert(label::SNAPSHOTS.to_owned(), snapshots.join(","));
+    }
+    if !service.container.pre_stop.is_empty()
+        && let Ok(hooks) = serde_json::to_string(&service.container.pre_stop)
+    {
+        labels.insert(label::PRE_STOP.to_owned(), hooks);
     }
     if let Some(part) = &service.part {
         labels.insert(label::POD.to_owned(), part.of.to_string());

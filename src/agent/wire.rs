@@ -126,6 +126,7 @@ pub(super) async fn start(
     shared.images.load(shared.store.as_ref()).await?;
     shared.informer.resync().await?;
     shared.informer.prune_exits().await?;
+    shared.hooks.load(shared.store.as_ref(), &shared.informer).await?;
     load_projects(shared).await?;
     super::probes::ask_at_start(shared).await;
     shared.dataplane.refresh_tables(shared);

@@ -19,7 +19,7 @@ use bollard::models::{
 pub use fit::{Misfit, is_demanding, misfits};
 
 use super::{ContainerSpec, EngineRestart, HostPort, NetworkSpec, SpecAttachment, SpecNetwork, VolumeSpec, label};
-use crate::graph::{Container, Healthcheck, Logging, Resources};
+use crate::graph::{Container, Healthcheck, Logging, Resources, VolumesFrom};
 
 /// Version of the Docker API that an engine speaks: `1.41`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,7 +148,11 @@ fn complete(container: &Container) {
         generic_resources: _, // for placement only
         pid: _,
         ipc: _,
-        host: _, // `options`
+        host: _,         // `options`
+        volumes_from: _, // `volumes_from`
+        // Run by the agent, `agent::hooks`.
+        post_start: _,
+        pre_stop: _,
         // `names`
         extra_hosts: _,
         dns: _,
@@ -224,6 +228,7 @@ fn host_config(spec: &ContainerSpec, api: ApiVersion) -> Result<HostConfig, Untr
         binds: some_unless_empty(mounts.binds),
         mounts: some_unless_empty(mounts.typed),
         tmpfs: some_unless_empty_map(mounts.tmpfs),
+        volumes_from: some_unless_empty(volumes_from(container)),
         network_mode: Some(network_mode(&spec.network)),
         port_bindings: some_unless_empty_map(port_bindings(&spec.host_ports)),
         restart_policy: Some(restart_policy(spec.restart)),
@@ -234,6 +239,16 @@ fn host_config(spec: &ContainerSpec, api: ApiVersion) -> Result<HostConfig, Untr
     names(spec, &mut config);
     options::apply(&container.host, api, &mut config);
     Ok(config)
+}
+
+/// `ID[:ro]`. Whose they are is the agent's to find out: a service is no name on the engine.
+fn volumes_from(container: &Container) -> Vec<String> {
+    let one = |from: &VolumesFrom| {
+        let of = String::from(from.of.clone());
+        let of = of.strip_prefix("container:").unwrap_or(&of);
+        if from.read_only { format!("{of}:ro") } else { of.to_owned() }
+    };
+    container.volumes_from.iter().map(one).collect()
 }
 
 fn limits(container: &Container) -> HostConfig {

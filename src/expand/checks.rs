@@ -133,8 +133,8 @@ fn resolves_by_engine(graph: &Graph, service: &Service) -> bool {
 
 /// Replica `i` lives in the namespace of replica `i`, so there must be as many of those.
 fn check_namespace(graph: &Graph, name: &ServiceName, service: &Service, sink: &mut Sink) {
-    let Some(owner) = service.owners().next() else { return };
-    if let Some(other) = service.owners().find(|other| graph.namespace_root(other) != graph.namespace_root(owner)) {
+    let Some(owner) = service.companions().next() else { return };
+    if let Some(other) = service.companions().find(|other| graph.namespace_root(other) != graph.namespace_root(owner)) {
         let problem = Problem::TwoOwners { one: owner.to_string(), other: other.to_string() };
         sink.error(format!("services.{name}"), problem);
     }
@@ -151,7 +151,8 @@ fn check_namespace(graph: &Graph, name: &ServiceName, service: &Service, sink: &
         };
         let (replicas, owners) = (words(service.scale), words(owners));
         let problem = Problem::TooFewOwners { replicas, owner: owner.to_string(), owners };
-        sink.error(format!("services.{name}.network_mode"), problem);
+        let key = if service.owners().next().is_some() { "network_mode" } else { "volumes_from" };
+        sink.error(format!("services.{name}.{key}"), problem);
     }
 }
 

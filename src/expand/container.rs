@@ -99,6 +99,9 @@ impl Part<'_, '_> {
             image: _,
             healthcheck: _,
             host: _,
+            volumes_from: _,
+            post_start: _,
+            pre_stop: _,
             cap_add,
             cap_drop,
             command,
@@ -173,6 +176,9 @@ impl Part<'_, '_> {
             pid: self.namespace("pid", self.service.pid.as_deref(), &["host"]),
             ipc: self.namespace("ipc", self.service.ipc.as_deref(), &["host", "private", "shareable", "none"]),
             host: self.host_options(&resources),
+            volumes_from: self.volumes_from(),
+            post_start: self.hooks("post_start", &self.service.post_start),
+            pre_stop: self.hooks("pre_stop", &self.service.pre_stop),
         }
     }
 
@@ -320,7 +326,7 @@ impl Part<'_, '_> {
 }
 
 /// Drops names without a value, which only remain when the environment was not to be resolved.
-fn present(environment: &BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
+pub(super) fn present(environment: &BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
     environment.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect()
 }
 

@@ -56,7 +56,7 @@ pub enum Problem {
     },
     /// Namespaces of containers that are not placed together.
     #[error(
-        "shares namespaces with `{one}` and with `{other}`, which need not be on one host: let one of these share the other's"
+        "shares namespaces or volumes with `{one}` and with `{other}`, which need not be on one host: let one of these share the other's"
     )]
     TwoOwners {
         /// A service.
@@ -162,7 +162,7 @@ pub enum Problem {
     AddressOfMany(u32),
     /// More replicas than namespaces to live in.
     #[error(
-        "{replicas} replicas are to share the network of `{owner}`, one with each of its replicas, which are {owners}"
+        "{replicas} replicas are to share the network or volumes of `{owner}`, one with each of its replicas, which are {owners}"
     )]
     TooFewOwners {
         /// Replicas of the service.

@@ -167,6 +167,7 @@ fn spec(graph: &Graph, service: &Service) -> Value {
         links: _,
         expose: _,
         restart: _,
+        restart_pace: _,
         placement: _,
         endpoint_mode: _,
         stop_grace: _,

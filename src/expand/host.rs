@@ -1,8 +1,9 @@
 //! What the engine takes as it is: the values that it would refuse only when the container is made.
 
-use crate::graph::Resources;
-use crate::model::{BlkioConfig, Bytes, HostOptions};
+use crate::graph::{Hook, Resources};
+use crate::model::{self, BlkioConfig, Bytes, HostOptions};
 
+use super::container::present;
 use super::{Part, Problem};
 
 /// What block devices can weigh. Source: moby, `daemon/daemon_unix.go`, as the other limits here.
@@ -87,6 +88,38 @@ impl Part<'_, '_> {
                 self.invalid(&path, "weight", &weight.to_string(), "10 to 1000");
             }
         }
+    }
+}
+
+impl Part<'_, '_> {
+    /// Source: compose-spec 05-services.md#post_start, #pre_stop.
+    pub(super) fn hooks(&mut self, key: &str, hooks: &[model::Hook]) -> Vec<Hook> {
+        let mut all = Vec::new();
+        for (index, hook) in hooks.iter().enumerate() {
+            // Image and number are for `pre_start`, which `load` refuses.
+            let model::Hook {
+                command,
+                environment,
+                image: _,
+                per_replica: _,
+                privileged,
+                user,
+                working_dir,
+                extensions: _,
+            } = hook;
+            let command = command.clone().unwrap_or_default();
+            if command.is_empty() {
+                self.invalid(&format!("{key}[{index}].command"), "command", "", "what is to be run in the container");
+            }
+            all.push(Hook {
+                command,
+                environment: present(environment),
+                user: user.clone().filter(|user| !user.is_empty()),
+                working_dir: working_dir.clone().filter(|path| !path.is_empty()),
+                privileged: *privileged,
+            });
+        }
+        all
     }
 }
 

@@ -1,7 +1,7 @@
 //! Volumes, binds and memory file systems of a service.
 
-use crate::graph::{Mount, MountSource, Recursion};
-use crate::ids::ResourceKey;
+use crate::graph::{Mount, MountSource, Namespace, Recursion, VolumesFrom};
+use crate::ids::{ResourceKey, ServiceName};
 use crate::model::{BindOptions, MountType, ServiceVolume, TmpfsOptions, VolumeOptions};
 
 use super::{Part, Problem};
@@ -94,6 +94,38 @@ impl Part<'_, '_> {
             no_copy: options.is_some_and(|options| options.nocopy),
             subpath: options.and_then(|options| options.subpath.clone()),
         })
+    }
+}
+
+impl Part<'_, '_> {
+    /// `SERVICE[:ro|:rw]` or `container:NAME[:ro|:rw]`. Source: compose-spec 05-services.md#volumes_from.
+    pub(super) fn volumes_from(&mut self) -> Vec<VolumesFrom> {
+        let mut all = Vec::new();
+        for (index, text) in self.service.volumes_from.iter().enumerate() {
+            let path = format!("volumes_from[{index}]");
+            let (source, mode) = match text.strip_prefix("container:") {
+                Some(rest) => rest.split_once(':').map_or((rest, "rw"), |parts| parts),
+                None => text.split_once(':').map_or((text.as_str(), "rw"), |parts| parts),
+            };
+            if source.is_empty() || !matches!(mode, "ro" | "rw") {
+                let expected = "`SERVICE` or `container:NAME`, and after it `:ro` or `:rw`";
+                self.invalid(&path, "source of volumes", text, expected);
+                continue;
+            }
+            let of = if text.starts_with("container:") {
+                Namespace::Engine(format!("container:{source}"))
+            } else {
+                match ServiceName::new(source) {
+                    Ok(service) if self.input.model.services.contains_key(&service) => Namespace::Service(service),
+                    _ => {
+                        self.error(&path, Problem::NoSuchService(source.to_owned()));
+                        continue;
+                    }
+                }
+            };
+            all.push(VolumesFrom { of, read_only: mode == "ro" });
+        }
+        all
     }
 }
 

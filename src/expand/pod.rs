@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::graph::{
     Condition, Container, Dependency, EndpointMode, HOLDER, HOLDER_IMAGE, Mount, MountSource, Namespace, NetworkMode,
-    Placement, PodVolume, PullPolicy, Restart, Role, Service, member_name,
+    Placement, PodVolume, PullPolicy, Restart, RestartPace, Role, Service, member_name,
 };
 use crate::ids::{ResourceKey, ServiceName};
 use crate::model::{self, Export, HostOptions, Model, Serving};
@@ -109,7 +109,7 @@ fn helper(
         part.sink.error(at.to_owned(), Problem::Invalid { what: "name of a helper", text: key.to_owned(), expected });
         return None;
     };
-    let never = part.service.restart.as_deref() == Some("no");
+    let never = is_never_restarted(part.service);
     let of = part.name.clone();
     let mut own =
         Part { input: part.input, name: &name, at: at.to_owned(), service: model, sink: part.sink, files: part.files };
@@ -124,6 +124,13 @@ fn helper(
     Some((name, service))
 }
 
+fn is_never_restarted(service: &model::Service) -> bool {
+    match service.deploy.as_ref().and_then(|deploy| deploy.restart_policy.as_ref()) {
+        Some(policy) => policy.condition.as_deref() == Some("none"),
+        None => service.restart.as_deref() == Some("no"),
+    }
+}
+
 impl Part<'_, '_> {
     /// Expands what a service says of its container alone.
     fn expand_container(&mut self) -> Service {
@@ -136,6 +143,7 @@ impl Part<'_, '_> {
             ports: Vec::new(),
             expose: Vec::new(),
             restart: Restart::Always,
+            restart_pace: RestartPace::default(),
             placement: Placement::default(),
             endpoint_mode: EndpointMode::Vip,
             stop_grace: self.service.stop_grace_period.map_or(super::STOP_GRACE, |grace| grace.0),
@@ -213,6 +221,7 @@ fn hold(
         ports: std::mem::take(&mut main.ports),
         expose: std::mem::take(&mut main.expose),
         restart: Restart::Always,
+        restart_pace: RestartPace::default(),
         placement: main.placement.clone(),
         endpoint_mode: EndpointMode::Vip,
         stop_grace: HOLDER_GRACE,

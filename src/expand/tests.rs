@@ -1,6 +1,7 @@
 //! What a model becomes, and what is refused with which words.
 
 mod host;
+mod lives;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -95,6 +95,44 @@ pub struct Container {
     /// What the engine takes as it is.
     #[serde(skip_serializing_if = "HostOptions::is_empty")]
     pub host: HostOptions,
+    /// Containers whose mounts it has too, but for those at paths where it has its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes_from: Vec<VolumesFrom>,
+    /// Run inside it after each start, one after the other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub post_start: Vec<Hook>,
+    /// Run inside it before orch stops it, one after the other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pre_stop: Vec<Hook>,
+}
+
+/// A container whose mounts another one has, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumesFrom {
+    /// Whose: that of the replica with the same number, or `container:NAME`.
+    pub of: Namespace,
+    /// Whether none of them can be written.
+    pub read_only: bool,
+}
+
+/// A command that is run inside a container at some moment of its life.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hook {
+    /// Program and arguments; never empty.
+    pub command: Vec<String>,
+    /// Environment beside the container's.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    /// User; else the container's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Working directory; else the container's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// All rights.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub privileged: bool,
 }
 
 /// Devices that a driver of the engine chooses.

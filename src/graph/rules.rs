@@ -1,5 +1,7 @@
 //! The rules that a service is run by: how many, where, after whom, and what happens at its end.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::ServiceName;
@@ -68,6 +70,25 @@ pub enum Restart {
         /// `None`: without end.
         max_attempts: Option<u32>,
     },
+}
+
+/// How fast and how often a container is started again, where the file says it (`deploy.restart_policy`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RestartPace {
+    /// Time before each start; zero: a pause that grows with every failure.
+    pub delay: Duration,
+    /// Good running that makes earlier failures forgotten; `None`: as the agent has it.
+    pub window: Option<Duration>,
+    /// Starts again at most, whatever the code; `None`: as [`Restart`] says.
+    pub max_attempts: Option<u32>,
+}
+
+impl RestartPace {
+    /// Returns whether nothing is said.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Rules for the choice of a host.

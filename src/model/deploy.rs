@@ -27,7 +27,7 @@ pub struct Deploy {
     pub rollback_config: Option<UpdateConfig>,
     /// Limits and reservations; always printed by Docker Compose.
     pub resources: ResourcesSpec,
-    /// What becomes of containers that end; `up` refuses it.
+    /// What becomes of containers that end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart_policy: Option<RestartPolicy>,
     /// Choice of host; always printed by Docker Compose.

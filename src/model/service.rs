@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ResourceKey, ServiceName};
 
 use super::{
-    Bytes, Cpus, Deploy, Develop, DeviceRequest, GoDuration, Healthcheck, HostOptions, ServiceKeys, ServiceNetwork,
-    ServiceVolume, Unapplied,
+    Bytes, Cpus, Deploy, Develop, DeviceRequest, GoDuration, Healthcheck, Hook, HostOptions, ServiceKeys,
+    ServiceNetwork, ServiceVolume, Unapplied,
 };
 
 /// `x-` keys.
@@ -141,6 +141,12 @@ pub struct Service {
     /// Published ports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortMapping>,
+    /// Run in the container once it is started.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub post_start: Vec<Hook>,
+    /// Run in the container before it is stopped.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pre_stop: Vec<Hook>,
     /// All rights.
     #[serde(deserialize_with = "super::said", skip_serializing_if = "super::says_nothing")]
     pub privileged: Option<bool>,
@@ -198,6 +204,9 @@ pub struct Service {
     /// Mounts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<ServiceVolume>,
+    /// Services and containers whose mounts it has too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes_from: Vec<String>,
     /// Working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,

@@ -27,15 +27,9 @@ pub struct Unapplied {
     /// Language models that it uses, by key.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub models: BTreeMap<ResourceKey, Option<ServiceModel>>,
-    /// Run in the container once it is started.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub post_start: Vec<Hook>,
     /// Run to their end before it is started.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pre_start: Vec<Hook>,
-    /// Run in the container before it is stopped.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub pre_stop: Vec<Hook>,
     /// Whoever provides the service instead of a container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<Provider>,
@@ -45,9 +39,6 @@ pub struct Unapplied {
     /// It may use the engine's API.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub use_api_socket: bool,
-    /// Services and containers whose mounts it has too.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub volumes_from: Vec<String>,
 }
 
 /// `credential_spec`: exactly one of the sources is set.

@@ -23,6 +23,8 @@ pub(super) enum Decision {
     /// Its container is there and does not run. `crashed`: it ran well enough to crash, so that what it depends on is
     /// not waited for again.
     Start { reason: Reason, crashed: bool },
+    /// It runs, and what is run in it after its start was not yet.
+    Finish,
     /// It runs and shall not any more.
     Stop(Reason),
     /// It runs and must be stopped and started.
@@ -130,12 +132,19 @@ impl Case<'_> {
             }
             // Stopped on the way to its replacement.
             ContainerState::Exited { by_itself: false, .. } if condemned => Decision::Replace(Reason::Unhealthy),
+            ContainerState::Running { .. } if self.lacks_hooks(container) => Decision::Finish,
             ContainerState::Running { .. } | ContainerState::Restarting => Decision::Leave,
             ContainerState::Paused => Decision::Unpause,
             ContainerState::Created => self.start("created", false),
             ContainerState::Dead | ContainerState::Removing => Decision::Replace(Reason::HalfMade),
             ContainerState::Exited { code, by_itself } => self.after_exit(code, by_itself),
         }
+    }
+
+    fn lacks_hooks(&self, container: &ObservedContainer) -> bool {
+        let hooked = self.memory.and_then(|memory| memory.hooked.as_ref());
+        !self.service.container.post_start.is_empty()
+            && hooked.is_none_or(|hooked| hooked.started_at != container.started_at)
     }
 
     fn start(&self, state: &str, crashed: bool) -> Decision {
@@ -155,14 +164,16 @@ impl Case<'_> {
         let again = match self.service.restart {
             Restart::No => false,
             _ if !by_itself => true,
-            Restart::Always | Restart::UnlessStopped => true,
-            Restart::OnFailure { max_attempts } => {
-                let failures = self.memory.map_or(0, |memory| memory.failures);
-                code != 0 && max_attempts.is_none_or(|most| failures <= most)
-            }
+            Restart::Always | Restart::UnlessStopped => self.may_try_again(self.service.restart_pace.max_attempts),
+            Restart::OnFailure { max_attempts } => code != 0 && self.may_try_again(max_attempts),
             Restart::Unset => code != 0 && !self.is_awaited(),
         };
         if again { self.start(&state, by_itself) } else { done }
+    }
+
+    fn may_try_again(&self, most: Option<u32>) -> bool {
+        let failures = self.memory.map_or(0, |memory| memory.failures);
+        most.is_none_or(|most| failures <= most)
     }
 
     /// Returns why the container cannot stay although it is the pod's.

@@ -165,6 +165,10 @@ impl<'a> Emitter<'a> {
                 let start = self.start(pod, host, found.container.name.clone(), reason.clone());
                 PodNodes { start: Some(start), ..PodNodes::default() }
             }
+            (Decision::Finish, Some(found)) => {
+                let start = self.start(pod, host, found.container.name.clone(), Reason::HooksPending);
+                PodNodes { start: Some(start), ..PodNodes::default() }
+            }
             (Decision::Restart(reason), Some(found)) => {
                 let mut nodes = self.take_down(pod, found, reason, false);
                 nodes.start = Some(self.start(pod, host, found.container.name.clone(), reason.clone()));

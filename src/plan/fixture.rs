@@ -8,7 +8,7 @@ use crate::expand::{Input, expand};
 use crate::graph::Graph;
 use crate::ids::{HostName, PodId};
 use crate::model::{self, Model};
-use crate::observed::{Observed, ObservedContainer, PodMemory};
+use crate::observed::{Hooked, Observed, ObservedContainer, PodMemory};
 use crate::place::{HostFacts, place};
 use crate::testing;
 
@@ -122,7 +122,11 @@ impl World {
         self.serial += 1;
         simulate::apply(step, self.serial, &mut self.observed, Some(&self.desired));
         if let Step::StartContainer { pod, .. } = &step.step {
-            self.memory.entry(pod.clone()).or_default().started_generation = self.desired.generation;
+            let containers = self.observed.hosts.values().flat_map(|host| host.containers.values());
+            let run = containers.filter(|one| one.pod().as_ref() == Some(pod)).map(|one| one.started_at.clone()).max();
+            let memory = self.memory.entry(pod.clone()).or_default();
+            memory.started_generation = self.desired.generation;
+            memory.hooked = run.map(|started_at| Hooked { started_at, failure: None });
         }
     }
 

@@ -137,7 +137,7 @@ fn changed_parts(old: &Service, new: &Service) -> Vec<String> {
     also(old.placement != new.placement, "placement");
     also(old.ports != new.ports, "ports");
     also(old.depends_on != new.depends_on, "depends_on");
-    also(old.restart != new.restart, "restart");
+    also(old.restart != new.restart || old.restart_pace != new.restart_pace, "restart");
     parts
 }
 

@@ -37,6 +37,12 @@ impl<'a> Relations<'a> {
                 self.decisions.insert(pod, changed);
             }
         }
+        for source in service.mounted_services().collect::<BTreeSet<_>>() {
+            let source = PodId::new(source.clone(), pod.number);
+            if let Some(changed) = self.by_mounts(pod, &source) {
+                self.decisions.insert(pod, changed);
+            }
+        }
         let graph = &self.desired.graph;
         let root = graph.namespace_root(&pod.service);
         // Within one namespace each replica goes with the one of its own number, as above.
@@ -91,7 +97,19 @@ impl<'a> Relations<'a> {
         }
         let stale = owners.starts()
             || member.zip(self.container(owner)).is_some_and(|(member, owner)| is_left_behind(member, owner));
-        (stale && *mine == Decision::Leave && !unstarted(pod)).then_some(Decision::Restart(reason))
+        (stale && matches!(mine, Decision::Leave | Decision::Finish) && !unstarted(pod))
+            .then_some(Decision::Restart(reason))
+    }
+
+    /// A container that has another one's mounts is made anew with it: the engine found them in that one when it was made, and
+    /// those without a name may be others now. It may run while the other one does not.
+    fn by_mounts(&self, pod: &PodId, source: &PodId) -> Option<Decision> {
+        let mine = self.decisions.get(pod)?;
+        let reason = Reason::DependencyReplaced { service: source.service.clone() };
+        let (member, container) = (self.container(pod), self.container(source));
+        let made = matches!(self.decisions.get(source)?, Decision::Create(_) | Decision::Replace(_));
+        let foreign = member.zip(container).is_some_and(|(member, other)| !member.lives_with(&source.service, other));
+        if made || foreign { remade(mine, reason, member) } else { None }
     }
 
     /// With `restart: true` a pod is restarted with what it depends on, also when an earlier plan that was cut off got
@@ -142,7 +160,7 @@ impl<'a> Relations<'a> {
 /// somebody asks; what prepares a pod prepares the new one.
 fn remade(mine: &Decision, reason: Reason, member: Option<&ObservedContainer>) -> Option<Decision> {
     match mine {
-        Decision::Leave | Decision::Unpause | Decision::Start { .. } | Decision::Restart(_) => {
+        Decision::Leave | Decision::Finish | Decision::Unpause | Decision::Start { .. } | Decision::Restart(_) => {
             Some(Decision::Replace(reason))
         }
         Decision::Done { .. } if member.is_some_and(ObservedContainer::is_init) => Some(Decision::Replace(reason)),

@@ -95,6 +95,7 @@ pub fn reason(reason: &Reason) -> String {
         Reason::Down => "going down".to_owned(),
         Reason::Part => String::new(),
         Reason::Paused => "paused by hand".to_owned(),
+        Reason::HooksPending => "its hooks are still to be run".to_owned(),
         Reason::MainEnded => "the main container has ended".to_owned(),
         Reason::NoPart { of } => format!("not part of `{of}` any more"),
     }

@@ -224,6 +224,8 @@ pub enum Reason {
     Part,
     /// Somebody paused it by hand.
     Paused,
+    /// What is run in it after its start (`post_start`) was not run yet.
+    HooksPending,
     /// It helps a container that has done its work.
     MainEnded,
     /// The file gives pods of that service no such helper any more.

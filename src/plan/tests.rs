@@ -43,6 +43,7 @@ fn health(health: Health) -> impl FnOnce(&mut ObservedContainer) {
 }
 
 mod changes;
+mod companions;
 mod large;
 mod pods;
 mod probed;

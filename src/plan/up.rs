@@ -126,6 +126,11 @@ impl Messages {
                 Decision::Done { code: Some(code) } if *code != 0 => {
                     self.notes.push(format!("`{pod}` exited with {code} and is not started again"));
                 }
+                Decision::Leave => {
+                    if let Some(failure) = failed_hook(desired, found, pod, memory) {
+                        self.fail(FailureKind::Dependency, failure);
+                    }
+                }
                 _ => {}
             }
         }
@@ -231,6 +236,20 @@ fn keeps_failing(
             "dependency failed to start: container {name} failed {failures} times in a row, the last time with {code}"
         )
     })
+}
+
+/// What went wrong in the hooks after the start of the run that there is.
+fn failed_hook(
+    desired: &Desired,
+    found: &Survey<'_>,
+    pod: &PodId,
+    memory: &BTreeMap<PodId, PodMemory>,
+) -> Option<String> {
+    let has_hooks = !desired.graph.services.get(&pod.service)?.container.post_start.is_empty();
+    let hooked = memory.get(pod)?.hooked.as_ref().filter(|_| has_hooks)?;
+    let container = found.pods.get(pod).and_then(|(_, found)| found.as_ref()).map(|found| found.container)?;
+    let is_of_run = container.is_running() && container.started_at == hooked.started_at;
+    hooked.failure.clone().filter(|_| is_of_run)
 }
 
 fn never_completed(pod: &PodId, decision: &Decision) -> Option<String> {

@@ -135,6 +135,10 @@ impl<'a> Wiring<'a, '_> {
                 self.after(member.create, owner.create);
                 self.after(member.start, owner.start);
             }
+            for source in service.mounted_services().collect::<BTreeSet<_>>() {
+                let Some(source) = self.nodes(&PodId::new(source.clone(), pod.number)).cloned() else { continue };
+                self.after(member.create, source.create);
+            }
             // In a pod of several the main container ends first, then its helpers, the last one first.
             for dependency in service.depends_on.iter().filter(|_| service.part.is_some()) {
                 let before = self.nodes(&PodId::new(dependency.service.clone(), pod.number)).cloned();

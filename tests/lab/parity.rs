@@ -1,0 +1,173 @@
+//! The same file brought up by Docker Compose and by orch on one engine, and what `docker inspect` says of each container
+//! compared, field by field. What differs by design is listed with its reason; each entry of the list must be seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::host::{Done, Host};
+
+const FILE: &str = include_str!("parity.yaml");
+
+/// Where orch does otherwise: a path, with `*` for any key (or its rest), and the reason.
+const DELIBERATE: &[(&str, &str)] = &[
+    ("Config.Image", "containers are made of the image's id, so that a tag that is moved meanwhile changes nothing"),
+    ("Config.Labels.orch.*", "what orch knows its containers by"),
+    ("Config.Labels.com.docker.compose.config-hash", "the hash is over what needs a new container, and nothing else"),
+    ("Config.Labels.com.docker.compose.version", "the version of the tool"),
+    ("Config.Labels.com.docker.compose.depends_on", "the engine's own names of links are not used: sorted otherwise"),
+    ("Config.StopTimeout", "said always, so that whoever stops the container by hand gives it its time"),
+    ("Config.AttachStdout", "nobody is attached to containers that an agent makes"),
+    ("Config.AttachStderr", "nobody is attached to containers that an agent makes"),
+    ("HostConfig.RestartPolicy.Name", "the agent starts containers again, in order, and the engine none"),
+    ("HostConfig.PortBindings.80/tcp", "the load balancer publishes it, on every host"),
+    ("HostConfig.Dns", "asked by orch's own DNS, which is in the container's `resolv.conf`"),
+    ("HostConfig.DnsSearch", "in the container's own `resolv.conf`"),
+    ("HostConfig.DnsOptions", "in the container's own `resolv.conf`"),
+    ("Mounts./etc/resolv.conf.*", "orch's own DNS"),
+    ("Mounts./conf.*", "a config is a file of its content on whichever host, and not the desk's own"),
+    ("Mounts./run/secrets/pass.*", "a secret is a file in memory on whichever host, and not the desk's own"),
+    ("NetworkSettings.Networks.*.Aliases", "the container's id is no name that anybody is given"),
+];
+
+/// Parts of an inspection that say what was asked for. The rest says what became of it this time: ids, times, addresses.
+fn asked(container: &Value) -> Value {
+    let mut asked = serde_json::Map::new();
+    for part in ["Config", "HostConfig"] {
+        asked.insert(part.to_owned(), container[part].clone());
+    }
+    if let Some(host) = asked["HostConfig"].as_object_mut() {
+        // What comes of these is in `Mounts`, whichever of the engine's three forms it was asked for in.
+        for form in ["Binds", "Mounts", "Tmpfs", "VolumesFrom"] {
+            host.remove(form);
+        }
+    }
+    let mounts = container["Mounts"].as_array().expect("a list").iter().map(|mount| {
+        let mut mount = mount.clone();
+        let target = mount["Destination"].as_str().expect("a path").to_owned();
+        let without_name = mount["Name"].as_str().is_some_and(|name| name.len() == 64);
+        let fields = mount.as_object_mut().expect("an object");
+        // `z` stands for nothing on an engine without SELinux; a volume without a name has one of the engine's.
+        for field in ["Mode", "Source"].into_iter().chain(without_name.then_some("Name")) {
+            fields.remove(field);
+        }
+        (target, mount)
+    });
+    asked.insert("Mounts".to_owned(), Value::Object(mounts.collect()));
+    let networks = container["NetworkSettings"]["Networks"].as_object().expect("an object").iter();
+    let networks = networks.map(|(name, endpoint)| {
+        let fields = ["IPAMConfig", "Links", "Aliases", "DriverOpts"];
+        (name.clone(), fields.into_iter().map(|field| (field.to_owned(), endpoint[field].clone())).collect())
+    });
+    asked.insert("NetworkSettings".to_owned(), serde_json::json!({"Networks": Value::Object(networks.collect())}));
+    Value::Object(asked)
+}
+
+/// Every value by its path. What says nothing (`null`, 0, `false`, nothing in it) is as if it was not there.
+fn flat(value: &Value, path: &str, all: &mut BTreeMap<String, String>) {
+    let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, value)| flat(value, &below(key), all)),
+        Value::Array(list) if list.iter().any(Value::is_object) => {
+            list.iter().enumerate().for_each(|(index, value)| flat(value, &below(&index.to_string()), all));
+        }
+        Value::Array(list) if list.is_empty() => {}
+        Value::Array(list) => {
+            // Order counts in commands only.
+            let mut words: Vec<String> = list.iter().map(Value::to_string).collect();
+            if !path.ends_with("Cmd") && !path.ends_with("Entrypoint") {
+                words.sort();
+            }
+            all.insert(path.to_owned(), words.join(" "));
+        }
+        Value::Null | Value::Bool(false) => {}
+        Value::Number(number) if number.as_f64() == Some(0.0) => {}
+        Value::String(text) if text.is_empty() => {}
+        scalar => drop(all.insert(path.to_owned(), scalar.to_string())),
+    }
+}
+
+/// Returns what was asked of the engine for each container of the project, by its name.
+fn containers(host: &Host) -> BTreeMap<String, BTreeMap<String, String>> {
+    let ids = host.docker(&["ps", "-aq", "--no-trunc", "--filter", "label=com.docker.compose.project=parity"]);
+    let ids: Vec<&str> = ids.split_whitespace().collect();
+    let text = host.docker(&[&["inspect"], ids.as_slice()].concat());
+    let list: Vec<Value> = serde_json::from_str(&text).expect("JSON");
+    let names: Vec<(String, String)> = list
+        .iter()
+        .map(|container| {
+            let word = |field: &str| container[field].as_str().expect("text").trim_start_matches('/').to_owned();
+            (word("Id"), word("Name"))
+        })
+        .collect();
+    let one = |container: &Value| {
+        // Ids of containers are names of this time.
+        let mut text = asked(container).to_string();
+        for (id, name) in &names {
+            text = text.replace(id.as_str(), &format!("<{name}>")).replace(&id[..12], &format!("<{name}>"));
+        }
+        let mut all = BTreeMap::new();
+        flat(&serde_json::from_str(&text).expect("JSON"), "", &mut all);
+        (container["Name"].as_str().expect("a name").trim_start_matches('/').to_owned(), all)
+    };
+    list.iter().map(one).collect()
+}
+
+/// Returns the entry of the list that a path is of.
+fn deliberate(path: &str) -> Option<&'static str> {
+    DELIBERATE.iter().map(|(pattern, _)| *pattern).find(|pattern| {
+        let mut parts = pattern.split('*');
+        let mut rest = parts.next().and_then(|first| path.strip_prefix(first));
+        for part in parts {
+            rest = match rest {
+                Some(_) if part.is_empty() => Some(""),
+                Some(rest) => rest.find(part).map(|at| &rest[at + part.len()..]),
+                None => None,
+            };
+        }
+        rest == Some("")
+    })
+}
+
+/// The program to compare with, on the host.
+fn reference(host: &Host) -> String {
+    let program = std::env::var_os("ORCH_COMPOSE_REFERENCE").filter(|name| name != "required");
+    let program = program.expect("ORCH_COMPOSE_REFERENCE names Docker Compose 2.40, see `scripts/setup reference`");
+    host.give("docker-compose", program.as_ref())
+}
+
+#[test]
+fn containers_are_what_docker_compose_makes_of_the_same_file_but_for_what_is_listed() {
+    let host = Host::boot(&["busybox"]);
+    let compose = reference(&host);
+    host.write("/root/parity/compose.yaml", FILE);
+    host.write("/root/parity/conf", "a=1\n");
+    host.write("/root/parity/pass", "hunter2\n");
+    let theirs =
+        |args: &[&str]| -> Done { host.exec(&[&[compose.as_str(), "-f", "/root/parity/compose.yaml"], args].concat()) };
+    theirs(&["up", "-d"]).ok();
+    let expected = containers(&host);
+    theirs(&["down", "-v", "-t", "0"]).ok();
+    host.orch(&["-f", "/root/parity/compose.yaml", "up", "-d"]).ok();
+    let made = containers(&host);
+    let names = |all: &BTreeMap<String, BTreeMap<String, String>>| all.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&made), names(&expected));
+
+    let (mut wrong, mut seen) = (Vec::new(), BTreeSet::new());
+    for (name, made) in &made {
+        let expected = &expected[name];
+        let paths: BTreeSet<&String> = made.keys().chain(expected.keys()).collect();
+        for path in paths.into_iter().filter(|path| made.get(*path) != expected.get(*path)) {
+            match deliberate(path) {
+                Some(pattern) => drop(seen.insert(pattern)),
+                None => wrong.push(format!("{name} {path}: {:?}, not {:?}", made.get(path), expected.get(path))),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "orch, and not as Docker Compose:\n{}", wrong.join("\n"));
+    let unseen: Vec<&str> =
+        DELIBERATE.iter().map(|(pattern, _)| *pattern).filter(|pattern| !seen.contains(pattern)).collect();
+    assert!(unseen.is_empty(), "listed, and no difference: {unseen:?}");
+    let count: usize = made.values().map(BTreeMap::len).sum();
+    assert!(count > 300, "only {count} fields compared");
+}
