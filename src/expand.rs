@@ -295,7 +295,7 @@ impl Part<'_, '_> {
         self.service.deploy.as_ref()?.restart_policy.as_ref()
     }
 
-    /// Source: compose-spec deploy.md#restart_policy: where it is given, `restart` does not count, as in Docker Compose.
+    /// Source: compose-spec deploy.md, `restart_policy`: where it is given, `restart` does not count, as in Docker Compose.
     fn restart_pace(&self) -> RestartPace {
         let Some(policy) = self.restart_policy() else { return RestartPace::default() };
         let said = |time: Option<model::GoDuration>| time.map(|time| time.0).filter(|time| !time.is_zero());

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::api::types::{ObjectState, Progress};
 use crate::engine::{Engine, EngineError};
-use crate::graph::{NetworkMode, Role, Service};
+use crate::graph::{Mount, MountSource, NetworkMode, Role, Service};
 use crate::host::files::Resolv;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName, SnapshotHash};
 use crate::plan::{Desired, ObservedContainer, ObservedHost, Reason, Step};
@@ -484,10 +484,18 @@ async fn remember_anonymous_volumes(shared: &Shared, record: &Record, id: &str, 
 /// A container's volumes that no volume of the file names, by target.
 fn anonymous_volumes(desired: &Desired, container: &ObservedContainer) -> BTreeMap<String, String> {
     let named = |name: &str| desired.graph.volumes.values().any(|volume| volume.name == name);
+    let service = container.service.as_ref().and_then(|name| desired.graph.services.get(name));
+    // Of one that has the mounts of another container these are that one's, but for those that it says itself.
+    let foreign = |target: &str| {
+        service.filter(|service| !service.container.volumes_from.is_empty()).is_some_and(|service| {
+            let own = |mount: &Mount| mount.target == target && matches!(mount.source, MountSource::Anonymous { .. });
+            !service.container.mounts.iter().any(own)
+        })
+    };
     container
         .volumes
         .iter()
-        .filter(|(_, name)| !named(name))
+        .filter(|(target, name)| !named(name) && !foreign(target))
         .map(|(target, name)| (target.clone(), name.clone()))
         .collect()
 }

@@ -114,9 +114,9 @@ pub(super) async fn post_start(
             () = unwanted(handle, pod, &service.spec_hash) => return Ok(()),
         };
         match ended {
-            Ok(0) => {}
-            Ok(code) => {
-                failure = Some(format!("{} hook exited with status {code}", pod.service));
+            Ok(Ended { code: 0, .. }) => {}
+            Ok(ended) => {
+                failure = Some(format!("{} hook {ended}", pod.service));
                 break;
             }
             // It has ended meanwhile: its next run is another one.
@@ -169,8 +169,8 @@ pub(super) async fn pre_stop(shared: &Shared, project: &ProjectName, id: &str, m
     for hook in &hooks {
         tokio::select! {
             ended = run(shared.engine.as_ref(), id, hook, false) => match ended {
-                Ok(0) => {}
-                Ok(code) => tracing::warn!(container = container.name, code, "a hook before the stop failed"),
+                Ok(Ended { code: 0, .. }) => {}
+                Ok(ended) => tracing::warn!(container = container.name, %ended, "a hook before the stop failed"),
                 Err(error) => tracing::warn!(container = container.name, %error, "a hook before the stop failed"),
             },
             Ok(()) = graces.changed() => {
@@ -181,8 +181,23 @@ pub(super) async fn pre_stop(shared: &Shared, project: &ProjectName, id: &str, m
     }
 }
 
-/// Runs a hook to its end. Returns its exit code.
-async fn run(engine: &dyn Engine, id: &str, hook: &Hook, tty: bool) -> Result<i64, EngineError> {
+/// How a hook ended.
+struct Ended {
+    code: i64,
+    /// The last line that it, or the engine for it, wrote.
+    last_words: String,
+}
+
+/// Docker Compose's words, and the hook's own.
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "exited with status {}", self.code)?;
+        if self.last_words.is_empty() { Ok(()) } else { write!(f, ": {}", self.last_words) }
+    }
+}
+
+/// Runs a hook to its end.
+async fn run(engine: &dyn Engine, id: &str, hook: &Hook, tty: bool) -> Result<Ended, EngineError> {
     let Hook { command, environment, user, working_dir, privileged } = hook;
     let spec = ExecSpec {
         command: command.clone(),
@@ -211,5 +226,6 @@ async fn run(engine: &dyn Engine, id: &str, hook: &Hook, tty: bool) -> Result<i6
     };
     let said = String::from_utf8_lossy(&said);
     tracing::info!(container = id, command = command.join(" "), code, said = said.trim_end(), "hook");
-    Ok(code)
+    let last_words = said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default().to_owned();
+    Ok(Ended { code, last_words })
 }

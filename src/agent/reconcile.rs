@@ -65,7 +65,9 @@ impl Stopping {
     /// Shortens the stop if `grace` from `now` on is shorter than what is left of it: somebody is in a hurry now.
     fn hurry(&mut self, id: &str, grace: Duration, now: Duration) {
         let ends = now.saturating_add(grace);
-        if self.id == id && ends < self.ends && grace < *self.grace.borrow() {
+        // One that goes on beyond its end waits for what is run in the container before the signal.
+        let helps = ends < self.ends || now >= self.ends;
+        if self.id == id && helps && grace < *self.grace.borrow() {
             self.ends = ends;
             self.grace.send_replace(grace);
         }

@@ -276,8 +276,8 @@ fn security(container: &Container, config: &mut HostConfig) {
     config.init = container.init;
     config.readonly_rootfs = Some(container.read_only);
     config.privileged = Some(container.privileged);
-    config.cap_add = some_unless_empty(container.cap_add.clone());
-    config.cap_drop = some_unless_empty(container.cap_drop.clone());
+    config.cap_add = some_unless_empty(container.cap_add.iter().map(|name| capability(name)).collect());
+    config.cap_drop = some_unless_empty(container.cap_drop.iter().map(|name| capability(name)).collect());
     let (paths, options): (Vec<_>, Vec<_>) =
         container.security_opt.iter().cloned().partition(|option| option == UNCONFINED_PATHS);
     config.security_opt = some_unless_empty(options);
@@ -305,6 +305,12 @@ fn security(container: &Container, config: &mut HostConfig) {
         options: some_unless_empty_map(request.options.clone().into_iter().collect()),
     });
     config.device_requests = some_unless_empty(requests.collect());
+}
+
+/// The form that the engine shows, and that Docker Compose sends.
+fn capability(name: &str) -> String {
+    let name = name.to_ascii_uppercase();
+    if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") }
 }
 
 /// `/etc/hosts` and, unless orch mounts its own file there, `resolv.conf`.

@@ -150,8 +150,9 @@ fn check_namespace(graph: &Graph, name: &ServiceName, service: &Service, sink: &
             Scale::Global => "one on each host".to_owned(),
         };
         let (replicas, owners) = (words(service.scale), words(owners));
-        let problem = Problem::TooFewOwners { replicas, owner: owner.to_string(), owners };
-        let key = if service.owners().next().is_some() { "network_mode" } else { "volumes_from" };
+        let lives_there = service.owners().next().is_some();
+        let (key, what) = if lives_there { ("network_mode", "network") } else { ("volumes_from", "volumes") };
+        let problem = Problem::TooFewOwners { what, replicas, owner: owner.to_string(), owners };
         sink.error(format!("services.{name}.{key}"), problem);
     }
 }

@@ -162,9 +162,11 @@ pub enum Problem {
     AddressOfMany(u32),
     /// More replicas than namespaces to live in.
     #[error(
-        "{replicas} replicas are to share the network or volumes of `{owner}`, one with each of its replicas, which are {owners}"
+        "{replicas} replicas are to share the {what} of `{owner}`, one with each of its replicas, which are {owners}"
     )]
     TooFewOwners {
+        /// Network or volumes.
+        what: &'static str,
         /// Replicas of the service.
         replicas: String,
         /// The service that owns the namespaces.

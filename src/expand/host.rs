@@ -92,7 +92,7 @@ impl Part<'_, '_> {
 }
 
 impl Part<'_, '_> {
-    /// Source: compose-spec 05-services.md#post_start, #pre_stop.
+    /// Source: compose-spec 05-services.md, `post_start` and `pre_stop`.
     pub(super) fn hooks(&mut self, key: &str, hooks: &[model::Hook]) -> Vec<Hook> {
         let mut all = Vec::new();
         for (index, hook) in hooks.iter().enumerate() {

@@ -122,12 +122,19 @@ impl World {
         self.serial += 1;
         simulate::apply(step, self.serial, &mut self.observed, Some(&self.desired));
         if let Step::StartContainer { pod, .. } = &step.step {
-            let containers = self.observed.hosts.values().flat_map(|host| host.containers.values());
-            let run = containers.filter(|one| one.pod().as_ref() == Some(pod)).map(|one| one.started_at.clone()).max();
+            let run = self.run_with_hooks(pod);
             let memory = self.memory.entry(pod.clone()).or_default();
             memory.started_generation = self.desired.generation;
             memory.hooked = run.map(|started_at| Hooked { started_at, failure: None });
         }
+    }
+
+    /// Returns when the pod's container was started, if there is something to be run in it then.
+    fn run_with_hooks(&self, pod: &PodId) -> Option<String> {
+        let service = self.desired.graph.services.get(&pod.service)?;
+        service.container.post_start.first()?;
+        let containers = self.observed.hosts.values().flat_map(|host| host.containers.values());
+        containers.filter(|one| one.pod().as_ref() == Some(pod)).map(|one| one.started_at.clone()).max()
     }
 
     /// Runs a plan as far as its gates let it, `most` steps at most, `watch`ing the world after each. Returns how many.

@@ -30,6 +30,8 @@ impl<'a> Changes<'a> {
 pub(super) struct Messages {
     pub(super) notes: Vec<String>,
     pub(super) failures: Vec<Failure>,
+    /// Where what is said of resources is so: ` on host …`.
+    at: String,
 }
 
 impl Messages {
@@ -47,6 +49,8 @@ pub(super) fn changes<'a>(
 ) -> BTreeMap<&'a HostName, Changes<'a>> {
     let mut answer: BTreeMap<&HostName, Changes<'_>> = BTreeMap::new();
     for (name, seen) in hosts {
+        // One host needs no name.
+        messages.at = if hosts.len() > 1 { format!(" on host `{name}`") } else { String::new() };
         let (networks, volumes) = needed(desired, survey, name);
         let here = answer.entry(name).or_default();
         for key in networks {
@@ -105,7 +109,10 @@ fn compare_network(
     let name = &network.name;
     match seen {
         None if network.external => {
-            messages.fail(FailureKind::Blocked, format!("network {name} declared as external, but could not be found"));
+            messages.fail(
+                FailureKind::Blocked,
+                format!("network {name} declared as external, but could not be found{}", messages.at),
+            );
             Verdict::Fine
         }
         None => Verdict::Missing,
@@ -190,7 +197,7 @@ fn is_volume_missing(
     let (name, project) = (&volume.name, &desired.graph.project);
     let Some(there) = seen.volumes.get(name) else {
         if volume.external {
-            messages.fail(FailureKind::Blocked, format!("external volume \"{name}\" not found"));
+            messages.fail(FailureKind::Blocked, format!("external volume \"{name}\" not found{}", messages.at));
         }
         return !volume.external;
     };

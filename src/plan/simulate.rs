@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::graph::{MountSource, NetworkMode, Service};
-use crate::ids::{HostName, PodId, ResourceKey};
+use crate::ids::{HostName, PodId, ResourceKey, ServiceName};
 use crate::observed::{
-    ContainerState, Health, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume, POD_LABEL,
-    PROJECT_LABEL, ROLE_LABEL, SPEC_HASH_LABEL, SPEC_PARTS_LABEL, spec_parts_label,
+    ContainerState, Health, OWNERS_LABEL, Observed, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume,
+    POD_LABEL, PROJECT_LABEL, ROLE_LABEL, SPEC_HASH_LABEL, SPEC_PARTS_LABEL, spec_parts_label,
 };
 
 use super::{Desired, PlannedStep, Step};
@@ -154,10 +154,20 @@ impl New<'_> {
             networks: networks.into_iter().map(|name| (name, None)).collect(),
             network_mode,
             volumes: volumes(host, service, desired),
-            labels: container_labels(desired, service),
+            labels: container_labels(desired, service).into_iter().chain(mounted(host, pod, service)).collect(),
             probe: None,
         }
     }
+}
+
+/// Whose mounts it has; these must be there.
+fn mounted(host: &ObservedHost, pod: &PodId, service: &Service) -> Option<(String, String)> {
+    let source = |service: &ServiceName| {
+        let container = find(host, &PodId::new(service.clone(), pod.number)).expect("whose mounts it has is there");
+        format!("{service}={}", container.id)
+    };
+    let sources: Vec<String> = service.mounted_services().map(source).collect();
+    (!sources.is_empty()).then(|| (OWNERS_LABEL.to_owned(), sources.join(",")))
 }
 
 fn container_labels(desired: &Desired, service: &Service) -> BTreeMap<String, String> {

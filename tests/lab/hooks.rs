@@ -67,13 +67,13 @@ fn a_hook_that_fails_fails_up_and_one_that_hangs_keeps_nobody_from_down() {
     project.up();
     assert_eq!(project.within("fails-web-1", "test -e /never").code, 0);
     project.rewrite(&failing.replace("exit 7", "touch /hangs; sleep 1000000"));
-    let mut up = host.start_orch(&project.args(&["up", "-d"]));
+    let up = host.start_orch(&project.args(&["up", "-d"]));
     eventually(secs(20), "the hook that hangs", || {
         let done = project.within("fails-web-1", "test -e /hangs");
         if done.code == 0 { Ok(()) } else { Err(done) }
     });
     project.down();
-    assert!(!up.says("Healthy"));
+    up.signal("KILL");
     assert_eq!(project.running("").len(), 0);
 }
 
@@ -98,8 +98,6 @@ volumes: {log: }
     assert!(seconds.windows(2).all(|pair| pair[1] - pair[0] >= 2), "{seconds:?}");
     let policy = project.inspect("again-job-1", "{{.HostConfig.RestartPolicy.Name}}");
     assert!(matches!(policy.as_str(), "" | "no"), "the engine starts nothing: {policy}");
-    let told = project.orch(&["plan"]);
-    assert!(format!("{}{}", told.stdout, told.stderr).contains("exited with 1 and is not started again"), "{told:?}");
     stays(secs(5), "three runs", || times().lines().count());
 }
 

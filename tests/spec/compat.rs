@@ -83,6 +83,26 @@ const DESIGN: &[(&str, &str, &str)] = &[
         "refuses them with their place",
     ),
     ("lists that must have no doubles (`security_opt`, `volumes_from`)", "refuses a double", "drops it"),
+    (
+        "`post_start`",
+        "run by the client, and not after a start that the engine does; a second `up` does not know that one failed",
+        "run by the agent after each start; one that failed is told for as long as that run lasts",
+    ),
+    (
+        "`pre_stop`",
+        "of the file; one that fails keeps the container from being stopped",
+        "of the container, whatever the file says by then; the container is stopped all the same",
+    ),
+    (
+        "`deploy.restart_policy`",
+        "ignores `delay` and `window`, and `max_attempts` is for `on-failure` only",
+        "applies them; `max_attempts` counts for `any`, too",
+    ),
+    (
+        "`volumes_from`",
+        "is of the first container of the service, and says nothing of `:ro`",
+        "is of the replica with the same number, on the same host, and has `:ro`",
+    ),
     ("links", "are written into the container by the engine", "are names that only this service knows, on all hosts"),
     ("a file with aliases that multiply", "may take minutes", "refuses it after 100,000 values"),
     (

@@ -164,7 +164,7 @@ fn everything_for_an_old_engine() {
           "/host/labelled:/labelled:ro,Z,rslave"
         ],
         "CapAdd": [
-          "NET_ADMIN"
+          "CAP_NET_ADMIN"
         ],
         "CapDrop": [
           "ALL"
@@ -505,4 +505,14 @@ fn a_volume_without_a_name_has_its_labels() {
     let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
     let made = mount_text(false, MountSource::Anonymous { no_copy: true, labels }, ApiVersion::OLDEST);
     assert_eq!(made, r#"{"Target":"/t","Type":"volume","VolumeOptions":{"Labels":{"a":"b"},"NoCopy":true}}"#);
+}
+
+#[test]
+fn mounts_of_other_containers_are_theirs_by_id() {
+    let mut spec = ContainerSpec::new("a", "x");
+    let from = |of: &str, read_only| VolumesFrom { of: Namespace::Engine(of.to_owned()), read_only };
+    spec.container.volumes_from = vec![from("container:beef", false), from("container:named", true)];
+    let request = create_request(&spec, ApiVersion::OLDEST).expect("possible");
+    let config = request.body.host_config.expect("a host config");
+    assert_eq!(config.volumes_from, Some(vec!["beef".to_owned(), "named:ro".to_owned()]));
 }

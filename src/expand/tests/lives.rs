@@ -70,6 +70,6 @@ fn volumes_from_name_a_service_or_a_container() {
     refused("{a: {volumes_from: [nix]}}", "services.a.volumes_from[0]: no such service: nix");
     refused(
         "{a: {scale: 2, volumes_from: [b]}, b: {}}",
-        "services.a.volumes_from: 2 replicas are to share the network or volumes of `b`, one with each of its replicas, which are 1",
+        "services.a.volumes_from: 2 replicas are to share the volumes of `b`, one with each of its replicas, which are 1",
     );
 }

@@ -45,3 +45,11 @@ fn a_policy_gives_up_after_its_attempts_whatever_the_code() {
     world.memory.insert(pod("web.1"), tired(3));
     assert_eq!(brief(&world.plan()), "");
 }
+
+#[test]
+fn what_others_manage_must_be_on_each_host_that_needs_it() {
+    let text = "networks: {out: {external: true, name: out}}\nservices: {web: {scale: 2, networks: {out: null}}}";
+    let plan = World::new(text, &["a", "b"]).plan();
+    let told = |host: &str| format!("network out declared as external, but could not be found on host `{host}`");
+    assert_eq!(plan.blocked(), [told("a"), told("b")]);
+}
