@@ -15,6 +15,7 @@ pub mod images;
 pub mod informer;
 pub mod memory;
 mod metrics;
+mod oneoff;
 pub mod passing;
 mod probes;
 pub mod process;

@@ -11,8 +11,10 @@ pub mod hosts;
 pub mod trace;
 pub mod ui;
 
+mod among;
 mod attach;
 mod board;
+mod carry;
 mod consent;
 mod context;
 mod fleet;
@@ -25,7 +27,9 @@ mod order;
 mod preview;
 mod progress;
 mod project;
+mod session;
 mod signals;
+mod size;
 mod source;
 mod spread;
 mod table;
@@ -72,16 +76,26 @@ fn block_on(future: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit
 }
 
 async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, CliError> {
-    use commands::{agent, config, dns, down, events, exec, host, lb, logs, ls, pattern, plan, ps, status, up, why};
+    use commands::{agent, attach, config, cp, dns, down, events, exec, host, images, lb, logs, ls, pattern};
+    use commands::{plan, port, ps, run, stats, status, top, up, volumes, wait, why};
     match command {
         Command::Up(args) => return up::run(context, &args).await,
         Command::Logs(args) => return logs::run(context, args).await,
         Command::Events(args) => return events::run(context, &args).await,
         Command::Exec(args) => return exec::run(context, args).await,
+        Command::Run(args) => return run::run(context, *args).await,
+        Command::Wait(args) => return wait::run(context, &args).await,
+        Command::Attach(args) => return attach::run(context, &args).await,
         Command::Agent(AgentArgs { verb: Some(verb), run: _ }) => return agent::run(context, verb).await,
         Command::Down(args) => down::run(context, &args).await?,
         Command::Plan(args) => plan::run(context, &args).await?,
         Command::Ps(args) => ps::run(context, &args).await?,
+        Command::Port(args) => port::run(context, args).await?,
+        Command::Images(args) => images::run(context, &args).await?,
+        Command::Volumes(args) => volumes::run(context, &args).await?,
+        Command::Top(args) => top::run(context, &args).await?,
+        Command::Cp(args) => cp::run(context, args).await?,
+        Command::Stats(args) => stats::run(context, &args).await?,
         Command::Config(args) => config::run(context, &args).await?,
         Command::Pattern(args) => pattern::run(context, args)?,
         Command::Host(args) => host::run(context, args.verb).await?,

@@ -2,6 +2,7 @@
 //!
 //! Every `ensure_*`, `start`, `stop` and `remove` is idempotent: done twice, the second does nothing and succeeds.
 
+pub mod by_hand;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 pub mod copy;
@@ -22,6 +23,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWrite;
 
+pub use self::by_hand::ByHand;
 use crate::graph::{Container, Protocol};
 use crate::ids::ProjectName;
 use crate::observed::{ObservedContainer, ObservedHost};
@@ -37,6 +39,8 @@ pub mod label {
     pub const NUMBER: &str = "com.docker.compose.container-number";
     /// `True` on containers that `run` made, else `False`.
     pub const ONEOFF: &str = "com.docker.compose.oneoff";
+    /// Random digits of a one-off, of which its name has the first.
+    pub const SLUG: &str = "com.docker.compose.slug";
     /// Hash of the service's spec.
     pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
     /// Id of the image.
@@ -72,6 +76,8 @@ pub mod label {
     pub const POD: &str = crate::observed::POD_LABEL;
     /// orch: what the container does in its pod.
     pub const POD_ROLE: &str = crate::observed::ROLE_LABEL;
+    /// orch: `True` on a one-off that is also reached by its service's names (`run --use-aliases`).
+    pub const ALIASES: &str = crate::observed::ALIASES_LABEL;
     /// orch: the containers whose namespaces the container lives in.
     pub const OWNERS: &str = crate::observed::OWNERS_LABEL;
     /// orch: the pod that a volume is for.
@@ -178,6 +184,12 @@ pub struct ContainerSpec {
     /// Whether the engine itself starts it again, at boot and when it ends.
     #[serde(default)]
     pub restart: EngineRestart,
+    /// Whether its standard input ends with the first who is attached to it.
+    #[serde(default)]
+    pub stdin_once: bool,
+    /// Whether the engine removes it, with its anonymous volumes, once it has ended.
+    #[serde(default)]
+    pub auto_remove: bool,
 }
 
 /// The engine's own restart policy of a container.
@@ -208,6 +220,8 @@ impl ContainerSpec {
             exposed: Vec::new(),
             stop_grace: Duration::from_secs(10),
             restart: EngineRestart::No,
+            stdin_once: false,
+            auto_remove: false,
         }
     }
 }
@@ -456,7 +470,7 @@ impl std::fmt::Debug for RegistryLogin {
 
 /// One host's container engine.
 #[async_trait]
-pub trait Engine: Send + Sync {
+pub trait Engine: ByHand + Send + Sync {
     /// Says what it is; also the test whether it answers.
     async fn info(&self) -> Result<EngineInfo>;
 

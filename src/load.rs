@@ -15,6 +15,7 @@ mod discover;
 mod dotenv;
 mod expanded;
 mod extends;
+pub mod flags;
 mod helpers;
 mod hosts;
 mod include;

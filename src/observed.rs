@@ -27,6 +27,9 @@ pub const ROLE_LABEL: &str = "orch.pod.role";
 /// Label with the containers whose namespaces one lives in, `web.pod=ID,db=ID`.
 pub const OWNERS_LABEL: &str = "orch.owners";
 
+/// Label of a one-off that is also reached by its service's names.
+pub const ALIASES_LABEL: &str = "orch.use-aliases";
+
 /// Label of a volume that one pod has for itself: `web.1`.
 pub const POD_VOLUME_LABEL: &str = "orch.pod-volume";
 
@@ -241,6 +244,12 @@ impl ObservedContainer {
             (Some(service), Some(number)) if !self.oneoff => Some(PodId::new(service.clone(), number)),
             _ => None,
         }
+    }
+
+    /// Returns whose names a one-off answers to, if it was made to do so: the pod of number 0, which no replica is.
+    pub fn stands_in(&self) -> Option<PodId> {
+        let stands_in = self.oneoff && self.labels.get(ALIASES_LABEL).is_some_and(|value| value == "True");
+        self.service.clone().filter(|_| stands_in).map(|service| PodId::new(service, 0))
     }
 
     /// Returns what it is in a pod of several containers, if its labels say that it is in one.

@@ -11,7 +11,7 @@
 
 mod archive;
 mod ignore;
-mod pipe;
+pub(crate) mod pipe;
 mod scan;
 mod store;
 mod tree;

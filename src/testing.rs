@@ -89,6 +89,7 @@ pub fn desired(graph: Graph) -> Desired {
         no_recreate: false,
         recreate_before: BTreeMap::new(),
         remove_orphans: false,
+        oneoffs_before: None,
         unstarted: BTreeSet::new(),
         stop_timeout: None,
         hosts: BTreeSet::new(),

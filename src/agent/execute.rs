@@ -11,7 +11,7 @@ use crate::api::types::{ObjectState, Progress};
 use crate::engine::{Engine, EngineError};
 use crate::graph::{NetworkMode, Role, Service};
 use crate::host::files::Resolv;
-use crate::ids::{HostName, PodId, ProjectName, ServiceName};
+use crate::ids::{HostName, PodId, ProjectName, ServiceName, SnapshotHash};
 use crate::plan::{Desired, ObservedContainer, ObservedHost, Step};
 use crate::store::Write;
 
@@ -239,7 +239,7 @@ fn desired(record: &Record) -> Result<&Desired, String> {
 }
 
 /// An engine error with its causes on one line.
-fn text(error: impl std::error::Error) -> String {
+pub(super) fn text(error: impl std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -267,23 +267,55 @@ async fn create(
         let host = shared.host();
         return Err(format!("image `{reference}` is not on host `{host}` any more; `orch up` pulls it again"));
     };
-    let resolv_conf = resolv_conf_of(shared, desired, service).await?;
-    let observed = shared.observed(Some(&desired.graph.project));
-    let owners = owners(&observed.hosts, desired, pod, service);
     if service.part.as_ref().is_some_and(|part| part.role == Role::Holder) {
         make_pod_volumes(shared, desired, pod, service).await?;
     }
-    let parts = HostParts {
-        image: &image,
-        resolv_conf: resolv_conf.as_deref(),
+    let parts = parts(shared, desired, pod, service, replaces).await?;
+    let spec = spec::container(desired, pod, name, &parts.borrowed(&image));
+    let spec = spec.ok_or_else(|| format!("pod `{pod}` is not desired"))?;
+    let id = shared.engine.create_container(&spec).await.map_err(text)?;
+    shared.informer.refresh(&id).await.map_err(text)
+}
+
+/// What a container needs of this host, but for its image.
+pub(super) struct Parts {
+    resolv_conf: Option<PathBuf>,
+    files: BTreeMap<String, PathBuf>,
+    snapshots: BTreeMap<SnapshotHash, PathBuf>,
+    pub(super) carried_volumes: BTreeMap<String, String>,
+    pub(super) owners: BTreeMap<ServiceName, String>,
+}
+
+impl Parts {
+    /// Returns the same as `spec` takes it.
+    pub(super) fn borrowed<'a>(&'a self, image: &'a str) -> HostParts<'a> {
+        HostParts {
+            image,
+            resolv_conf: self.resolv_conf.as_deref(),
+            files: self.files.clone(),
+            snapshots: self.snapshots.clone(),
+            carried_volumes: self.carried_volumes.clone(),
+            owners: self.owners.clone(),
+        }
+    }
+}
+
+/// Puts what a pod's container needs on the host.
+pub(super) async fn parts(
+    shared: &Shared,
+    desired: &Desired,
+    pod: &PodId,
+    service: &Service,
+    replaces: Option<&str>,
+) -> Result<Parts, String> {
+    let observed = shared.observed(Some(&desired.graph.project));
+    Ok(Parts {
+        resolv_conf: resolv_conf_of(shared, desired, service).await?,
         files: files_of(shared, desired, pod).await?,
         snapshots: snapshots::ensure(shared, service).await?,
         carried_volumes: carried_volumes(shared, desired, pod, replaces).await?,
-        owners,
-    };
-    let spec = spec::container(desired, pod, name, &parts).ok_or_else(|| format!("pod `{pod}` is not desired"))?;
-    let id = shared.engine.create_container(&spec).await.map_err(text)?;
-    shared.informer.refresh(&id).await.map_err(text)
+        owners: owners(&observed.hosts, desired, pod, service),
+    })
 }
 
 /// Finds the containers whose namespaces the pod shares: the replicas with the same number.

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use crate::api::server::{ByteStream, Handler};
 use crate::api::types::{
     Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, ExposeRequest, FetchImage,
-    FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage,
-    Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList,
-    StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
+    FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MakeOneoff, MetricsForm, NameQuestion, NameTold,
+    OfferImage, OneoffMade, PlaceOneoff, Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion,
+    SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::controller::{self, Request};
 use crate::graph::{Graph, MAX_PODS};
@@ -37,12 +37,13 @@ use super::fleet::seat;
 use super::images;
 use super::memory::Failures;
 use super::metrics::{self, expose::SetError};
+use super::oneoff;
 use super::passing;
 use super::reconcile::{plan_for, recall};
 use super::shared::{Aim, Following, Record, Shared, project_key};
 use follow::Follow;
 use seeing::Seen;
-use status::{addresses, pods, published, summary_of, unmoved, unplaced};
+use status::{addresses, oneoffs, pods, published, summary_of, unmoved, unplaced};
 
 /// Progress lines that a slow client may fall behind before the agent waits for it.
 const STREAM_BACKLOG: usize = 256;
@@ -95,8 +96,11 @@ struct Work {
 
 impl Work {
     fn run(self, shared: &Shared) -> Result<Prepared, ApiError> {
-        let Self { project, request, record, stored, images, observed, inputs, hosts } = self;
+        let Self { project, mut request, record, stored, images, observed, inputs, hosts } = self;
         let previous = record.as_ref().and_then(|record| record.desired.as_ref());
+        let for_oneoff = request.options.only_dependencies;
+        let previous_of_oneoff = oneoff::prepare(&mut request, record.as_ref(), &observed, now(shared));
+        let previous = previous_of_oneoff.as_ref().or(previous);
         let among = request.hosts.clone();
         let mut port_free = |candidate: &PortCandidate| {
             let taken = seat::port_taken(candidate, &hosts, shared.host(), &among);
@@ -127,7 +131,11 @@ impl Work {
         let stays = record.as_ref().is_some_and(|record| !matches!(record.aim, Aim::Down(_)))
             && previous.is_some_and(|previous| controller::is_same_project(previous, &desired));
         let what = (!stays).then(|| history::differences(previous, &desired));
-        let history = next_history(&project, &before, &request.caller, what, now(shared))?;
+        // A one-off alone changes nothing that anybody could want to be asked about.
+        let history = match what {
+            Some(what) if for_oneoff && what.is_empty() => before.clone(),
+            what => next_history(&project, &before, &request.caller, what, now(shared))?,
+        };
         let same = same && history == before;
         let serial = next_serial(record.as_ref());
         let record = Record { aim: Aim::Up, desired: Some(desired), serial, released: false, history };
@@ -292,6 +300,7 @@ impl Handler for AgentHandler {
             name: project.clone(),
             revision: desired.map_or(0, |desired| desired.revision),
             pods: pods(desired, &observed, &state),
+            oneoffs: oneoffs(&observed),
             published: desired.map(|desired| published(shared, desired)).unwrap_or_default(),
             addresses: desired.map(addresses).unwrap_or_default(),
             failures,
@@ -399,6 +408,21 @@ impl Handler for AgentHandler {
 
     async fn stop(&self, project: ProjectName, request: StopRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
         self.aim(project, Aim::Stopped(request), &Caller::default()).await
+    }
+
+    async fn place_oneoff(
+        &self,
+        project: ProjectName,
+        request: PlaceOneoff,
+    ) -> Result<mpsc::Receiver<Progress>, ApiError> {
+        cluster::only_seat(&self.shared)?;
+        let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
+        self.shared.spawn(oneoff::place(self.shared.clone(), project, request, sender));
+        Ok(receiver)
+    }
+
+    async fn make_oneoff(&self, project: ProjectName, request: MakeOneoff) -> Result<OneoffMade, ApiError> {
+        oneoff::make(&self.shared, &project, &request).await
     }
 
     async fn cluster(&self) -> Result<ClusterStatus, ApiError> {

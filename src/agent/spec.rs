@@ -95,6 +95,54 @@ pub fn container(desired: &Desired, pod: &PodId, name: &str, parts: &HostParts<'
     })
 }
 
+/// What is said of a one-off beside its service.
+#[derive(Debug, Clone)]
+pub struct OneoffParts<'a> {
+    /// 64 hex digits, of which its name has the first.
+    pub slug: &'a str,
+    /// Labels that the user gave.
+    pub labels: &'a BTreeMap<String, String>,
+    /// Whether it is also reached by its service's names.
+    pub use_aliases: bool,
+    /// Whether the engine removes it when it has ended.
+    pub auto_remove: bool,
+    /// Whether its standard input ends with whoever is attached first.
+    pub stdin_once: bool,
+}
+
+/// Returns what to ask the engine for to make a one-off (`run`) of a service under `name`; `None` if the graph does not have it.
+///
+/// It carries neither a number nor the hash of a spec: it is nobody's pod, and never taken for one.
+pub fn oneoff(
+    desired: &Desired,
+    service: &ServiceName,
+    name: &str,
+    parts: &HostParts<'_>,
+    oneoff: &OneoffParts<'_>,
+) -> Option<ContainerSpec> {
+    // Where namespaces are shared, they are those of the first replica.
+    let pod = PodId::new(service.clone(), 1);
+    let mut spec = container(desired, &pod, name, parts)?;
+    for key in [label::NUMBER, label::SPEC_HASH, label::SPEC_PARTS, label::GENERATION, label::REVISION] {
+        spec.labels.remove(key);
+    }
+    spec.labels.extend(oneoff.labels.clone());
+    spec.labels.insert(label::ONEOFF.to_owned(), "True".to_owned());
+    spec.labels.insert(label::SLUG.to_owned(), oneoff.slug.to_owned());
+    if oneoff.use_aliases {
+        spec.labels.insert(label::ALIASES.to_owned(), "True".to_owned());
+    }
+    if let SpecNetwork::Networks(attachments) = &mut spec.network {
+        let main = desired.graph.container_name(&pod);
+        for attachment in attachments {
+            attachment.aliases.retain(|alias| oneoff.use_aliases && *alias != main);
+        }
+    }
+    spec.auto_remove = oneoff.auto_remove;
+    spec.stdin_once = oneoff.stdin_once;
+    Some(spec)
+}
+
 /// Returns the engine's names of volumes by key: the project's, and those of the pod itself.
 fn volume_names(desired: &Desired, pod: &PodId, service: &Service) -> BTreeMap<String, String> {
     let graph = &desired.graph;

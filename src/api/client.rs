@@ -23,9 +23,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::server::{ByteStream, MAX_BODY, too_large};
 use super::types::{
     Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ExposeRequest, FetchImage, FoundRequest,
-    HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage, Progress,
-    ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest,
-    Traffic, UpRequest, WhyQuestion, WhyTold,
+    HostChange, ImageOffer, KeyAnswer, KeyRequest, MakeOneoff, MetricsForm, NameQuestion, NameTold, OfferImage,
+    OneoffMade, PlaceOneoff, Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer,
+    SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -139,6 +139,20 @@ impl Client {
     /// Removes the project. Dropping the stream does not stop what was accepted.
     pub async fn down(&self, project: &ProjectName, request: &DownRequest) -> Result<ProgressStream, ClientError> {
         self.stream(self.post(&format!("/v1/projects/{project}/down"), request)?).await
+    }
+
+    /// Asks the seat where a one-off can run, once what it depends on is as it demands.
+    pub async fn place_oneoff(
+        &self,
+        project: &ProjectName,
+        request: &PlaceOneoff,
+    ) -> Result<ProgressStream, ClientError> {
+        self.stream(self.post(&format!("/v1/projects/{project}/oneoffs/place"), request)?).await
+    }
+
+    /// Has a one-off made on the agent's host; it is not started.
+    pub async fn make_oneoff(&self, project: &ProjectName, request: &MakeOneoff) -> Result<OneoffMade, ClientError> {
+        self.value(self.post(&format!("/v1/projects/{project}/oneoffs"), request)?, WORKING).await
     }
 
     /// Asks what a name means to a container of a project.

@@ -36,9 +36,9 @@ pub use self::scrape::serve_metrics;
 pub use self::socket::{BindError, bind_socket};
 use super::types::{
     Admission, AdmitRequest, AgentInfo, ApiError, ClusterStatus, DownRequest, ErrorKind, ExposeRequest, FetchImage,
-    FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MetricsForm, NameQuestion, NameTold, OfferImage,
-    Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList,
-    StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
+    FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MakeOneoff, MetricsForm, NameQuestion, NameTold,
+    OfferImage, OneoffMade, PlaceOneoff, Progress, ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion,
+    SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -76,6 +76,14 @@ pub trait Handler: Send + Sync + 'static {
     async fn down(&self, project: ProjectName, request: DownRequest) -> Result<mpsc::Receiver<Progress>, ApiError>;
     /// Stops a project's containers and keeps them.
     async fn stop(&self, project: ProjectName, request: StopRequest) -> Result<mpsc::Receiver<Progress>, ApiError>;
+    /// Waits until what a one-off depends on is as it demands, and says where it can run.
+    async fn place_oneoff(
+        &self,
+        project: ProjectName,
+        request: PlaceOneoff,
+    ) -> Result<mpsc::Receiver<Progress>, ApiError>;
+    /// Makes a one-off on this host.
+    async fn make_oneoff(&self, project: ProjectName, request: MakeOneoff) -> Result<OneoffMade, ApiError>;
     /// Says what a name means to a container of a project.
     async fn dns(&self, project: ProjectName, question: NameQuestion) -> Result<NameTold, ApiError>;
     /// Says why something of a project is as it is.
@@ -238,6 +246,8 @@ async fn dispatch(handler: &dyn Handler, request: Request<Incoming>) -> Result<R
             let down = read(request).await?;
             Ok(progress(handler.down(project, down).await?))
         }
+        Route::PlaceOneoff(project) => Ok(progress(handler.place_oneoff(project, read(request).await?).await?)),
+        Route::MakeOneoff(project) => json(&handler.make_oneoff(project, read(request).await?).await?),
         Route::Dns(project) => json(&handler.dns(project, read(request).await?).await?),
         Route::Why(project) => json(&handler.why(project, read(request).await?).await?),
         Route::Metrics => metrics(handler, &request).await,

@@ -9,6 +9,8 @@
 //! | `POST /v1/projects/NAME/up` | [`UpRequest`] | stream of [`Progress`], one JSON object a line |
 //! | `POST /v1/projects/NAME/down` | [`DownRequest`] | stream of [`Progress`] |
 //! | `POST /v1/projects/NAME/stop` | [`StopRequest`] | stream of [`Progress`] |
+//! | `POST /v1/projects/NAME/oneoffs/place` | [`PlaceOneoff`] | stream of [`Progress`], from the seat; the object before `Done` has the host |
+//! | `POST /v1/projects/NAME/oneoffs` | [`MakeOneoff`] | [`OneoffMade`], from the host that it is for |
 //! | `POST /v1/projects/NAME/dns` | [`NameQuestion`] | [`NameTold`] |
 //! | `POST /v1/projects/NAME/why` | [`WhyQuestion`] | [`WhyTold`] |
 //! | `GET /v1/traffic` | | [`Traffic`] |
@@ -35,8 +37,10 @@
 //! 64 MiB, and no snapshot). The project of a graph must be the
 //! path's. A stream that ends without `Done` or `Failed` was cut: what was accepted goes on.
 
+mod oneoff;
 mod seeing;
 
+pub use oneoff::{MakeOneoff, OneoffMade, PlaceOneoff};
 pub use seeing::{
     ExposeRequest, Finding, MetricsForm, NameQuestion, NameSays, NameTold, RouteQuestion, Traffic, Weight, WhyQuestion,
     WhyTold,
@@ -50,7 +54,7 @@ use serde::{Deserialize, Serialize};
 use crate::graph::{Graph, Part, Protocol};
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName, SnapshotHash};
 use crate::place::HostFacts;
-use crate::plan::{Caller, ContainerState, History, Plan, UpOptions};
+use crate::plan::{Caller, ContainerState, History, ObservedContainer, Plan, UpOptions};
 
 /// What an agent says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -445,6 +449,9 @@ pub struct ProjectStatus {
     pub revision: u64,
     /// Its pods, those that are there and those that shall be.
     pub pods: Vec<PodStatus>,
+    /// Containers that `run` made, as pods of number 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub oneoffs: Vec<PodStatus>,
     /// Ports published by the load balancer.
     pub published: Vec<PublishedStatus>,
     /// Virtual addresses: network to service to address.
@@ -492,6 +499,28 @@ pub struct PodStatus {
     /// What it does in a pod of several containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
+}
+
+impl PodStatus {
+    /// Returns what is said of a container that `run` made: as a pod of number 0; `None` where it is of no service.
+    pub fn of_oneoff(host: &HostName, container: &ObservedContainer) -> Option<Self> {
+        Some(Self {
+            pod: PodId::new(container.service.clone()?, 0),
+            host: Some(host.clone()),
+            container: Some(container.id.clone()),
+            name: container.name.clone(),
+            image: container.image_id.clone(),
+            state: Some(container.state),
+            created_at: container.created_at.clone(),
+            started_at: container.started_at.clone(),
+            finished_at: container.finished_at.clone(),
+            command: container.command.clone(),
+            ready: false,
+            reason: None,
+            wanted: false,
+            part: None,
+        })
+    }
 }
 
 /// A published port.

@@ -15,14 +15,18 @@ use crate::ids::ServiceName;
 use super::exit::Exit;
 
 mod agent;
+mod hands;
 mod host;
 mod look;
 mod pattern;
+mod running;
 
 pub use agent::*;
+pub use hands::*;
 pub use host::*;
 pub use look::*;
 pub use pattern::*;
+pub use running::*;
 
 /// Colours of help and usage errors, as cargo has them.
 const STYLES: Styles = Styles::styled()
@@ -180,6 +184,24 @@ pub enum Command {
     Events(EventsArgs),
     /// Execute a command in a running container
     Exec(ExecArgs),
+    /// Print the public port for a port binding
+    Port(PortArgs),
+    /// List images used by the created containers
+    Images(ImagesArgs),
+    /// List volumes
+    Volumes(VolumesArgs),
+    /// Display the running processes
+    Top(TopArgs),
+    /// Copy files/folders between a service container and the local filesystem
+    Cp(CpArgs),
+    /// Display a live stream of container(s) resource usage statistics
+    Stats(StatsArgs),
+    /// Run a one-off command on a service
+    Run(Box<RunArgs>),
+    /// Block until containers of all (or specified) services stop
+    Wait(WaitArgs),
+    /// Attach local standard input, output, and error streams to a service's running container
+    Attach(AttachArgs),
     /// Parse, resolve and render the compose file in canonical format
     #[command(visible_alias = "convert")]
     Config(ConfigArgs),
@@ -479,6 +501,9 @@ mod tests {
             "up -d",
             "down",
             "events",
+            "images",
+            "volumes",
+            "stats",
             "version",
             "pattern ls",
             "pattern show x",

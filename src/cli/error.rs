@@ -8,12 +8,14 @@ use crate::api::client::ClientError;
 use crate::api::types::ErrorKind;
 use crate::diag::Diagnostics;
 use crate::engine::EngineError;
+use crate::graph::Protocol;
 use crate::hosts::InventoryError;
-use crate::ids::{HostName, InvalidName, ServiceName};
+use crate::ids::{HostName, InvalidName, ProjectName, ServiceName};
 use crate::transport::bootstrap::BootstrapError;
 use crate::transport::local::engine_help;
 use crate::transport::ssh::SshError;
 
+pub use super::carry::CarryError;
 use super::exit::Kind;
 
 /// What went wrong. `Display` says it alone; causes are the sources; [`CliError::help`] says what to do.
@@ -217,6 +219,32 @@ pub enum CliError {
         /// Hosts that could not be asked.
         away: Vec<HostName>,
     },
+    /// None of the containers runs that are to be waited for.
+    #[error("no containers for project \"{0}\"")]
+    NothingRuns(ProjectName),
+    /// What `run` cannot do for a service.
+    #[error("`{service}` cannot be run by itself: {reason}")]
+    NoOneoff {
+        /// The service.
+        service: ServiceName,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The port is not published.
+    #[error("no port {port}/{protocol} for container {container}: {}", .known.join(", "))]
+    NoPort {
+        /// The port in the container.
+        port: u16,
+        /// Its protocol.
+        protocol: Protocol,
+        /// The container.
+        container: String,
+        /// What is published instead, `8080/tcp`.
+        known: Vec<String>,
+    },
+    /// Files cannot be copied.
+    #[error(transparent)]
+    Carry(#[from] CarryError),
     /// A flag's value that the parser cannot judge.
     #[error("`{value}` is not a valid {what}")]
     Value {
@@ -306,6 +334,10 @@ impl CliError {
             | Self::WrongPatterns { .. }
             | Self::NoService
             | Self::NotRunning { .. }
+            | Self::NoPort { .. }
+            | Self::NothingRuns(_)
+            | Self::NoOneoff { .. }
+            | Self::Carry(_)
             | Self::Value { .. }
             | Self::Files(_)
             | Self::Name(_)

@@ -89,7 +89,7 @@ impl Foreground<'_> {
 
     /// Returns whether nothing of the project runs and the agent will start nothing again.
     async fn is_over(&self) -> Result<bool, CliError> {
-        let found = source::observe(self.attachment.sources(), &self.choice).await;
+        let found = source::observe(self.attachment.sources(), &self.choice.project).await;
         if found.errors.iter().any(|error| matches!(error, CliError::OnHost { .. })) {
             return Ok(false); // What runs there is not known: the agents go on.
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use crate::engine::{Engine, EngineError};
-use crate::ids::HostName;
+use crate::ids::{HostName, ProjectName};
 use crate::observed::{ObservedContainer, ObservedHost};
 
 use super::error::CliError;
@@ -88,8 +88,8 @@ impl<T> Found<T> {
 }
 
 /// Looks at all engines at once.
-pub(crate) async fn observe(sources: &[Source], choice: &Choice) -> Found<ObservedHost> {
-    let looks = sources.iter().map(|source| source.engine.observe(Some(&choice.project)));
+pub(crate) async fn observe(sources: &[Source], project: &ProjectName) -> Found<ObservedHost> {
+    let looks = sources.iter().map(|source| source.engine.observe(Some(project)));
     let mut found = Found { answers: Vec::new(), errors: Vec::new() };
     for (at, look) in join_all(looks).await.into_iter().enumerate() {
         match look {
@@ -105,9 +105,21 @@ pub(crate) async fn observe(sources: &[Source], choice: &Choice) -> Found<Observ
 /// # Errors
 /// As [`Found::some`].
 pub(crate) async fn containers(sources: &[Source], choice: &Choice) -> Result<Partial<ObservedContainer>, CliError> {
-    let (hosts, errors) = observe(sources, choice).await.some()?;
+    matching(sources, &choice.project, |one| choice.takes(one)).await
+}
+
+/// Lists those of a project's containers that are meant, as [`containers`] does.
+///
+/// # Errors
+/// As [`Found::some`].
+pub(crate) async fn matching(
+    sources: &[Source],
+    project: &ProjectName,
+    is_meant: impl Fn(&ObservedContainer) -> bool,
+) -> Result<Partial<ObservedContainer>, CliError> {
+    let (hosts, errors) = observe(sources, project).await.some()?;
     let all = hosts.into_iter().flat_map(|(at, host)| host.containers.into_values().map(move |one| (at, one)));
-    let mut containers: Vec<_> = all.filter(|(_, one)| choice.takes(one)).collect();
+    let mut containers: Vec<_> = all.filter(|(_, one)| is_meant(one)).collect();
     containers.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
     Ok((containers, errors))
 }

@@ -2,34 +2,43 @@
 
 use unicode_width::UnicodeWidthStr;
 
-/// Smallest width of a column with the blanks after it. Source: observed from Docker Compose 2.40.
-const MIN_WIDTH: usize = 10;
-/// Blanks between columns.
-const GAP: usize = 3;
+/// How wide columns are, at least.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spacing {
+    /// Smallest width of a column with the blanks after it.
+    pub least: usize,
+    /// Blanks between columns.
+    pub gap: usize,
+}
+
+/// Source: observed from Docker Compose 2.40.
+pub(crate) const USUAL: Spacing = Spacing { least: 10, gap: 3 };
 
 /// Lays out `rows` under `header`, with a line end after each line. The last column is not filled up.
 pub(crate) fn render<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
-    let mut widths = header.map(UnicodeWidthStr::width);
+    let rows = rows.iter().map(|row| row.to_vec()).collect::<Vec<_>>();
+    render_spaced(&header.map(str::to_owned), &rows, USUAL)
+}
+
+/// Lays out rows of any number of columns, each as long as the header.
+pub(crate) fn render_spaced(header: &[String], rows: &[Vec<String>], spacing: Spacing) -> String {
+    let mut widths: Vec<usize> = header.iter().map(|cell| cell.width()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.width());
         }
     }
     let mut text = String::new();
-    let mut line = |cells: [&str; N]| {
-        for (at, (cell, width)) in cells.iter().zip(widths).enumerate() {
+    for cells in std::iter::once(header).chain(rows.iter().map(Vec::as_slice)) {
+        for (at, (cell, width)) in cells.iter().zip(&widths).enumerate() {
             text.push_str(cell);
-            if at + 1 < N {
-                let column = (width + GAP).max(MIN_WIDTH);
+            if at + 1 < widths.len() {
+                let column = (width + spacing.gap).max(spacing.least);
                 text.push_str(&" ".repeat(column - cell.width()));
             }
         }
         text.truncate(text.trim_end_matches(' ').len());
         text.push('\n');
-    };
-    line(header);
-    for row in rows {
-        line(row.each_ref().map(String::as_str));
     }
     text
 }

@@ -192,6 +192,11 @@ impl Ui {
         self.told_is_data = true;
     }
 
+    /// From now on says nothing about the work but warnings and errors.
+    pub(crate) fn hush(&mut self) {
+        self.progress = Style::Quiet;
+    }
+
     /// Returns how progress is shown.
     pub(crate) fn style(&self) -> Style {
         self.progress

@@ -77,14 +77,15 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
     let hosts = limited(hosts, &among);
     let before = previous.map(|desired| desired.assignments.on(members)).unwrap_or_default();
     let assignments = place::place(&graph, &hosts, &before, observed);
-    let generation = previous.map_or(1, |desired| desired.generation + 1);
+    let generation = generation(options, previous);
     let mut desired = Desired {
         revision: previous.map_or(1, |desired| desired.revision),
         generation,
         enabled: enabled(&graph, options, previous),
-        no_recreate: options.no_recreate,
+        no_recreate: options.no_recreate || options.only_dependencies && previous.is_some_and(|one| one.no_recreate),
         recreate_before: recreate_before(&graph, options, previous, generation),
         remove_orphans: options.remove_orphans,
+        oneoffs_before: options.oneoffs_before.clone(),
         unstarted: BTreeSet::new(),
         stop_timeout: options.timeout_secs.map(Duration::from_secs),
         hosts: among,
@@ -115,7 +116,10 @@ pub fn replace(
 }
 
 /// The hosts as the placer sees them for a project that is for these only.
-fn limited(hosts: &BTreeMap<HostName, HostFacts>, among: &BTreeSet<HostName>) -> BTreeMap<HostName, HostFacts> {
+pub(super) fn limited(
+    hosts: &BTreeMap<HostName, HostFacts>,
+    among: &BTreeSet<HostName>,
+) -> BTreeMap<HostName, HostFacts> {
     let excluded = |name: &HostName| !among.is_empty() && !among.contains(name);
     let facts = |(name, facts): (&HostName, &HostFacts)| {
         (name.clone(), HostFacts { excluded: excluded(name), ..facts.clone() })
@@ -157,6 +161,7 @@ pub fn is_same_wish(one: &Desired, other: &Desired) -> bool {
         no_recreate,
         recreate_before,
         remove_orphans,
+        oneoffs_before,
         unstarted,
         stop_timeout,
         hosts,
@@ -167,9 +172,20 @@ pub fn is_same_wish(one: &Desired, other: &Desired) -> bool {
         && *no_recreate == other.no_recreate
         && *recreate_before == other.recreate_before
         && *remove_orphans == other.remove_orphans
+        && *oneoffs_before == other.oneoffs_before
         && *unstarted == other.unstarted
         && *stop_timeout == other.stop_timeout
         && *hosts == other.hosts
+}
+
+/// What is made and started for this `up` has this number at least: jobs of an earlier one run again. A one-off runs none
+/// again.
+fn generation(options: &UpOptions, previous: Option<&Desired>) -> u64 {
+    match previous {
+        Some(previous) if options.only_dependencies => previous.generation,
+        Some(previous) => previous.generation + 1,
+        None => 1,
+    }
 }
 
 /// Services named now with what they depend on, and those that earlier `up`s started and the graph still has.
@@ -188,7 +204,7 @@ fn enabled(graph: &Graph, options: &UpOptions, previous: Option<&Desired>) -> BT
 }
 
 /// The services that this `up` asks for: all, or those named with what they depend on.
-fn selected(graph: &Graph, options: &UpOptions) -> BTreeSet<ServiceName> {
+pub(super) fn selected(graph: &Graph, options: &UpOptions) -> BTreeSet<ServiceName> {
     if options.services.is_empty() {
         return graph.services.keys().cloned().collect();
     }
@@ -203,7 +219,13 @@ fn selected(graph: &Graph, options: &UpOptions) -> BTreeSet<ServiceName> {
         queue.extend(graph.parts(graph.front(&name)).map(|(part, _)| part.clone()));
         if !options.no_deps {
             queue.extend(service.depends_on.iter().map(|dependency| dependency.service.clone()));
+            if options.only_dependencies {
+                queue.extend(service.owners().cloned());
+            }
         }
+    }
+    if options.only_dependencies {
+        seen.retain(|name| !options.services.contains(name));
     }
     seen
 }

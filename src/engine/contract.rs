@@ -3,6 +3,7 @@
 //! A case gets a [`World`] of its own: an engine, an image whose program obeys [`script`]s, and names that nobody else
 //! uses. It panics where the engine breaks the contract. `tests/engine/main.rs` runs them against the real one.
 
+mod hands;
 mod lives;
 mod streams;
 
@@ -102,6 +103,11 @@ cases![
     streams::anonymous_volumes_move_on,
     streams::a_port_in_use_is_a_conflict,
     streams::health_is_observed,
+    hands::files_go_in_and_out,
+    hands::ends_are_waited_for_before_they_come,
+    hands::what_runs_is_looked_into,
+    hands::images_and_volumes_are_looked_at,
+    hands::one_attaches_to_what_runs,
 ];
 
 /// Removes all that a case left behind.

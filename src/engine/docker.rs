@@ -5,6 +5,7 @@
 //! Nothing here decides anything or remembers desired state; the only memory is a cache of containers' times.
 //! What Podman does in another way behind the same API is in [`podman`].
 
+mod by_hand;
 mod create;
 mod error;
 mod observe;

@@ -160,6 +160,7 @@ fn process(spec: &ContainerSpec) -> ContainerCreateBody {
         exposed_ports: some_unless_empty(exposed),
         tty: Some(container.tty),
         open_stdin: Some(container.stdin_open),
+        stdin_once: Some(spec.stdin_once),
         env: some_unless_empty(container.environment.iter().map(|(key, value)| format!("{key}={value}")).collect()),
         // The engine reads an empty list as "not given" in `Cmd`, and `[""]` as "cleared" in `Entrypoint`.
         // Source: moby, daemon/commit.go `merge`; Docker Compose sends the same.
@@ -218,6 +219,7 @@ fn host_config(spec: &ContainerSpec, api: ApiVersion) -> Result<HostConfig, Untr
         network_mode: Some(network_mode(&spec.network)),
         port_bindings: some_unless_empty_map(port_bindings(&spec.host_ports)),
         restart_policy: Some(restart_policy(spec.restart)),
+        auto_remove: Some(spec.auto_remove),
         log_config: container.logging.as_ref().map(log_config),
         ..limits(container)
     };

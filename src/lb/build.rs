@@ -155,7 +155,7 @@ impl Project<'_> {
         address: impl Fn(&ObservedHost, &ObservedContainer) -> Option<Ipv4Addr>,
     ) -> Backend {
         let endpoint = |host: &HostName, observed: &ObservedHost, container: &ObservedContainer| {
-            let pod = container.pod().filter(|pod| &pod.service == service)?;
+            let pod = container.pod().or_else(|| container.stands_in()).filter(|pod| &pod.service == service)?;
             if !container.is_ready() || self.draining.contains(&container.id) {
                 return None;
             }

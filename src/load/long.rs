@@ -6,7 +6,7 @@
 mod devices;
 mod mounts;
 mod own;
-mod ports;
+pub(super) mod ports;
 
 use crate::diag::Diagnostic;
 

@@ -32,6 +32,9 @@ pub struct Desired {
     pub recreate_before: BTreeMap<ServiceName, u64>,
     /// Containers of services that the graph does not have are removed.
     pub remove_orphans: bool,
+    /// One-off containers that have ended and were made before then (RFC 3339) are removed with the orphans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oneoffs_before: Option<String>,
     /// Pods that are made and not started (`--no-start`), until an `up` without it asks for their service. Those that ran
     /// as they should at that time are not among them.
     #[serde(default)]
@@ -107,6 +110,10 @@ pub struct UpOptions {
     pub no_start: bool,
     /// `-t`: seconds instead of each service's grace period.
     pub timeout_secs: Option<u64>,
+    /// Only what the named services depend on, for a one-off (`run`) of theirs; nothing else changes.
+    pub only_dependencies: bool,
+    /// See [`Desired::oneoffs_before`]; the seat says when that is.
+    pub oneoffs_before: Option<String>,
 }
 
 impl Desired {

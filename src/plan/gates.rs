@@ -70,6 +70,31 @@ impl PlannedStep {
     }
 }
 
+/// Returns whether what a service that `run` makes a container of depends on is as it demands: the first condition that is
+/// not, those that cannot come true first.
+pub fn dependencies(desired: &Desired, service: &Service, observed: &Observed) -> GateState {
+    let gates = Gates::new(desired, observed);
+    let awaited = service.depends_on.iter().filter(|dependency| desired.awaits(dependency));
+    let states = awaited.map(|dependency| {
+        let gate = Gate {
+            service: dependency.service.clone(),
+            condition: dependency.condition,
+            number: None,
+            required: dependency.required,
+        };
+        match gates.look(&gate) {
+            GateState::Failed(_) if !dependency.required => GateState::Open,
+            state => state,
+        }
+    });
+    let rank = |state: &GateState| match state {
+        GateState::Failed(_) => 2,
+        GateState::Waiting(_) => 1,
+        GateState::Open => 0,
+    };
+    states.max_by_key(rank).unwrap_or(GateState::Open)
+}
+
 /// The gates at one moment. Thousands of pods may wait for the same thing: each is worked out once.
 struct Gates<'a> {
     desired: &'a Desired,

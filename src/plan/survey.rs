@@ -61,7 +61,7 @@ pub(super) fn survey<'a>(desired: &'a Desired, observed: &'a Observed) -> Survey
             match belongs(desired, &unplaced, container) {
                 Belongs::Pod(pod) => candidates.entry(pod).or_default().push(here),
                 Belongs::Surplus(reason) => found.surplus.push(Surplus { found: here, reason }),
-                Belongs::Orphan if desired.remove_orphans => {
+                Belongs::Orphan if desired.remove_orphans && is_old_enough(desired, container) => {
                     found.surplus.push(Surplus { found: here, reason: Reason::Orphan });
                 }
                 Belongs::Orphan => found.orphans.push(here),
@@ -75,6 +75,13 @@ pub(super) fn survey<'a>(desired: &'a Desired, observed: &'a Observed) -> Survey
     found
 }
 
+/// Returns whether an orphan was there when somebody asked for their removal: one-offs come and go also after that.
+fn is_old_enough(desired: &Desired, container: &ObservedContainer) -> bool {
+    let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    let asked = desired.oneoffs_before.as_deref().and_then(time);
+    !container.oneoff || asked.zip(time(&container.created_at)).is_some_and(|(asked, made)| made < asked)
+}
+
 enum Belongs {
     Pod(PodId),
     Surplus(Reason),
@@ -84,9 +91,14 @@ enum Belongs {
 
 fn belongs(desired: &Desired, unplaced: &BTreeSet<&PodId>, container: &ObservedContainer) -> Belongs {
     let Some(name) = &container.service else { return Belongs::Orphan };
+    if container.oneoff {
+        // Whoever made it has seen its end, or will remove it himself.
+        let is_over = matches!(container.state, ContainerState::Exited { .. } | ContainerState::Dead);
+        return if is_over { Belongs::Orphan } else { Belongs::Other };
+    }
     let part = container.part();
     let front = part.as_ref().map_or(name, |part| &part.of);
-    if container.oneoff || desired.graph.disabled.contains(front) {
+    if desired.graph.disabled.contains(front) {
         return Belongs::Other;
     }
     let Some(service) = desired.graph.services.get(name) else {

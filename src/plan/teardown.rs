@@ -86,6 +86,10 @@ impl<'a> Teardown<'a> {
     /// Adds the steps for one container; `None` if it needs none.
     fn container(&self, draft: &mut Draft, found: Found<'_>, rank: usize) -> Option<Ends> {
         let container = found.container;
+        if container.oneoff && self.extent == Extent::Stop {
+            // It is not the project's to stop: whoever runs it waits for its end.
+            return None;
+        }
         let mut steps = Vec::new();
         if container.state == ContainerState::Paused {
             steps.push((unpause(container), Reason::Part));

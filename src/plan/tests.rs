@@ -518,6 +518,24 @@ fn left_overs_and_one_offs() {
             remove container 0123456789ab_shop-web-1 (scaled down to 1)",
     );
     heal("web: {}", |world| twin(world, |twin| twin.oneoff = true), "");
+    let ended = |twin: &mut ObservedContainer| {
+        twin.oneoff = true;
+        twin.state = ContainerState::Exited { code: 4, by_itself: true };
+        twin.created_at = "2026-01-01T00:00:05Z".to_owned();
+    };
+    let orphan = "note: Found orphan containers ([0123456789ab_shop-web-1]) for this project. If you removed or renamed \
+                  this service in your compose file, you can run this command with the --remove-orphans flag to clean it up.";
+    heal("web: {}", |world| twin(world, ended), orphan);
+    let asked = |at: &str| {
+        let at = Some(at.to_owned());
+        move |world: &mut World| {
+            twin(world, ended);
+            (world.desired.remove_orphans, world.desired.oneoffs_before) = (true, at.clone());
+        }
+    };
+    let removed = "remove container 0123456789ab_shop-web-1 (its service is not in the file any more)";
+    heal("web: {}", asked("2026-01-01T00:00:06Z"), removed);
+    heal("web: {}", asked("2026-01-01T00:00:05Z"), orphan);
 }
 
 #[test]

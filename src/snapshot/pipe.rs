@@ -6,20 +6,20 @@ use bytes::{Buf as _, Bytes};
 use tokio::sync::mpsc;
 
 /// Pieces on the way. With those of `archive` that makes a quarter of a megabyte.
-pub(super) const PIECES: usize = 4;
+pub(crate) const PIECES: usize = 4;
 
 /// What one side sends and the other reads: pieces, or why there are no more. Ending without an empty `Ok` is a cut.
-pub(super) type Piece = io::Result<Bytes>;
+pub(crate) type Piece = io::Result<Bytes>;
 
 /// Reads what a task sends.
-pub(super) struct PipeReader {
+pub(crate) struct PipeReader {
     pieces: mpsc::Receiver<Piece>,
     now: Bytes,
     ended: bool,
 }
 
 impl PipeReader {
-    pub(super) fn new(pieces: mpsc::Receiver<Piece>) -> Self {
+    pub(crate) fn new(pieces: mpsc::Receiver<Piece>) -> Self {
         Self { pieces, now: Bytes::new(), ended: false }
     }
 }
@@ -42,7 +42,7 @@ impl Read for PipeReader {
 }
 
 /// Sends what is written to a task.
-pub(super) struct PipeWriter {
+pub(crate) struct PipeWriter {
     pieces: mpsc::Sender<Piece>,
     buffer: Vec<u8>,
 }
@@ -51,7 +51,7 @@ pub(super) struct PipeWriter {
 const GATHERED: usize = 64 << 10;
 
 impl PipeWriter {
-    pub(super) fn new(pieces: mpsc::Sender<Piece>) -> Self {
+    pub(crate) fn new(pieces: mpsc::Sender<Piece>) -> Self {
         Self { pieces, buffer: Vec::with_capacity(GATHERED) }
     }
 }

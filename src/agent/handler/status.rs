@@ -105,6 +105,14 @@ pub(super) fn pods(desired: Option<&Desired>, observed: &Observed, state: &Proje
         .collect()
 }
 
+/// Returns the containers that `run` made, as pods of number 0.
+pub(super) fn oneoffs(observed: &Observed) -> Vec<PodStatus> {
+    let containers =
+        observed.hosts.iter().flat_map(|(host, seen)| seen.containers.values().map(move |one| (host, one)));
+    let oneoffs = containers.filter(|(_, one)| one.oneoff);
+    oneoffs.filter_map(|(host, one)| PodStatus::of_oneoff(host, one)).collect()
+}
+
 /// Why a pod is not ready.
 fn reason(pod: &PodId, name: &str, seen: Option<&ObservedContainer>, state: &ProjectState) -> Option<String> {
     if let Some(message) = state.errors.get(&format!("Container {name}")) {

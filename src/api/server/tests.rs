@@ -53,6 +53,12 @@ impl Handler for FakeHandler {
     async fn stop(&self, _: ProjectName, _: StopRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
         self.stream().await
     }
+    async fn place_oneoff(&self, _: ProjectName, _: PlaceOneoff) -> Result<mpsc::Receiver<Progress>, ApiError> {
+        self.stream().await
+    }
+    async fn make_oneoff(&self, project: ProjectName, _: MakeOneoff) -> Result<OneoffMade, ApiError> {
+        Err(ApiError { message: format!("no project `{project}`"), kind: ErrorKind::NotFound })
+    }
     async fn dns(&self, project: ProjectName, _: NameQuestion) -> Result<NameTold, ApiError> {
         Err(ApiError { message: format!("no project `{project}`"), kind: ErrorKind::NotFound })
     }

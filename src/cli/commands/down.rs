@@ -25,7 +25,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &DownArgs) -> Result<()
     if args.dry_run || context.global.dry_run {
         let choice = Choice { project: project.clone(), services: Vec::new(), but: Vec::new(), index: None };
         let sources = context.sources().await?;
-        let (hosts, errors) = source::observe(&sources, &choice).await.some()?;
+        let (hosts, errors) = source::observe(&sources, &choice.project).await.some()?;
         context.ui.warn_all(&errors);
         let named = hosts.into_iter().map(|(at, host)| (sources[at].name.clone(), host));
         let plan = dry_run(&project, args, &Observed { hosts: named.collect() });

@@ -2,23 +2,17 @@
 
 use std::io::IsTerminal as _;
 
-use futures_util::StreamExt as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
 use crate::cli::args::ExecArgs;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::session::{DetachKeys, Ended, Process, Session};
 use crate::cli::source;
 use crate::cli::tail::Choice;
-use crate::cli::terminal::{self, RawTerminal};
 use crate::cli::ui::Ui;
 use crate::engine::{Engine, ExecSession, ExecSpec};
 use crate::ids::ServiceName;
 use crate::observed::ObservedContainer;
-
-/// Piece of standard input that is passed on at once.
-const PIECE: usize = 16 * 1024;
 
 /// Runs a command in a container of the service. The result is the command's exit code.
 ///
@@ -56,7 +50,7 @@ fn target<'a>(
     meant.min_by_key(|(_, container)| container.number).map(|(at, container)| (*at, container))
 }
 
-fn has_terminal() -> bool {
+pub(super) fn has_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
@@ -80,48 +74,13 @@ fn spec(args: &ExecArgs, terminal: bool) -> ExecSpec {
 
 /// Connects standard input and output to the command until it ends.
 async fn attach(ui: &mut Ui, engine: &dyn Engine, session: ExecSession, tty: bool) -> Result<Exit, CliError> {
-    let ExecSession { id, mut output, mut input } = session;
-    let mut terminal = tty.then(RawTerminal::enter).transpose()?;
-    if terminal.is_some() {
-        resize(engine, &id).await;
+    let ExecSession { id, output, input } = session;
+    let (process, detach) = (Process::Exec(&id), DetachKeys::usual());
+    let session = Session { engine, process, output, input: Some(input), tty, detach };
+    if session.run(ui, None).await? == Ended::Detached {
+        return Ok(Exit::Success);
     }
-    let mut stdin = tokio::io::stdin();
-    let mut piece = vec![0; PIECE];
-    let mut reading = true;
-    loop {
-        tokio::select! {
-            chunk = output.next() => match chunk {
-                Some(chunk) => {
-                    let chunk = chunk?;
-                    ui.output(chunk.stderr, &chunk.bytes)?;
-                }
-                None => break,
-            },
-            read = stdin.read(&mut piece), if reading => {
-                let length = read.map_err(CliError::Terminal)?;
-                let passed = if length == 0 { input.shutdown().await } else { input.write_all(&piece[..length]).await };
-                // A command that does not read its input any more goes on to its end without.
-                reading = length > 0 && passed.is_ok();
-            }
-            () = resized(&mut terminal) => resize(engine, &id).await,
-        }
-    }
-    drop(terminal);
     Ok(Exit::of_container(engine.exec_exit_code(&id).await?))
-}
-
-async fn resized(terminal: &mut Option<RawTerminal>) {
-    match terminal {
-        Some(terminal) => terminal.resized().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// A command whose terminal has the wrong size still works.
-async fn resize(engine: &dyn Engine, id: &str) {
-    if let Some((columns, rows)) = terminal::size() {
-        engine.exec_resize(id, rows, columns).await.ok();
-    }
 }
 
 #[cfg(test)]

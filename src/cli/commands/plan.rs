@@ -101,5 +101,6 @@ pub(super) fn options(selection: &Selection) -> UpOptions {
         remove_orphans: *remove_orphans,
         no_start: *no_start,
         timeout_secs: *timeout,
+        ..UpOptions::default()
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::api::types::{PodStatus, PublishedStatus};
+use crate::api::types::{PodStatus, ProjectStatus, PublishedStatus};
 use crate::cli::args::{PsArgs, StateWord, TableFormat};
 use crate::cli::context::{Context, if_there, now};
 use crate::cli::error::CliError;
@@ -32,10 +32,10 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &PsArgs) -> Result<(), 
             let seen = fleet.look().await?;
             context.present(&fleet, &seen.status);
             let status = if_there(seen.client.project(&project).await)?;
-            status.map(|status| (status.pods, status.published)).unwrap_or_default()
+            status.map(listed).unwrap_or_default()
         }
         None => match if_there(context.client().await?.project(&project).await)? {
-            Some(status) => (status.pods, status.published),
+            Some(status) => listed(status),
             None => (seen(context.engine().await?.observe(Some(&project)).await?), Vec::new()),
         },
     };
@@ -45,10 +45,20 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &PsArgs) -> Result<(), 
     listing.print(context.ui, args)
 }
 
+/// What is listed of an agent's answer.
+fn listed(status: ProjectStatus) -> (Vec<PodStatus>, Vec<PublishedStatus>) {
+    let ProjectStatus { mut pods, oneoffs, published, .. } = status;
+    pods.extend(oneoffs);
+    (pods, published)
+}
+
 /// What the engine shows, in the agent's form.
 fn seen(observed: ObservedHost) -> Vec<PodStatus> {
     let pods = observed.containers.into_values().filter_map(|container| {
         let part = container.part();
+        if container.oneoff {
+            return PodStatus::of_oneoff(&HostName::local(), &container);
+        }
         Some(PodStatus {
             pod: container.pod()?,
             host: Some(HostName::local()),
@@ -132,7 +142,8 @@ impl Listing {
         let running = matches!(pod.state, Some(ContainerState::Running { .. }));
         // What nobody listens on is not published.
         let bound = |port: &&PublishedStatus| port.problem.is_none();
-        self.published.iter().filter(bound).filter(move |port| running && port.service == pod.pod.service)
+        let is_pod = pod.pod.number > 0;
+        self.published.iter().filter(bound).filter(move |port| running && is_pod && port.service == pod.pod.service)
     }
 
     fn ports(&self, pod: &PodStatus) -> String {
@@ -194,6 +205,10 @@ fn is_listed(pod: &PodStatus, args: &PsArgs) -> bool {
         return false;
     }
     if pod.part.as_ref().is_some_and(|part| part.role == Role::Holder) && !args.all {
+        return false;
+    }
+    // What `run` made is nobody's pod.
+    if pod.pod.number == 0 && !args.all && args.statuses.is_empty() {
         return false;
     }
     if !args.statuses.is_empty() {

@@ -1,12 +1,14 @@
-//! One `GET` whose answer is taken as plain JSON: for words that bollard's models refuse, and for paths that it does not know.
+//! Requests whose answers are taken as plain JSON: for words that bollard's models refuse, for paths that it does not know, and
+//! where it matters when the engine began to answer.
 
 use std::fmt::Write as _;
 
 use bollard::errors::Error;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::Request;
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
@@ -23,13 +25,43 @@ pub(super) async fn get(socket: &str, path: &str) -> Result<Value, Error> {
     answer.await.map_err(|_| Error::RequestTimeoutError)?
 }
 
+/// Posts nothing to `path`. Returns once the answer has begun, with what gives the rest of it, however long that takes.
+pub(super) async fn post(
+    socket: &str,
+    path: &str,
+) -> Result<impl Future<Output = Result<Value, Error>> + Send + 'static, Error> {
+    let begun = tokio::time::timeout(ANSWER_WITHIN, begin(socket, Method::POST, path));
+    let (response, connection) = begun.await.map_err(|_| Error::RequestTimeoutError)??;
+    if !response.status().is_success() {
+        return Err(rest(response).await.err().unwrap_or(Error::RequestTimeoutError));
+    }
+    Ok(async move {
+        let _connection = connection;
+        rest(response).await
+    })
+}
+
 async fn exchange(socket: &str, path: &str) -> Result<Value, Error> {
+    let (response, _connection) = begin(socket, Method::GET, path).await?;
+    rest(response).await
+}
+
+/// Sends a request and returns the head of its answer; the rest comes as long as the handle is kept.
+async fn begin(
+    socket: &str,
+    method: Method,
+    path: &str,
+) -> Result<(Response<Incoming>, AbortOnDropHandle<hyper::Result<()>>), Error> {
     let stream = UnixStream::connect(socket).await.map_err(|err| Error::IOError { err })?;
     let failed = |err| Error::HyperResponseError { err };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let request = Request::get(path).header("Host", "engine").body(Empty::<Bytes>::new());
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let request = Request::builder().method(method).uri(path).header("Host", "engine").body(Empty::<Bytes>::new());
     let response = sender.send_request(request.map_err(|err| Error::HttpClientError { err })?).await.map_err(failed)?;
+    Ok((response, connection))
+}
+
+async fn rest(response: Response<Incoming>) -> Result<Value, Error> {
     let status = response.status();
     let body = Limited::new(response.into_body(), LONGEST).collect().await;
     let body = body.map_err(|err| Error::IOError { err: std::io::Error::other(err) })?.to_bytes();

@@ -195,7 +195,7 @@ fn credentials(login: &RegistryLogin) -> DockerCredentials {
     }
 }
 
-fn chunk(output: LogOutput) -> LogChunk {
+pub(super) fn chunk(output: LogOutput) -> LogChunk {
     let stderr = matches!(output, LogOutput::StdErr { .. });
     LogChunk { stderr, bytes: output.into_bytes() }
 }

@@ -21,7 +21,7 @@ use crate::place::HostFacts;
 
 impl FakeEngine {
     /// Waits until `look` gives something; looks again at every change.
-    async fn when<T>(&self, mut look: impl FnMut(&State) -> Option<T>) -> T {
+    pub(super) async fn when<T>(&self, mut look: impl FnMut(&State) -> Option<T>) -> T {
         let mut changes = self.changed.subscribe();
         loop {
             if let Some(found) = look(&self.lock()) {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use jiff::Timestamp;
 
 use super::Fault;
+use super::by_hand::Files;
 use crate::engine::contract::{Act, script};
 use crate::engine::translate::{self, ApiVersion};
 use crate::engine::{
@@ -36,6 +37,8 @@ pub(super) struct State {
     pub(super) stubborn: BTreeSet<String>,
     /// Networks that show endpoints of containers that are gone, for so many attempts to remove them.
     pub(super) lingering: BTreeMap<String, usize>,
+    /// Containers that were removed, by id.
+    pub(super) gone: BTreeMap<String, Gone>,
     /// Things made and changes so far: source of ids and times.
     counter: u32,
     /// Which engine of this process it is, once an id was given.
@@ -51,6 +54,17 @@ pub(super) struct FakeContainer {
     pub(super) observed: ObservedContainer,
     pub(super) logs: Vec<(Timestamp, LogChunk)>,
     pub(super) pid: u32,
+    /// What archives brought there.
+    pub(super) files: Files,
+    /// How often it has ended.
+    pub(super) ends: u32,
+}
+
+/// What is known of a container that was removed.
+#[derive(Debug, Clone)]
+pub(super) struct Gone {
+    pub(super) logs: Vec<(Timestamp, LogChunk)>,
+    pub(super) code: i32,
 }
 
 impl FakeContainer {
@@ -237,8 +251,9 @@ impl State {
         let volumes = self.mount_volumes(spec);
         let id = self.new_id();
         let observed = new_container(spec, &id, &image_id, networks, volumes, self.now());
-        self.containers
-            .insert(id.clone(), FakeContainer { spec: spec.clone(), observed, logs: Vec::new(), pid: self.counter });
+        let (spec, pid) = (spec.clone(), self.counter);
+        let container = FakeContainer { spec, observed, logs: Vec::new(), pid, files: Files::new(), ends: 0 };
+        self.containers.insert(id.clone(), container);
         self.tell(&id, "create", &[]);
         Ok(id)
     }
@@ -363,6 +378,10 @@ impl State {
             container.observed.state = ContainerState::Exited { code, by_itself: false };
             container.observed.finished_at = now;
             container.observed.networks.values_mut().for_each(|address| *address = None);
+            container.ends += 1;
+            if container.spec.auto_remove {
+                self.remove(id, true);
+            }
         }
     }
 
@@ -399,6 +418,8 @@ impl State {
         }
         self.tell(id, "destroy", &[]);
         let Some(container) = self.containers.remove(id) else { return };
+        let code = container.observed.state.code().unwrap_or_default();
+        self.gone.insert(id.to_owned(), Gone { logs: container.logs.clone(), code });
         let anonymous = container.spec.container.mounts.iter().filter(|mount| mount.source == MountSource::Anonymous);
         for mount in anonymous.filter(|_| volumes) {
             if let Some(name) = container.observed.volumes.get(&mount.target) {

@@ -11,7 +11,7 @@ const SPEC: &str = "05-services.md#ports";
 const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
 
 /// A problem, with the part of the text that it lies in.
-type Problem = (String, std::ops::Range<usize>);
+pub(in crate::load) type Problem = (String, std::ops::Range<usize>);
 
 /// Makes a short port long; a range of targets becomes several. Long ones get their defaults.
 pub(super) fn port(mut node: Node, report: &mut Report) -> Vec<Node> {
@@ -42,11 +42,11 @@ pub(super) fn port(mut node: Node, report: &mut Report) -> Vec<Node> {
     }
 }
 
-struct Short<'a> {
-    address: Option<&'a str>,
-    published: Option<RangeInclusive<u16>>,
-    target: RangeInclusive<u16>,
-    protocol: String,
+pub(in crate::load) struct Short<'a> {
+    pub(in crate::load) address: Option<&'a str>,
+    pub(in crate::load) published: Option<RangeInclusive<u16>>,
+    pub(in crate::load) target: RangeInclusive<u16>,
+    pub(in crate::load) protocol: String,
 }
 
 impl Short<'_> {
@@ -72,7 +72,7 @@ impl Short<'_> {
     }
 }
 
-fn parse(text: &str) -> Result<Short<'_>, Problem> {
+pub(in crate::load) fn parse(text: &str) -> Result<Short<'_>, Problem> {
     let (rest, protocol) = match text.rsplit_once('/') {
         Some((rest, protocol)) => (rest, protocol.to_ascii_lowercase()),
         None => (text, "tcp".to_owned()),

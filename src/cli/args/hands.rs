@@ -1,0 +1,138 @@
+//! Flags of the commands that look into containers: `port`, `images`, `volumes`, `top`, `cp`, `stats`.
+
+use clap::{Args, ValueEnum};
+
+use crate::graph::Protocol;
+use crate::ids::ServiceName;
+
+use super::TableFormat;
+
+/// `port`.
+#[derive(Debug, Clone, Args)]
+pub struct PortArgs {
+    /// Number of the replica
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub index: u32,
+
+    /// Protocol of the port
+    #[arg(long, value_enum, value_name = "PROTOCOL", default_value_t)]
+    pub protocol: PortProtocol,
+
+    /// Service
+    pub service: ServiceName,
+
+    /// Port in the container
+    #[arg(value_name = "PRIVATE_PORT")]
+    pub port: u16,
+}
+
+/// A protocol of `port`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum PortProtocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl From<PortProtocol> for Protocol {
+    fn from(protocol: PortProtocol) -> Self {
+        match protocol {
+            PortProtocol::Tcp => Self::Tcp,
+            PortProtocol::Udp => Self::Udp,
+        }
+    }
+}
+
+/// `images`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ImagesArgs {
+    /// Print image ids only
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Form of the list
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: TableFormat,
+
+    /// Services; default: all
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+}
+
+/// `volumes`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct VolumesArgs {
+    /// Print names only
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Form of the list; JSON has one object a line
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: TableFormat,
+
+    /// Services; default: all
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+}
+
+/// `top`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TopArgs {
+    /// Services; default: all
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+}
+
+/// `cp`.
+#[derive(Debug, Clone, Args)]
+pub struct CpArgs {
+    /// Also from containers that `run` made
+    #[arg(long)]
+    pub all: bool,
+
+    /// Let the copies belong to the user that the container runs as
+    #[arg(short, long)]
+    pub archive: bool,
+
+    /// Follow a symbolic link in the source
+    #[arg(short = 'L', long)]
+    pub follow_link: bool,
+
+    /// Number of the replica; default: into all of them, out of the first
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub index: u32,
+
+    /// What is copied: SERVICE:PATH, PATH, or `-` for a tar archive on standard input
+    #[arg(value_name = "SOURCE")]
+    pub from: String,
+
+    /// Where to: SERVICE:PATH, PATH, or `-` for a tar archive on standard output
+    #[arg(value_name = "DESTINATION")]
+    pub to: String,
+}
+
+/// `stats`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StatsArgs {
+    /// Show stopped containers too
+    #[arg(short, long)]
+    pub all: bool,
+
+    /// Print once and end
+    #[arg(long)]
+    pub no_stream: bool,
+
+    /// Do not shorten ids
+    #[arg(long)]
+    pub no_trunc: bool,
+
+    /// Form of the table; JSON has one object a line
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: TableFormat,
+
+    /// Service; default: all
+    #[arg(value_name = "SERVICE")]
+    pub service: Option<ServiceName>,
+}

@@ -1,0 +1,263 @@
+//! `orch run`: a one-off container of a service, on a host that can take it, with the user's terminal where there is one.
+//!
+//! What it depends on is brought up first, as by `up`. The seat says which host it runs on, the agent there makes it, and
+//! from then on it is between the command line and that host's engine. Removed with `--rm` by the engine itself, so that
+//! it goes also when the command line is killed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::api::client::{Client, ProgressStream};
+use crate::api::types::{MakeOneoff, PlaceOneoff, Progress, UpRequest};
+use crate::cli::args::{RunArgs, RunPull, Selection};
+use crate::cli::consent::{self, Deed};
+use crate::cli::context::{Context, agent_options, ensure_demo_image, logins};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::fleet::Fleet;
+use crate::cli::images::{self, Place, PullOptions};
+use crate::cli::progress::{Step, follow, step};
+use crate::cli::project::Project;
+use crate::cli::session::{DetachKeys, Ended, Process, Session};
+use crate::cli::signals::{Forwarded, Interrupts};
+use crate::cli::spread;
+use crate::engine::by_hand::{AttachSpec, Attached, ByHand as _, WaitFor};
+use crate::engine::docker::DockerEngine;
+use crate::engine::{Engine, EngineError};
+use crate::graph::{Graph, PullPolicy};
+use crate::ids::{HostName, ServiceName};
+use crate::plan::{Caller, UpOptions};
+
+use super::exec::has_terminal;
+use super::plan;
+use overrides::Surroundings;
+
+mod overrides;
+
+/// Digits of a one-off's slug that are in its name.
+const IN_NAME: usize = 12;
+
+/// Runs a command in a container of its own. The result is the command's exit code.
+///
+/// # Errors
+/// When the files are wrong, what it depends on cannot come up, no host can take it, or the engine refuses it.
+pub(crate) async fn run(context: &mut Context<'_>, args: RunArgs) -> Result<Exit, CliError> {
+    if context.global.dry_run {
+        return Err(CliError::Flag { flag: "--dry-run", command: "run" });
+    }
+    if args.quiet {
+        context.ui.hush();
+    }
+    let mut interrupts = Interrupts::listen()?;
+    let selection = Selection {
+        no_deps: args.no_deps,
+        remove_orphans: args.remove_orphans,
+        services: vec![args.service.clone()],
+        ..Selection::default()
+    };
+    let project = context.load_graph(&selection)?;
+    let local = context.fleet()?.is_none();
+    let variable = |name: &str| std::env::var(name).ok();
+    let directory = std::env::current_dir().map_err(CliError::Directory)?;
+    let directory = directory.to_string_lossy().into_owned();
+    let around = Surroundings { variable: &variable, directory, terminal: has_terminal(), local };
+    let graph = overrides::graph_of(&project.graph, &args, &around)?;
+    let made = interrupts.unless(make(context, &project, &selection, &args, graph)).await?;
+    drop(interrupts);
+    let tty = has_terminal() && !args.no_tty;
+    start(context, &args, made, tty).await
+}
+
+/// A container that was made and not started.
+struct Made {
+    engine: Arc<DockerEngine>,
+    id: String,
+}
+
+/// Brings up what the one-off depends on, and makes it where it can run.
+async fn make(
+    context: &mut Context<'_>,
+    project: &Project,
+    selection: &Selection,
+    args: &RunArgs,
+    graph: Graph,
+) -> Result<Made, CliError> {
+    let fleet = context.fleet()?;
+    let mut caller = consent::caller(fleet.is_none(), false);
+    let options = UpOptions { only_dependencies: true, ..plan::options(selection) };
+    let hosts = context.project_hosts();
+    let request = UpRequest { options, caller: caller.clone(), hosts, ..UpRequest::new(project.graph.clone()) };
+    let pull = |policy| PullOptions { policy, quiet: args.quiet || args.quiet_pull, parallel: context.global.parallel };
+    let (of_file, of_flag) = (pull(None), pull(args.pull.and_then(policy)));
+    let alone = None::<DockerEngine>;
+    let (seat, local) = if let Some(fleet) = &fleet {
+        let ready = spread::ready(context, fleet, project, request.clone(), of_file, false).await?;
+        caller = ready.1;
+        (ready.0.seat, alone)
+    } else {
+        let engine = context.engine().await?;
+        context.client_for(&engine).await?; // before images are pulled to an engine whose agent is not there
+        context.check_fit(project, &engine).await?;
+        let (needed, own) = (needed(&project.graph, &args.service, args.no_deps), only(&graph, &args.service));
+        images::ensure(context.ui, &engine, &restricted(&project.graph, &needed), of_file, &logins()).await?;
+        images::ensure(context.ui, &engine, &own, of_flag, &logins()).await?;
+        if images::needs_demo(&project.graph) {
+            ensure_demo_image(&engine).await?;
+        }
+        (context.agent_with(&engine, agent_options(&engine)).await?, Some(engine))
+    };
+    let stream = bring_up(context, project, &seat, &request, &mut caller).await?;
+    follow(context.ui, "Running", stream).await?;
+    let place = PlaceOneoff { graph: graph.clone(), service: args.service.clone(), no_deps: args.no_deps };
+    let host = placed(seat.place_oneoff(project.name(), &place).await?).await?;
+    let (client, engine) = match (&fleet, local) {
+        (_, Some(engine)) => (seat, engine),
+        (Some(fleet), None) => on_host(context, fleet, &host, &graph, &args.service, of_flag).await?,
+        (None, None) => return Err(CliError::NoHosts),
+    };
+    let request = oneoff(project, args, graph)?;
+    let made = client.make_oneoff(project.name(), &request).await;
+    let made = made.map_err(|error| if fleet.is_some() { CliError::on_host(&host, error) } else { error.into() })?;
+    Ok(Made { engine: Arc::new(engine), id: made.container })
+}
+
+fn policy(flag: RunPull) -> Option<PullPolicy> {
+    match flag {
+        RunPull::Always => Some(PullPolicy::Always),
+        RunPull::Missing => Some(PullPolicy::Missing),
+        RunPull::Never => Some(PullPolicy::Never),
+        RunPull::Policy => None,
+    }
+}
+
+/// The services that a one-off depends on.
+fn needed(graph: &Graph, name: &ServiceName, no_deps: bool) -> BTreeSet<ServiceName> {
+    let mut queue: Vec<&ServiceName> = Vec::new();
+    let of = |name: &ServiceName| graph.services.get(name).into_iter().flat_map(crate::graph::Service::dependencies);
+    queue.extend(of(name).filter(|_| !no_deps));
+    let mut seen = BTreeSet::new();
+    while let Some(next) = queue.pop() {
+        if seen.insert(next.clone()) {
+            queue.extend(of(next));
+            queue.extend(graph.parts(graph.front(next)).map(|(part, _)| part));
+        }
+    }
+    seen
+}
+
+fn restricted(graph: &Graph, names: &BTreeSet<ServiceName>) -> Graph {
+    let mut graph = graph.clone();
+    graph.services.retain(|name, _| names.contains(name));
+    graph
+}
+
+fn only(graph: &Graph, name: &ServiceName) -> Graph {
+    restricted(graph, &BTreeSet::from([name.clone()]))
+}
+
+async fn bring_up(
+    context: &mut Context<'_>,
+    project: &Project,
+    seat: &Client,
+    request: &UpRequest,
+    caller: &mut Caller,
+) -> Result<ProgressStream, CliError> {
+    consent::ask(context.ui, seat, project.name(), Deed::Overwrite, caller, async |caller| {
+        let request = UpRequest { caller: caller.clone(), ..request.clone() };
+        Ok(seat.up(project.name(), &request).await?)
+    })
+    .await
+}
+
+/// Waits for what the seat says.
+async fn placed(mut stream: ProgressStream) -> Result<HostName, CliError> {
+    let mut chosen = None;
+    loop {
+        let item = stream.next().await;
+        if let Some(Ok(Progress::Object { host, .. })) = &item {
+            chosen = Some(host.clone());
+        }
+        if let Step::Done(_) = step(item)? {
+            return chosen.ok_or(CliError::Cut);
+        }
+    }
+}
+
+/// Brings a host what the one-off needs. Returns its agent and engine.
+async fn on_host(
+    context: &mut Context<'_>,
+    fleet: &Fleet,
+    name: &HostName,
+    graph: &Graph,
+    service: &ServiceName,
+    pull: PullOptions,
+) -> Result<(Client, DockerEngine), CliError> {
+    let seen = fleet.look().await?;
+    let host = fleet.member(&seen.status, name)?;
+    let engine = host.engine().await?;
+    let local = DockerEngine::connect(None).await.ok();
+    let graph = only(graph, service);
+    let place = Place { host: Arc::clone(&host), engine: &engine, services: BTreeSet::from([service.clone()]) };
+    images::ensure_on(context.ui, vec![place], local.as_ref(), &graph, pull, &logins()).await?;
+    Ok((host.agent().await?, engine))
+}
+
+fn oneoff(project: &Project, args: &RunArgs, graph: Graph) -> Result<MakeOneoff, CliError> {
+    let mut random = [0; 32];
+    let failed = || CliError::Runtime(std::io::Error::other("the kernel gives no random numbers"));
+    SystemRandom::new().fill(&mut random).map_err(|_| failed())?;
+    let slug: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = || format!("{}-{}-run-{}", project.name(), args.service, &slug[..IN_NAME]);
+    Ok(MakeOneoff {
+        name: args.name.clone().unwrap_or_else(name),
+        graph,
+        service: args.service.clone(),
+        labels: std::collections::BTreeMap::new(),
+        use_aliases: args.use_aliases,
+        auto_remove: args.rm,
+        stdin_once: args.interactive,
+        slug,
+    })
+}
+
+/// Starts it; unless it is to run in the background, stays until it has ended.
+async fn start(context: &mut Context<'_>, args: &RunArgs, made: Made, tty: bool) -> Result<Exit, CliError> {
+    let Made { engine, id } = made;
+    let engine = engine.as_ref();
+    if args.detach {
+        started(engine, &id, args.rm).await?;
+        context.ui.line(&id)?;
+        return Ok(Exit::Success);
+    }
+    let signals = Forwarded::listen()?;
+    let spec = AttachSpec { stdin: args.interactive, detach_keys: None };
+    let Attached { output, input } = engine.attach(&id, &spec).await?;
+    let wait = if args.rm { WaitFor::Removed } else { WaitFor::NextExit };
+    let exiting = engine.begin_wait(&id, wait).await?;
+    started(engine, &id, args.rm).await?;
+    let input = args.interactive.then_some(input);
+    let detach = DetachKeys::usual();
+    let session = Session { engine, process: Process::Main(&id), output, input, tty, detach };
+    if session.run(context.ui, Some(signals)).await? == Ended::Detached {
+        return Ok(Exit::Success);
+    }
+    Ok(Exit::of_container(exiting.await?))
+}
+
+/// One that could not be started is not left behind where it would have removed itself.
+async fn started(engine: &dyn Engine, id: &str, removes_itself: bool) -> Result<(), CliError> {
+    match engine.start_container(id).await {
+        Ok(_) => Ok(()),
+        // It has ended and is gone already, before anybody could look at it.
+        Err(EngineError::NotFound { what: "container", .. }) if removes_itself => Ok(()),
+        Err(error) => {
+            if removes_itself {
+                engine.remove_container(id, true).await.ok();
+            }
+            Err(error.into())
+        }
+    }
+}
