@@ -300,7 +300,7 @@ impl Handler for AgentHandler {
             name: project.clone(),
             revision: desired.map_or(0, |desired| desired.revision),
             pods: pods(desired, &observed, &state),
-            oneoffs: oneoffs(&observed),
+            oneoffs: oneoffs(desired, &observed),
             published: desired.map(|desired| published(shared, desired)).unwrap_or_default(),
             addresses: desired.map(addresses).unwrap_or_default(),
             failures,

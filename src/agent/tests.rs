@@ -42,6 +42,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 mod files;
 mod fleet;
+mod oneoff;
 mod people;
 mod probing;
 mod refused;

@@ -473,9 +473,16 @@ mod tests {
 
     #[test]
     fn flags_that_orch_does_not_have_are_refused() {
-        for line in
-            ["up --build", "up -w", "up --menu", "up -V", "down --rmi all", "ps --filter x=y", "up -d --attach web"]
-        {
+        for line in [
+            "up --build",
+            "up -w",
+            "up --menu",
+            "up -V",
+            "down --rmi all",
+            "ps --filter x=y",
+            "ls --filter x=y",
+            "up -d --attach web",
+        ] {
             let arguments = format!("orch {line}");
             assert!(Cli::try_parse_from(arguments.split(' ')).is_err(), "{line}");
         }

@@ -164,8 +164,9 @@ fn parts(path: &Path) -> Result<PathBuf, CarryError> {
     for part in path.components() {
         match part {
             Component::Normal(name) => plain.push(name),
-            Component::CurDir => {}
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
+            // The root of a container is named `/`.
+            Component::CurDir | Component::RootDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
                 return Err(CarryError::Outside(path.to_owned()));
             }
         }

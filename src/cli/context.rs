@@ -192,6 +192,11 @@ impl<'u> Context<'u> {
         Ok(())
     }
 
+    /// Returns whether the file has a service, where one was loaded.
+    pub(crate) fn has_service(&self, name: &ServiceName) -> bool {
+        self.services.contains(name)
+    }
+
     /// Returns whether a file says which services there are.
     pub(crate) fn knows_services(&self) -> bool {
         !self.services.is_empty()

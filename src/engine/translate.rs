@@ -160,7 +160,7 @@ fn process(spec: &ContainerSpec) -> ContainerCreateBody {
         exposed_ports: some_unless_empty(exposed),
         tty: Some(container.tty),
         open_stdin: Some(container.stdin_open),
-        stdin_once: Some(spec.stdin_once),
+        stdin_once: spec.stdin_once.then_some(true),
         env: some_unless_empty(container.environment.iter().map(|(key, value)| format!("{key}={value}")).collect()),
         // The engine reads an empty list as "not given" in `Cmd`, and `[""]` as "cleared" in `Entrypoint`.
         // Source: moby, daemon/commit.go `merge`; Docker Compose sends the same.
@@ -219,7 +219,7 @@ fn host_config(spec: &ContainerSpec, api: ApiVersion) -> Result<HostConfig, Untr
         network_mode: Some(network_mode(&spec.network)),
         port_bindings: some_unless_empty_map(port_bindings(&spec.host_ports)),
         restart_policy: Some(restart_policy(spec.restart)),
-        auto_remove: Some(spec.auto_remove),
+        auto_remove: spec.auto_remove.then_some(true),
         log_config: container.logging.as_ref().map(log_config),
         ..limits(container)
     };

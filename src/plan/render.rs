@@ -88,6 +88,7 @@ pub fn reason(reason: &Reason) -> String {
         Reason::Unhealthy => "unhealthy".to_owned(),
         Reason::ScaledDown { to } => format!("scaled down to {to}"),
         Reason::Moved { to } => format!("moved to {to}"),
+        Reason::OneoffOver => "a one-off that has ended".to_owned(),
         Reason::Orphan => "its service is not in the file any more".to_owned(),
         Reason::DependencyReplaced { service } => format!("goes with `{service}`"),
         Reason::NetworkChanged { network } => format!("network {network} changed"),

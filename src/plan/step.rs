@@ -206,6 +206,8 @@ pub enum Reason {
     },
     /// Its service is not in the file any more.
     Orphan,
+    /// `run` made it, and it has ended.
+    OneoffOver,
     /// A service it depends on with `restart: true`, or whose namespace it shares, is made anew or restarted.
     DependencyReplaced {
         /// That service.

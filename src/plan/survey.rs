@@ -62,7 +62,8 @@ pub(super) fn survey<'a>(desired: &'a Desired, observed: &'a Observed) -> Survey
                 Belongs::Pod(pod) => candidates.entry(pod).or_default().push(here),
                 Belongs::Surplus(reason) => found.surplus.push(Surplus { found: here, reason }),
                 Belongs::Orphan if desired.remove_orphans && is_old_enough(desired, container) => {
-                    found.surplus.push(Surplus { found: here, reason: Reason::Orphan });
+                    let reason = if container.oneoff { Reason::OneoffOver } else { Reason::Orphan };
+                    found.surplus.push(Surplus { found: here, reason });
                 }
                 Belongs::Orphan => found.orphans.push(here),
                 Belongs::Other => found.others.push(here),

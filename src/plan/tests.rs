@@ -533,7 +533,7 @@ fn left_overs_and_one_offs() {
             (world.desired.remove_orphans, world.desired.oneoffs_before) = (true, at.clone());
         }
     };
-    let removed = "remove container 0123456789ab_shop-web-1 (its service is not in the file any more)";
+    let removed = "remove container 0123456789ab_shop-web-1 (a one-off that has ended)";
     heal("web: {}", asked("2026-01-01T00:00:06Z"), removed);
     heal("web: {}", asked("2026-01-01T00:00:05Z"), orphan);
 }

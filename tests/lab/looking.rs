@@ -242,7 +242,10 @@ fn files_are_copied_as_by_docker_compose() {
     // Archives of standard input go into all replicas, and out comes what was in one.
     host.sh(&format!("tar c -C src . | /opt/orch/orch -f {file} cp - web:/x/dir"));
     for number in ["1", "2"] {
-        assert_eq!(project.within(&project.container("web", number.parse().expect("a number")), "cat /x/dir/d/f").ok(), "one");
+        assert_eq!(
+            project.within(&project.container("web", number.parse().expect("a number")), "cat /x/dir/d/f").ok(),
+            "one"
+        );
     }
     assert_eq!(host.sh(&format!("/opt/orch/orch -f {file} cp web:/x/dir - | tar xO dir/g")), "two");
     project.orch(&["cp", "-", "web:/x/file"]).refused(1, &["must be a directory"]);
@@ -262,7 +265,7 @@ fn stats_wait_and_attach_are_docker_composes() {
 services:
   web: {<<: *client, deploy: {replicas: 2}}
   job: {image: busybox, command: [sh, -c, 'while [ ! -e /go ]; do sleep 0.1; done; exit 6'], restart: 'no'}
-  trap: {image: busybox, command: [sh, -c, "trap 'exit 9' USR1; while :; do echo ready >&2; sleep 0.1; done"], stop_signal: SIGKILL, restart: 'no'}
+  trap: {image: busybox, command: [sh, -c, \"trap 'exit 9' USR1; while :; do echo ready >&2; sleep 0.1; done\"], stop_signal: SIGKILL, restart: 'no'}
   echo: {image: busybox, command: [sh, -c, 'while read line; do echo \"said $line\"; done; exit 3'], stdin_open: true, restart: 'no'}
 ";
     let project = Project::new(&host, "live", yaml);
@@ -273,7 +276,9 @@ services:
         rows[1..].sort();
         rows
     };
-    for args in [&["stats", "--no-stream"][..], &["stats", "--no-stream", "web"], &["stats", "--no-stream", "-a", "--no-trunc"]] {
+    for args in
+        [&["stats", "--no-stream"][..], &["stats", "--no-stream", "web"], &["stats", "--no-stream", "-a", "--no-trunc"]]
+    {
         assert_eq!(rows(&project.orch(args).ok()), rows(&reference.run(args).ok()), "{args:?}");
     }
     let json = |text: &str| {
@@ -294,7 +299,15 @@ services:
     // Waiting ends with the containers, and with the code of the last.
     for (program, code) in [("orch", 6), ("compose", 6)] {
         let args = ["wait", "job"];
-        let wait = if program == "orch" { host.start_orch(&project.args(&args)) } else { host.start(&["sh", "-c", &format!("exec {} -p live -f /root/live/compose.yaml wait job", "/opt/orch/docker-compose")]) };
+        let wait = if program == "orch" {
+            host.start_orch(&project.args(&args))
+        } else {
+            host.start(&[
+                "sh",
+                "-c",
+                &format!("exec {} -p live -f /root/live/compose.yaml wait job", "/opt/orch/docker-compose"),
+            ])
+        };
         host.sh("sleep 1; docker exec live-job-1 touch /go");
         let done = wait.finish();
         assert_eq!(done.code, code, "{program}: {done:?}");

@@ -65,12 +65,21 @@ fn run_does_what_docker_composes_does() {
 
     let reference = Reference::on(&host, "once");
     // The same container, as far as the engine shows it.
-    let run = ["run", "-d", "-e", "X=1", "-e", "A", "-l", "mine=yes", "-w", "/tmp", "-u", "7", "--name", "one", "web", "sleep", "1000"];
+    let run = [
+        "run", "-d", "-e", "X=1", "-e", "A", "-l", "mine=yes", "-w", "/tmp", "-u", "7", "--name", "one", "web",
+        "sleep", "1000",
+    ];
     let shape = "{{.Config.Cmd}} {{.Config.Entrypoint}} {{.Config.Env}} {{.Config.User}} {{.Config.WorkingDir}} \
                  {{.Config.Tty}} {{.Config.OpenStdin}} {{.Config.StdinOnce}} {{.HostConfig.AutoRemove}} {{.HostConfig.PortBindings}} \
                  {{.HostConfig.RestartPolicy.Name}}";
     let label = |key: &str| format!("{{{{index .Config.Labels \"{key}\"}}}}");
-    let keys = ["com.docker.compose.oneoff", "com.docker.compose.service", "com.docker.compose.project", "mine", "com.docker.compose.container-number"];
+    let keys = [
+        "com.docker.compose.oneoff",
+        "com.docker.compose.service",
+        "com.docker.compose.project",
+        "mine",
+        "com.docker.compose.container-number",
+    ];
     let looked = |container: &str| {
         let labels: Vec<String> = keys.map(|key| project.inspect(container, &label(key))).to_vec();
         (project.inspect(container, shape).replace("no ", " "), labels)
@@ -201,7 +210,16 @@ fn a_one_off_is_left_alone_while_it_runs_and_goes_with_the_project() {
         if names.contains("killed") { Err(names) } else { Ok(()) }
     });
     // Signals are its own.
-    let mut stopped = host.start_orch(&project.args(&["run", "--rm", "--name", "stopped", "web", "sh", "-c", "trap 'exit 9' TERM; echo ready >&2; while :; do sleep 0.1; done"]));
+    let mut stopped = host.start_orch(&project.args(&[
+        "run",
+        "--rm",
+        "--name",
+        "stopped",
+        "web",
+        "sh",
+        "-c",
+        "trap 'exit 9' TERM; echo ready >&2; while :; do sleep 0.1; done",
+    ]));
     assert!(stopped.says("ready"));
     assert_eq!(stopped.signal("TERM").code, 9);
 
@@ -233,7 +251,10 @@ configs: {note: {content: a note}}
     assert_eq!((done.code, done.stdout.as_str()), (3, "a notefrom the desk\n1\n"), "{done:?}");
     assert_eq!([1, 2, 3].map(|node| oneoffs(&cluster[node], "far").len()), [0, 1, 0]);
     let all = project.orch(&["ps", "-a"]).ok();
-    assert!(all.lines().any(|line| line.starts_with("one ") && line.contains(" b ") && line.contains("Exited (3)")), "{all}");
+    assert!(
+        all.lines().any(|line| line.starts_with("one ") && line.contains(" b ") && line.contains("Exited (3)")),
+        "{all}"
+    );
     let done = project.orch(&["run", "--rm", "nowhere", "true"]);
     done.refused(1, &["no host can take a container of `nowhere`"]);
     project.orch(&["run", "--rm", "-v", "./x:/x", "job", "true"]).refused(1, &["./x:/x"]);

@@ -106,11 +106,17 @@ pub(super) fn pods(desired: Option<&Desired>, observed: &Observed, state: &Proje
 }
 
 /// Returns the containers that `run` made, as pods of number 0.
-pub(super) fn oneoffs(observed: &Observed) -> Vec<PodStatus> {
+pub(super) fn oneoffs(desired: Option<&Desired>, observed: &Observed) -> Vec<PodStatus> {
     let containers =
         observed.hosts.iter().flat_map(|(host, seen)| seen.containers.values().map(move |one| (host, one)));
     let oneoffs = containers.filter(|(_, one)| one.oneoff);
-    oneoffs.filter_map(|(host, one)| PodStatus::of_oneoff(host, one)).collect()
+    let mut told: Vec<PodStatus> = oneoffs.filter_map(|(host, one)| PodStatus::of_oneoff(host, one)).collect();
+    for one in &mut told {
+        if let Some(service) = desired.and_then(|desired| desired.graph.services.get(&one.pod.service)) {
+            one.image.clone_from(&service.container.image);
+        }
+    }
+    told
 }
 
 /// Why a pod is not ready.

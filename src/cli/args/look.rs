@@ -9,7 +9,7 @@ use crate::ids::ServiceName;
 use super::{LogLook, TableFormat, TextFormat};
 
 /// `ps`.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct PsArgs {
     /// Show stopped containers too
     #[arg(short, long)]
@@ -27,6 +27,14 @@ pub struct PsArgs {
     #[arg(long = "status", value_enum, value_name = "STATE")]
     pub statuses: Vec<StateWord>,
 
+    /// Only what is so, as `status=running`; may be given several times
+    #[arg(long = "filter", value_name = "status=STATE", value_parser = parse_status)]
+    pub filters: Vec<StateWord>,
+
+    /// Show containers of services that the file does not have
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub orphans: bool,
+
     /// Do not shorten anything
     #[arg(long)]
     pub no_trunc: bool,
@@ -38,6 +46,32 @@ pub struct PsArgs {
     /// Services; default: all
     #[arg(value_name = "SERVICE")]
     pub names: Vec<ServiceName>,
+}
+
+#[cfg(test)]
+impl Default for PsArgs {
+    /// As without flags.
+    fn default() -> Self {
+        Self {
+            all: false,
+            quiet: false,
+            services: false,
+            statuses: Vec::new(),
+            filters: Vec::new(),
+            orphans: true,
+            no_trunc: false,
+            format: TableFormat::default(),
+            names: Vec::new(),
+        }
+    }
+}
+
+fn parse_status(text: &str) -> Result<StateWord, String> {
+    match text.split_once('=') {
+        Some(("status", word)) => StateWord::from_str(word, false),
+        Some((key, _)) => Err(format!("unknown filter {key}")),
+        None => Err("expected status=STATE".to_owned()),
+    }
 }
 
 /// The engine's words for the state of a container.
@@ -341,9 +375,21 @@ pub struct LsArgs {
     #[arg(short, long)]
     pub quiet: bool,
 
+    /// Only projects whose name has this in it, a regular expression; may be given several times
+    #[arg(long = "filter", value_name = "name=PATTERN", value_parser = parse_name)]
+    pub names: Vec<String>,
+
     /// Form of the list
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub format: TableFormat,
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some(("name", pattern)) => Ok(pattern.to_owned()),
+        Some((key, _)) => Err(format!("invalid filter `{key}`")),
+        None => Err("expected name=PATTERN".to_owned()),
+    }
 }
 
 /// `version`.

@@ -32,13 +32,13 @@ const PIECE: usize = 64 << 10;
 ///
 /// # Errors
 /// When there is no such container, or what `docker cp` refuses too.
-pub(crate) async fn run(context: &mut Context<'_>, args: CpArgs) -> Result<(), CliError> {
+pub(crate) async fn run(context: &mut Context<'_>, args: &CpArgs) -> Result<(), CliError> {
     if context.global.dry_run {
         return Err(CliError::Flag { flag: "--dry-run", command: "cp" });
     }
     match (side(&args.from)?, side(&args.to)?) {
-        (Side::Container(service, path), Side::Here(to)) => out_of(context, &args, service, &path, &to).await,
-        (Side::Here(from), Side::Container(service, path)) => into(context, &args, &from, service, &path).await,
+        (Side::Container(service, path), Side::Here(to)) => out_of(context, args, &service, &path, &to).await,
+        (Side::Here(from), Side::Container(service, path)) => into(context, args, &from, &service, &path).await,
         (Side::Container(..), Side::Container(..)) => Err(CarryError::BothRemote.into()),
         (Side::Here(_), Side::Here(_)) => Err(CarryError::NoneRemote.into()),
     }
@@ -100,12 +100,12 @@ fn tell(live: &mut Option<Live<'_>>, container: &ObservedContainer, from: &str, 
 async fn out_of(
     context: &mut Context<'_>,
     args: &CpArgs,
-    service: ServiceName,
+    service: &ServiceName,
     path: &str,
     to: &str,
 ) -> Result<(), CliError> {
-    let (among, targets) = targets(context, args, &service).await?;
-    let Some((at, container)) = targets.first() else { return Err(CarryError::NoContainer(service).into()) };
+    let (among, targets) = targets(context, args, service).await?;
+    let Some((at, container)) = targets.first() else { return Err(CarryError::NoContainer(service.clone()).into()) };
     let source = among.source(*at);
     let (from_text, to_text) = (format!("{}:{path}", container.name), to.to_owned());
     // What goes to standard output is all there is to say.
@@ -184,10 +184,10 @@ async fn into(
     context: &mut Context<'_>,
     args: &CpArgs,
     from: &str,
-    service: ServiceName,
+    service: &ServiceName,
     path: &str,
 ) -> Result<(), CliError> {
-    let (among, targets) = targets(context, args, &service).await?;
+    let (among, targets) = targets(context, args, service).await?;
     let load = load(from, args.follow_link)?;
     let mut live = Some(Live::new(context.ui, "Copying"));
     let to_text = |container: &ObservedContainer| format!("{}:{path}", container.name);

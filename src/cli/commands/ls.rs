@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use regex_automata::meta::Regex;
 use serde::Serialize;
 
 use crate::api::types::ProjectSummary;
@@ -49,7 +50,9 @@ fn seen(observed: ObservedHost) -> Vec<ProjectSummary> {
 }
 
 fn print(ui: &mut Ui, mut projects: Vec<ProjectSummary>, args: &LsArgs) -> Result<(), CliError> {
+    let names: Vec<Name> = args.names.iter().map(|pattern| Name::new(pattern)).collect();
     projects.retain(|project| args.all || project.states.contains_key("running"));
+    projects.retain(|project| names.is_empty() || names.iter().any(|name| name.takes(project.name.as_str())));
     projects.sort_by(|a, b| a.name.cmp(&b.name));
     if args.quiet {
         return projects.iter().try_for_each(|project| ui.line(project.name.as_str()));
@@ -60,6 +63,25 @@ fn print(ui: &mut Ui, mut projects: Vec<ProjectSummary>, args: &LsArgs) -> Resul
             let rows: Vec<_> =
                 projects.iter().map(object).map(|row| [row.name, row.status, row.config_files]).collect();
             ui.data(table::render(["NAME", "STATUS", "CONFIG FILES"], &rows).as_bytes())
+        }
+    }
+}
+
+/// What names are asked for: a regular expression, or the name itself where it is none.
+enum Name {
+    Pattern(Box<Regex>),
+    Exact(String),
+}
+
+impl Name {
+    fn new(pattern: &str) -> Self {
+        Regex::new(pattern).map_or_else(|_| Self::Exact(pattern.to_owned()), |pattern| Self::Pattern(Box::new(pattern)))
+    }
+
+    fn takes(&self, name: &str) -> bool {
+        match self {
+            Self::Pattern(pattern) => pattern.is_match(name),
+            Self::Exact(exact) => exact == name,
         }
     }
 }
@@ -108,6 +130,15 @@ mod tests {
         NAME      STATUS                  CONFIG FILES
         shop      exited(1), running(3)   /srv/shop/compose.yaml
         ");
+    }
+
+    #[test]
+    fn names_are_asked_for_by_patterns() {
+        let names = |pattern: &str| {
+            show(&LsArgs { all: true, quiet: true, names: vec![pattern.to_owned()], ..LsArgs::default() })
+        };
+        assert_eq!((names("o"), names("^o"), names("l.$")), ("old\nshop\n".into(), "old\n".into(), "old\n".into()));
+        assert_eq!((names("old["), names("x")), (String::new(), String::new()));
     }
 
     #[test]

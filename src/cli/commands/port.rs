@@ -15,7 +15,7 @@ use crate::ids::{ProjectName, ServiceName};
 ///
 /// # Errors
 /// When the service does not run, or the port is not published.
-pub(crate) async fn run(context: &mut Context<'_>, args: PortArgs) -> Result<(), CliError> {
+pub(crate) async fn run(context: &mut Context<'_>, args: &PortArgs) -> Result<(), CliError> {
     let services = [args.service.clone()];
     let among = among::find(context, Which { services: &services, ..Which::default() }).await?;
     let (source, container) = among::replica(context, &among, &args.service, args.index)?;

@@ -1,5 +1,6 @@
 //! `orch ps`: asks the agent; where there is none, looks at the engine itself.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
@@ -41,6 +42,12 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &PsArgs) -> Result<(), 
     };
     let known = |name: &ServiceName| pods.iter().any(|pod: &PodStatus| pod.pod.service == *name);
     context.check_services(&args.names, known)?;
+    let mut pods = pods;
+    if !args.orphans {
+        let wanted: BTreeSet<ServiceName> =
+            pods.iter().filter(|pod| pod.wanted).map(|pod| pod.pod.service.clone()).collect();
+        pods.retain(|pod| wanted.contains(&pod.pod.service) || context.has_service(&pod.pod.service));
+    }
     let listing = Listing { project, pods, published, now: now() };
     listing.print(context.ui, args)
 }
@@ -208,11 +215,12 @@ fn is_listed(pod: &PodStatus, args: &PsArgs) -> bool {
         return false;
     }
     // What `run` made is nobody's pod.
-    if pod.pod.number == 0 && !args.all && args.statuses.is_empty() {
+    let mut states = args.statuses.iter().chain(&args.filters).peekable();
+    if pod.pod.number == 0 && !args.all && states.peek().is_none() {
         return false;
     }
-    if !args.statuses.is_empty() {
-        return pod.state.is_some_and(|state| args.statuses.contains(&state_word(state)));
+    if states.peek().is_some() {
+        return pod.state.is_some_and(|state| states.any(|word| *word == state_word(state)));
     }
     let alive =
         matches!(pod.state, Some(ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting));
@@ -384,6 +392,25 @@ mod tests {
         assert_eq!(show(&exited), "api\nmigrate\n");
         let web = PsArgs { names: vec![ServiceName::new("web").expect("valid")], quiet: true, ..PsArgs::default() };
         assert_eq!(show(&web), format!("{:0>64}\n{:0>64}\n", 1, 2));
+    }
+
+    #[test]
+    fn what_run_made_is_shown_with_all_only() {
+        let one = |args: &PsArgs| {
+            let (mut ui, out, _) = ui(Style::Plain);
+            let once = PodStatus {
+                wanted: false,
+                ready: false,
+                ..pod("web", 0, Some(ContainerState::Running { health: Health::None }))
+            };
+            Listing { pods: vec![once], ..listing() }.print(&mut ui, args).expect("printed");
+            out.take()
+        };
+        assert_eq!(one(&PsArgs { quiet: true, ..PsArgs::default() }), "");
+        let row = one(&PsArgs { all: true, ..PsArgs::default() });
+        assert!(row.lines().nth(1).is_some_and(|row| row.ends_with("Up 2 minutes")), "no ports: {row}");
+        let filters = vec![StateWord::Running];
+        assert_eq!(one(&PsArgs { quiet: true, filters, ..PsArgs::default() }).len(), 65);
     }
 
     #[test]

@@ -44,7 +44,7 @@ const IN_NAME: usize = 12;
 ///
 /// # Errors
 /// When the files are wrong, what it depends on cannot come up, no host can take it, or the engine refuses it.
-pub(crate) async fn run(context: &mut Context<'_>, args: RunArgs) -> Result<Exit, CliError> {
+pub(crate) async fn run(context: &mut Context<'_>, args: &RunArgs) -> Result<Exit, CliError> {
     if context.global.dry_run {
         return Err(CliError::Flag { flag: "--dry-run", command: "run" });
     }
@@ -64,11 +64,11 @@ pub(crate) async fn run(context: &mut Context<'_>, args: RunArgs) -> Result<Exit
     let directory = std::env::current_dir().map_err(CliError::Directory)?;
     let directory = directory.to_string_lossy().into_owned();
     let around = Surroundings { variable: &variable, directory, terminal: has_terminal(), local };
-    let graph = overrides::graph_of(&project.graph, &args, &around)?;
-    let made = interrupts.unless(make(context, &project, &selection, &args, graph)).await?;
+    let graph = overrides::graph_of(&project.graph, args, &around)?;
+    let made = interrupts.unless(make(context, &project, &selection, args, graph)).await?;
     drop(interrupts);
     let tty = has_terminal() && !args.no_tty;
-    start(context, &args, made, tty).await
+    start(context, args, made, tty).await
 }
 
 /// A container that was made and not started.

@@ -242,10 +242,10 @@ mod tests {
     #[test]
     fn the_table_is_that_of_dockers_client() {
         insta::assert_snapshot!(show(false, &StatsArgs::default()), @r"
-        CONTAINER ID   NAME         CPU %     MEM USAGE / LIMIT     MEM %     NET I/O       BLOCK I/O     PIDS
-        000000000000   shop-web-1   12.35%    344KiB / 23.54GiB     0.00%     1.04kB / 0B   1.98MB / 7B   3
-        000000000000   shop-web-2   0.00%     0B / 0B               0.00%     0B / 0B       0B / 0B       0
-        000000000000   shop-web-3   --        -- / --               --        -- / --       -- / --       --
+        CONTAINER ID   NAME         CPU %     MEM USAGE / LIMIT   MEM %     NET I/O       BLOCK I/O     PIDS
+        000000000000   shop-web-1   12.35%    344KiB / 23.54GiB   0.00%     1.04kB / 0B   1.98MB / 7B   3
+        000000000000   shop-web-2   0.00%     0B / 0B             0.00%     0B / 0B       0B / 0B       0
+        000000000000   shop-web-3   --        -- / --             --        -- / --       -- / --       --
         ");
         let spread = show(true, &StatsArgs { no_trunc: true, ..StatsArgs::default() });
         assert!(

@@ -198,7 +198,9 @@ impl Engine for FakeEngine {
         self.call("start_container", |state| {
             let id = state.id(id_or_name)?;
             state.start(&id)?;
-            Ok(state.containers[&id].observed.clone())
+            // One that removes itself may be gone before it could be looked at.
+            let gone = || EngineError::NotFound { what: "container", name: id_or_name.to_owned() };
+            state.containers.get(&id).map(|container| container.observed.clone()).ok_or_else(gone)
         })
     }
 
