@@ -240,7 +240,7 @@ async fn start(context: &mut Context<'_>, args: &RunArgs, made: Made, tty: bool)
     started(engine, &id, args.rm).await?;
     let input = args.interactive.then_some(input);
     let detach = DetachKeys::usual();
-    let session = Session { engine, process: Process::Main(&id), output, input, tty, detach };
+    let session = Session { engine, process: Process::Main(&id), output, input, ends_input: true, tty, detach };
     if session.run(context.ui, Some(signals)).await? == Ended::Detached {
         return Ok(Exit::Success);
     }
