@@ -73,8 +73,10 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &RunArgs) -> Result<Exi
 
 /// A container that was made and not started.
 struct Made {
-    engine: Arc<DockerEngine>,
+    engine: DockerEngine,
     id: String,
+    /// For messages.
+    name: String,
 }
 
 /// Brings up what the one-off depends on, and makes it where it can run.
@@ -121,7 +123,7 @@ async fn make(
     let request = oneoff(project, args, graph)?;
     let made = client.make_oneoff(project.name(), &request).await;
     let made = made.map_err(|error| if fleet.is_some() { CliError::on_host(&host, error) } else { error.into() })?;
-    Ok(Made { engine: Arc::new(engine), id: made.container })
+    Ok(Made { engine, id: made.container, name: request.name })
 }
 
 fn policy(flag: RunPull) -> Option<PullPolicy> {
@@ -225,10 +227,10 @@ fn oneoff(project: &Project, args: &RunArgs, graph: Graph) -> Result<MakeOneoff,
 
 /// Starts it; unless it is to run in the background, stays until it has ended.
 async fn start(context: &mut Context<'_>, args: &RunArgs, made: Made, tty: bool) -> Result<Exit, CliError> {
-    let Made { engine, id } = made;
-    let engine = engine.as_ref();
+    let Made { engine, id, name } = made;
+    let engine = &engine;
     if args.detach {
-        started(engine, &id, args.rm).await?;
+        started(engine, &name, args.rm).await?;
         context.ui.line(&id)?;
         return Ok(Exit::Success);
     }
@@ -237,7 +239,7 @@ async fn start(context: &mut Context<'_>, args: &RunArgs, made: Made, tty: bool)
     let Attached { output, input } = engine.attach(&id, &spec).await?;
     let wait = if args.rm { WaitFor::Removed } else { WaitFor::NextExit };
     let exiting = engine.begin_wait(&id, wait).await?;
-    started(engine, &id, args.rm).await?;
+    started(engine, &name, args.rm).await?;
     let input = args.interactive.then_some(input);
     let detach = DetachKeys::usual();
     let session = Session { engine, process: Process::Main(&id), output, input, ends_input: true, tty, detach };
@@ -248,14 +250,14 @@ async fn start(context: &mut Context<'_>, args: &RunArgs, made: Made, tty: bool)
 }
 
 /// One that could not be started is not left behind where it would have removed itself.
-async fn started(engine: &dyn Engine, id: &str, removes_itself: bool) -> Result<(), CliError> {
-    match engine.start_container(id).await {
+async fn started(engine: &dyn Engine, name: &str, removes_itself: bool) -> Result<(), CliError> {
+    match engine.start_container(name).await {
         Ok(_) => Ok(()),
         // It has ended and is gone already, before anybody could look at it.
         Err(EngineError::NotFound { what: "container", .. }) if removes_itself => Ok(()),
         Err(error) => {
             if removes_itself {
-                engine.remove_container(id, true).await.ok();
+                engine.remove_container(name, true).await.ok();
             }
             Err(error.into())
         }
