@@ -1,4 +1,5 @@
-//! What people do with containers by hand: look into them, copy out of and into them, talk to them. The agent never does.
+//! What people do with containers by hand: look into them, copy out of and into them, talk to them. The agent never
+//! does.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

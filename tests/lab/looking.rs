@@ -79,8 +79,8 @@ fn port_images_volumes_and_top_say_what_docker_compose_says() {
 
     let both = |args: &[&str]| (project.orch(args).ok(), reference.run(args).ok());
     let (ours, theirs) = both(&["images"]);
-    // The age is that of the image; theirs is that of nothing, 292 years. A container that was made from an id has no name in
-    // theirs.
+    // The age is that of the image; theirs is that of nothing, 292 years. A container that was made from an id has no
+    // name in theirs.
     let rows = |text: &str| {
         let rows = words(text).into_iter().skip(1);
         rows.map(|row| [0, 3, 4, 5].map(|column| row[column].clone())).collect::<Vec<_>>()

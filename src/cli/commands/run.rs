@@ -1,8 +1,9 @@
-//! `orch run`: a one-off container of a service, on a host that can take it, with the user's terminal where there is one.
+//! `orch run`: a one-off container of a service, on a host that can take it, with the user's terminal where there is
+//! one.
 //!
-//! What it depends on is brought up first, as by `up`. The seat says which host it runs on, the agent there makes it, and
-//! from then on it is between the command line and that host's engine. Removed with `--rm` by the engine itself, so that
-//! it goes also when the command line is killed.
+//! What it depends on is brought up first, as by `up`. The seat says which host it runs on, the agent there makes it,
+//! and from then on it is between the command line and that host's engine. Removed with `--rm` by the engine itself, so
+//! that it goes also when the command line is killed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

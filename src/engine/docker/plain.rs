@@ -1,5 +1,5 @@
-//! Requests whose answers are taken as plain JSON: for words that bollard's models refuse, for paths that it does not know, and
-//! where it matters when the engine began to answer.
+//! Requests whose answers are taken as plain JSON: for words that bollard's models refuse, for paths that it does not
+//! know, and where it matters when the engine began to answer.
 
 use std::fmt::Write as _;
 

@@ -128,8 +128,8 @@ fn ports(service: &Service, args: &RunArgs) -> Result<Vec<Port>, CliError> {
     Ok(ports)
 }
 
-/// Reads `[SOURCE:]TARGET[:ro|rw|z|Z,…]`. A source with a `/` or `.` in front is a path, another one a volume: the project's
-/// of that key, else the engine's of that name.
+/// Reads `[SOURCE:]TARGET[:ro|rw|z|Z,…]`. A source with a `/` or `.` in front is a path, another one a volume: the
+/// project's of that key, else the engine's of that name.
 fn mount(text: &str, graph: &mut Graph, around: &Surroundings<'_>) -> Result<Mount, CliError> {
     let wrong = |expected| CliError::Value { what: "volume", value: text.to_owned(), expected };
     let form = "`SOURCE:TARGET[:ro]`, where TARGET is an absolute path";
