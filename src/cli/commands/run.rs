@@ -209,10 +209,13 @@ async fn on_host(
 }
 
 fn oneoff(project: &Project, args: &RunArgs, graph: Graph) -> Result<MakeOneoff, CliError> {
-    let mut random = [0; 32];
+    let mut random = [[0; 16]; 2];
     let failed = || CliError::Runtime(std::io::Error::other("the kernel gives no random numbers"));
-    SystemRandom::new().fill(&mut random).map_err(|_| failed())?;
-    let slug: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    for half in &mut random {
+        SystemRandom::new().fill(half).map_err(|_| failed())?;
+    }
+    let [first, second] = random.map(u128::from_be_bytes);
+    let slug = format!("{first:032x}{second:032x}");
     let name = || format!("{}-{}-run-{}", project.name(), args.service, &slug[..IN_NAME]);
     Ok(MakeOneoff {
         name: args.name.clone().unwrap_or_else(name),
