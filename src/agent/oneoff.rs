@@ -1,6 +1,7 @@
-//! One-off containers (`run`): the seat says where one can run, and the agent there makes it, with the project's networks,
-//! names, configs and secrets. Nothing is written down: a one-off belongs to whoever runs it. He starts it, waits for its end
-//! and removes it; the reconciler sees that it is nobody's pod and leaves it alone, `down` takes it with all else.
+//! One-off containers (`run`): the seat says where one can run, and the agent there makes it, with the project's
+//! networks, names, configs and secrets. Nothing is written down: a one-off belongs to whoever runs it. He starts it,
+//! waits for its end and removes it; the reconciler sees that it is nobody's pod and leaves it alone, `down` takes it
+//! with all else.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,8 +31,8 @@ fn record(shared: &Shared, project: &ProjectName) -> Result<Arc<Record>, ApiErro
     running.ok_or_else(|| error(ErrorKind::NotFound, format!("no project `{project}` that runs")))
 }
 
-/// Makes of a request to go `up` what it means before a one-off, and says which one-offs go with the orphans: those that have
-/// ended by now. Returns the desired state until now where another one than the record's counts.
+/// Makes of a request to go `up` what it means before a one-off, and says which one-offs go with the orphans: those
+/// that have ended by now. Returns the desired state until now where another one than the record's counts.
 pub(super) fn prepare(
     request: &mut UpRequest,
     record: Option<&Record>,
@@ -54,7 +55,8 @@ pub(super) fn prepare(
     Some(Desired { enabled: BTreeSet::new(), ..previous.clone() })
 }
 
-/// Waits until what the one-off depends on is as it demands, and says which host it can run on. Ends when nobody listens.
+/// Waits until what the one-off depends on is as it demands, and says which host it can run on. Ends when nobody
+/// listens.
 pub(super) async fn place(
     shared: Arc<Shared>,
     project: ProjectName,

@@ -112,7 +112,8 @@ pub struct OneoffParts<'a> {
     pub stdin_once: bool,
 }
 
-/// Returns what to ask the engine for to make a one-off (`run`) of a service under `name`; `None` if the graph does not have it.
+/// Returns what to ask the engine for to make a one-off (`run`) of a service under `name`; `None` if the graph does
+/// not have it.
 ///
 /// It carries neither a number nor the hash of a spec: it is nobody's pod, and never taken for one.
 pub fn oneoff(

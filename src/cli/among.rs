@@ -70,8 +70,8 @@ fn is_meant(container: &ObservedContainer, which: Which<'_>) -> bool {
         && (oneoffs || !container.oneoff)
 }
 
-/// Of the containers of a service that run, the one with this number, else with the lowest; not a helper in its pod, unless
-/// that is named (`web.sync`).
+/// Of the containers of a service that run, the one with this number, else with the lowest; not a helper in its pod,
+/// unless that is named (`web.sync`).
 ///
 /// # Errors
 /// [`CliError::NotRunning`].

@@ -34,6 +34,8 @@ pub(crate) struct Session<'a> {
     pub output: BoxStream<'static, EngineResult<LogChunk>>,
     /// What it reads; `None`: nothing is passed on.
     pub input: Option<Pin<Box<dyn AsyncWrite + Send>>>,
+    /// Whether the end of standard input is passed on.
+    pub ends_input: bool,
     /// Whether it has the user's terminal.
     pub tty: bool,
     /// Keys that end the connection and not the process.
@@ -61,6 +63,7 @@ impl Session<'_> {
         }
         let mut stdin = tokio::io::stdin();
         let mut piece = vec![0; PIECE];
+        let mut reads = self.input.is_some();
         loop {
             tokio::select! {
                 chunk = self.output.next() => match chunk {
@@ -70,9 +73,9 @@ impl Session<'_> {
                     }
                     None => return Ok(Ended::Output),
                 },
-                read = stdin.read(&mut piece), if self.input.is_some() => {
+                read = stdin.read(&mut piece), if reads => {
                     let length = read.map_err(CliError::Terminal)?;
-                    self.pass(&piece[..length]).await;
+                    reads = self.pass(&piece[..length]).await;
                     if self.tty && self.detach.see(&piece[..length]) {
                         return Ok(Ended::Detached);
                     }
@@ -83,13 +86,17 @@ impl Session<'_> {
         }
     }
 
-    /// A process that does not read its input any more goes on to its end without.
-    async fn pass(&mut self, piece: &[u8]) {
-        let Some(input) = &mut self.input else { return };
-        let passed = if piece.is_empty() { input.shutdown().await } else { input.write_all(piece).await };
-        if piece.is_empty() || passed.is_err() {
-            self.input = None;
+    /// Returns whether more is to be read. A process that does not read its input any more goes on to its end without.
+    async fn pass(&mut self, piece: &[u8]) -> bool {
+        let Some(input) = &mut self.input else { return false };
+        if !piece.is_empty() {
+            return input.write_all(piece).await.is_ok();
         }
+        // Where the process does not learn of the end, the engine would take it for the end of the connection.
+        if self.ends_input {
+            input.shutdown().await.ok();
+        }
+        false
     }
 
     /// A process whose terminal has the wrong size still works.

@@ -5,8 +5,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::error::CliError;
 
-/// Signals that a process in a container gets in place of orch. Not among them: SIGCHLD, SIGPIPE, SIGURG and SIGWINCH, which
-/// mean orch itself.
+/// Signals that a process in a container gets in place of orch. Not among them: SIGCHLD, SIGPIPE, SIGURG and SIGWINCH,
+/// which mean orch itself.
 const FORWARDED: [(i32, &str); 6] = [
     (libc::SIGINT, "SIGINT"),
     (libc::SIGTERM, "SIGTERM"),

@@ -9,8 +9,8 @@ use crate::plan::{Desired, Observed, UpOptions};
 
 use super::revise::{limited, selected};
 
-/// Returns the graph that an `up` before a one-off asks for: what the project has, with what the one-off depends on as the
-/// file has it now. Other services stay as they are, however the file has changed since.
+/// Returns the graph that an `up` before a one-off asks for: what the project has, with what the one-off depends on as
+/// the file has it now. Other services stay as they are, however the file has changed since.
 ///
 /// The one-off's own service is in it too where nobody asked for it before, so that its networks get their addresses.
 pub fn narrowed(requested: Graph, options: &UpOptions, previous: Option<&Desired>) -> Graph {

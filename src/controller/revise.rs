@@ -184,8 +184,8 @@ pub fn is_same_wish(one: &Desired, other: &Desired) -> bool {
         && *hosts == other.hosts
 }
 
-/// What is made and started for this `up` has this number at least: jobs of an earlier one run again. A one-off runs none
-/// again.
+/// What is made and started for this `up` has this number at least: jobs of an earlier one run again. A one-off runs
+/// none again.
 fn generation(options: &UpOptions, previous: Option<&Desired>) -> u64 {
     match previous {
         Some(previous) if options.only_dependencies => previous.generation,

@@ -1,4 +1,5 @@
-//! What people do with containers by hand: look into them, copy out of and into them, talk to them. The agent never does.
+//! What people do with containers by hand: look into them, copy out of and into them, talk to them. The agent never
+//! does.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -191,7 +192,7 @@ pub(super) fn cpu_percent(used: u64, used_before: u64, system: u64, system_befor
 
 /// Returns the memory in use without the file cache that the kernel could drop, as the engine's client counts it.
 ///
-/// Source: docker/cli, cli/command/container/stats_helpers.go `calculateMemUsageUnixNoCache`.
+/// Source: docker/cli, `cli/command/container/stats_helpers.go`, `calculateMemUsageUnixNoCache`.
 pub(super) fn memory_in_use(usage: u64, stats: &BTreeMap<String, u64>) -> u64 {
     // The first is that of control groups of version 1.
     let cache = ["total_inactive_file", "inactive_file"].into_iter().find_map(|name| stats.get(name));

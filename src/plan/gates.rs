@@ -70,8 +70,8 @@ impl PlannedStep {
     }
 }
 
-/// Returns whether what a service that `run` makes a container of depends on is as it demands: the first condition that is
-/// not, those that cannot come true first.
+/// Returns whether what a service that `run` makes a container of depends on is as it demands: the first condition
+/// that is not, those that cannot come true first.
 pub fn dependencies(desired: &Desired, service: &Service, observed: &Observed) -> GateState {
     let gates = Gates::new(desired, observed);
     let awaited = service.depends_on.iter().filter(|dependency| desired.awaits(dependency));

@@ -19,7 +19,8 @@ pub struct PlaceOneoff {
     pub no_deps: bool,
 }
 
-/// Body of `oneoffs`: a container of a service is made and not started. It is nobody's pod: whoever has it made starts it.
+/// Body of `oneoffs`: a container of a service is made and not started. It is nobody's pod: whoever has it made starts
+/// it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MakeOneoff {
     /// The service as it is to be run, with its networks, volumes and files.

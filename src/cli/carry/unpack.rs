@@ -1,5 +1,5 @@
-//! From an archive to files of this machine. It comes from a container, so its paths are believed in nothing: nothing is
-//! written outside of the destination, nor through a link that the archive brought.
+//! From an archive to files of this machine. It comes from a container, so its paths are believed in nothing: nothing
+//! is written outside of the destination, nor through a link that the archive brought.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read};
@@ -14,7 +14,8 @@ use super::{CarryError, parts};
 /// Permission bits that are taken over.
 const MODE: u32 = 0o7777;
 
-/// Unpacks an archive whose root is named `base`; its root becomes `target`. With `.` all that is in it comes below `target`.
+/// Unpacks an archive whose root is named `base`; its root becomes `target`. With `.` all that is in it comes below
+/// `target`.
 ///
 /// # Errors
 /// What cannot be written, and whatever would lie outside.

@@ -31,7 +31,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &AttachArgs) -> Result<
     // A terminal of the container without one of the user's, or the other way round, is no more than a pipe.
     let tty = tty && !args.no_stdin && std::io::stdin().is_terminal();
     let input = (!args.no_stdin).then_some(input);
-    let session = Session { engine, process: Process::Main(id), output, input, tty, detach };
+    let session = Session { engine, process: Process::Main(id), output, input, ends_input: false, tty, detach };
     if session.run(context.ui, signals).await? == Ended::Detached {
         return Ok(Exit::Success);
     }

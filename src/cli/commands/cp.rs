@@ -200,12 +200,11 @@ async fn into(
     for (at, container) in &targets {
         let (directory, name) = place(among.source(*at), container, path, &load).await?;
         let (pieces, taken) = mpsc::channel(PIECES);
-        let packing = match load.from.clone() {
-            Some(from) => Some(packing(from, name, load.follow, pieces)),
-            None => {
-                inputs.push(pieces);
-                None
-            }
+        let packing = if let Some(from) = load.from.clone() {
+            Some(packing(from, name, load.follow, pieces))
+        } else {
+            inputs.push(pieces);
+            None
         };
         copies.push(copy(among.source(*at), container, directory, taken, packing, how));
     }

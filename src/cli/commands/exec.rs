@@ -76,7 +76,7 @@ fn spec(args: &ExecArgs, terminal: bool) -> ExecSpec {
 async fn attach(ui: &mut Ui, engine: &dyn Engine, session: ExecSession, tty: bool) -> Result<Exit, CliError> {
     let ExecSession { id, output, input } = session;
     let (process, detach) = (Process::Exec(&id), DetachKeys::usual());
-    let session = Session { engine, process, output, input: Some(input), tty, detach };
+    let session = Session { engine, process, output, input: Some(input), ends_input: true, tty, detach };
     if session.run(ui, None).await? == Ended::Detached {
         return Ok(Exit::Success);
     }

@@ -46,12 +46,16 @@ async fn look(among: &Among) -> Result<Vec<Listed>, CliError> {
     for (at, container) in &among.containers {
         let source = among.source(*at);
         let key = (*at, container.image_id.as_str());
-        if !known.contains_key(&key) {
+        let seen = known.get(&key).cloned();
+        let image = if let Some(image) = seen {
+            image
+        } else {
             let details = source.engine.image_details(key.1).await.map_err(|error| source.failed(error))?;
             let gone = || ImageDetails { id: container.image_id.clone(), ..ImageDetails::default() };
-            known.insert(key, details.unwrap_or_else(gone));
-        }
-        let image = known.get(&key).cloned().unwrap_or_default();
+            let image = details.unwrap_or_else(gone);
+            known.insert(key, image.clone());
+            image
+        };
         listed.push(Listed { container: container.name.clone(), host: source.name.to_string(), image });
     }
     Ok(listed)

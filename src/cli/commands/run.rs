@@ -1,8 +1,9 @@
-//! `orch run`: a one-off container of a service, on a host that can take it, with the user's terminal where there is one.
+//! `orch run`: a one-off container of a service, on a host that can take it, with the user's terminal where there is
+//! one.
 //!
-//! What it depends on is brought up first, as by `up`. The seat says which host it runs on, the agent there makes it, and
-//! from then on it is between the command line and that host's engine. Removed with `--rm` by the engine itself, so that
-//! it goes also when the command line is killed.
+//! What it depends on is brought up first, as by `up`. The seat says which host it runs on, the agent there makes it,
+//! and from then on it is between the command line and that host's engine. Removed with `--rm` by the engine itself, so
+//! that it goes also when the command line is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -74,8 +75,10 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &RunArgs) -> Result<Exi
 
 /// A container that was made and not started.
 struct Made {
-    engine: Arc<DockerEngine>,
+    engine: DockerEngine,
     id: String,
+    /// For messages.
+    name: String,
 }
 
 /// Brings up what the one-off depends on, and makes it where it can run.
@@ -138,7 +141,7 @@ async fn make(
     let request = oneoff(project, args, graph)?;
     let made = client.make_oneoff(project.name(), &request).await;
     let made = made.map_err(|error| if fleet.is_some() { CliError::on_host(&host, error) } else { error.into() })?;
-    Ok(Made { engine: Arc::new(engine), id: made.container })
+    Ok(Made { engine, id: made.container, name: request.name })
 }
 
 fn policy(flag: RunPull) -> Option<PullPolicy> {
@@ -224,10 +227,13 @@ async fn on_host(
 }
 
 fn oneoff(project: &Project, args: &RunArgs, graph: Graph) -> Result<MakeOneoff, CliError> {
-    let mut random = [0; 32];
+    let mut random = [[0; 16]; 2];
     let failed = || CliError::Runtime(std::io::Error::other("the kernel gives no random numbers"));
-    SystemRandom::new().fill(&mut random).map_err(|_| failed())?;
-    let slug: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    for half in &mut random {
+        SystemRandom::new().fill(half).map_err(|_| failed())?;
+    }
+    let [first, second] = random.map(u128::from_be_bytes);
+    let slug = format!("{first:032x}{second:032x}");
     let name = || format!("{}-{}-run-{}", project.name(), args.service, &slug[..IN_NAME]);
     Ok(MakeOneoff {
         name: args.name.clone().unwrap_or_else(name),
@@ -243,10 +249,10 @@ fn oneoff(project: &Project, args: &RunArgs, graph: Graph) -> Result<MakeOneoff,
 
 /// Starts it; unless it is to run in the background, stays until it has ended.
 async fn start(context: &mut Context<'_>, args: &RunArgs, made: Made, tty: bool) -> Result<Exit, CliError> {
-    let Made { engine, id } = made;
-    let engine = engine.as_ref();
+    let Made { engine, id, name } = made;
+    let engine = &engine;
     if args.detach {
-        started(engine, &id, args.rm).await?;
+        started(engine, &name, args.rm).await?;
         context.ui.line(&id)?;
         return Ok(Exit::Success);
     }
@@ -255,10 +261,10 @@ async fn start(context: &mut Context<'_>, args: &RunArgs, made: Made, tty: bool)
     let Attached { output, input } = engine.attach(&id, &spec).await?;
     let wait = if args.rm { WaitFor::Removed } else { WaitFor::NextExit };
     let exiting = engine.begin_wait(&id, wait).await?;
-    started(engine, &id, args.rm).await?;
+    started(engine, &name, args.rm).await?;
     let input = args.interactive.then_some(input);
     let detach = DetachKeys::usual();
-    let session = Session { engine, process: Process::Main(&id), output, input, tty, detach };
+    let session = Session { engine, process: Process::Main(&id), output, input, ends_input: true, tty, detach };
     if session.run(context.ui, Some(signals)).await? == Ended::Detached {
         return Ok(Exit::Success);
     }
@@ -266,14 +272,14 @@ async fn start(context: &mut Context<'_>, args: &RunArgs, made: Made, tty: bool)
 }
 
 /// One that could not be started is not left behind where it would have removed itself.
-async fn started(engine: &dyn Engine, id: &str, removes_itself: bool) -> Result<(), CliError> {
-    match engine.start_container(id).await {
+async fn started(engine: &dyn Engine, name: &str, removes_itself: bool) -> Result<(), CliError> {
+    match engine.start_container(name).await {
         Ok(_) => Ok(()),
         // It has ended and is gone already, before anybody could look at it.
         Err(EngineError::NotFound { what: "container", .. }) if removes_itself => Ok(()),
         Err(error) => {
             if removes_itself {
-                engine.remove_container(id, true).await.ok();
+                engine.remove_container(name, true).await.ok();
             }
             Err(error.into())
         }

@@ -121,7 +121,7 @@ fn listed(among: &Among, usages: impl Iterator<Item = Option<Usage>>) -> Vec<Lis
     among.containers.iter().zip(usages).map(row).collect()
 }
 
-/// The words of a row. Source: docker/cli, cli/command/container/formatter_stats.go.
+/// The words of a row. Source: docker/cli, `cli/command/container/formatter_stats.go`.
 struct Words {
     id: String,
     cpu: String,
@@ -174,7 +174,9 @@ fn print(ui: &mut Ui, rows: &[Listed], is_spread: bool, args: &StatsArgs) -> Res
     let mut header = header.map(str::to_owned).to_vec();
     if !is_spread {
         header.remove(2);
-        cells.iter_mut().for_each(|row| drop(row.remove(2)));
+        for row in &mut cells {
+            row.remove(2);
+        }
     }
     ui.data(table::render_spaced(&header, &cells, table::USUAL).as_bytes())
 }

@@ -219,7 +219,7 @@ fn bound(ports: PortMap) -> Vec<BoundPort> {
     all
 }
 
-/// Reads one look at what a container uses. Source: docker/cli, cli/command/container/stats_helpers.go.
+/// Reads one look at what a container uses. Source: docker/cli, `cli/command/container/stats_helpers.go`.
 fn usage(look: &ContainerStatsResponse) -> Usage {
     let cpu = |stats: Option<&ContainerCpuStats>| {
         let stats = stats.cloned().unwrap_or_default();

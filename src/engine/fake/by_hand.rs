@@ -24,8 +24,12 @@ fn no_path(path: &str) -> EngineError {
 
 /// `/a/b/` and `/a/./b` as `/a/b`; the root is empty.
 fn plain(path: &str) -> String {
-    let parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
-    parts.map(|part| format!("/{part}")).collect()
+    let mut plain = String::new();
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        plain.push('/');
+        plain.push_str(part);
+    }
+    plain
 }
 
 fn is_directory(files: &Files, path: &str) -> bool {

@@ -79,15 +79,12 @@ fn change(container: &mut Container, args: &RunArgs, around: &Surroundings<'_>) 
         container.environment.extend(pairs);
     }
     for entry in &args.env {
-        let (name, value) = match entry.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
-            // A name without a value takes the caller's, as in Docker Compose.
-            None => (entry.as_str(), (around.variable)(entry)),
+        // A name without a value takes the caller's, and stays as it is where he has none, as in Docker Compose.
+        let value = match entry.split_once('=') {
+            Some((name, value)) => Some((name.to_owned(), value.to_owned())),
+            None => (around.variable)(entry).map(|value| (entry.clone(), value)),
         };
-        match value {
-            Some(value) => drop(container.environment.insert(name.to_owned(), value)),
-            None => drop(container.environment.remove(name)),
-        }
+        container.environment.extend(value);
     }
     for label in &args.labels {
         let (key, value) = label.split_once('=').unwrap_or((label, ""));
@@ -132,8 +129,8 @@ fn ports(service: &Service, args: &RunArgs) -> Result<Vec<Port>, CliError> {
     Ok(ports)
 }
 
-/// Reads `[SOURCE:]TARGET[:ro|rw|z|Z,…]`. A source with a `/` or `.` in front is a path, another one a volume: the project's
-/// of that key, else the engine's of that name.
+/// Reads `[SOURCE:]TARGET[:ro|rw|z|Z,…]`. A source with a `/` or `.` in front is a path, another one a volume: the
+/// project's of that key, else the engine's of that name.
 fn mount(text: &str, graph: &mut Graph, around: &Surroundings<'_>) -> Result<Mount, CliError> {
     let wrong = |expected| CliError::Value { what: "volume", value: text.to_owned(), expected };
     let form = "`SOURCE:TARGET[:ro]`, where TARGET is an absolute path";
@@ -268,7 +265,7 @@ mod tests {
         let one = service("-e A=9 -e MINE -e B -e X= -l a=b -l c -u 1 -w /x --cap-add SYS_TIME --cap-drop NET_RAW web");
         let pairs: Vec<String> =
             one.container.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        assert_eq!(pairs, ["A=9", "MINE=me", "X="]);
+        assert_eq!(pairs, ["A=9", "B=2", "MINE=me", "X="]);
         let labels: Vec<String> = one.container.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(labels, ["a=b", "c="]);
         assert_eq!((one.container.user.as_deref(), one.container.working_dir.as_deref()), (Some("1"), Some("/x")));
