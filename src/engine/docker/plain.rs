@@ -1,10 +1,5 @@
-<<<<<<< HEAD
-//! Requests whose answers are taken as plain JSON: for words that bollard's models refuse, for paths and parameters that it
-//! does not know, and where it matters when the engine began to answer.
-=======
-//! Requests whose answers are taken as plain JSON: for words that bollard's models refuse, for paths that it does not
-//! know, and where it matters when the engine began to answer.
->>>>>>> h-look
+//! Requests whose answers are taken as plain JSON: for words that bollard's models refuse, for paths and parameters that
+//! it does not know, and where it matters when the engine began to answer.
 
 use std::fmt::Write as _;
 use std::io;
