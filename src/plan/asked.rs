@@ -140,7 +140,7 @@ pub(super) mod as_list {
     pub(in crate::plan) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<BTreeMap<PodId, Asked>, D::Error> {
-        Ok(Vec::deserialize(deserializer)?.into_iter().collect())
+        Ok(Vec::<(PodId, Asked)>::deserialize(deserializer)?.into_iter().collect())
     }
 }
 

@@ -43,7 +43,9 @@ async fn what_is_stopped_stays_so_with_a_new_agent_and_what_others_stop_is_heale
     engine.stop_container("shop-web-1", Duration::ZERO).await.expect("stopped");
     agent.becomes("healed", |all| all["shop-web-1"].is_running() && all["shop-web-1"] != web).await;
     assert!(!agent.containers()["shop-db-1"].is_running());
-    assert_eq!(said(&agent.ask(Ask::Start, &["db"]).await), ["shop-db-1 Starting", "shop-db-1 Started"]);
+    let mut words = said(&agent.ask(Ask::Start, &["db"]).await);
+    words.retain(|word| word.starts_with("shop-db-1"));
+    assert_eq!(words, ["shop-db-1 Starting", "shop-db-1 Started"]);
     assert!(all_run(&agent.containers(), &["shop-db-1", "shop-web-1"]));
 
     let restart = Ask::Restart { timeout_secs: None, no_deps: false };
