@@ -107,6 +107,7 @@ impl World {
         desired.revision += 1;
         desired.generation += 1;
         desired.unstarted.clear();
+        desired.asked.clear();
         desired.assignments = place(&graph, &self.hosts, &desired.assignments, &self.observed);
         desired.enabled = graph.services.keys().cloned().collect();
         desired.addresses.networks = addresses(&graph);

@@ -100,6 +100,7 @@ async fn make(
     let wish = |pull| Wish {
         when: if args.build { When::Always } else { When::Missing },
         pull,
+        quiet_pull: args.quiet || args.quiet_pull,
         make: MakeOptions { quiet: args.quiet || args.quiet_build, parallel, ..MakeOptions::default() },
     };
     let (needed, own) = (needed(&project.graph, &args.service, args.no_deps), only(&graph, &args.service));
