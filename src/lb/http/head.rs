@@ -307,7 +307,7 @@ fn judge<'b>(bytes: &[u8], request: &httparse::Request<'_, 'b>) -> Result<Verdic
 fn authority(target: &str) -> &[u8] {
     let (_, rest) = target.split_once("://").unwrap_or_default();
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    rest[..end].as_bytes()
+    &rest.as_bytes()[..end]
 }
 
 #[derive(Default)]

@@ -55,15 +55,12 @@ pub(super) fn resolved(path: &[u8]) -> Option<Vec<u8>> {
     while let Some((byte, after)) = rest.split_first() {
         let hex = |at: usize| after.get(at).and_then(|digit| char::from(*digit).to_digit(16));
         let code = hex(0).zip(hex(1)).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-        match code.filter(|code| *byte == b'%' && is_plain_in_paths(*code)) {
-            Some(code) => {
-                decoded.push(code);
-                rest = &after[2..];
-            }
-            None => {
-                decoded.push(*byte);
-                rest = after;
-            }
+        if let Some(code) = code.filter(|code| *byte == b'%' && is_plain_in_paths(*code)) {
+            decoded.push(code);
+            rest = &after[2..];
+        } else {
+            decoded.push(*byte);
+            rest = after;
         }
     }
     let mut segments: Vec<&[u8]> = Vec::new();
