@@ -67,7 +67,8 @@ impl Part<'_, '_> {
     }
 
     fn swap(&mut self, options: &HostOptions, resources: &Resources) {
-        if let Some(Bytes(percent)) = options.mem_swappiness.filter(|Bytes(percent)| !(0..=100).contains(percent)) {
+        // -1 is the host's own, as the engine has it.
+        if let Some(Bytes(percent)) = options.mem_swappiness.filter(|Bytes(percent)| !(-1..=100).contains(percent)) {
             self.invalid("mem_swappiness", "share", &percent.to_string(), "0 to 100");
         }
         let Some(Bytes(limit)) = options.memswap_limit.filter(|Bytes(limit)| *limit > 0) else { return };

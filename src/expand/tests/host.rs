@@ -117,7 +117,13 @@ fn what_no_engine_takes_is_refused() {
     ] {
         refused(&format!("{{a: {{{options}}}}}"), &format!("services.a.{path}: {problem}"));
     }
-    for taken in ["memswap_limit: '9', mem_limit: '9'", "memswap_limit: '-1'", "cpu_quota: -1", "uts: ''"] {
+    for taken in [
+        "memswap_limit: '9', mem_limit: '9'",
+        "memswap_limit: '-1'",
+        "mem_swappiness: '-1'",
+        "cpu_quota: -1",
+        "uts: ''",
+    ] {
         assert!(run(&format!("{{a: {{{taken}}}}}"), &[]).is_ok(), "{taken}");
     }
 }
