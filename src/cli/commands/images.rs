@@ -145,7 +145,8 @@ fn object(listed: &Listed, is_spread: bool) -> Object<'_> {
         platform: &image.platform,
         size: image.size,
         created: &image.created,
-        last_tag_time: &image.tagged,
+        // Old engines do not know of what was loaded.
+        last_tag_time: if image.tagged.starts_with("0001") { &image.created } else { &image.tagged },
     }
 }
 

@@ -19,13 +19,14 @@ use crate::engine::by_hand::{
     AttachSpec, Attached, BoundPort, ByHand, Exiting, ImageDetails, PathStat, Processes, Unpack, Usage, VolumeDetails,
     WaitFor, cpu_percent, memory_in_use,
 };
-use crate::engine::{BoxStream, EngineError, Result};
+use crate::engine::{BoxStream, EngineError, EngineKind, Result};
 use crate::graph::Protocol;
 
 /// Pieces of an archive that wait for the one who takes them.
 const PIECES: usize = 16;
 /// Bits of a file's mode as the engine sends it. Source: Go, `io/fs.FileMode`.
 const MODE_DIR: u32 = 1 << 31;
+const MODE_SYMLINK: u32 = 1 << 27;
 
 #[async_trait]
 impl ByHand for DockerEngine {
@@ -65,6 +66,13 @@ impl ByHand for DockerEngine {
 
     async fn processes(&self, id_or_name: &str) -> Result<Processes> {
         let tried = Tried::new("list the processes of container", id_or_name).what("container");
+        if self.kind == EngineKind::Podman {
+            let listed = self.call("container_top", tried, self.podman_processes(id_or_name)).await?;
+            return Ok(Processes {
+                titles: listed.titles.unwrap_or_default(),
+                rows: listed.processes.unwrap_or_default(),
+            });
+        }
         let listed = self.docker.top_processes(id_or_name, None::<TopOptions>);
         let listed = self.call("container_top", tried, listed).await?;
         Ok(Processes { titles: listed.titles.unwrap_or_default(), rows: listed.processes.unwrap_or_default() })
@@ -100,7 +108,10 @@ impl ByHand for DockerEngine {
         let looked = self.docker.get_container_archive_info(id_or_name, Some(options));
         match self.call("archive_info", tried, looked).await {
             Ok(stat) => {
-                Ok(PathStat { name: stat.name, is_dir: stat.file_mode & MODE_DIR != 0, link: stat.link_target })
+                let is = |bit: u32| stat.file_mode & bit != 0;
+                // Podman says of everything else that it leads to itself.
+                let link = if is(MODE_SYMLINK) { stat.link_target } else { String::new() };
+                Ok(PathStat { name: stat.name, is_dir: is(MODE_DIR), link })
             }
             // An answer to HEAD has no words: whether it is the path or the container that is not there is asked for.
             Err(EngineError::NotFound { .. } | EngineError::Refused { .. } | EngineError::Failed { .. }) => {
@@ -173,9 +184,10 @@ impl ByHand for DockerEngine {
 
     /// The engine sends the head of its answer as soon as it watches.
     async fn begin_wait(&self, id_or_name: &str, wait: WaitFor) -> Result<Exiting> {
-        let condition = match wait {
-            WaitFor::NextExit => "next-exit",
-            WaitFor::Removed => "removed",
+        // Podman has forgotten the exit code of what is removed.
+        let condition = match (wait, self.kind) {
+            (WaitFor::Removed, EngineKind::Docker) => "removed",
+            (WaitFor::Removed, EngineKind::Podman) | (WaitFor::NextExit, _) => "next-exit",
         };
         let path = format!("/v{}/containers/{}/wait?condition={condition}", self.api, plain::word(id_or_name));
         let tried = Tried::new("wait for container", id_or_name).what("container");

@@ -7,6 +7,8 @@
 //! * Events have words of their own, and no word for a stop by hand. See [`events`].
 //! * Logs have whole seconds. See [`logs`].
 //! * It says another id of itself whenever it is asked. See [`id`].
+//! * Its list of processes is asked of its own API, and the exit code of a container that removes itself before it is
+//!   gone.
 //! * Images that no registry was named for are `localhost/NAME`. See [`own_name`].
 //!
 //! What is the same but for its words is in [`super::error`].
@@ -19,7 +21,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse, RestartPolicyNameEnum, SystemVersion};
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, ContainerTopResponse, RestartPolicyNameEnum, SystemVersion,
+};
 use bollard::query_parameters::EventsOptions;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
@@ -229,6 +233,15 @@ fn container(mut answer: Value) -> Result<ContainerInspectResponse, serde_json::
         }
     }
     serde_json::from_value(answer)
+}
+
+impl DockerEngine {
+    /// Lists a container's processes. Behind Docker's API Podman runs `ps` inside the container, where there may be none.
+    pub(super) async fn podman_processes(&self, id_or_name: &str) -> Result<ContainerTopResponse, Error> {
+        let path = format!("{OWN_API}/containers/{}/top?stream=false", plain::word(id_or_name));
+        let answer = self.plain(&path).await?;
+        serde_json::from_value(answer).map_err(|err| Error::JsonSerdeError { err })
+    }
 }
 
 /// Source of the words: podman, libpod/define/containerstate.go.
