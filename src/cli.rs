@@ -13,6 +13,7 @@ pub mod ui;
 
 mod attach;
 mod board;
+mod builds;
 mod consent;
 mod context;
 mod fleet;
@@ -72,13 +73,19 @@ fn block_on(future: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit
 }
 
 async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, CliError> {
-    use commands::{agent, config, dns, down, events, exec, host, lb, logs, ls, pattern, plan, ps, status, up, why};
+    use commands::{
+        agent, build, config, dns, down, events, exec, host, lb, logs, ls, pattern, plan, ps, pull, push, status, up,
+        why,
+    };
     match command {
         Command::Up(args) => return up::run(context, &args).await,
         Command::Logs(args) => return logs::run(context, args).await,
         Command::Events(args) => return events::run(context, &args).await,
         Command::Exec(args) => return exec::run(context, args).await,
         Command::Agent(AgentArgs { verb: Some(verb), run: _ }) => return agent::run(context, verb).await,
+        Command::Build(args) => build::run(context, &args).await?,
+        Command::Pull(args) => pull::run(context, &args).await?,
+        Command::Push(args) => push::run(context, &args).await?,
         Command::Down(args) => down::run(context, &args).await?,
         Command::Plan(args) => plan::run(context, &args).await?,
         Command::Ps(args) => ps::run(context, &args).await?,

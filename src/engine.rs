@@ -2,12 +2,14 @@
 //!
 //! Every `ensure_*`, `start`, `stop` and `remove` is idempotent: done twice, the second does nothing and succeeds.
 
+pub mod build;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 pub mod copy;
 pub mod docker;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+pub mod label;
 pub mod translate;
 
 use std::collections::BTreeMap;
@@ -22,65 +24,12 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWrite;
 
+pub use build::{BuildSpec, BuildStep};
+
 use crate::graph::{Container, Protocol};
 use crate::ids::ProjectName;
 use crate::observed::{ObservedContainer, ObservedHost};
 use crate::place::HostFacts;
-
-/// Labels that orch writes and reads. Docker Compose's own are kept so that its tools see orch's containers.
-pub mod label {
-    /// Project name.
-    pub const PROJECT: &str = "com.docker.compose.project";
-    /// Service name.
-    pub const SERVICE: &str = "com.docker.compose.service";
-    /// Number of the replica, from 1.
-    pub const NUMBER: &str = "com.docker.compose.container-number";
-    /// `True` on containers that `run` made, else `False`.
-    pub const ONEOFF: &str = "com.docker.compose.oneoff";
-    /// Hash of the service's spec.
-    pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
-    /// Id of the image.
-    pub const IMAGE: &str = "com.docker.compose.image";
-    /// `db:service_healthy:true,…`.
-    pub const DEPENDS_ON: &str = "com.docker.compose.depends_on";
-    /// Version of the tool.
-    pub const VERSION: &str = "com.docker.compose.version";
-    /// Directory that relative paths refer to.
-    pub const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
-    /// The compose files, comma separated.
-    pub const CONFIG_FILES: &str = "com.docker.compose.project.config_files";
-    /// Key of a network.
-    pub const NETWORK: &str = "com.docker.compose.network";
-    /// Key of a volume.
-    pub const VOLUME: &str = "com.docker.compose.volume";
-    /// orch: hash of the spec; its presence says that orch made the container.
-    pub const SPEC_HASH: &str = crate::observed::SPEC_HASH_LABEL;
-    /// orch: the parts of the spec, each with the first digits of its hash.
-    pub const SPEC_PARTS: &str = crate::observed::SPEC_PARTS_LABEL;
-    /// orch: revision that the container was made for.
-    pub const REVISION: &str = "orch.revision";
-    /// orch: generation of the desired state when the container was made.
-    pub const GENERATION: &str = "orch.generation";
-    /// orch: `agent` on the agent's own container.
-    pub const ROLE: &str = "orch.role";
-    /// orch: engine names of the anonymous volumes that the container took over, comma separated. The engine takes
-    /// them for named ones, so that removing the container with its volumes must name them.
-    pub const CARRIED: &str = "orch.carried-volumes";
-    /// orch: hashes of the snapshots that the container mounts, comma separated.
-    pub const SNAPSHOTS: &str = "orch.snapshots";
-    /// orch: the service of the file whose pods the container is part of, where they have several.
-    pub const POD: &str = crate::observed::POD_LABEL;
-    /// orch: what the container does in its pod.
-    pub const POD_ROLE: &str = crate::observed::ROLE_LABEL;
-    /// orch: the containers whose namespaces the container lives in.
-    pub const OWNERS: &str = crate::observed::OWNERS_LABEL;
-    /// orch: the pod that a volume is for.
-    pub const POD_VOLUME: &str = crate::observed::POD_VOLUME_LABEL;
-    /// orch: version of the agent, on its container.
-    pub const AGENT_VERSION: &str = "orch.agent.version";
-    /// orch: build of the agent (12 hex digits of its binary's SHA-256), on its container.
-    pub const AGENT_BUILD: &str = "orch.agent.build";
-}
 
 /// What went wrong, whose fault it is and whether to try again.
 #[derive(Debug, thiserror::Error)]
@@ -481,6 +430,19 @@ pub trait Engine: Send + Sync {
         platform: Option<&'a str>,
         login: Option<&RegistryLogin>,
     ) -> BoxStream<'a, Result<PullProgress>>;
+
+    /// Pushes an image to the registry of its name, with the login that this asks for; progress is sent until it ends.
+    fn push<'a>(&'a self, reference: &'a str, login: Option<&RegistryLogin>) -> BoxStream<'a, Result<PullProgress>>;
+
+    /// Builds an image of a context; what is said is sent until it ends. Nobody who listens any more ends it.
+    ///
+    /// # Errors
+    /// `Refused` with the engine's words when a step fails.
+    fn build<'a>(
+        &'a self,
+        spec: &'a BuildSpec,
+        context: BoxStream<'static, std::io::Result<Bytes>>,
+    ) -> BoxStream<'a, Result<BuildStep>>;
 
     /// Loads images from a `docker save` archive.
     async fn load_image(&self, archive: Bytes) -> Result<()>;

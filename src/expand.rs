@@ -321,11 +321,12 @@ impl Part<'_, '_> {
     /// Source: compose-spec 05-services.md#pull_policy.
     fn pull(&mut self) -> PullPolicy {
         match self.service.pull_policy.as_deref() {
-            None | Some("missing" | "if_not_present") => PullPolicy::Missing,
+            // What is built is none of the agents' business.
+            None | Some("missing" | "if_not_present" | "build") => PullPolicy::Missing,
             Some("always") => PullPolicy::Always,
             Some("never") => PullPolicy::Never,
             Some(text) => {
-                let expected = "`always`, `missing`, `if_not_present` or `never`";
+                let expected = "`always`, `missing`, `if_not_present`, `never` or `build`";
                 self.error("pull_policy", Problem::Invalid { what: "pull policy", text: text.to_owned(), expected });
                 PullPolicy::Missing
             }

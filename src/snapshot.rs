@@ -10,6 +10,7 @@
 //! Nothing here knows containers or hosts, and nothing that is kept is ever written to again.
 
 mod archive;
+pub mod context;
 mod ignore;
 mod pipe;
 mod scan;

@@ -16,11 +16,13 @@ use super::exit::Exit;
 
 mod agent;
 mod host;
+mod images;
 mod look;
 mod pattern;
 
 pub use agent::*;
 pub use host::*;
+pub use images::*;
 pub use look::*;
 pub use pattern::*;
 
@@ -170,6 +172,12 @@ pub enum Command {
     Up(UpArgs),
     /// Stop and remove containers and networks
     Down(DownArgs),
+    /// Build or rebuild images of services
+    Build(BuildArgs),
+    /// Pull images of services
+    Pull(PullArgs),
+    /// Push images of services that are built
+    Push(PushArgs),
     /// Say what `up` would do, and why
     Plan(PlanArgs),
     /// List containers
@@ -263,6 +271,18 @@ pub struct UpArgs {
     /// Seconds to wait at most
     #[arg(long, value_name = "SECONDS", requires = "wait")]
     pub wait_timeout: Option<u64>,
+
+    /// Build images before starting containers, also those that are there
+    #[arg(long, conflicts_with = "no_build")]
+    pub build: bool,
+
+    /// Build no image, even if it is missing
+    #[arg(long)]
+    pub no_build: bool,
+
+    /// Do not show what the builds say
+    #[arg(long)]
+    pub quiet_build: bool,
 
     /// When images are pulled, instead of what the file says
     #[arg(long, value_enum, value_name = "WHEN")]
@@ -451,9 +471,15 @@ mod tests {
 
     #[test]
     fn flags_that_orch_does_not_have_are_refused() {
-        for line in
-            ["up --build", "up -w", "up --menu", "up -V", "down --rmi all", "ps --filter x=y", "up -d --attach web"]
-        {
+        for line in [
+            "up --build --no-build",
+            "up -w",
+            "up --menu",
+            "up -V",
+            "down --rmi all",
+            "ps --filter x=y",
+            "up -d --attach web",
+        ] {
             let arguments = format!("orch {line}");
             assert!(Cli::try_parse_from(arguments.split(' ')).is_err(), "{line}");
         }

@@ -164,6 +164,28 @@ impl<'u> Context<'u> {
         Ok(loaded)
     }
 
+    /// Keeps what a file says of hosts and services, for what comes after.
+    pub(crate) fn took(&mut self, loaded: &Loaded) {
+        self.file_hosts.clone_from(&loaded.model.hosts);
+        self.services = loaded.model.services.keys().cloned().collect();
+    }
+
+    /// Connects to the engine that builds: that of this machine, or where it has none that of the first host.
+    ///
+    /// # Errors
+    /// None answers.
+    pub(crate) async fn builder(&mut self) -> Result<DockerEngine, CliError> {
+        let Some(fleet) = self.fleet()? else { return self.engine().await };
+        let none = match DockerEngine::connect(None).await {
+            Ok(engine) => return Ok(engine),
+            Err(none) => none,
+        };
+        let seen = fleet.look().await?;
+        let members = self.present(&fleet, &seen.status);
+        let Some(host) = members.first() else { return Err(none.into()) };
+        host.engine().await
+    }
+
     /// Loads files that were loaded before in another way: what is doubtful about them was told.
     pub(crate) fn load_quietly(&self, services: &[ServiceName], options: &LoadOptions) -> Result<Loaded, CliError> {
         project::load(&self.global, services, options)
@@ -172,8 +194,7 @@ impl<'u> Context<'u> {
     /// Loads the files down to the graph and tells what is doubtful about them.
     pub(crate) fn load_graph(&mut self, selection: &Selection) -> Result<Project, CliError> {
         let loaded = project::load(&self.global, &selection.services, &LoadOptions::default())?;
-        self.file_hosts.clone_from(&loaded.model.hosts);
-        self.services = loaded.model.services.keys().cloned().collect();
+        self.took(&loaded);
         let luggage = match self.fleet()? {
             Some(_) => travel::gather(&loaded)?,
             None => Luggage::default(),

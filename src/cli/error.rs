@@ -238,6 +238,12 @@ pub enum CliError {
     /// Images are missing and cannot be pulled.
     #[error("{}", .0.join("\n"))]
     Images(Vec<String>),
+    /// Images could not be built.
+    #[error("{}", .0.join("\n"))]
+    Builds(Vec<String>),
+    /// Images could not be pushed.
+    #[error("{}", .0.join("\n"))]
+    Pushes(Vec<String>),
     /// Files that pods mount did not arrive.
     #[error("the files of `{path}` could not be sent: {cause}")]
     NotSent {
@@ -334,6 +340,8 @@ impl CliError {
             | Self::Engine(_)
             | Self::Cut
             | Self::Images(_)
+            | Self::Builds(_)
+            | Self::Pushes(_)
             | Self::Failed(_)
             | Self::WaitTimeout { .. }
             | Self::Terminal(_) => Kind::Host,
@@ -376,7 +384,7 @@ impl CliError {
                  again to see it"
                     .to_owned(),
             ),
-            Self::Images(messages) | Self::Failed(messages) if messages.iter().any(|message| says_full(message)) => {
+            Self::Images(messages) | Self::Builds(messages) | Self::Failed(messages) if messages.iter().any(|message| says_full(message)) => {
                 Some(FREE_SPACE.to_owned())
             }
             Self::Images(_) => Some(

@@ -1,6 +1,7 @@
 //! Images are made present before anything is changed: a missing image is an error that leaves all as it was.
 
 mod pass;
+mod pull;
 mod send;
 
 use std::cell::RefCell;
@@ -19,6 +20,8 @@ use crate::ids::ServiceName;
 use crate::transport::image::{DEMO_IMAGE, HOLDER_IMAGE};
 use crate::transport::login::{Logins, registry_name};
 
+pub(crate) use pull::{Puller, pull_on};
+
 use super::board::{Event, FRAME};
 use super::error::CliError;
 use super::fleet::Host;
@@ -33,6 +36,16 @@ struct Wanted {
     policy: PullPolicy,
     /// A service that runs it, for messages.
     service: ServiceName,
+    /// The id that it must have: it was built, and no registry has it.
+    built: Option<String>,
+}
+
+impl Wanted {
+    /// Returns whether an engine has it.
+    async fn is_on(&self, engine: &dyn Engine) -> Result<bool, EngineError> {
+        let id = engine.image_id(&self.reference).await?;
+        Ok(id.is_some() && (self.built.is_none() || id == self.built))
+    }
 }
 
 /// What the user asked for on the command line.
@@ -46,7 +59,7 @@ pub(crate) struct PullOptions {
     pub parallel: i32,
 }
 
-/// Pulls what is missing and what is to be pulled anew.
+/// Pulls what is missing and what is to be pulled anew. `built` are services whose images are seen to elsewhere.
 ///
 /// # Errors
 /// [`CliError::Images`] with all that are missing and cannot be pulled.
@@ -54,12 +67,13 @@ pub(crate) async fn ensure(
     ui: &mut Ui,
     engine: &dyn Engine,
     graph: &Graph,
+    built: &BTreeSet<ServiceName>,
     options: PullOptions,
     logins: &Logins,
 ) -> Result<(), CliError> {
     let mut pulls = Vec::new();
     let mut failures = Vec::new();
-    for wanted in wanted(graph, options.policy, |_| true) {
+    for wanted in wanted(graph, options.policy, &BTreeMap::new(), |service| !built.contains(service)) {
         let here = wanted.policy != PullPolicy::Always && engine.image_id(&wanted.reference).await?.is_some();
         match wanted.policy {
             _ if here => {}
@@ -85,7 +99,8 @@ pub(crate) struct Place<'e> {
 }
 
 /// Brings each host the images of the services that run there, all at once: what is there stays, the rest is pulled by
-/// the host, and what cannot be pulled is sent from the local engine where that has it, or by another host.
+/// the host, and what cannot be pulled is sent from the local engine where that has it, or by another host. `built` are
+/// the ids of images that were built: nobody pulls those, and every host gets this one.
 ///
 /// # Errors
 /// [`CliError::Images`] with all that are missing and cannot be had, by host.
@@ -94,6 +109,7 @@ pub(crate) async fn ensure_on(
     places: Vec<Place<'_>>,
     local: Option<&DockerEngine>,
     graph: &Graph,
+    built: &BTreeMap<String, String>,
     options: PullOptions,
     logins: &Logins,
 ) -> Result<(), CliError> {
@@ -103,7 +119,7 @@ pub(crate) async fn ensure_on(
         let show: &dyn Fn(Event) = if options.quiet { &hidden } else { show };
         let mut images: BTreeMap<_, Vec<Need<'_>>> = BTreeMap::new();
         for place in &places {
-            for wanted in wanted(graph, options.policy, |service| place.services.contains(service)) {
+            for wanted in wanted(graph, options.policy, built, |service| place.services.contains(service)) {
                 let key = (wanted.reference.clone(), wanted.platform.clone());
                 images.entry(key).or_default().push(Need { place, wanted });
             }
@@ -141,8 +157,8 @@ impl Need<'_> {
 
     /// Whether the host has it and need not pull it anew.
     async fn is_met(&self) -> Result<bool, EngineError> {
-        Ok(self.wanted.policy != PullPolicy::Always
-            && self.place.engine.image_id(&self.wanted.reference).await?.is_some())
+        let anew = self.wanted.built.is_none() && self.wanted.policy == PullPolicy::Always;
+        Ok(!anew && self.wanted.is_on(self.place.engine).await?)
     }
 
     fn failed(&self, cause: Option<EngineError>) -> String {
@@ -155,7 +171,7 @@ impl Need<'_> {
 
     /// Pulls it to the host. That this fails is not shown: it may be had otherwise.
     async fn pull(&self, logins: &Logins, show: &dyn Fn(Event)) -> Result<(), Missing> {
-        if self.wanted.policy == PullPolicy::Never {
+        if self.wanted.policy == PullPolicy::Never || self.wanted.built.is_some() {
             return Err(Missing::new(self.wanted.clone(), None));
         }
         let show = |event: Event| {
@@ -180,11 +196,12 @@ async fn ensure_image(needs: Vec<Need<'_>>, supply: &Supply<'_>, show: &dyn Fn(E
             Err(error) => failures.push(need.failed(Some(error))),
         }
     }
-    let Some(reference) = missing.first().map(|need| need.wanted.reference.clone()) else { return failures };
+    let Some(wanted) = missing.first().map(|need| need.wanted.clone()) else { return failures };
     let has = match local {
-        Some(local) => local.image_id(&reference).await.ok().flatten().is_some(),
+        Some(local) => wanted.is_on(local).await.unwrap_or_default(),
         None => false,
     };
+    let reference = wanted.reference;
     let pulled = join_all(missing.iter().map(|need| need.pull(logins, show))).await;
     let (mut unsent, mut refused) = (Vec::new(), Vec::new());
     for (need, pulled) in missing.into_iter().zip(pulled) {
@@ -242,14 +259,18 @@ async fn ask_others(
 ) -> Vec<String> {
     let lacking: BTreeSet<_> = refused.iter().map(|(need, _)| need.place.host.name()).collect();
     let mut owner = None;
-    for place in places.iter().filter(|place| !lacking.is_empty() && !lacking.contains(place.host.name())) {
-        if owner.is_none() && place.engine.image_id(reference).await.is_ok_and(|id| id.is_some()) {
+    let wanted = refused.first().map(|(need, _)| &need.wanted);
+    for place in places.iter().filter(|place| !lacking.contains(place.host.name())) {
+        if let Some(wanted) = wanted.filter(|_| owner.is_none())
+            && wanted.is_on(place.engine).await.unwrap_or_default()
+        {
             owner = Some(place);
         }
     }
     let failures = refused.iter().map(async |(need, missing)| {
         // What is to be pulled anew must not be an old one.
-        if let Some(owner) = owner.filter(|_| need.wanted.policy != PullPolicy::Always) {
+        let anew = need.wanted.built.is_none() && need.wanted.policy == PullPolicy::Always;
+        if let Some(owner) = owner.filter(|_| !anew) {
             match pass::fetch(owner, need.place, reference, show).await {
                 Ok(()) => return None,
                 Err(error) => tracing::warn!(%error, reference, "an image was not passed on"),
@@ -265,7 +286,12 @@ async fn ask_others(
 }
 
 /// The images of the services that run, once each; orch's own is made by the caller.
-fn wanted(graph: &Graph, policy: Option<PullPolicy>, runs: impl Fn(&ServiceName) -> bool) -> Vec<Wanted> {
+fn wanted(
+    graph: &Graph,
+    policy: Option<PullPolicy>,
+    built: &BTreeMap<String, String>,
+    runs: impl Fn(&ServiceName) -> bool,
+) -> Vec<Wanted> {
     let mut images: BTreeMap<(String, Option<String>), Wanted> = BTreeMap::new();
     for (name, service) in graph.services.iter().filter(|(name, _)| runs(name)) {
         let reference = service.container.image.clone();
@@ -274,7 +300,9 @@ fn wanted(graph: &Graph, policy: Option<PullPolicy>, runs: impl Fn(&ServiceName)
         }
         let platform = service.container.platform.clone();
         let policy = policy.unwrap_or(service.pull);
-        let wanted = images.entry((reference.clone(), platform.clone())).or_insert_with(|| Wanted {
+        let key = (reference.clone(), platform.clone());
+        let wanted = images.entry(key).or_insert_with(|| Wanted {
+            built: built.get(&reference).cloned(),
             reference,
             platform,
             policy,
@@ -339,7 +367,7 @@ async fn pull_all(
     }
 }
 
-async fn pull(engine: &dyn Engine, wanted: Wanted, logins: &Logins, show: &impl Fn(Event)) -> Result<(), Missing> {
+async fn pull(engine: &dyn Engine, wanted: Wanted, logins: &Logins, show: &dyn Fn(Event)) -> Result<(), Missing> {
     let event = |status: &str, state, detail| {
         show(Event { id: format!("Image {}", wanted.reference), status: status.to_owned(), state, detail });
     };
@@ -411,7 +439,7 @@ struct Missing {
 }
 
 /// Returns what to do where a registry wants another login. Registries differ in their words.
-fn login_hint(error: &EngineError, reference: &str, sent: bool) -> Option<String> {
+pub(crate) fn login_hint(error: &EngineError, reference: &str, sent: bool) -> Option<String> {
     let said = error.to_string();
     let words = ["unauthorized", "denied", "no basic auth credentials", "authentication required"];
     if !words.iter().any(|word| said.contains(word)) {
@@ -431,9 +459,12 @@ impl Missing {
     }
 
     fn message(&self) -> String {
-        let Wanted { reference, service, .. } = &self.wanted;
+        let Wanted { reference, service, built, .. } = &self.wanted;
         let hint = self.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
         match &self.cause {
+            None if built.is_some() => {
+                format!("image `{reference}` of service `{service}` was built, and cannot be brought there")
+            }
             Some(cause) => {
                 format!("image `{reference}` of service `{service}` could not be {}: {cause}{hint}", self.tried)
             }
@@ -443,130 +474,4 @@ impl Missing {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::args::{Global, Selection};
-    use crate::cli::project;
-    use crate::cli::travel::Luggage;
-    use crate::cli::ui::Style;
-    use crate::cli::ui::testing::ui;
-    use crate::engine::fake::{FakeEngine, Fault};
-    use crate::load::{LoadOptions, LoadRequest, MemoryFiles, load};
-
-    fn graph(yaml: &str) -> Graph {
-        let files = MemoryFiles::new([("/p/compose.yaml", yaml)]);
-        let request = LoadRequest { cwd: "/p".into(), options: LoadOptions::default(), ..LoadRequest::default() };
-        let loaded = load(&files, &request).unwrap_or_else(|problems| panic!("{problems}"));
-        project::expand(loaded, &Selection::default(), Luggage::default()).expect("a graph").graph
-    }
-
-    const POLICIES: &str = "services:
-  here: {image: 'here:1'}
-  anew: {image: 'anew:1', pull_policy: always}
-  own: {image: orch/demo}
-  never: {image: 'never:1', pull_policy: never}
-";
-
-    /// What is told, and which calls were made.
-    async fn run(engine: &FakeEngine, options: PullOptions) -> (Result<(), CliError>, String) {
-        let (mut ui, _, err) = ui(Style::Plain);
-        let result = ensure(&mut ui, engine, &graph(POLICIES), options, &Logins::default()).await;
-        (result, err.take())
-    }
-
-    fn options() -> PullOptions {
-        PullOptions { policy: None, quiet: false, parallel: Global::default().parallel }
-    }
-
-    #[tokio::test]
-    async fn only_what_is_to_be_pulled_is_pulled() {
-        let engine = FakeEngine::new();
-        engine.add_image("here:1");
-        engine.add_image("never:1");
-        let (result, text) = run(&engine, options()).await;
-        result.expect("all there");
-        assert_eq!(text, " Image anew:1  Pulling\n Image anew:1  Pulled\n");
-    }
-
-    #[tokio::test]
-    async fn missing_images_are_named_together_and_nothing_is_pulled() {
-        let engine = FakeEngine::new();
-        let (result, text) = run(&engine, options()).await;
-        let error = result.expect_err("`never` is not there");
-        assert_eq!(
-            error.to_string(),
-            "image `never:1` of service `never` is not there, and its pull policy is `never`"
-        );
-        assert_eq!(text, "");
-        assert!(error.help().is_some_and(|help| help.contains("docker load")));
-    }
-
-    #[tokio::test]
-    async fn a_pull_that_fails_is_an_error_with_its_cause() {
-        let engine = FakeEngine::new();
-        engine.add_image("here:1");
-        engine.add_image("never:1");
-        engine.fail("pull", Fault::Before, 1);
-        let (result, text) = run(&engine, options()).await;
-        assert!(
-            result
-                .expect_err("failed")
-                .to_string()
-                .starts_with("image `anew:1` of service `anew` could not be pulled: ")
-        );
-        assert!(text.contains(" Image anew:1  Error  "), "{text}");
-    }
-
-    #[tokio::test]
-    async fn what_needs_a_login_is_pulled_with_it_and_without_it_says_what_to_do() {
-        let yaml = "services: {web: {image: private.example/app}}\n";
-        let directory = tempfile::tempdir().expect("a directory");
-        for (secret, expected) in [
-            (None, "you have no login for `private.example` on this machine; `docker login private.example`"),
-            (Some("bWU6d3Jvbmc="), "`private.example` refused your login; `docker login private.example`"),
-            (Some("bWU6cmlnaHQ="), ""),
-        ] {
-            let auth = secret.map(|auth| format!(r#"{{"auths": {{"private.example": {{"auth": "{auth}"}}}}}}"#));
-            std::fs::write(directory.path().join("config.json"), auth.unwrap_or("{}".into())).expect("written");
-            let logins = Logins::of_user(&|name| (name == "DOCKER_CONFIG").then(|| directory.path().into()));
-            let (mut ui, _, _) = ui(Style::Plain);
-            let result = ensure(&mut ui, &FakeEngine::new(), &graph(yaml), options(), &logins).await;
-            let said = result.err().map(|error| error.to_string()).unwrap_or_default();
-            assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{said}");
-        }
-    }
-
-    #[tokio::test]
-    async fn the_flag_wins_over_the_file() {
-        let engine = FakeEngine::new();
-        for image in ["here:1", "anew:1", "never:1"] {
-            engine.add_image(image);
-        }
-        let (result, text) = run(&engine, PullOptions { policy: Some(PullPolicy::Never), ..options() }).await;
-        result.expect("all there");
-        assert_eq!(text, "");
-    }
-
-    #[test]
-    fn the_demo_image_is_known_by_all_its_names() {
-        for name in ["orch/demo", "orch/demo:latest", "docker.io/orch/demo"] {
-            assert!(is_own(name), "{name}");
-        }
-        for name in ["orch/demo:1", "orch", "x/orch/demo"] {
-            assert!(!is_own(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn the_bytes_of_all_layers_are_counted() {
-        let mut layers = Layers::default();
-        let mut step = |id: &str, status: &str, current, total| {
-            layers.apply(PullProgress { id: id.into(), status: status.into(), current, total });
-            layers.text()
-        };
-        assert_eq!(step("a", "Pulling fs layer", 0, 0), None);
-        assert_eq!(step("a", "Downloading", 1_000_000, 4_000_000).as_deref(), Some("1 of 4 MB"));
-        assert_eq!(step("b", "Downloading", 3_000_000, 6_000_000).as_deref(), Some("4 of 10 MB"));
-        assert_eq!(step("a", "Pull complete", 0, 0).as_deref(), Some("7 of 10 MB"));
-    }
-}
+mod tests;

@@ -13,6 +13,7 @@ use crate::ids::{ProjectName, ServiceName};
 use crate::load::{self, LoadOptions, LoadRequest, Loaded, OsFiles};
 
 use super::args::{Global, Selection};
+use super::builds::{self, BuiltImage};
 use super::error::CliError;
 use super::travel::Luggage;
 
@@ -36,6 +37,11 @@ impl Project {
     /// Returns its name.
     pub(crate) fn name(&self) -> &ProjectName {
         &self.graph.project
+    }
+
+    /// Returns what its services have built.
+    pub(crate) fn builds(&self) -> Vec<BuiltImage> {
+        builds::of(&self.loaded.model)
     }
 
     /// Turns what an engine cannot take into problems with their places: those that are to be told only.
@@ -165,6 +171,21 @@ fn check_services(loaded: &Loaded, names: &[ServiceName]) -> Result<(), CliError
 pub(crate) fn no_such_service<'a>(name: &ServiceName, known: impl IntoIterator<Item = &'a ServiceName>) -> CliError {
     let similar = crate::diag::did_you_mean(name.as_str(), known.into_iter().map(ServiceName::as_str));
     CliError::NoSuchService { name: name.clone(), similar: similar.map(str::to_owned) }
+}
+
+/// Returns services with all that they depend on.
+pub(crate) fn with_dependencies(graph: &Graph, named: &[ServiceName]) -> Vec<ServiceName> {
+    let mut all = named.to_vec();
+    let mut at = 0;
+    while let Some(service) = all.get(at).and_then(|name| graph.services.get(name)) {
+        for name in service.dependencies() {
+            if !all.contains(name) {
+                all.push(name.clone());
+            }
+        }
+        at += 1;
+    }
+    all
 }
 
 fn diagnose(loaded: &Loaded, error: &ExpandError) -> Diagnostic {

@@ -17,6 +17,7 @@ use crate::plan::{Caller, Plan, Step};
 use crate::transport::bootstrap::{self, AgentOptions, BootstrapError, Done};
 use crate::transport::image::Build;
 
+use super::builds::{self, BuiltImage, Wish};
 use super::consent::{self, Deed};
 use super::context::{Context, if_there, logins};
 use super::error::CliError;
@@ -26,6 +27,16 @@ use super::join::{self, Newcomer};
 use super::project::Project;
 use super::source::Source;
 use super::travel;
+
+/// What `up` says of images.
+pub(crate) struct Needs {
+    /// How they are pulled.
+    pub pull: PullOptions,
+    /// What the services that are asked for have built.
+    pub builds: Vec<BuiltImage>,
+    /// When and how that is done.
+    pub wish: Wish,
+}
 
 /// The hosts, ready for a project.
 pub(crate) struct Ground {
@@ -46,7 +57,7 @@ pub(crate) async fn ready(
     fleet: &Fleet,
     project: &Project,
     request: UpRequest,
-    options: PullOptions,
+    needs: &Needs,
     allow_downgrade: bool,
 ) -> Result<(Ground, Caller), CliError> {
     add_named(context, fleet, allow_downgrade).await?;
@@ -66,14 +77,35 @@ pub(crate) async fn ready(
     .await?;
     let services = services_by_host(&seat, project, plan).await?;
     let local = DockerEngine::connect(None).await.ok();
-    let places = engines.iter().filter_map(|(host, engine)| {
-        let services = services.get(host.name())?;
-        Some(Place { host: Arc::clone(host), engine, services: services.clone() })
+    let places = engines.iter().map(|(host, engine)| {
+        let services = services.get(host.name()).cloned().unwrap_or_default();
+        Place { host: Arc::clone(host), engine, services }
     });
-    images::ensure_on(context.ui, places.collect(), local.as_ref(), &project.graph, options, &logins()).await?;
+    let (places, logins): (Vec<_>, _) = (places.collect(), logins());
+    let runs = |build: &BuiltImage| places.iter().any(|place| place.services.contains(&build.service));
+    let builds: Vec<_> = needs.builds.iter().filter(|build| runs(build)).cloned().collect();
+    let built = match local.as_ref().or(engines.first().map(|(_, engine)| engine)) {
+        Some(builder) if !builds.is_empty() => {
+            let elsewhere = elsewhere(&places, &builds).await;
+            builds::ensure(context.ui, builder, builds, elsewhere, &needs.wish, &logins).await?
+        }
+        _ => BTreeMap::new(),
+    };
+    images::ensure_on(context.ui, places, local.as_ref(), &project.graph, &built, needs.pull, &logins).await?;
     travel::send(context.ui, &seat, &seen.status.seat, &project.luggage).await?;
     let sources = engines.into_iter().map(|(host, engine)| Source::over(host, Arc::new(engine)));
     Ok((Ground { seat, sources: sources.collect() }, caller))
+}
+
+/// Returns the ids of images that are built and that a host has already, from whichever machine.
+async fn elsewhere(places: &[Place<'_>], builds: &[BuiltImage]) -> BTreeMap<String, String> {
+    let mut ids = BTreeMap::new();
+    for build in builds {
+        let asked = places.iter().filter(|place| place.services.contains(&build.service));
+        let found = join_all(asked.map(|place| place.engine.image_id(&build.image))).await;
+        ids.extend(found.into_iter().flatten().flatten().next().map(|id| (build.image.clone(), id)));
+    }
+    ids
 }
 
 /// Asks the seat; where it has no agent that answers, an upgrade having been cut short for one, it gets one first.

@@ -3,6 +3,7 @@
 //! A case gets a [`World`] of its own: an engine, an image whose program obeys [`script`]s, and names that nobody else
 //! uses. It panics where the engine breaks the contract. `tests/engine/main.rs` runs them against the real one.
 
+mod images;
 mod lives;
 mod streams;
 
@@ -87,6 +88,9 @@ cases![
     lives::networks_are_made_once,
     lives::volumes_are_made_once,
     lives::images_are_loaded_and_removed,
+    images::images_are_built_of_a_context,
+    images::a_step_that_fails_is_said_and_makes_nothing,
+    images::what_is_not_there_is_not_pushed,
     lives::creation_is_idempotent,
     lives::creation_that_fails_leaves_nothing,
     lives::memberships_are_there_before_the_start,

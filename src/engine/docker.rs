@@ -5,6 +5,7 @@
 //! Nothing here decides anything or remembers desired state; the only memory is a cache of containers' times.
 //! What Podman does in another way behind the same API is in [`podman`].
 
+mod build;
 mod create;
 mod error;
 mod observe;
@@ -29,8 +30,9 @@ use bytes::Bytes;
 use self::error::{Tried, ignore_not_found};
 use super::translate::{self, ApiVersion};
 use super::{
-    BoxStream, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, EngineKind, EventQuery, ExecSession,
-    ExecSpec, LogChunk, LogQuery, NetworkSpec, PullProgress, RegistryLogin, Result, VolumeSpec,
+    BoxStream, BuildSpec, BuildStep, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, EngineKind,
+    EventQuery, ExecSession, ExecSpec, LogChunk, LogQuery, NetworkSpec, PullProgress, RegistryLogin, Result,
+    VolumeSpec,
 };
 use crate::ids::ProjectName;
 use crate::observed::{ObservedContainer, ObservedHost};
@@ -170,6 +172,18 @@ impl Engine for DockerEngine {
         login: Option<&RegistryLogin>,
     ) -> BoxStream<'a, Result<PullProgress>> {
         self.pull_image(reference, platform, login)
+    }
+
+    fn push<'a>(&'a self, reference: &'a str, login: Option<&RegistryLogin>) -> BoxStream<'a, Result<PullProgress>> {
+        self.push_image(reference, login)
+    }
+
+    fn build<'a>(
+        &'a self,
+        spec: &'a BuildSpec,
+        context: BoxStream<'static, std::io::Result<Bytes>>,
+    ) -> BoxStream<'a, Result<BuildStep>> {
+        self.build_image(spec, context)
     }
 
     async fn load_image(&self, archive: Bytes) -> Result<()> {

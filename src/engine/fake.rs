@@ -5,6 +5,7 @@
 //! Containers obey the [`script`](super::contract::script) in their last word; other commands run until they are
 //! stopped. Time is a counter: it moves by a second with every change.
 
+mod build;
 mod calls;
 mod state;
 

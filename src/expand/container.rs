@@ -60,8 +60,9 @@ impl Part<'_, '_> {
     #[expect(clippy::too_many_lines, reason = "a list of all attributes")]
     pub(super) fn container(&mut self) -> Container {
         let model::Service {
-            // Elsewhere: replicas, order, placement, names, ports, files, policy.
+            // Elsewhere: replicas, order, placement, names, ports, files, policy; builds are the command line's.
             attach: _,
+            build: _,
             depends_on: _,
             keys: _,
             // Refused by `load`, where anything is to be run.
@@ -205,10 +206,11 @@ impl Part<'_, '_> {
     }
 
     fn image(&mut self) -> String {
-        if self.service.image.as_ref().is_none_or(String::is_empty) {
+        let image = self.service.image_name(&self.input.model.name, self.name);
+        if image.is_none() {
             self.error("image", Problem::NoImage);
         }
-        self.service.image.clone().unwrap_or_default()
+        image.unwrap_or_default()
     }
 
     /// `pid` and `ipc`. Source: compose-spec 05-services.md#ipc, #pid.

@@ -5,12 +5,37 @@ use crate::diag::{Diagnostic, Span};
 
 use super::node::{Node, Value};
 use super::path::Path;
+use super::rebase::is_elsewhere;
 use super::report::Report;
 use super::rules::{self, Keys, Rule, Rules, Shape, Unapplied};
 
 /// Reports every element of the tree that is not applied.
 pub(super) fn refuse(tree: &Node, report: &mut Report) {
     walk(tree, rules::root(Keys::All), &Path::Root, report);
+    for (name, service) in tree.get("services").and_then(Node::as_map).into_iter().flatten() {
+        if let Some(build) = service.node.get("build") {
+            refuse_build(name, build, report);
+        }
+    }
+}
+
+/// What the engine's own builder does not take, although the element as such is applied.
+fn refuse_build(service: &str, build: &Node, report: &mut Report) {
+    let at = format!("services.{service}.build");
+    let problem =
+        |what: &str, span, spec| Diagnostic::error(format!("`{at}.{what} is not applied yet")).at(span, "").spec(spec);
+    if let Some(platforms) =
+        build.get("platforms").filter(|platforms| platforms.as_seq().is_some_and(|all| all.len() > 1))
+    {
+        let problem = problem("platforms` with more than one", platforms.span, "build.md#platforms");
+        report.push(problem.help(rules::BUILDX));
+    }
+    if let Some(context) = build.get("context")
+        && let Some(address) = context.as_str().filter(|text| is_elsewhere(text))
+    {
+        let problem = problem(&format!("context: {address}`"), context.span, "build.md#context");
+        report.push(problem.help("fetch it first (`git clone`), and name the directory"));
+    }
 }
 
 fn walk(node: &Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {

@@ -49,14 +49,16 @@ impl Base<'_> {
 
     /// A build context, which may be no path at all.
     fn context(&self, node: &mut Node) {
-        let elsewhere = |text: &str| {
-            let starts = ["service:", "github.com/", "git@"];
-            text.contains("://") || starts.iter().any(|start| text.starts_with(start))
-        };
-        if node.as_str().is_some_and(|text| !elsewhere(text)) {
+        if node.as_str().is_some_and(|text| !is_elsewhere(text)) {
             self.change(node);
         }
     }
+}
+
+/// Returns whether a build context is no directory of this machine.
+pub(super) fn is_elsewhere(context: &str) -> bool {
+    let starts = ["service:", "github.com/", "git@"];
+    context.contains("://") || starts.iter().any(|start| context.starts_with(start))
 }
 
 /// Returns whether a path is absolute on Windows: `C:\dir`, `C:/dir`, `\\host\share`.

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::ServiceName;
-use crate::model::{Model, Service};
+use crate::model::Model;
 
 use super::Loaded;
 use super::helpers::Kind;
@@ -67,11 +67,7 @@ pub fn networks(model: &Model) -> Vec<&str> {
 
 /// Returns the images: `config --images`. One that is built has a name of the project's where none is given.
 pub fn images(model: &Model) -> BTreeSet<String> {
-    let built = |(name, service): (&ServiceName, &Service)| {
-        let own = || service.unapplied.build.is_some().then(|| format!("{}-{name}", model.name));
-        service.image.clone().or_else(own)
-    };
-    model.services.iter().filter_map(built).collect()
+    model.services.iter().filter_map(|(name, service)| service.image_name(&model.name, name)).collect()
 }
 
 /// Returns the keys of models: `config --models`.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ResourceKey, ServiceName};
+use crate::ids::{ProjectName, ResourceKey, ServiceName};
 
 use super::{
-    Bytes, Cpus, Deploy, DeviceRequest, GoDuration, Healthcheck, ServiceKeys, ServiceNetwork, ServiceVolume, Unapplied,
+    Build, Bytes, Cpus, Deploy, DeviceRequest, GoDuration, Healthcheck, ServiceKeys, ServiceNetwork, ServiceVolume,
+    Unapplied,
 };
 
 /// `x-` keys.
@@ -25,6 +26,9 @@ pub struct Service {
     /// `up` shows its logs unless `false`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attach: Option<bool>,
+    /// How its image is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build: Option<Build>,
     /// Capabilities added.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cap_add: Vec<String>,
@@ -206,6 +210,14 @@ pub struct Service {
     /// `x-` keys.
     #[serde(flatten)]
     pub extensions: Extensions,
+}
+
+impl Service {
+    /// Returns the image that it runs: the one named, else the one that is built for it, by Docker Compose's name.
+    pub fn image_name(&self, project: &ProjectName, name: &ServiceName) -> Option<String> {
+        let named = self.image.clone().filter(|image| !image.is_empty());
+        named.or_else(|| self.build.is_some().then(|| format!("{project}-{name}")))
+    }
 }
 
 /// A file of variables.

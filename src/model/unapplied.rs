@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ids::ResourceKey;
 
-use super::{Build, Bytes, Develop, Hook};
+use super::{Bytes, Develop, Hook};
 
 /// Attributes of a service that `up` refuses; see `docs/compose-compat.md`.
 ///
@@ -21,9 +21,6 @@ pub struct Unapplied {
     /// Limits of block devices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blkio_config: Option<BlkioConfig>,
-    /// How its image is made.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub build: Option<Build>,
     /// `host` or `private`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,

@@ -70,7 +70,7 @@ pub fn pack(root: &Path, tree: &Tree, to: impl Write) -> io::Result<()> {
 }
 
 /// Puts a name into its field, as much as fits; before it goes an entry with the whole where that is longer.
-fn put_name(
+pub(super) fn put_name(
     builder: &mut Builder<impl Write>,
     kind: EntryType,
     name: &[u8],
@@ -86,7 +86,13 @@ fn put_name(
     Ok(())
 }
 
-fn put(builder: &mut Builder<impl Write>, mut header: Header, size: u64, content: impl Read) -> io::Result<()> {
+/// Puts an entry there; its content must have so many bytes at least.
+pub(super) fn put(
+    builder: &mut Builder<impl Write>,
+    mut header: Header,
+    size: u64,
+    content: impl Read,
+) -> io::Result<()> {
     header.set_size(size);
     header.set_cksum();
     let mut content = content.take(size);

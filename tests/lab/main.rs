@@ -12,6 +12,7 @@ mod wait;
 
 mod ambassadors;
 mod bad_input;
+mod building;
 mod choosing;
 mod command_line;
 mod datagrams;

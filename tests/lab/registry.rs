@@ -8,14 +8,14 @@ use crate::wait::{eventually, secs};
 
 const PASSWORD: &str = "s3cret-of-the-lab";
 /// `me:s3cret-of-the-lab`, as `docker login` writes it.
-const RIGHT: &str = "bWU6czNjcmV0LW9mLXRoZS1sYWI=";
+pub(crate) const RIGHT: &str = "bWU6czNjcmV0LW9mLXRoZS1sYWI=";
 /// `me:another`.
 const WRONG: &str = "bWU6YW5vdGhlcg==";
 /// The password as the registry knows it.
 const HTPASSWD: &str = "me:$2b$05$75Hy/.Cq.gP42xnKIoLzqeGnCZX7GXmoMl.AysTTKjGIQ7YXkH.WS\n";
 
 /// A registry on a host, at port 5000, which lets `me` in.
-fn serve(host: &Host) -> String {
+pub(crate) fn serve(host: &Host) -> String {
     host.write("/root/registry/htpasswd", HTPASSWD);
     host.write(
         "/root/registry/config.yml",

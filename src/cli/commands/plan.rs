@@ -60,7 +60,7 @@ async fn here(context: &mut Context<'_>, project: &Project, request: UpRequest) 
 }
 
 /// The seat's plan; where no host was added yet, what would be planned for those that are named.
-async fn over_hosts(
+pub(super) async fn over_hosts(
     context: &mut Context<'_>,
     fleet: &Fleet,
     project: &Project,

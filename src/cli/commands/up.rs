@@ -1,5 +1,6 @@
 //! `orch up`: files to Model to Graph, images in, agent up, then the agent makes it true while we watch.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use crate::api::client::{Client, ProgressStream};
 use crate::api::types::UpRequest;
 use crate::cli::args::{Pull, TextFormat, UpArgs};
 use crate::cli::attach::{Attachment, Show};
+use crate::cli::builds::{self, MakeOptions, When, Wish};
 use crate::cli::consent::{self, Deed};
 use crate::cli::context::{Context, agent_options, ensure_demo_image, logins, now};
 use crate::cli::error::CliError;
@@ -15,14 +17,13 @@ use crate::cli::foreground::{Foreground, Until};
 use crate::cli::images::{self, PullOptions};
 use crate::cli::lastwords;
 use crate::cli::progress::follow;
-use crate::cli::project::Project;
+use crate::cli::project::{Project, with_dependencies};
 use crate::cli::signals::Interrupts;
 use crate::cli::source::Source;
-use crate::cli::spread::{self, Ground};
+use crate::cli::spread::{self, Ground, Needs};
 use crate::cli::tail::Choice;
 use crate::engine::docker::DockerEngine;
 use crate::graph::PullPolicy;
-use crate::ids::ServiceName;
 use crate::plan::Caller;
 use crate::transport::bootstrap::AgentOptions;
 
@@ -49,8 +50,8 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
     let mut caller = consent::caller(fleet.is_none(), args.yes);
     let ground = if let Some(fleet) = fleet {
         let request = request(context, &project, args, &caller);
-        let options = pull_options(context, args);
-        let ready = spread::ready(context, &fleet, &project, request, options, args.allow_downgrade);
+        let needs = needs(context, &project, args);
+        let ready = spread::ready(context, &fleet, &project, request, &needs, args.allow_downgrade);
         let (ground, asked) = interrupts.unless(ready).await?;
         caller = asked;
         ground
@@ -73,8 +74,21 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
     ended
 }
 
-fn pull_options(context: &Context<'_>, args: &UpArgs) -> PullOptions {
-    PullOptions { policy: args.pull.and_then(policy), quiet: args.quiet_pull, parallel: context.global.parallel }
+/// What the flags say of images; only those of the services that are asked for are built.
+fn needs(context: &Context<'_>, project: &Project, args: &UpArgs) -> Needs {
+    let parallel = context.global.parallel;
+    let named = &args.selection.services;
+    let asked = if args.selection.no_deps { named.clone() } else { with_dependencies(&project.graph, named) };
+    let mut builds = project.builds();
+    builds.retain(|build| named.is_empty() || asked.contains(&build.service));
+    let when = match (args.build, args.no_build) {
+        (true, _) => When::Always,
+        (_, true) => When::Never,
+        _ => When::Missing,
+    };
+    let pull = PullOptions { policy: args.pull.and_then(policy), quiet: args.quiet_pull, parallel };
+    let make = MakeOptions { quiet: args.quiet_build, parallel, ..MakeOptions::default() };
+    Needs { wish: Wish { when, pull: pull.policy, make }, pull, builds }
 }
 
 /// Everything that must be there on the local engine before the project changes: images and the agent.
@@ -84,8 +98,10 @@ async fn ready(
     engine: DockerEngine,
     args: &UpArgs,
 ) -> Result<Ground, CliError> {
-    let options = pull_options(context, args);
-    images::ensure(context.ui, &engine, &project.graph, options, &logins()).await?;
+    let Needs { pull, builds, wish } = needs(context, project, args);
+    let (logins, built) = (logins(), builds::services(&project.builds()));
+    builds::ensure(context.ui, &engine, builds, BTreeMap::new(), &wish, &logins).await?;
+    images::ensure(context.ui, &engine, &project.graph, &built, pull, &logins).await?;
     if images::needs_demo(&project.graph) {
         ensure_demo_image(&engine).await?;
     }
@@ -194,25 +210,11 @@ fn choice(project: &Project, args: &UpArgs) -> Choice {
     let services = if !args.attach.is_empty() {
         args.attach.clone()
     } else if args.attach_dependencies && !args.selection.services.is_empty() {
-        with_dependencies(project, &args.selection.services)
+        with_dependencies(&project.graph, &args.selection.services)
     } else {
         args.selection.services.clone()
     };
     let unattached = graph.services.iter().filter(|(_, service)| !service.attach).map(|(name, _)| name.clone());
     let but = unattached.filter(|name| !args.attach.contains(name)).chain(args.no_attach.iter().cloned());
     Choice { project: project.name().clone(), services, but: but.collect(), index: None }
-}
-
-fn with_dependencies(project: &Project, named: &[ServiceName]) -> Vec<ServiceName> {
-    let mut all = named.to_vec();
-    let mut at = 0;
-    while let Some(service) = all.get(at).and_then(|name| project.graph.services.get(name)) {
-        for name in service.dependencies() {
-            if !all.contains(name) {
-                all.push(name.clone());
-            }
-        }
-        at += 1;
-    }
-    all
 }

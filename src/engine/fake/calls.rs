@@ -12,8 +12,9 @@ use super::FakeEngine;
 use super::state::{FakeContainer, State};
 use crate::engine::contract::{Act, script};
 use crate::engine::{
-    BoxStream, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, EngineKind, EventQuery, ExecSession,
-    ExecSpec, LogChunk, LogQuery, NetworkSpec, PullProgress, RegistryLogin, Result, VolumeSpec, label,
+    BoxStream, BuildSpec, BuildStep, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, EngineKind,
+    EventQuery, ExecSession, ExecSpec, LogChunk, LogQuery, NetworkSpec, PullProgress, RegistryLogin, Result,
+    VolumeSpec, label,
 };
 use crate::ids::ProjectName;
 use crate::observed::{ContainerState, ObservedContainer, ObservedHost};
@@ -110,6 +111,29 @@ impl Engine for FakeEngine {
             Ok(PullProgress { id: String::new(), status: "Download complete".to_owned(), current: 0, total: 0 })
         });
         stream::iter([pulled]).boxed()
+    }
+
+    fn push<'a>(&'a self, reference: &'a str, _login: Option<&RegistryLogin>) -> BoxStream<'a, Result<PullProgress>> {
+        let pushed = self.call("push", |state| {
+            state.push(reference)?;
+            Ok(PullProgress { id: String::new(), status: "Pushed".to_owned(), current: 0, total: 0 })
+        });
+        stream::iter([pushed]).boxed()
+    }
+
+    fn build<'a>(
+        &'a self,
+        spec: &'a BuildSpec,
+        context: BoxStream<'static, std::io::Result<Bytes>>,
+    ) -> BoxStream<'a, Result<BuildStep>> {
+        let done = async move {
+            let action = || format!("build image `{}`", spec.name());
+            let pieces: Result<Vec<Bytes>, _> = context.try_collect().await;
+            let pieces = pieces.map_err(|error| EngineError::Failed { action: action(), message: error.to_string() });
+            let steps = pieces.and_then(|pieces| self.call("build", |state| state.build(spec, &pieces.concat())));
+            stream::iter(steps.unwrap_or_else(|error| vec![Err(error)]))
+        };
+        stream::once(done).flatten().boxed()
     }
 
     async fn load_image(&self, archive: Bytes) -> Result<()> {

@@ -26,6 +26,10 @@ pub(super) struct State {
     pub(super) volumes: BTreeMap<String, ObservedVolume>,
     /// References to image ids.
     pub(super) images: BTreeMap<String, String>,
+    /// Ids of images that were built, by what they were built of.
+    pub(super) builds: BTreeMap<String, String>,
+    /// References that were pushed.
+    pub(super) pushed: BTreeSet<String>,
     /// Exit codes of commands that ran, by exec id.
     pub(super) execs: BTreeMap<String, i64>,
     pub(super) events: Vec<EngineEvent>,
@@ -79,7 +83,7 @@ impl State {
         self.counter
     }
 
-    fn new_id(&mut self) -> String {
+    pub(super) fn new_id(&mut self) -> String {
         // Engines never give the same id, also not two of them.
         let engine = *self.engine.get_or_insert_with(|| ENGINES.fetch_add(1, Ordering::Relaxed));
         format!("{:064x}", u128::from(self.next()) << 96 | u128::from(engine) << 16 | 0xfa_4e)

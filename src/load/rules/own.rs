@@ -9,7 +9,7 @@ use super::super::long;
 use super::super::merge::Merge;
 use super::super::path::Path;
 use super::table::PORT;
-use super::{Rule, Rules, Shape, row};
+use super::{Rule, Rules, Shape, Unapplied, row};
 
 use Shape::{
     Any, BoolOrList, BoolOrMap, Bytes, Duration, Int, List, Map, Open, Percent, Scalar, Text, TextOrNumber, Word,
@@ -177,6 +177,10 @@ static OF_THE_POD: &[(&[&str], &str)] = &[
         "the pod is deployed as a whole: say it of the service; a container has `deploy.resources` only"),
 ];
 
+/// Images are built for services.
+const BUILT_ELSEWHERE: Unapplied =
+    Unapplied { harmless: &[], instead: "let a service build the image, and name it here with `image`" };
+
 const NOT_OF_INIT: (&[&str], &str) =
     (&["healthcheck", "x-probe"], "an init container is done when it has ended with 0");
 
@@ -198,7 +202,8 @@ pub(super) fn rows(specification: &Rules) -> Vec<Rule> {
                 .iter()
                 .any(|(no, _)| key.strip_prefix(no).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')));
             if !is_refused {
-                rows.push(Rule { path: path(key), ..*rule });
+                let unapplied = if key == "build" { Some(BUILT_ELSEWHERE) } else { rule.unapplied };
+                rows.push(Rule { path: path(key), unapplied, ..*rule });
             }
         }
         rows.extend(refused.into_iter().map(|(key, instead)| row(path(key), Shape::Elsewhere(instead), spec)));

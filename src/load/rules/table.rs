@@ -374,13 +374,25 @@ pub(super) static SIMPLE: &[(&str, Shape)] = &[
     ("models.*.runtime_flags", List), ("models.*.runtime_flags.[]", Text),
 ];
 
+/// What to do about what only BuildKit builds: images are built by the builder that every engine has.
+pub(in crate::load) const BUILDX: &str =
+    "only BuildKit has it: build the image with `docker buildx` and name it with `image`";
+
 /// Elements that are loaded and printed, but not applied: refused where something is to be run. Path, values that ask for
 /// nothing, and what to do instead. What is below such an element goes with it.
 #[rustfmt::skip]
 pub(super) static NOT_APPLIED: &[(&str, &[&str], &str)] = &[
     ("services.*.annotations", &[], "use `labels`, which programs that look at containers see too"),
     ("services.*.blkio_config", &[], "limit the device on the host"),
-    ("services.*.build", &[], "build the image first (`docker compose build`) and name it with `image`"),
+    ("services.*.build.additional_contexts", &[], BUILDX),
+    ("services.*.build.cache_to", &[], BUILDX),
+    ("services.*.build.entitlements", &[], BUILDX),
+    ("services.*.build.no_cache_filter", &[], "use `no_cache`, which is for all stages"),
+    ("services.*.build.privileged", &["false"], BUILDX),
+    ("services.*.build.provenance", &[], BUILDX),
+    ("services.*.build.sbom", &[], BUILDX),
+    ("services.*.build.secrets", &[], BUILDX),
+    ("services.*.build.ssh", &[], BUILDX),
     ("services.*.cgroup", &[], "containers have the engine's default"),
     ("services.*.cgroup_parent", &[], "set the parent for all containers in the engine's configuration"),
     ("services.*.cpu_count", &["0"], "it is for Windows; use `cpus`"),

@@ -1,0 +1,99 @@
+use std::fs;
+
+use super::*;
+use crate::cli::ui::Style;
+use crate::cli::ui::testing::ui;
+use crate::engine::fake::FakeEngine;
+use crate::load::{LoadOptions, LoadRequest, MemoryFiles, load};
+
+/// What the services of a file have built; contexts are in `directory`.
+fn builds(directory: &str, services: &str) -> Vec<BuiltImage> {
+    let file = format!("{directory}/compose.yaml");
+    let yaml = format!("name: shop\nservices:\n{services}");
+    let files = MemoryFiles::new([(file.as_str(), yaml.as_str())]);
+    let request = LoadRequest { cwd: directory.into(), options: LoadOptions::default(), ..LoadRequest::default() };
+    of(&load(&files, &request).unwrap_or_else(|problems| panic!("{problems}")).model)
+}
+
+/// A directory with a file of instructions.
+fn context(instructions: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("Dockerfile"), instructions).expect("written");
+    fs::write(directory.path().join("note"), "hello").expect("written");
+    directory
+}
+
+async fn run(
+    engine: &FakeEngine,
+    builds: Vec<BuiltImage>,
+    wish: &Wish,
+) -> (Result<BTreeMap<String, String>, CliError>, String) {
+    let (mut ui, _, err) = ui(Style::Plain);
+    let done = ensure(&mut ui, engine, builds, BTreeMap::new(), wish, &Logins::default()).await;
+    (done, err.take())
+}
+
+#[test]
+fn what_is_done_about_an_image() {
+    let check = |image: &str, policy: &str, when: When, pull: Option<PullPolicy>, there: Way, not_there: Way| {
+        let build = &builds("/p", &format!("  web: {{build: ., {image} pull_policy: '{policy}'}}\n"))[0];
+        let wish = Wish { when, pull, make: MakeOptions::default() };
+        assert_eq!((build.way(true, &wish), build.way(false, &wish)), (there, not_there), "{image} {policy} {wish:?}");
+    };
+    let named = "image: 'app:1',";
+    check("", "", When::Missing, None, Way::Keep, Way::Build);
+    check("", "", When::Always, None, Way::Build, Way::Build);
+    check("", "", When::Never, None, Way::Keep, Way::Lack);
+    check("", "always", When::Missing, None, Way::Keep, Way::Build);
+    check("", "build", When::Missing, None, Way::Build, Way::Build);
+    check(named, "build", When::Never, None, Way::Keep, Way::Lack);
+    check(named, "", When::Missing, None, Way::Keep, Way::PullOrBuild);
+    check(named, "", When::Never, None, Way::Keep, Way::Pull);
+    check(named, "never", When::Missing, None, Way::Keep, Way::Build);
+    check(named, "always", When::Missing, None, Way::PullOrKeep, Way::PullOrBuild);
+    check(named, "always", When::Always, None, Way::Build, Way::Build);
+    check(named, "", When::Missing, Some(PullPolicy::Always), Way::PullOrKeep, Way::PullOrBuild);
+    check(named, "always", When::Missing, Some(PullPolicy::Never), Way::Keep, Way::Build);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_built_once() {
+    let directory = context("FROM scratch\nCOPY note /\n");
+    let path = directory.path().to_str().expect("text");
+    let engine = FakeEngine::new();
+    let two = "  web: {build: {context: ., args: {A: b}}}\n  also: {build: ., image: 'absent:1'}\n";
+    let (done, said) = run(&engine, builds(path, two), &Wish::default()).await;
+    let ids = done.expect("built");
+    assert_eq!(ids.keys().collect::<Vec<_>>(), ["absent:1", "shop-web"]);
+    assert!(said.contains(" Service web  Building  Step 1/2 : FROM scratch\n"), "{said}");
+    assert!(said.contains(" Service web  Built\n") && said.contains(" Service also  Built\n"), "{said}");
+    let (again, said) = run(&engine, builds(path, two), &Wish::default()).await;
+    assert_eq!((again.expect("there"), said.as_str()), (ids, ""));
+    let quiet = MakeOptions { quiet: true, no_cache: true, ..MakeOptions::default() };
+    let wish = Wish { when: When::Always, pull: None, make: quiet };
+    let (_, said) = run(&engine, builds(path, "  web: {build: .}\n"), &wish).await;
+    assert_eq!(said, " Service web  Building\n Service web  Built\n");
+}
+
+#[tokio::test]
+async fn what_fails_is_said_with_the_last_lines_and_other_builds_are_not_begun() {
+    let directory = context("FROM scratch\nCOPY nothing /\n");
+    let path = directory.path().to_str().expect("text");
+    let engine = FakeEngine::new();
+    let services = "  web: {build: ., depends_on: [base, other]}\n  base: {build: .}\n  other: {build: ./none}\n";
+    let (done, _) = run(&engine, builds(path, services), &Wish::default()).await;
+    let error = done.expect_err("nothing can be copied").to_string();
+    insta::with_settings!({filters => vec![(path, "PATH")]}, {
+        insta::assert_snapshot!(error, @r"
+        service `base` could not be built: COPY failed: file not found in build context: stat nothing
+          | Step 1/2 : FROM scratch
+          | Step 2/2 : COPY nothing /
+        service `other` could not be built: the build context `PATH/none` does not exist
+        ");
+    });
+    assert_eq!(engine.calls()["build"], 1);
+    let wish = Wish { when: When::Never, ..Wish::default() };
+    let (done, _) = run(&engine, builds(path, "  web: {build: .}\n"), &wish).await;
+    let error = done.expect_err("it is not there").to_string();
+    assert_eq!(error, "image `shop-web` of service `web` is not there, and `--no-build` forbids to build it");
+}

@@ -1,0 +1,356 @@
+//! What an image is built of: a directory as Docker's own client sends it to the builder, a tar archive that is written while
+//! the directory is read. Nothing of it is kept, hashed or limited in size.
+//!
+//! Owners are root's, modes and links stay, sockets are left out. What the ignore file leaves out is never opened. Source:
+//! docker/cli, cli/command/image/build/context.go, and moby, pkg/archive `TarWithOptions`.
+//!
+//! The file of instructions goes along also where it is left out: the builder removes it once it was read. Where it is not in
+//! the directory, or its own ignore file (`Dockerfile.dockerignore`) says what is left out, it goes by a name that nobody else
+//! has, which `.dockerignore` then leaves out for the builder.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use futures_util::stream;
+use sha2::{Digest as _, Sha256};
+use tar::{Builder, EntryType, Header};
+use tokio::sync::mpsc;
+
+use super::archive::{put, put_name};
+use super::ignore::Rules;
+use super::pipe::{PIECES, Piece, PipeWriter};
+use super::scan::open;
+use super::store::Chunks;
+
+/// Name of the ignore file.
+const IGNORE_FILE: &str = ".dockerignore";
+
+/// Name of the file of instructions where nobody says another.
+const DOCKERFILE: &str = "Dockerfile";
+
+/// Longest ignore file or file of instructions that is read, in bytes.
+const LONGEST: u64 = 4 << 20;
+
+/// Mode bits that stay.
+const MODE: u32 = 0o7777;
+
+/// Why a directory cannot be built of.
+#[derive(Debug, thiserror::Error)]
+pub enum ContextError {
+    /// There is no such directory.
+    #[error("the build context `{}` does not exist", .0.display())]
+    Missing(PathBuf),
+    /// It is a file.
+    #[error("the build context `{}` is not a directory", .0.display())]
+    NoDirectory(PathBuf),
+    /// There is no file of instructions.
+    #[error("the Dockerfile `{}` does not exist", .0.display())]
+    NoDockerfile(PathBuf),
+    /// Something cannot be read.
+    #[error("`{}` cannot be read: {source}", .path.display())]
+    Unreadable {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An ignore file has a line that is no pattern.
+    #[error("line {line} of `{}` is no pattern: {reason}", .path.display())]
+    Ignore {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Where the instructions are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instructions<'a> {
+    /// In a file: a path from the context's directory on, or an absolute one. Empty: `Dockerfile`.
+    File(&'a str),
+    /// Here.
+    Text(&'a str),
+}
+
+/// A directory to build of, looked at so far that it can be sent.
+#[derive(Debug)]
+pub struct Context {
+    root: PathBuf,
+    rules: Rules,
+    /// Path of the file of instructions in the archive.
+    dockerfile: String,
+    instructions: String,
+    /// Files of the archive that are not read from the directory, or whatever the rules say.
+    given: BTreeMap<PathBuf, Vec<u8>>,
+}
+
+impl Context {
+    /// Looks at a directory, its instructions and its ignore file.
+    ///
+    /// # Errors
+    /// What is not there or cannot be read.
+    pub fn open(root: &Path, instructions: Instructions<'_>) -> Result<Self, ContextError> {
+        let about = root.metadata().map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => ContextError::Missing(root.to_owned()),
+            _ => unreadable(root, source),
+        })?;
+        if !about.is_dir() {
+            return Err(ContextError::NoDirectory(root.to_owned()));
+        }
+        let root = root.canonicalize().map_err(|source| unreadable(root, source))?;
+        let plain = text_if_there(&root.join(IGNORE_FILE))?;
+        match instructions {
+            Instructions::Text(text) => Self::hidden(root, text.to_owned(), plain.clone(), plain, IGNORE_FILE.into()),
+            Instructions::File(name) => {
+                let file = dockerfile(&root, name)?;
+                let text = text_if_there(&file)?.ok_or_else(|| ContextError::NoDockerfile(file.clone()))?;
+                let mut own = file.clone().into_os_string();
+                own.push(IGNORE_FILE);
+                let own = PathBuf::from(own);
+                let of_its_own = text_if_there(&own)?;
+                match (file.strip_prefix(&root), of_its_own) {
+                    (Ok(inside), None) if inside.to_str().is_some() => {
+                        let rules = rules(&root.join(IGNORE_FILE), plain.as_deref())?;
+                        let dockerfile = inside.display().to_string();
+                        let ignore = plain.map(|text| (PathBuf::from(IGNORE_FILE), text.into_bytes()));
+                        let given = [(inside.to_owned(), text.clone().into_bytes())].into_iter().chain(ignore);
+                        Ok(Self { rules, dockerfile, instructions: text, given: given.collect(), root })
+                    }
+                    (_, Some(own_text)) => Self::hidden(root, text, Some(own_text), plain, own),
+                    (_, None) => Self::hidden(root, text, plain.clone(), plain, IGNORE_FILE.into()),
+                }
+            }
+        }
+    }
+
+    /// `in_force`: the text of the ignore file `from`. `plain`: that of `.dockerignore`, which the builder reads.
+    fn hidden(
+        root: PathBuf,
+        instructions: String,
+        in_force: Option<String>,
+        plain: Option<String>,
+        from: PathBuf,
+    ) -> Result<Self, ContextError> {
+        let rules = rules(&root.join(from), in_force.as_deref())?;
+        let dockerfile = format!(".dockerfile.{:.20}", format!("{:x}", Sha256::digest(&instructions)));
+        // Where there was none, the builder removes it.
+        let ignore = format!("{}\n{dockerfile}\n", plain.as_deref().unwrap_or(IGNORE_FILE));
+        let given = BTreeMap::from([
+            (PathBuf::from(&dockerfile), instructions.clone().into_bytes()),
+            (PathBuf::from(IGNORE_FILE), ignore.into_bytes()),
+        ]);
+        Ok(Self { root, rules, dockerfile, instructions, given })
+    }
+
+    /// Returns the path of the file of instructions in the archive.
+    pub fn dockerfile(&self) -> &str {
+        &self.dockerfile
+    }
+
+    /// Returns the instructions.
+    pub fn instructions(&self) -> &str {
+        &self.instructions
+    }
+
+    /// Returns the archive, written while it is read, and what keeps it from being written, should that happen.
+    pub fn packed(self) -> (Chunks, Problem) {
+        let (sender, receiver) = mpsc::channel::<Piece>(PIECES);
+        let problem = Problem::default();
+        let found = problem.clone();
+        // Ends by itself when nobody reads any more.
+        drop(tokio::task::spawn_blocking(move || {
+            if let Err(error) = self.pack(PipeWriter::new(sender.clone())) {
+                let broken = io::Error::other(error.to_string());
+                drop(found.0.set(error));
+                drop(sender.blocking_send(Err(broken)));
+            }
+        }));
+        (Box::pin(stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) })), problem)
+    }
+
+    /// Writes the archive.
+    ///
+    /// # Errors
+    /// What cannot be read, and what `to` says.
+    pub fn pack(&self, to: impl Write) -> Result<(), ContextError> {
+        let mut packing = Packing { context: self, builder: Builder::new(to), links: BTreeMap::new() };
+        for (path, content) in &self.given {
+            packing.given(path, content)?;
+        }
+        packing.walk(Path::new(""))?;
+        let done = packing.builder.into_inner().and_then(|mut to| to.flush());
+        done.map_err(|source| unreadable(&self.root, source))
+    }
+}
+
+/// Why an archive broke off.
+#[derive(Debug, Clone, Default)]
+pub struct Problem(Arc<OnceLock<ContextError>>);
+
+impl Problem {
+    /// Returns it.
+    pub fn get(&self) -> Option<&ContextError> {
+        // A reader that has gone is no fault of the directory.
+        self.0.get().filter(|error| {
+            !matches!(error, ContextError::Unreadable { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+        })
+    }
+}
+
+fn unreadable(path: &Path, source: io::Error) -> ContextError {
+    ContextError::Unreadable { path: path.to_owned(), source }
+}
+
+/// Returns the file of instructions, whatever links lead to it.
+fn dockerfile(root: &Path, name: &str) -> Result<PathBuf, ContextError> {
+    let named = root.join(if name.is_empty() { DOCKERFILE } else { name });
+    let found = match named.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && named == root.join(DOCKERFILE) => {
+            // As Docker's client does for who wrote it so.
+            root.join(DOCKERFILE.to_lowercase()).canonicalize()
+        }
+        found => found,
+    };
+    found.map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => ContextError::NoDockerfile(named),
+        _ => unreadable(&named, source),
+    })
+}
+
+fn text_if_there(path: &Path) -> Result<Option<String>, ContextError> {
+    let mut text = Vec::new();
+    match open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut text)) {
+        Ok(_) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(unreadable(path, source)),
+    }
+}
+
+fn rules(path: &Path, text: Option<&str>) -> Result<Rules, ContextError> {
+    Rules::parse(text.unwrap_or_default()).map_err(|error| ContextError::Ignore {
+        path: path.to_owned(),
+        line: error.line,
+        reason: error.reason,
+    })
+}
+
+struct Packing<'a, W: Write> {
+    context: &'a Context,
+    builder: Builder<W>,
+    /// Files with several names, by device and number: the name that went first.
+    links: BTreeMap<(u64, u64), PathBuf>,
+}
+
+impl<W: Write> Packing<'_, W> {
+    fn given(&mut self, path: &Path, content: &[u8]) -> Result<(), ContextError> {
+        let at = self.context.root.join(path);
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Regular);
+        // One that is not there is as old as can be, so that the same build makes the same archive.
+        let about = fs::metadata(&at).ok();
+        header.set_mode(about.as_ref().map_or(0o600, |about| about.mode() & MODE));
+        header.set_mtime(about.as_ref().map_or(0, seconds));
+        self.put(header, path, content.len() as u64, content).map_err(|source| unreadable(&at, source))
+    }
+
+    /// Adds what is in a directory, in order of the names.
+    fn walk(&mut self, directory: &Path) -> Result<(), ContextError> {
+        let at = self.context.root.join(directory);
+        let failed = |source| unreadable(&at, source);
+        let mut names = Vec::new();
+        for entry in at.read_dir().map_err(failed)? {
+            names.push(entry.map_err(failed)?.file_name());
+        }
+        names.sort();
+        for name in names {
+            let path = directory.join(name);
+            if self.context.given.contains_key(&path) {
+                continue;
+            }
+            let at = self.context.root.join(&path);
+            let left_out = self.context.rules.leave_out(&path);
+            if left_out && !self.context.rules.take_back() {
+                continue;
+            }
+            let about = at.symlink_metadata().map_err(|source| unreadable(&at, source))?;
+            if !left_out {
+                self.add(&path, &about).map_err(|source| unreadable(&at, source))?;
+            }
+            if about.is_dir() {
+                self.walk(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: &Path, about: &Metadata) -> io::Result<()> {
+        let at = self.context.root.join(path);
+        let mut header = Header::new_gnu();
+        header.set_mode(about.mode() & MODE);
+        header.set_mtime(seconds(about));
+        let kind = about.file_type();
+        if kind.is_dir() {
+            header.set_entry_type(EntryType::Directory);
+            return self.put(header, path, 0, io::empty());
+        }
+        if kind.is_symlink() {
+            header.set_entry_type(EntryType::Symlink);
+            return self.link(header, path, &at.read_link()?);
+        }
+        if kind.is_socket() {
+            tracing::debug!(path = %at.display(), "a socket is not part of a build");
+            return Ok(());
+        }
+        if kind.is_fifo() {
+            header.set_entry_type(EntryType::Fifo);
+            return self.put(header, path, 0, io::empty());
+        }
+        if kind.is_char_device() || kind.is_block_device() {
+            header.set_entry_type(if kind.is_char_device() { EntryType::Char } else { EntryType::Block });
+            header.set_device_major(rustix::fs::major(about.rdev()))?;
+            header.set_device_minor(rustix::fs::minor(about.rdev()))?;
+            return self.put(header, path, 0, io::empty());
+        }
+        if about.nlink() > 1 {
+            if let Some(first) = self.links.get(&(about.dev(), about.ino())).cloned() {
+                header.set_entry_type(EntryType::Link);
+                return self.link(header, path, &first);
+            }
+            self.links.insert((about.dev(), about.ino()), path.to_owned());
+        }
+        header.set_entry_type(EntryType::Regular);
+        let file: File = open(&at)?;
+        self.put(header, path, about.len(), file)
+    }
+
+    fn link(&mut self, mut header: Header, path: &Path, target: &Path) -> io::Result<()> {
+        put_name(&mut self.builder, EntryType::GNULongLink, target.as_os_str().as_bytes(), |field| {
+            header.as_old_mut().linkname[..field.len()].copy_from_slice(field);
+        })?;
+        self.put(header, path, 0, io::empty())
+    }
+
+    fn put(&mut self, mut header: Header, path: &Path, size: u64, content: impl Read) -> io::Result<()> {
+        header.set_uid(0);
+        header.set_gid(0);
+        put_name(&mut self.builder, EntryType::GNULongName, path.as_os_str().as_bytes(), |field| {
+            header.as_old_mut().name[..field.len()].copy_from_slice(field);
+        })?;
+        put(&mut self.builder, header, size, content)
+    }
+}
+
+fn seconds(about: &Metadata) -> u64 {
+    u64::try_from(about.mtime()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;
