@@ -26,7 +26,7 @@ use crate::hosts::HostEntry;
 use crate::ids::{ProjectName, ResourceKey, ServiceName};
 
 pub use ambassador::{Ambassador, AmbassadorTarget, AmbassadorTls, Breaker, Export, ExternalLink, Medium};
-pub use build::Build;
+pub use build::{Build, Repository};
 pub use certificate::{CertificateError, certified};
 pub use deploy::{
     Deploy, DeployMode, DeployPlacement, DeviceRequest, DiscreteResource, GenericResource, Preference, Reservations,

@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 mod elf;
+pub mod git;
 pub mod image;
 pub mod local;
 pub mod login;

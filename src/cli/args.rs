@@ -530,9 +530,8 @@ mod tests {
     #[test]
     fn help_is_as_reviewed() {
         let mut text = String::new();
-        for words in
-            [&["orch"][..], &["orch", "up"], &["orch", "down"], &["orch", "ps"], &["orch", "logs"], &["orch", "exec"]]
-        {
+        let all = ["", "up", "down", "build", "pull", "push", "ps", "logs", "exec"];
+        for words in all.map(|name| if name.is_empty() { vec!["orch"] } else { vec!["orch", name] }) {
             let mut command = Cli::command().term_width(100);
             command.build();
             let command = words[1..].iter().try_fold(&mut command, |command, word| command.find_subcommand_mut(word));

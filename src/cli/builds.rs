@@ -9,13 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::StreamExt as _;
 
+use crate::api::types::ObjectState;
 use crate::engine::{Engine, EngineError};
 use crate::graph::PullPolicy;
 use crate::ids::ServiceName;
 use crate::model::{self, Model};
 use crate::transport::login::Logins;
 
+use super::board::Event;
 use super::error::CliError;
+use super::progress::while_shown;
 use super::ui::Ui;
 
 pub(crate) use make::{MakeOptions, make};
@@ -80,6 +83,8 @@ pub(crate) struct Wish {
     pub when: When,
     /// `--pull`: instead of each service's own policy.
     pub pull: Option<PullPolicy>,
+    /// Pull without showing progress.
+    pub quiet_pull: bool,
     /// How.
     pub make: MakeOptions,
 }
@@ -148,7 +153,7 @@ pub(crate) async fn ensure(
             Way::Build => todo.push(build),
             Way::Lack => lacking.push(missing(&build, None)),
             way @ (Way::PullOrBuild | Way::PullOrKeep | Way::Pull) => {
-                match (pull(engine, &build, logins).await, here, way) {
+                match (pull(ui, engine, &build, wish.quiet_pull, logins).await, here, way) {
                     (Ok(Some(id)), _, _) | (Err(_), Some(id), _) | (Ok(None), Some(id), _) => {
                         ids.insert(build.image, id);
                     }
@@ -168,8 +173,30 @@ pub(crate) async fn ensure(
     Ok(ids)
 }
 
-/// Asks a registry for an image, without a word: there may be none, and that is no fault.
-async fn pull(engine: &dyn Engine, build: &BuiltImage, logins: &Logins) -> Result<Option<String>, EngineError> {
+/// Asks a registry for an image. That there is none is no fault: it can be built.
+async fn pull(
+    ui: &mut Ui,
+    engine: &dyn Engine,
+    build: &BuiltImage,
+    quiet: bool,
+    logins: &Logins,
+) -> Result<Option<String>, EngineError> {
+    let pulled = while_shown(ui, "Pulling", async |show| {
+        let tell = |status: &str, state| {
+            let id = format!("Image {}", build.image);
+            if !quiet {
+                show(Event { id, status: status.to_owned(), state, detail: None });
+            }
+        };
+        tell("Pulling", ObjectState::Working);
+        let pulled = ask(engine, build, logins).await;
+        tell(if pulled.is_ok() { "Pulled" } else { "Not pulled" }, ObjectState::Done);
+        pulled
+    });
+    pulled.await
+}
+
+async fn ask(engine: &dyn Engine, build: &BuiltImage, logins: &Logins) -> Result<Option<String>, EngineError> {
     let login = logins.find(&build.image).await;
     let mut steps = engine.pull(&build.image, build.platform.as_deref(), login.as_ref());
     while let Some(step) = steps.next().await {

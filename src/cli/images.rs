@@ -330,7 +330,7 @@ pub(crate) fn needs_demo(graph: &Graph) -> bool {
 }
 
 /// `orch/demo` and `orch/holder`, in all the ways in which an engine takes them: every host with an agent has them.
-fn is_own(reference: &str) -> bool {
+pub(crate) fn is_own(reference: &str) -> bool {
     let reference = reference.strip_prefix("docker.io/").unwrap_or(reference);
     [DEMO_IMAGE, HOLDER_IMAGE].iter().any(|own| reference == *own || own.strip_suffix(":latest") == Some(reference))
 }

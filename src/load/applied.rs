@@ -2,6 +2,7 @@
 //! file asks for is ignored. `config` prints it. Which elements these are is in the table of [`rules`].
 
 use crate::diag::{Diagnostic, Span};
+use crate::model::Repository;
 
 use super::node::{Node, Value};
 use super::path::Path;
@@ -31,10 +32,10 @@ fn refuse_build(service: &str, build: &Node, report: &mut Report) {
         report.push(problem.help(rules::BUILDX));
     }
     if let Some(context) = build.get("context")
-        && let Some(address) = context.as_str().filter(|text| is_elsewhere(text))
+        && let Some(address) = context.as_str().filter(|text| is_elsewhere(text) && Repository::parse(text).is_none())
     {
         let problem = problem(&format!("context: {address}`"), context.span, "build.md#context");
-        report.push(problem.help("fetch it first (`git clone`), and name the directory"));
+        report.push(problem.help("name a directory, or a git repository (`https://….git#REFERENCE:DIRECTORY`)"));
     }
 }
 

@@ -90,6 +90,38 @@ pub struct Build {
     pub extensions: super::Extensions,
 }
 
+/// A commit of a git repository, or a directory in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    /// Where it is, as `git` takes it.
+    pub address: String,
+    /// Branch, tag or commit.
+    pub reference: String,
+    /// Directory in it; empty: all.
+    pub directory: String,
+}
+
+impl Repository {
+    /// Reads `ADDRESS#REFERENCE:DIRECTORY`; `None`: it is no address of a repository. One over HTTP ends with `.git`.
+    /// Source: moby, pkg/urlutil `IsGitURL`, builder/remotecontext/git/gitutils.go.
+    pub fn parse(context: &str) -> Option<Self> {
+        let (address, fragment) = context.split_once('#').unwrap_or((context, ""));
+        let over_http = ["http://", "https://"].iter().any(|start| address.starts_with(start));
+        let starts = ["git://", "ssh://", "file://", "git@", "github.com/"];
+        if !(over_http && address.ends_with(".git") || starts.iter().any(|start| address.starts_with(start))) {
+            return None;
+        }
+        let (reference, directory) = fragment.split_once(':').unwrap_or((fragment, ""));
+        if reference.starts_with('-') {
+            return None;
+        }
+        let reference = if reference.is_empty() { "HEAD" } else { reference };
+        let scheme = if address.starts_with("github.com/") { "https://" } else { "" };
+        let address = format!("{scheme}{address}");
+        Some(Self { address, reference: reference.to_owned(), directory: directory.to_owned() })
+    }
+}
+
 /// Reads keys in either form: a mapping of names to paths, or a list.
 fn keys_of_ssh<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
@@ -108,4 +140,26 @@ fn keys_of_ssh<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
             })
             .collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_repositories() {
+        let check = |context: &str, expected: Option<(&str, &str, &str)>| {
+            let found = Repository::parse(context);
+            let found = found.as_ref().map(|it| (it.address.as_str(), it.reference.as_str(), it.directory.as_str()));
+            assert_eq!(found, expected, "{context}");
+        };
+        check("https://a.example/b.git", Some(("https://a.example/b.git", "HEAD", "")));
+        check("https://a.example/b.git#v1:sub/dir", Some(("https://a.example/b.git", "v1", "sub/dir")));
+        check("git@a.example:b#:sub", Some(("git@a.example:b", "HEAD", "sub")));
+        check("ssh://git@a.example/b#main", Some(("ssh://git@a.example/b", "main", "")));
+        check("github.com/a/b", Some(("https://github.com/a/b", "HEAD", "")));
+        check("https://a.example/b.tar.gz", None);
+        check("git@a.example:b#--upload-pack=x", None);
+        check("./b.git", None);
+    }
 }

@@ -105,6 +105,19 @@ fn images_are_those_that_docker_compose_builds() {
     };
     assert_eq!(all("own"), "page");
     assert_eq!(all("inline"), "page");
+    // A repository, by the user's own git.
+    host.sh(
+        "mkdir repo; cd repo; git init -q -b main; mkdir sub; printf 'FROM busybox\\nCOPY page /all/\\n' >sub/Dockerfile; \
+         echo kept >sub/page; git add .; git -c user.name=me -c user.email=me@a.example commit -qm one; git tag v1; \
+         git rm -qr sub; git -c user.name=me -c user.email=me@a.example commit -qm two",
+    );
+    let other = Project::new(&host, "repo-shop", "services: {web: {build: 'file:///root/repo#v1:sub'}}\n");
+    other.orch(&["build", "-q"]).ok();
+    assert_eq!(host.docker(&["run", "--rm", "--network", "none", "repo-shop-web", "cat", "/all/page"]), "kept");
+    other.rewrite("services: {web: {build: 'file:///root/repo:sub'}}\n");
+    other.orch(&["build"]).refused(1, &["service `web` could not be built: git could not fetch"]);
+    assert_eq!(host.sh("ls -d /tmp/orch-build-* 2>/dev/null | wc -l"), "0");
+
     let all = all("elsewhere");
     assert!(all.contains("page") && !all.contains("My.Dockerfile") && !all.contains(".dockerfile"), "{all}");
 }
@@ -148,10 +161,8 @@ fn up_builds_what_is_missing_and_a_rebuilt_image_makes_its_pods_anew() {
         project.orch(command).refused(1, &["service `web` could not be built: ", "gone", "  | Step 1/"]);
     }
     assert_eq!(project.running("web"), running, "nothing was changed");
-    project.rewrite("services: {web: {build: {context: none}}, git: {build: 'https://a.example/b.git#main'}}\n");
-    project
-        .orch(&["build", "web"])
-        .refused(1, &["compose.yaml:", "`services.git.build.context: https://a.example/b.git#main`"]);
+    project.rewrite("services: {web: {build: {context: none}}, far: {build: 'https://a.example/b.tar.gz'}}\n");
+    project.orch(&["plan"]).refused(1, &["compose.yaml:", "`services.far.build.context: https://a.example/b.tar.gz`"]);
     project.rewrite("services: {web: {build: {context: none}}}\n");
     project.orch(&["build", "web"]).refused(1, &["the build context `/root/shop/none` does not exist"]);
     project.rewrite(SERVICE);
@@ -195,7 +206,7 @@ fn an_image_is_built_once_and_is_the_same_on_all_hosts() {
     let project = Project::new(&cluster.desk, "built", &yaml);
     cluster.desk.write("/root/built/app/page", "three\n");
     project.orch(&["build", "-q"]).ok();
-    project.orch(&["up", "-d", "--wait"]).ok();
+    project.orch(&["up", "-d", "--wait", "--yes"]).ok();
     let made = ids();
     assert!(made.iter().all(|id| *id == made[0] && *id != second), "{made:?}");
     for number in ["1", "2", "3"] {

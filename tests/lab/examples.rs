@@ -55,6 +55,25 @@ fn hello_answers_from_each_replica() {
 }
 
 #[test]
+fn build_makes_an_image_of_what_lies_beside_the_compose_file() {
+    let host = Host::boot(&[]);
+    let build = Project::example(&host, "build");
+    build.up();
+    let greeting = || curl(&host, "http://127.0.0.1:8089/env?name=DEMO_GREETING").trim().to_owned();
+    let page = |index| build.orch(&["exec", "-T", "--index", index, "web", "/orch", "demo", "cat", "/page.txt"]).ok();
+    assert_eq!(greeting(), "hello");
+    assert_eq!(page("2"), "made of the source beside the compose file");
+    host.write("/root/build/page.txt", "another page\n");
+    host.sh("cd build; GREETING=bonjour /opt/orch/orch up -d --wait --build");
+    eventually(secs(10), "both replicas to be new", || {
+        let greetings = [greeting(), greeting(), greeting()];
+        if greetings.iter().all(|said| said == "bonjour") { Ok(()) } else { Err(greetings.join(" ")) }
+    });
+    assert_eq!((page("1"), page("2")), ("another page".to_owned(), "another page".to_owned()));
+    build.down();
+}
+
+#[test]
 fn links_name_the_servers_for_the_proxy() {
     let host = Host::boot(&["haproxy"]);
     let links = Project::example(&host, "links");

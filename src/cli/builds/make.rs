@@ -7,13 +7,16 @@ use futures_util::{StreamExt as _, stream};
 
 use crate::api::types::ObjectState;
 use crate::cli::board::Event;
+use crate::cli::context::ensure_demo_image;
 use crate::cli::error::CliError;
+use crate::cli::images::is_own;
 use crate::cli::progress::while_shown;
 use crate::cli::ui::Ui;
 use crate::engine::{BuildSpec, BuildStep, Engine, EngineError, label};
 use crate::ids::ServiceName;
-use crate::model::{self, Ulimit};
+use crate::model::{self, Repository, Ulimit};
 use crate::snapshot::context::{Context, Instructions};
+use crate::transport::git::{self, Checkout};
 use crate::transport::login::Logins;
 
 use super::{BuiltImage, bases};
@@ -158,10 +161,23 @@ async fn run(
     let inline = source.dockerfile_inline.as_deref().filter(|text| !text.is_empty());
     let file = source.dockerfile.as_deref().unwrap_or_default();
     let instructions = inline.map_or(Instructions::File(file), Instructions::Text);
-    let root = Path::new(source.context.as_deref().unwrap_or("."));
+    let named = source.context.as_deref().unwrap_or(".");
+    let repository = Repository::parse(named);
+    let fetched = match &repository {
+        Some(repository) => {
+            said(&format!("Fetching {named}"));
+            Some(git::fetch(repository).await.map_err(|error| error.to_string())?)
+        }
+        None => None,
+    };
+    let root = fetched.as_ref().map_or(Path::new(named), Checkout::directory);
     let context = Context::open(root, instructions).map_err(|error| error.to_string())?;
     let mut spec = spec(build, options, context.dockerfile());
     for image in bases::images(context.instructions(), &spec.args) {
+        if is_own(&image) {
+            ensure_demo_image(engine).await.map_err(|error| error.to_string())?;
+            continue;
+        }
         let login = logins.find(&image).await;
         spec.logins.extend(login.filter(|login| !spec.logins.contains(login)));
     }

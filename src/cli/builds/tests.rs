@@ -37,7 +37,7 @@ async fn run(
 fn what_is_done_about_an_image() {
     let check = |image: &str, policy: &str, when: When, pull: Option<PullPolicy>, there: Way, not_there: Way| {
         let build = &builds("/p", &format!("  web: {{build: ., {image} pull_policy: '{policy}'}}\n"))[0];
-        let wish = Wish { when, pull, make: MakeOptions::default() };
+        let wish = Wish { when, pull, ..Wish::default() };
         assert_eq!((build.way(true, &wish), build.way(false, &wish)), (there, not_there), "{image} {policy} {wish:?}");
     };
     let named = "image: 'app:1',";
@@ -70,7 +70,7 @@ async fn what_is_not_there_is_built_once() {
     let (again, said) = run(&engine, builds(path, two), &Wish::default()).await;
     assert_eq!((again.expect("there"), said.as_str()), (ids, ""));
     let quiet = MakeOptions { quiet: true, no_cache: true, ..MakeOptions::default() };
-    let wish = Wish { when: When::Always, pull: None, make: quiet };
+    let wish = Wish { when: When::Always, make: quiet, ..Wish::default() };
     let (_, said) = run(&engine, builds(path, "  web: {build: .}\n"), &wish).await;
     assert_eq!(said, " Service web  Building\n Service web  Built\n");
 }

@@ -88,7 +88,7 @@ fn needs(context: &Context<'_>, project: &Project, args: &UpArgs) -> Needs {
     };
     let pull = PullOptions { policy: args.pull.and_then(policy), quiet: args.quiet_pull, parallel };
     let make = MakeOptions { quiet: args.quiet_build, parallel, ..MakeOptions::default() };
-    Needs { wish: Wish { when, pull: pull.policy, make }, pull, builds }
+    Needs { wish: Wish { when, pull: pull.policy, quiet_pull: pull.quiet, make }, pull, builds }
 }
 
 /// Everything that must be there on the local engine before the project changes: images and the agent.

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 
 use super::plain::{self, Post, word};
 use super::{DockerEngine, Tried, error};
-use crate::engine::{BoxStream, BuildSpec, BuildStep, EngineError, EngineKind, PullProgress, RegistryLogin, Result};
+use crate::engine::{
+    BoxStream, BuildSpec, BuildStep, Engine as _, EngineError, EngineKind, PullProgress, RegistryLogin, Result,
+};
 
 impl DockerEngine {
     pub(super) fn build_image<'a>(
@@ -34,7 +36,15 @@ impl DockerEngine {
             Ok(answer) => step(&answer).map_err(|message| failed_step(message, &tried)),
             Err(error) => Err(error::classify(error, &tried)),
         });
-        steps.filter_map(|step| future::ready(step.transpose())).boxed()
+        let steps = steps.filter_map(|step| future::ready(step.transpose()));
+        match self.kind {
+            EngineKind::Docker => steps.boxed(),
+            // It does not say what it made.
+            EngineKind::Podman => {
+                let made = stream::once(async { self.image_id(spec.name()).await.transpose() });
+                steps.chain(made.filter_map(|id| future::ready(id.map(|id| id.map(BuildStep::Made))))).boxed()
+            }
+        }
     }
 
     pub(super) fn push_image<'a>(
@@ -54,7 +64,7 @@ impl DockerEngine {
             let answer = answer.map_err(|error| error::classify(error, &tried))?;
             match said_error(&answer) {
                 // Source: moby, distribution/push.go `Push`.
-                Some(error) if error.contains("does not exist locally") => {
+                Some(error) if error.contains("does not exist locally") || error.ends_with("image not known") => {
                     Err(EngineError::NotFound { what: "image", name: reference.to_owned() })
                 }
                 Some(error) => Err(error::classify(Error::DockerStreamError { error }, &tried)),
