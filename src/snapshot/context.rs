@@ -299,7 +299,10 @@ impl<W: Write> Packing<'_, W> {
         let kind = about.file_type();
         if kind.is_dir() {
             header.set_entry_type(EntryType::Directory);
-            return self.put(header, path, 0, io::empty());
+            // The builder's cache goes by the name as it is written, and Docker's client ends it so.
+            let mut name = path.as_os_str().to_owned();
+            name.push("/");
+            return self.put(header, Path::new(&name), 0, io::empty());
         }
         if kind.is_symlink() {
             header.set_entry_type(EntryType::Symlink);

@@ -14,7 +14,7 @@ fn source(host: &Host, folder: &str) {
     write(
         "app/Dockerfile",
         "ARG BASE=busybox\nFROM $BASE AS wanted\nARG WORD\nARG FROM_ENV\n\
-         ENV WORD=$WORD FROM_ENV=$FROM_ENV\nWORKDIR /srv\nCOPY . .\nCOPY --chown=5:6 bin/run /run\nCMD [\"/run\"]\n\
+         ENV WORD=$WORD FROM_ENV=$FROM_ENV\nWORKDIR /srv\nCOPY . .\nCOPY --chown=5:6 bin/run /start\nCMD [\"/start\"]\n\
          FROM wanted\nRUN false\n",
     );
     write("app/.dockerignore", "# nothing of these\nsecret*\n*/left-out\n!secret-but-known\nDockerfile\n");
@@ -77,12 +77,15 @@ fn images_are_those_that_docker_compose_builds() {
     let service = [label("com.docker.compose.project"), label("com.docker.compose.service")];
     assert_eq!(service, ["ours", "web"]);
     // Directories have the time of the copy.
-    let list = "cd /; find srv run | sort | while read f; do stat -c '%n %A %u %g %s' $f; test -d $f || stat -c %Y $f; done; \
+    let list = "cd /; find srv start | sort | while read f; do stat -c '%n %A %u %g %s' $f; test -d $f || stat -c %Y $f; done; \
                 readlink srv/out srv/deep/link; cat srv/secret-but-known";
     let run = |image: &str| host.docker(&["run", "--rm", "--network", "none", image, "sh", "-c", list]);
     let files = run("ours-web");
     assert_eq!(files, run("theirs-web"));
-    assert!(files.contains("srv/deep/er/left-in -rwsr-x--- 0 0 8") && files.contains("run -rwxr-xr-x 5 6"), "{files}");
+    assert!(
+        files.contains("srv/deep/er/left-in -rwxr-x--- 0 0 8") && files.contains("start -rwxr-xr-x 5 6"),
+        "{files}"
+    );
     assert!(
         files.contains("srv/pipe prw-r-----") && !files.contains("left-out") && !files.contains("srv/secret "),
         "{files}"

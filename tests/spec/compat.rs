@@ -36,6 +36,8 @@ const NOTES: &[(&str, &str)] = &[
     ("configs.*.labels", "kept; nothing on the engine has them"),
     ("secrets.*.labels", "kept; nothing on the engine has them"),
     ("services.*.profiles", "decides which services there are"),
+    ("services.*.build.context", "applied to directories and git repositories; `up` refuses other addresses"),
+    ("services.*.build.platforms", "applied; `up` refuses more than one, which only BuildKit has"),
     ("services.*.attach", "`up` shows the logs or not"),
 ];
 

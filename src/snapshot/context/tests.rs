@@ -48,11 +48,11 @@ const FILE: Instructions<'_> = Instructions::File("");
 #[test]
 fn all_is_sent_but_what_is_left_out_and_the_instructions_always() {
     let files = [("Dockerfile", "FROM scratch"), ("a/b", ""), ("a/c", ""), ("d", "")];
-    assert_eq!(names(&files, FILE), "Dockerfile a a/b a/c d");
+    assert_eq!(names(&files, FILE), "Dockerfile a/ a/b a/c d");
     let with = |ignore| [&files[..], &[(".dockerignore", ignore)]].concat();
     assert_eq!(names(&with("# all\n*"), FILE), ".dockerignore Dockerfile");
     assert_eq!(names(&with("a\n!a/b\n"), FILE), ".dockerignore Dockerfile a/b d");
-    assert_eq!(names(&with("**/c"), FILE), ".dockerignore Dockerfile a a/b d");
+    assert_eq!(names(&with("**/c"), FILE), ".dockerignore Dockerfile a/ a/b d");
 }
 
 #[test]
