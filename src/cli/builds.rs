@@ -154,7 +154,7 @@ pub(crate) async fn ensure(
             Way::Lack => lacking.push(missing(&build, None)),
             way @ (Way::PullOrBuild | Way::PullOrKeep | Way::Pull) => {
                 match (pull(ui, engine, &build, wish.quiet_pull, logins).await, here, way) {
-                    (Ok(Some(id)), _, _) | (Err(_), Some(id), _) | (Ok(None), Some(id), _) => {
+                    (Ok(Some(id)), _, _) | (Err(_) | Ok(None), Some(id), _) => {
                         ids.insert(build.image, id);
                     }
                     (Err(error), None, Way::Pull) => lacking.push(missing(&build, Some(&error))),

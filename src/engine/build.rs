@@ -1,6 +1,6 @@
 //! What an image is built of, and what is heard of it meanwhile.
 //!
-//! This is the engine's own builder (`POST /build`), which every engine has. What only BuildKit can do is not here.
+//! This is the engine's own builder (`POST /build`), which every engine has. What only `BuildKit` can do is not here.
 
 use std::collections::BTreeMap;
 

@@ -107,8 +107,9 @@ impl Repository {
     pub fn parse(context: &str) -> Option<Self> {
         let (address, fragment) = context.split_once('#').unwrap_or((context, ""));
         let over_http = ["http://", "https://"].iter().any(|start| address.starts_with(start));
+        let over_http = over_http && address.strip_suffix(".git").is_some();
         let starts = ["git://", "ssh://", "file://", "git@", "github.com/"];
-        if !(over_http && address.ends_with(".git") || starts.iter().any(|start| address.starts_with(start))) {
+        if !(over_http || starts.iter().any(|start| address.starts_with(start))) {
             return None;
         }
         let (reference, directory) = fragment.split_once(':').unwrap_or((fragment, ""));

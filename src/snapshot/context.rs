@@ -108,7 +108,9 @@ impl Context {
         let root = root.canonicalize().map_err(|source| unreadable(root, source))?;
         let plain = text_if_there(&root.join(IGNORE_FILE))?;
         match instructions {
-            Instructions::Text(text) => Self::hidden(root, text.to_owned(), plain.clone(), plain, IGNORE_FILE.into()),
+            Instructions::Text(text) => {
+                Self::hidden(root, text.to_owned(), plain.as_deref(), plain.as_deref(), Path::new(IGNORE_FILE))
+            }
             Instructions::File(name) => {
                 let file = dockerfile(&root, name)?;
                 let text = text_if_there(&file)?.ok_or_else(|| ContextError::NoDockerfile(file.clone()))?;
@@ -124,8 +126,8 @@ impl Context {
                         let given = [(inside.to_owned(), text.clone().into_bytes())].into_iter().chain(ignore);
                         Ok(Self { rules, dockerfile, instructions: text, given: given.collect(), root })
                     }
-                    (_, Some(own_text)) => Self::hidden(root, text, Some(own_text), plain, own),
-                    (_, None) => Self::hidden(root, text, plain.clone(), plain, IGNORE_FILE.into()),
+                    (_, Some(own_text)) => Self::hidden(root, text, Some(&own_text), plain.as_deref(), &own),
+                    (_, None) => Self::hidden(root, text, plain.as_deref(), plain.as_deref(), Path::new(IGNORE_FILE)),
                 }
             }
         }
@@ -135,14 +137,14 @@ impl Context {
     fn hidden(
         root: PathBuf,
         instructions: String,
-        in_force: Option<String>,
-        plain: Option<String>,
-        from: PathBuf,
+        in_force: Option<&str>,
+        plain: Option<&str>,
+        from: &Path,
     ) -> Result<Self, ContextError> {
-        let rules = rules(&root.join(from), in_force.as_deref())?;
+        let rules = rules(&root.join(from), in_force)?;
         let dockerfile = format!(".dockerfile.{:.20}", format!("{:x}", Sha256::digest(&instructions)));
         // Where there was none, the builder removes it.
-        let ignore = format!("{}\n{dockerfile}\n", plain.as_deref().unwrap_or(IGNORE_FILE));
+        let ignore = format!("{}\n{dockerfile}\n", plain.unwrap_or(IGNORE_FILE));
         let given = BTreeMap::from([
             (PathBuf::from(&dockerfile), instructions.clone().into_bytes()),
             (PathBuf::from(IGNORE_FILE), ignore.into_bytes()),

@@ -161,7 +161,7 @@ fn up_builds_what_is_missing_and_a_rebuilt_image_makes_its_pods_anew() {
     let running = project.running("web");
     host.sh("sed -i 's/^COPY . .$/COPY gone ./' shop/app/Dockerfile");
     for command in [&["build"][..], &["up", "-d", "--build"]] {
-        project.orch(command).refused(1, &["service `web` could not be built: ", "gone", "  | Step 1/"]);
+        project.orch(command).refused(1, &["service `web` could not be built: ", "gone", "  | Step 7/14 : COPY gone"]);
     }
     assert_eq!(project.running("web"), running, "nothing was changed");
     project.rewrite("services: {web: {build: {context: none}}, far: {build: 'https://a.example/b.tar.gz'}}\n");
@@ -215,7 +215,7 @@ fn an_image_is_built_once_and_is_the_same_on_all_hosts() {
     for number in ["1", "2", "3"] {
         assert_eq!(project.orch(&["exec", "-T", "--index", number, "web", "cat", "/srv/page"]).ok(), "three");
     }
-    project.down();
+    project.orch(&["down", "-v", "--yes"]).ok();
 }
 
 #[test]

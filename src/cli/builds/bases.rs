@@ -47,15 +47,13 @@ fn filled(text: &str, values: &BTreeMap<String, String>) -> String {
     while let Some((before, after)) = rest.split_once('$') {
         filled.push_str(before);
         let name_end = |text: &str| text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
-        let (name, default, behind) = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
-            Some((inner, behind)) => {
-                let (name, default) = inner.split_at(name_end(inner));
-                (name, default.strip_prefix(":-").unwrap_or_default(), behind)
-            }
-            None => {
-                let (name, behind) = after.split_at(name_end(after));
-                (name, "", behind)
-            }
+        let braced = after.strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        let (name, default, behind) = if let Some((inner, behind)) = braced {
+            let (name, default) = inner.split_at(name_end(inner));
+            (name, default.strip_prefix(":-").unwrap_or_default(), behind)
+        } else {
+            let (name, behind) = after.split_at(name_end(after));
+            (name, "", behind)
         };
         filled.push_str(values.get(name).filter(|value| !value.is_empty()).map_or(default, String::as_str));
         rest = behind;

@@ -143,8 +143,8 @@ async fn one(
         }
         Err(why) => {
             tell("Error", ObjectState::Error, None);
-            let lines: String = last.iter().map(|line| format!("\n  | {line}")).collect();
-            Err(format!("service `{}` could not be built: {why}{lines}", build.service))
+            let why = format!("service `{}` could not be built: {why}", build.service);
+            Err(last.into_iter().fold(why, |text, line| text + "\n  | " + &line))
         }
     }
 }
@@ -204,7 +204,7 @@ async fn run(
     }
     drop(steps);
     match made {
-        // Podman says the id without its algorithm, and Docker 20.10 that of the last step only.
+        // By its name, which is what containers are made of.
         Some(_) => {
             let id = engine.image_id(spec.name()).await.map_err(|error| error.to_string())?;
             id.ok_or_else(|| "the engine does not have the image that it made".to_owned())
@@ -234,7 +234,7 @@ fn words(error: &EngineError) -> String {
     }
 }
 
-/// Source of the labels: Docker Compose 2.40, pkg/compose/build.go `getImageBuildLabels`, build_classic.go.
+/// Source of the labels: Docker Compose 2.40, pkg/compose/build.go `getImageBuildLabels`.
 fn spec(build: &BuiltImage, options: &MakeOptions, dockerfile: &str) -> BuildSpec {
     let model::Build {
         args,

@@ -54,8 +54,9 @@ pub(crate) async fn push(
     logins.take_problems().iter().for_each(|problem| ui.warn(problem));
     failures.sort_unstable();
     if options.ignore_failures {
-        failures.iter().for_each(|failure| ui.warn(failure));
-        failures.clear();
+        for failure in failures.drain(..) {
+            ui.warn(&failure);
+        }
     }
     if failures.is_empty() { Ok(()) } else { Err(CliError::Pushes(failures)) }
 }

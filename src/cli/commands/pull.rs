@@ -49,7 +49,9 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &PullArgs) -> Result<()
         context.ui.warn(&format!("what no registry has can be built: `orch build {}`", buildable.join(" ")));
     }
     if args.ignore_pull_failures {
-        failures.iter().for_each(|failure| context.ui.warn(failure));
+        for failure in &failures {
+            context.ui.warn(failure);
+        }
         return Ok(());
     }
     if failures.is_empty() { Ok(()) } else { Err(CliError::Images(failures)) }

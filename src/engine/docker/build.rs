@@ -12,9 +12,7 @@ use serde_json::{Value, json};
 
 use super::plain::{self, Post, word};
 use super::{DockerEngine, Tried, error};
-use crate::engine::{
-    BoxStream, BuildSpec, BuildStep, Engine as _, EngineError, EngineKind, PullProgress, RegistryLogin, Result,
-};
+use crate::engine::{BoxStream, BuildSpec, BuildStep, EngineError, EngineKind, PullProgress, RegistryLogin, Result};
 
 impl DockerEngine {
     pub(super) fn build_image<'a>(
@@ -36,15 +34,7 @@ impl DockerEngine {
             Ok(answer) => step(&answer).map_err(|message| failed_step(message, &tried)),
             Err(error) => Err(error::classify(error, &tried)),
         });
-        let steps = steps.filter_map(|step| future::ready(step.transpose()));
-        match self.kind {
-            EngineKind::Docker => steps.boxed(),
-            // It does not say what it made.
-            EngineKind::Podman => {
-                let made = stream::once(async { self.image_id(spec.name()).await.transpose() });
-                steps.chain(made.filter_map(|id| future::ready(id.map(|id| id.map(BuildStep::Made))))).boxed()
-            }
-        }
+        steps.filter_map(|step| future::ready(step.transpose())).boxed()
     }
 
     pub(super) fn push_image<'a>(
@@ -75,7 +65,7 @@ impl DockerEngine {
     }
 }
 
-/// Source: moby, client/image_build.go `imageBuildOptionsToQuery`.
+/// Source: moby, `client/image_build.go`, `imageBuildOptionsToQuery`.
 fn parameters(spec: &BuildSpec, kind: EngineKind) -> String {
     let BuildSpec {
         dockerfile,
@@ -95,13 +85,16 @@ fn parameters(spec: &BuildSpec, kind: EngineKind) -> String {
         platform,
         logins: _,
     } = spec;
-    let ulimits: Vec<Value> =
-        ulimits.iter().map(|(name, (soft, hard))| json!({ "Name": name, "Soft": soft, "Hard": hard })).collect();
+    // Podman takes its own flag's words, and one list of hosts.
+    let limit = |(name, (soft, hard)): (&String, &(i64, i64))| match kind {
+        EngineKind::Docker => json!({ "Name": name, "Soft": soft, "Hard": hard }),
+        EngineKind::Podman => json!(format!("{name}={soft}:{hard}")),
+    };
+    let ulimits: Vec<Value> = ulimits.iter().map(limit).collect();
     let flag = |set: bool| set.then(|| "1".to_owned());
     let list = |list: &Vec<String>| (!list.is_empty()).then(|| json!(list).to_string());
     let number = |number: &Option<u64>| number.map(|number| number.to_string());
     let mut all: Vec<(&str, String)> = names.iter().map(|name| ("t", name.clone())).collect();
-    // Podman takes one list.
     match kind {
         EngineKind::Docker => all.extend(extra_hosts.iter().map(|line| ("extrahosts", line.clone()))),
         EngineKind::Podman => all.extend(list(extra_hosts).map(|lines| ("extrahosts", lines))),
@@ -212,6 +205,7 @@ mod tests {
                       &ulimits=%5B%7B%22Name%22%3A%22nofile%22%2C%22Soft%22%3A1%2C%22Hard%22%3A2%7D%5D";
         assert_eq!(parameters(&spec, EngineKind::Docker), docker);
         let podman = parameters(&spec, EngineKind::Podman);
+        assert!(podman.ends_with("&ulimits=%5B%22nofile%3D1%3A2%22%5D"), "{podman}");
         assert!(podman.contains("&extrahosts=%5B%22a%3A1.2.3.4%22%2C%22b%3A%3A%3A1%22%5D&"), "{podman}");
     }
 

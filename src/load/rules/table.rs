@@ -374,7 +374,7 @@ pub(super) static SIMPLE: &[(&str, Shape)] = &[
     ("models.*.runtime_flags", List), ("models.*.runtime_flags.[]", Text),
 ];
 
-/// What to do about what only BuildKit builds: images are built by the builder that every engine has.
+/// What to do about what only `BuildKit` builds: images are built by the builder that every engine has.
 pub(in crate::load) const BUILDX: &str =
     "only BuildKit has it: build the image with `docker buildx` and name it with `image`";
 
