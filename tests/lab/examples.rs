@@ -59,7 +59,7 @@ fn build_makes_an_image_of_what_lies_beside_the_compose_file() {
     let host = Host::boot(&[]);
     let build = Project::example(&host, "build");
     build.up();
-    let greeting = || curl(&host, "http://127.0.0.1:8089/env?name=DEMO_GREETING").trim().to_owned();
+    let greeting = || curl(&host, "http://127.0.0.1:8094/env?name=DEMO_GREETING").trim().to_owned();
     let page = |index| build.orch(&["exec", "-T", "--index", index, "web", "/orch", "demo", "cat", "/page.txt"]).ok();
     assert_eq!(greeting(), "hello");
     assert_eq!(page("2"), "made of the source beside the compose file");
