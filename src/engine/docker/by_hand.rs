@@ -79,8 +79,11 @@ impl ByHand for DockerEngine {
     }
 
     async fn bound_ports(&self, id_or_name: &str) -> Result<Vec<BoundPort>> {
-        let settings = self.inspect(id_or_name).await?.network_settings;
-        Ok(bound(settings.and_then(|settings| settings.ports).unwrap_or_default()))
+        let container = self.inspect(id_or_name).await?;
+        // Podman tells of them also while it does not run.
+        let runs = container.state.and_then(|state| state.running).unwrap_or_default();
+        let ports = container.network_settings.and_then(|settings| settings.ports).filter(|_| runs);
+        Ok(bound(ports.unwrap_or_default()))
     }
 
     fn usage(&self, id_or_name: &str, once: bool) -> BoxStream<'static, Result<Usage>> {
@@ -149,6 +152,10 @@ impl ByHand for DockerEngine {
     ) -> Result<()> {
         let options = UploadToContainerOptionsBuilder::default().path(directory).no_overwrite_dir_non_dir("true");
         let options = if how.owners { options.copy_uidgid("true") } else { options };
+        if self.kind == EngineKind::Podman {
+            // It says nothing of a directory that is not there.
+            self.path_stat(id_or_name, directory).await?;
+        }
         let docker = self.patient(SLOW_ANSWER_WITHIN);
         let body = bollard::body_try_stream(archive);
         let tried = Tried::new("copy into container", id_or_name).what("path");
