@@ -93,7 +93,7 @@ async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, C
         Command::Logs(args) => return logs::run(context, args).await,
         Command::Events(args) => return events::run(context, &args).await,
         Command::Exec(args) => return exec::run(context, args).await,
-        Command::Run(args) => return run::run(context, &args).await,
+        Command::Run(args) => return Box::pin(run::run(context, &args)).await,
         Command::Wait(args) => return wait::run(context, &args).await,
         Command::Attach(args) => return attach::run(context, &args).await,
         Command::Agent(AgentArgs { verb: Some(verb), run: _ }) => return agent::run(context, verb).await,

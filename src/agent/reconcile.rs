@@ -413,7 +413,9 @@ impl Loop {
             let entry: &mut String = errors.entry(object.clone()).or_default();
             *entry = if entry.is_empty() { told } else { format!("{entry}; {told}") };
         }
-        let idle = self.running.is_empty() && others.values().all(|report| report.under_way == 0);
+        let others_idle = others.values().all(|report| report.under_way == 0);
+        let idle = self.running.is_empty() && others_idle;
+        let busy = self.under_way.keys().cloned().collect();
         // Who has not heard of the record yet may have something to do for it.
         let all_know = !self.shared.fleet().is_seat() || self.shared.peers.all_know(&self.handle.name, record.serial);
         let desired = record.desired.as_ref();
@@ -435,6 +437,8 @@ impl Loop {
                 plan: Some(plan),
                 errors,
                 report,
+                busy,
+                others_idle,
                 heard,
                 settled,
                 gone: false,

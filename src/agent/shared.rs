@@ -156,6 +156,10 @@ pub struct ProjectState {
     pub errors: BTreeMap<String, String>,
     /// What the others must know of this host's part.
     pub report: Report,
+    /// Objects that a step of this host is under way for.
+    pub busy: BTreeSet<String>,
+    /// Whether no step is under way on the other hosts.
+    pub others_idle: bool,
     /// Whether all hosts have heard of the record.
     pub heard: bool,
     /// Whether nothing is left to do or wait for, other than errors and what the plan says cannot come true.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Graph, Role};
+use crate::graph::{Graph, Role, Service};
 use crate::ids::{PodId, ServiceName};
 use crate::observed::{ContainerState, Observed, ObservedContainer};
 
@@ -304,7 +304,7 @@ impl<'a> Asking<'a> {
             let members = members(graph, &front);
             if seen.insert(front) {
                 let services = members.iter().filter_map(|(name, _)| graph.services.get(name));
-                open.extend(services.flat_map(|service| service.dependencies()).map(|name| graph.front(name).clone()));
+                open.extend(services.flat_map(Service::dependencies).map(|name| graph.front(name).clone()));
             }
         }
         seen

@@ -167,7 +167,9 @@ impl Follow {
             planned.step.pod().is_some_and(|pod| pods.contains(pod))
                 || objects.contains(&execute::object(&planned.step, None))
         };
-        if !state.heard || plan.steps.iter().any(is_open) {
+        // The engine shows what a step did before the step has ended and was told.
+        let busy = !state.others_idle || state.busy.iter().any(|object| objects.contains(object));
+        if !state.heard || busy || plan.steps.iter().any(is_open) {
             return None;
         }
         self.up_end(desired, state)

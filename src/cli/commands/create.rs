@@ -23,5 +23,5 @@ pub(crate) async fn run(context: &mut Context<'_>, args: CreateArgs) -> Result<E
         no_start: true,
         ..Selection::default()
     };
-    up::run(context, &UpArgs { selection, pull, quiet_pull, dry_run, yes, ..UpArgs::default() }).await
+    up::run(context, &UpArgs { selection, dry_run, pull, quiet_pull, yes, ..UpArgs::default() }).await
 }
