@@ -225,7 +225,7 @@ fn is_listed(pod: &PodStatus, args: &PsArgs) -> bool {
     }
     let alive =
         matches!(pod.state, Some(ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting));
-    args.all || alive || (pod.wanted && pod.reason.is_some())
+    args.all || alive || (pod.wanted && pod.reason.is_some() && !pod.resting)
 }
 
 fn state_word(state: ContainerState) -> StateWord {
