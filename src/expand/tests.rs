@@ -198,7 +198,7 @@ fn network_modes() {
     refused("{a: {network_mode: 'service:x'}}", "services.a.network_mode: no such service: x");
     refused(
         "{a: {network_mode: 'service:x', scale: 2}, x: {}}",
-        "services.a.network_mode: 2 replicas are to share the network or volumes of `x`, one with each of its replicas, which are 1",
+        "services.a.network_mode: 2 replicas are to share the network of `x`, one with each of its replicas, which are 1",
     );
 }
 
