@@ -39,6 +39,10 @@ pub trait World: Send + Sync {
     fn free_port(&self) -> u16;
     /// Brings the next verdict of the container's passing health check about, if it does not come by itself.
     async fn check_health(&self, id: &str);
+    /// Whether the engine keeps what health checks write.
+    async fn keeps_health_output(&self) -> bool {
+        true
+    }
 }
 
 /// One thing that a container of a case does.

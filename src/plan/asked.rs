@@ -232,7 +232,7 @@ pub fn ask(
     if let Some(unknown) = services.iter().find(|name| !graph.services.contains_key(*name)) {
         return Err(AskError::NoSuchService(unknown.clone()));
     }
-    let containers = Containers::of(now, observed);
+    let containers = Containers::anywhere(now, observed);
     let mut asking =
         Asking { now, containers: &containers, asked: now.asked.clone(), pods: BTreeSet::new(), given: services };
     let fronts = asking.fronts(services);

@@ -173,18 +173,26 @@ pub(super) struct Containers<'a>(BTreeMap<PodId, Found<'a>>);
 impl<'a> Containers<'a> {
     /// Finds them all at once.
     pub(super) fn of(desired: &'a Desired, observed: &'a Observed) -> Self {
+        Self::best(desired, observed, |assigned, host| assigned == host)
+    }
+
+    /// Finds also those that are still on the host where their pods were before: what somebody ended by hand is not replaced.
+    pub(super) fn anywhere(desired: &'a Desired, observed: &'a Observed) -> Self {
+        Self::best(desired, observed, |_, _| true)
+    }
+
+    fn best(desired: &'a Desired, observed: &'a Observed, counts: impl Fn(&HostName, &HostName) -> bool) -> Self {
         let mut best: BTreeMap<PodId, Found<'a>> = BTreeMap::new();
         for (host, seen) in &observed.hosts {
             for container in seen.containers.values() {
                 let Some(pod) = container.pod() else { continue };
-                if desired.assignments.pods.get(&pod) != Some(host) {
+                let Some(assigned) = desired.assignments.pods.get(&pod).filter(|assigned| counts(assigned, host))
+                else {
                     continue;
-                }
+                };
                 let here = Found { host, container };
-                let better = best
-                    .get(&pod)
-                    .is_none_or(|there| merit(desired, &pod, host, here) >= merit(desired, &pod, host, *there));
-                if better {
+                let merit = |found| merit(desired, &pod, assigned, found);
+                if best.get(&pod).is_none_or(|there| merit(here) >= merit(*there)) {
                     best.insert(pod, here);
                 }
             }

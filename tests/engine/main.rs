@@ -187,4 +187,7 @@ impl World for RealWorld {
             assert!(done.expect("podman can be run").status.success(), "the check passes");
         }
     }
+    async fn keeps_health_output(&self) -> bool {
+        self.engine.info().await.expect("the engine answers").kind != EngineKind::Podman
+    }
 }

@@ -29,7 +29,11 @@ fn what_is_wrong_with_a_file_is_said_with_its_place() {
         ),
         ("a cycle", "  a: {image: x, depends_on: [b]}\n  b: {image: x, links: [a]}", &["a -> b -> a"]),
         ("no image", "  web: {command: [x]}", &["compose.yaml:2", "image"]),
-        ("an element not applied yet", "  web: {image: x, build: .}", &["compose.yaml:2:19", "build"]),
+        (
+            "an element not applied yet",
+            "  web: {image: x, pre_start: [{command: [x]}]}",
+            &["compose.yaml:2:19", "pre_start"],
+        ),
     ] {
         let project = Project::new(&host, "bad", "");
         project.rewrite_all(&format!("services:\n{services}\n"));

@@ -239,8 +239,15 @@ impl DockerEngine {
     /// Lists a container's processes. Behind Docker's API Podman runs `ps` inside the container, where there may be none.
     pub(super) async fn podman_processes(&self, id_or_name: &str) -> Result<ContainerTopResponse, Error> {
         let path = format!("{OWN_API}/containers/{}/top?stream=false", plain::word(id_or_name));
-        let answer = self.plain(&path).await?;
-        serde_json::from_value(answer).map_err(|err| Error::JsonSerdeError { err })
+        let answer = match self.plain(&path).await {
+            // It says nothing at all of one that does not run.
+            Err(Error::JsonSerdeError { err }) if err.is_eof() => {
+                let message = format!("container {id_or_name} is not running");
+                Err(Error::DockerResponseServerError { status_code: 409, message })
+            }
+            answer => answer,
+        };
+        serde_json::from_value(answer?).map_err(|err| Error::JsonSerdeError { err })
     }
 }
 

@@ -255,3 +255,18 @@ fn a_pod_of_several_is_stopped_started_and_restarted_as_one() {
     world.converge();
     assert_eq!(world.states(), "");
 }
+
+#[test]
+fn what_is_stopped_stays_where_it_is_when_its_pod_belongs_elsewhere_and_is_removed_there() {
+    let mut world = World::running("web: {}", &["a", "b"]);
+    let from = world.desired.assignments.pods[&pod("web.1")].clone();
+    let to = if from == host("a") { host("b") } else { host("a") };
+    world.ask(&stop(), &["web"], "drain web.1, stop web-1 (asked for)");
+    world.desired.assignments.pods.insert(pod("web.1"), to.clone());
+    assert_eq!(brief(&world.plan()), "");
+    world.ask(&remove(false), &["web"], "remove web-1 (asked for)");
+    assert_eq!(world.states(), "");
+    world.up("web: {}");
+    world.converge();
+    assert_eq!(world.states(), "web-1 running");
+}

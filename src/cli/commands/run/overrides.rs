@@ -230,7 +230,7 @@ mod tests {
 
     fn made(line: &str, local: bool) -> Result<Service, CliError> {
         let variable = |name: &str| (name == "MINE").then(|| "me".to_owned());
-        let around = Surroundings { variable: &variable, directory: "/work".to_owned(), terminal: true, local };
+        let around = Surroundings { variable: &variable, directory: "/desk".to_owned(), terminal: true, local };
         let graph = graph_of(&graph(), &args(line), &around)?;
         Ok(graph.services.into_values().next().expect("one"))
     }
@@ -299,7 +299,7 @@ mod tests {
             };
             format!("{} {source} {}{}", mounts.len(), last.target, if last.read_only { " ro" } else { "" })
         };
-        assert_eq!(show("-v ./x/../y:/x:ro web"), "2 /work/y /x ro");
+        assert_eq!(show("-v ./x/../y:/x:ro web"), "2 /desk/y /x ro");
         assert_eq!(show("-v /srv:/data web"), "1 /srv /data", "in place of the service's");
         assert_eq!(show("-v other:/o web"), "2 volume other /o");
         assert_eq!(show("-v /cache web"), "2 none /cache");
