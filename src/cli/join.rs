@@ -76,6 +76,16 @@ impl Joined {
     }
 }
 
+/// How often an agent is asked that answered when it was started and then does not.
+const TRIES: u32 = 3;
+
+/// Returns what an agent says of the cluster, and whether projects run there on their own.
+async fn standing(client: &Client) -> Result<(ClusterStatus, bool), ClientError> {
+    let status = client.cluster().await?;
+    let busy = status.cluster.is_none() && client.projects().await?.iter().any(|project| project.revision.is_some());
+    Ok((status, busy))
+}
+
 /// A host whose agent answers.
 struct Ready {
     host: Arc<Host>,
@@ -136,10 +146,15 @@ impl Adding<'_> {
         self.working(host.name(), "Starting agent");
         let build = Build::own().map_err(BootstrapError::Binary)?;
         let options = AgentOptions { allow_downgrade: self.allow_downgrade, ..AgentOptions::default() };
-        bootstrap::ensure_agent(&engine, &client, &build, &options).await?;
-        let status = client.cluster().await?;
-        let busy =
-            status.cluster.is_none() && client.projects().await?.iter().any(|project| project.revision.is_some());
+        let mut tries = 1;
+        let (status, busy) = loop {
+            bootstrap::ensure_agent(&engine, &client, &build, &options).await?;
+            match standing(&client).await {
+                // Somebody else makes the agent anew at the same time.
+                Err(ClientError::NotAnswering { .. }) if tries < TRIES => tries += 1,
+                told => break told?,
+            }
+        };
         Ok(Ready { host: Arc::clone(host), entry: newcomer.entry.clone(), client, status, address, busy })
     }
 
