@@ -170,7 +170,7 @@ pub async fn ensure_agent(
             let waited = pass.begun.elapsed();
             if next == Decision::WaitForEngine || pass.runs.len() >= Pass::MOST_RUNS {
                 // Else the engine would start it for ever; stopped, its log can be read and the next run starts it.
-                drop(engine.stop_container(&options.name, spec::STOP_GRACE).await);
+                pass.stop_for_good().await;
             }
             return Err(BootstrapError::Silent { waited, message, log: last_lines(engine, &options.name).await });
         }
@@ -199,6 +199,8 @@ impl Pass<'_> {
     const PAUSE: Duration = Duration::from_millis(50);
     /// Crashes are worth so many looks: the first one may have been a hand-over that went wrong.
     const PATIENCE: u32 = 20;
+    /// Looks in a row at which it does not run, after which it will not.
+    const RESTS: u32 = 6;
     /// One that was started so often will not answer: an engine that pauses longer each time is given up sooner.
     const MOST_RUNS: usize = 10;
 
@@ -207,6 +209,20 @@ impl Pass<'_> {
             Ok(container) => Ok(Some(container)),
             Err(EngineError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Stops it. Podman starts one again that ended by itself just before it was told to stop; what keeps running is left so.
+    async fn stop_for_good(&self) {
+        let mut rested = 0;
+        for _ in 0..Self::PATIENCE {
+            drop(self.engine.stop_container(&self.options.name, spec::STOP_GRACE).await);
+            tokio::time::sleep(Self::PAUSE).await;
+            let seen = self.engine.inspect_container(&self.options.name).await;
+            rested = if seen.is_ok_and(|seen| seen.state.is_active()) { 0 } else { rested + 1 };
+            if rested == Self::RESTS {
+                return;
+            }
         }
     }
 

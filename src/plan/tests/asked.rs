@@ -262,8 +262,9 @@ fn what_is_stopped_stays_where_it_is_when_its_pod_belongs_elsewhere_and_is_remov
     let from = world.desired.assignments.pods[&pod("web.1")].clone();
     let to = if from == host("a") { host("b") } else { host("a") };
     world.ask(&stop(), &["web"], "drain web.1, stop web-1 (asked for)");
-    world.desired.assignments.pods.insert(pod("web.1"), to.clone());
-    assert_eq!(brief(&world.plan()), "");
+    world.desired.assignments.pods.insert(pod("web.1"), to);
+    world.converge();
+    assert_eq!(world.states(), "web-1 exited");
     world.ask(&remove(false), &["web"], "remove web-1 (asked for)");
     assert_eq!(world.states(), "");
     world.up("web: {}");
