@@ -349,7 +349,10 @@ fn a_host_leaves_a_cluster_whose_projects_go_on() {
     assert_eq!(cluster[2].docker(&["ps", "-aq"]), "");
     assert_eq!(cluster[2].docker(&["network", "ls", "-q", "--filter", "label=com.docker.compose.project"]), "");
     assert_eq!(cluster[2].sh("ls /var/lib/orch 2>/dev/null | wc -l; iptables-save | grep -ci orch || :"), "0\n0");
-    assert_eq!(spread(&project, "web"), [("a".to_owned(), 4)]);
+    eventually(secs(20), "4 on a", || {
+        let pods = spread(&project, "web");
+        if pods == [("a".to_owned(), 4)] { Ok(()) } else { Err(pods) }
+    });
     // With pods on it too, when it must.
     add(&cluster, &[2]).ok();
     project.orch(&["up", "-d", "--wait", "--scale", "web=8"]).ok();
