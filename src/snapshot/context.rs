@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use super::archive::{put, put_name};
 use super::ignore::Rules;
 use super::pipe::{PIECES, Piece, PipeWriter};
-use super::scan::open;
+use super::scan::{names, open};
 use super::store::Chunks;
 
 /// Name of the ignore file.
@@ -266,13 +266,7 @@ impl<W: Write> Packing<'_, W> {
     /// Adds what is in a directory, in order of the names.
     fn walk(&mut self, directory: &Path) -> Result<(), ContextError> {
         let at = self.context.root.join(directory);
-        let failed = |source| unreadable(&at, source);
-        let mut names = Vec::new();
-        for entry in at.read_dir().map_err(failed)? {
-            names.push(entry.map_err(failed)?.file_name());
-        }
-        names.sort();
-        for name in names {
+        for name in names(&at).map_err(|source| unreadable(&at, source))? {
             let path = directory.join(name);
             if self.context.given.contains_key(&path) {
                 continue;

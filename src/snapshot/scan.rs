@@ -1,5 +1,6 @@
 //! A file or directory of this machine, looked at whole: what is in it, and whether it can travel.
 
+use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -203,13 +204,7 @@ impl Scan<'_> {
     /// Adds what is in a directory, in order of the names.
     fn walk(&mut self, directory: &Path) -> Result<(), ScanError> {
         let at = within(self.root, directory);
-        let failed = |source| unreadable(&at, source);
-        let mut names = Vec::new();
-        for entry in at.read_dir().map_err(failed)? {
-            names.push(entry.map_err(failed)?.file_name());
-        }
-        names.sort();
-        for name in names {
+        for name in names(&at).map_err(|source| unreadable(&at, source))? {
             let path = directory.join(&name);
             if path == Path::new(IGNORE_FILE) {
                 continue;
@@ -244,6 +239,15 @@ fn digest_of(path: &Path, length: u64) -> io::Result<(u64, [u8; 32])> {
         size += count as u64;
         hasher.update(&buffer[..count]);
     }
+}
+
+/// Returns what is in a directory, in order, so that the same content is always read alike.
+pub(super) fn names(directory: &Path) -> io::Result<Vec<OsString>> {
+    let names: io::Result<Vec<OsString>> = directory.read_dir()?.map(|entry| Ok(entry?.file_name())).collect();
+    names.map(|mut names| {
+        names.sort();
+        names
+    })
 }
 
 /// Opens a file for reading; never waits, should it have become a pipe.
