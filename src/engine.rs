@@ -491,6 +491,9 @@ pub trait Engine: ByHand + Send + Sync {
     /// Returns the names of the containers that run on a network, whosever they are, sorted; none when it is not there.
     async fn network_users(&self, name: &str) -> Result<Vec<String>>;
 
+    /// Takes off a network what the engine has forgotten there: endpoints of containers that are gone or do not run.
+    async fn clear_network(&self, name: &str) -> Result<()>;
+
     /// Makes the volume unless one of this name is there.
     async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<()>;
 

@@ -21,6 +21,8 @@ use super::{hooks, images, snapshots};
 
 /// How long the engine may take to let go of a network that nobody uses any more.
 const ENDPOINTS_GO: Duration = Duration::from_secs(15);
+/// After how long it counts as having forgotten to.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(2);
 /// Pause between two looks at such a network: doubles from this…
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 /// …up to this.
@@ -234,9 +236,9 @@ async fn stop(engine: &dyn Engine, id: &str, mut graces: watch::Receiver<Duratio
 }
 
 /// Removes a network. Under load the engine takes containers off their networks a while after it says that they are
-/// removed: as long as nobody it knows is on the network, it is tried again.
+/// removed, or never: as long as nobody it knows is on the network, it is tried again.
 async fn remove_network(engine: &dyn Engine, name: &str) -> Result<(), String> {
-    let given_up = Instant::now() + ENDPOINTS_GO;
+    let begun = Instant::now();
     let mut pause = FIRST_LOOK;
     loop {
         let error = match engine.remove_network(name).await {
@@ -249,8 +251,11 @@ async fn remove_network(engine: &dyn Engine, name: &str) -> Result<(), String> {
             let noun = if users.len() == 1 { "container" } else { "containers" };
             return Err(format!("network {name} is still used by {noun} {}", users.join(", ")));
         }
-        if Instant::now() >= given_up {
+        if begun.elapsed() >= ENDPOINTS_GO {
             return Err(text(error));
+        }
+        if begun.elapsed() >= FORGOTTEN_AFTER {
+            engine.clear_network(name).await.map_err(text)?;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LAST_LOOK);

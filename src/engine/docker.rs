@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bollard::models::NetworkDisconnectRequest;
 use bollard::query_parameters::{
     InspectNetworkOptions, KillContainerOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
     RemoveImageOptionsBuilder, RemoveVolumeOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
@@ -99,6 +100,28 @@ impl DockerEngine {
 
     fn count(&self, call: &'static str) {
         *self.calls.lock().unwrap_or_else(PoisonError::into_inner).entry(call).or_default() += 1;
+    }
+
+    /// Returns the names of the endpoints on a network: those of containers that run, and the others.
+    async fn endpoints(&self, network: &str) -> Result<(Vec<String>, Vec<String>)> {
+        let tried = Tried::new("look at network", network).what("network");
+        let request = self.docker.inspect_network(network, None::<InspectNetworkOptions>);
+        let network = match self.call("network_inspect", tried, request).await {
+            Ok(network) => network,
+            Err(EngineError::NotFound { .. }) => return Ok((Vec::new(), Vec::new())),
+            Err(error) => return Err(error),
+        };
+        let (mut used, mut left) = (Vec::new(), Vec::new());
+        // Endpoints that are being taken down are listed too, some without a container (moby, `buildContainerAttachments`).
+        for (id, endpoint) in network.containers.unwrap_or_default() {
+            match self.inspect_container(&id).await {
+                Ok(container) if container.state.is_active() => used.push(endpoint.name.unwrap_or(container.name)),
+                Ok(container) => left.push(endpoint.name.unwrap_or(container.name)),
+                Err(EngineError::NotFound { .. }) => left.extend(endpoint.name),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((used, left))
     }
 
     /// Runs one request: counted, logged, its error classified. `what` is the kind of thing that `name` names.
@@ -247,24 +270,21 @@ impl Engine for DockerEngine {
     }
 
     async fn network_users(&self, name: &str) -> Result<Vec<String>> {
-        let tried = Tried::new("look at network", name).what("network");
-        let request = self.docker.inspect_network(name, None::<InspectNetworkOptions>);
-        let network = match self.call("network_inspect", tried, request).await {
-            Ok(network) => network,
-            Err(EngineError::NotFound { .. }) => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let mut users = Vec::new();
-        // Endpoints that are being taken down are listed too, some without a container (moby, `buildContainerAttachments`).
-        for (id, endpoint) in network.containers.unwrap_or_default() {
-            match self.inspect_container(&id).await {
-                Ok(container) if container.state.is_active() => users.push(endpoint.name.unwrap_or(container.name)),
-                Ok(_) | Err(EngineError::NotFound { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let (mut users, _) = self.endpoints(name).await?;
         users.sort();
         Ok(users)
+    }
+
+    async fn clear_network(&self, name: &str) -> Result<()> {
+        let (_, forgotten) = self.endpoints(name).await?;
+        for endpoint in forgotten {
+            // Without a container of that name the engine takes it for an endpoint's (moby, `ForceEndpointDelete`).
+            let request = NetworkDisconnectRequest { container: endpoint.clone(), force: Some(true) };
+            let tried = Tried::new("take off its network", &endpoint);
+            let request = self.docker.disconnect_network(name, request);
+            ignore_not_found(self.call("network_disconnect", tried, request).await)?;
+        }
+        Ok(())
     }
 
     async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<()> {

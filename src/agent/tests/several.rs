@@ -94,6 +94,17 @@ async fn a_network_that_the_engine_still_clears_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_the_engine_never_clears_is_cleared() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    agent.up(&graph(&["web"])).await;
+    engine.let_endpoints_linger("shop_default", usize::MAX);
+    let events = agent.down().await;
+    assert!(is_done(&events), "{events:#?}");
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_somebody_uses_is_said_with_who() {
     let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
     let agent = Agent::start(&engine, dir.path()).await;

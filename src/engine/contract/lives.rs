@@ -35,11 +35,14 @@ pub(super) async fn networks_are_made_once(world: &dyn World) {
     conflict(&engine.remove_network(&spec.name).await);
     let users = engine.network_users(&spec.name).await.expect("is there");
     assert_eq!(users, std::slice::from_ref(&running.name));
+    engine.clear_network(&spec.name).await.expect("is there");
+    assert_eq!(engine.network_users(&spec.name).await.expect("is there"), users, "who runs stays");
     engine.remove_container(&running.id, true).await.expect("can be removed");
     assert!(engine.network_users(&spec.name).await.expect("is there").is_empty());
     engine.remove_network(&spec.name).await.expect("can be removed");
     engine.remove_network(&spec.name).await.expect("is gone already");
     assert!(engine.network_users(&spec.name).await.expect("no error").is_empty());
+    engine.clear_network(&spec.name).await.expect("no error");
 }
 
 pub(super) async fn volumes_are_made_once(world: &dyn World) {

@@ -206,6 +206,13 @@ impl Engine for FakeEngine {
         self.call("network_users", |state| Ok(state.network_users(name)))
     }
 
+    async fn clear_network(&self, name: &str) -> Result<()> {
+        self.call("clear_network", |state| {
+            state.clear_network(name);
+            Ok(())
+        })
+    }
+
     async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<()> {
         self.call("ensure_volume", |state| state.create_volume(spec))
     }

@@ -209,6 +209,10 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn clear_network(&mut self, name: &str) {
+        self.lingering.remove(name);
+    }
+
     pub(super) fn network_users(&self, name: &str) -> Vec<String> {
         let uses = |container: &&FakeContainer| container.is_up() && container.observed.networks.contains_key(name);
         self.containers.values().filter(uses).map(|container| container.observed.name.clone()).collect()
