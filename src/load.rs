@@ -359,7 +359,7 @@ fn fill_nulls(tree: &mut Node) {
     for kind in normalise::RESOURCES {
         let entries = tree.get_mut(kind).and_then(Node::as_map_mut).into_iter().flat_map(|map| map.values_mut());
         for entry in entries.filter(|entry| entry.node.is_null()) {
-            entry.node.value = Value::Map(node::Map::new());
+            entry.node.value = Value::map(node::Map::new());
         }
     }
 }
@@ -373,7 +373,7 @@ fn keep_written(node: &mut Node, rules: &Rules, known: Keys) {
             keep_written(&mut entry.node, rules, known);
             continue;
         }
-        entry.written = Some(entry.node.as_written());
+        entry.written = Some(Box::new(entry.node.as_written()));
         if known == Keys::Specification {
             entry.node.value = Value::Unknown;
         }

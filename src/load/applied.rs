@@ -42,7 +42,7 @@ fn refuse_build(service: &str, build: &Node, report: &mut Report) {
 fn walk(node: &Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
     match &node.value {
         Value::Map(map) => {
-            for (key, entry) in map {
+            for (key, entry) in map.iter() {
                 let Some(rules) = rules.key(key) else { continue };
                 let path = path.key(key);
                 match rules.rule().unapplied {

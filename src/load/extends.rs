@@ -33,7 +33,7 @@ fn long(node: Node, _: &mut Report) -> Node {
         return node;
     }
     let name = ("service".to_owned(), Entry::new(node.span, Node::new(node.span, node.value.clone())));
-    node.with(Value::Map(Map::from_iter([name])))
+    node.with(Value::map(Map::from_iter([name])))
 }
 
 /// Services that may extend each other by their names.
@@ -158,7 +158,7 @@ impl<'a> Extender<'a> {
             return None;
         }
         // Merged onto nothing, so that its tags, which are about its own file, end here.
-        let nothing = Node::new(base.span, Value::Map(Map::new()));
+        let nothing = Node::new(base.span, Value::map(Map::new()));
         Some(merge::node(nothing, base.clone(), of_service(reading)))
     }
 
@@ -274,7 +274,7 @@ impl<'a> Extender<'a> {
         if report.errors() > before {
             return None;
         }
-        let mut tree = tree.unwrap_or(Node::new(span, Value::Map(Map::new())));
+        let mut tree = tree.unwrap_or(Node::new(span, Value::map(Map::new())));
         let home = self.scope.environment.get("HOME").map(String::as_str);
         let project = self.scope.directory;
         rebase::foreign(&mut tree, &Foreign { directory, project, home, files: reading.files });

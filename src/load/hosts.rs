@@ -21,7 +21,7 @@ pub(super) fn hosts(node: &Node, what: &str, report: &mut Report) -> Vec<HostEnt
     match &node.value {
         Value::Unknown | Value::Null => {}
         Value::Map(map) => {
-            for (name, entry) in map {
+            for (name, entry) in map.iter() {
                 found.extend(host(name, entry, &format!("{what}{name}"), report));
             }
         }
@@ -114,7 +114,7 @@ fn labels(node: &Node, path: &str, report: &mut Report) -> std::collections::BTr
     let mut found = std::collections::BTreeMap::new();
     match &node.value {
         Value::Map(map) => {
-            for (key, entry) in map {
+            for (key, entry) in map.iter() {
                 match entry.node.value.scalar_text() {
                     Some(text) => drop(found.insert(key.clone(), text)),
                     None => wrong(&entry.node, "must have texts as values"),

@@ -76,7 +76,7 @@ fn import(document: &mut Node, mut tree: Node, span: Span, reading: &mut Reading
             continue;
         }
         if own.is_none_or(Node::is_null) {
-            document.set(section, Value::Map(Map::new()));
+            document.set(section, Value::map(Map::new()));
         }
         let rules = rules::root(reading.keys()).key(section).unwrap_or(&NONE);
         let Some(to) = document.get_mut(section).and_then(Node::as_map_mut) else { continue };
@@ -152,7 +152,7 @@ impl Include<'_, '_, '_> {
             let read = |key: &str| SECTIONS.contains(&key) || matches!(key, "include" | "version");
             let keys: Vec<String> = map.keys().filter(|key| !read(key)).cloned().collect();
             let rest = keys.iter().filter_map(|key| Some((key.clone(), map.shift_remove(key)?))).collect();
-            let mut rest = Node::new(node.span, Value::Map(rest));
+            let mut rest = Node::new(node.span, Value::map(rest));
             check::walk(&mut rest, rules::root(self.reading.keys()), &Path::Root, self.report);
         }
         (self.report.errors() == before).then_some(documents)

@@ -175,7 +175,7 @@ fn named(node: Node, value: impl Fn(&Node) -> Node, report: &mut Report) -> Node
             None => return wrong_item(&node, item, "a name", report),
         }
     }
-    node.with(Value::Map(map))
+    node.with(Value::map(map))
 }
 
 /// Reports an item that a list cannot hold; nothing more is said of that list.
@@ -211,7 +211,7 @@ fn pairs(node: Node, absent: &Value, report: &mut Report) -> Node {
         let span = if key.len() < text.len() { report.part(item, key.len() + 1, text.len()) } else { item.span };
         map.insert(key.to_owned(), Entry::new(key_span, Node::new(span, value)));
     }
-    node.with(Value::Map(map))
+    node.with(Value::map(map))
 }
 
 fn environment(node: Node, report: &mut Report) -> Node {
@@ -279,7 +279,7 @@ fn ssh(node: Node, report: &mut Report) -> Node {
 fn extra_hosts(node: Node, _: &mut Report) -> Node {
     let Value::Map(map) = &node.value else { return node };
     let mut items = Vec::new();
-    for (name, entry) in map {
+    for (name, entry) in map.iter() {
         let addresses = match &entry.node.value {
             Value::Seq(addresses) => addresses.as_slice(),
             _ => std::slice::from_ref(&entry.node),

@@ -26,7 +26,7 @@ pub(super) enum Merge {
 
 /// Returns `later` merged onto `earlier`, doubles removed, and Compose's tags obeyed.
 pub(super) fn merge(earlier: Option<Node>, later: Node, keys: Keys) -> Node {
-    let base = earlier.unwrap_or_else(|| Node::new(later.span, Value::Map(Map::new())));
+    let base = earlier.unwrap_or_else(|| Node::new(later.span, Value::map(Map::new())));
     node(base, later, rules::root(keys))
 }
 
@@ -44,7 +44,7 @@ fn first(mut node: Node, rules: &Rules) -> Option<Node> {
                 let node = first(entry.node, child(rules, &key))?;
                 Some((key, Entry::new(entry.key, node)))
             });
-            Value::Map(entries.collect())
+            Value::map(entries.collect())
         }
         Value::Seq(items) => {
             let items = items.into_iter().filter_map(|item| first(item, rules.item())).collect();
@@ -76,7 +76,7 @@ pub(super) fn node(earlier: Node, later: Node, rules: &Rules) -> Node {
     }
     match (earlier.value, later.value) {
         (value, Value::Null) => Node { value, tag: None, ..earlier },
-        (Value::Map(base), Value::Map(map)) => Node::new(earlier.span, Value::Map(maps(base, map, rules))),
+        (Value::Map(base), Value::Map(map)) => Node::new(earlier.span, Value::map(maps(*base, *map, rules))),
         (Value::Seq(mut base), Value::Seq(items)) => {
             base.extend(items.into_iter().filter_map(|item| first(item, rules.item())));
             Node::new(later.span, Value::Seq(distinct(base, rules)))

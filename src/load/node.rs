@@ -37,7 +37,7 @@ pub(super) struct Entry {
     /// The value.
     pub(super) node: Node,
     /// What is printed instead: `x-` keys are printed as they are written, whatever they mean.
-    pub(super) written: Option<Value>,
+    pub(super) written: Option<Box<Value>>,
 }
 
 /// A YAML value, resolved by the rules of go-yaml (see `scalar`).
@@ -62,8 +62,15 @@ pub(super) enum Value {
     Variable(String),
     /// A list.
     Seq(Vec<Node>),
-    /// A mapping.
-    Map(Map),
+    /// A mapping; boxed, as most values are none, and a file's tree is as large as the largest kind.
+    Map(Box<Map>),
+}
+
+impl Value {
+    /// Returns a mapping.
+    pub(super) fn map(map: Map) -> Self {
+        Self::Map(Box::new(map))
+    }
 }
 
 impl Node {
@@ -80,7 +87,7 @@ impl Node {
     /// Returns a mapping whose keys all have the place of the whole: for short forms made long.
     pub(super) fn map<K: Into<String>>(span: Span, entries: impl IntoIterator<Item = (K, Value)>) -> Self {
         let entries = entries.into_iter().map(|(key, value)| (key.into(), Entry::new(span, Self::new(span, value))));
-        Self::new(span, Value::Map(entries.collect()))
+        Self::new(span, Value::map(entries.collect()))
     }
 
     /// Returns the same place and tag with another value.
@@ -99,7 +106,7 @@ impl Node {
             Value::Seq(items) => Value::Seq(items.iter().map(again).collect()),
             Value::Map(map) => {
                 let entries = map.iter().map(|(key, entry)| (key.clone(), Entry::new(entry.key, again(&entry.node))));
-                Value::Map(entries.collect())
+                Value::map(entries.collect())
             }
             other => other.clone(),
         }

@@ -154,7 +154,7 @@ impl Applied<'_> {
         let mut filler = fill::Filler::new(&given, &mut self.budget, report);
         let service = definition.service.as_ref().map(|node| filler.node(node));
         let sections = definition.sections.iter().map(|(section, node)| (*section, filler.node(node))).collect();
-        let service = service.unwrap_or_else(|| Node::new(item.span, Value::Map(Map::new())));
+        let service = service.unwrap_or_else(|| Node::new(item.span, Value::map(Map::new())));
         Some(Use { name: name.as_str()?.to_owned(), span: name.span, service, sections })
     }
 
@@ -203,7 +203,7 @@ fn prepare(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report)
 
 /// Merges what patterns add to a service beneath what it says itself.
 fn put_beneath(service: &mut Node, uses: Vec<Use>, top: &mut Vec<Section>, path: &Path<'_>, report: &mut Report) {
-    let mut base = Node::new(service.span, Value::Map(Map::new()));
+    let mut base = Node::new(service.span, Value::map(Map::new()));
     for Use { name, span, service, sections } in uses {
         if service.as_map().is_none() {
             let message = format!("`service` of a pattern must be a mapping, not {}", service.value.kind());
@@ -260,11 +260,11 @@ fn sections(tree: &mut Node, all: &[Section], report: &mut Report) {
             continue;
         }
         if tree.get(section).is_none_or(Node::is_null) {
-            tree.set(section, Value::Map(Map::new()));
+            tree.set(section, Value::map(Map::new()));
         }
         if let Some(own) = tree.get_mut(section).filter(|own| own.as_map().is_some()) {
             let taken = std::mem::replace(own, Node::new(own.span, Value::Null));
-            let base = Node::new(taken.span, Value::Map(base));
+            let base = Node::new(taken.span, Value::map(base));
             *own = merge::node(base, taken, rules);
         }
     }

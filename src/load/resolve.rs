@@ -65,7 +65,7 @@ pub(super) fn environment(tree: &mut Node, around: &Surroundings<'_>, report: &m
             map.shift_remove("env_file");
         }
         if !below.is_empty() {
-            service.set("environment", Value::Map(below));
+            service.set("environment", Value::map(below));
         }
     });
 }
@@ -109,7 +109,7 @@ pub(super) fn labels(tree: &mut Node, around: &Surroundings<'_>, report: &mut Re
         }
         below.extend(service.get("labels").and_then(Node::as_map).cloned().unwrap_or_default());
         if !below.is_empty() {
-            service.set("labels", Value::Map(below));
+            service.set("labels", Value::map(below));
         }
     });
 }

@@ -80,7 +80,7 @@ fn known(node: &Node) -> Option<Node> {
             let entries = map
                 .iter()
                 .filter_map(|(key, entry)| Some((key.clone(), Entry { node: known(&entry.node)?, ..entry.clone() })));
-            Value::Map(entries.collect())
+            Value::map(entries.collect())
         }
         Value::Seq(items) => {
             let whole =
@@ -139,7 +139,7 @@ fn convert(value: &Value, rules: Option<&Rules>) -> Json {
         Value::Seq(items) => items.iter().map(|item| convert(&item.value, rules.map(Rules::item))).collect(),
         Value::Map(map) => {
             let mut object = JsonMap::new();
-            for (key, entry) in map {
+            for (key, entry) in map.iter() {
                 let child = rules.and_then(|rules| rules.key(key));
                 if let Some(written) = &entry.written {
                     object.insert(key.clone(), convert(written, None));

@@ -186,7 +186,7 @@ impl<'a> Reader<'a> {
         let Some(open) = self.stack.pop() else { return Ok(()) };
         let value = match open.kind {
             OpenKind::Seq(items) => Value::Seq(items),
-            OpenKind::Map(builder) => Value::Map(builder.finish()),
+            OpenKind::Map(builder) => Value::map(builder.finish()),
         };
         let span = Span { end: self.trimmed_end(open.span.start, end), ..open.span };
         self.finish(Node { tag: open.tag, ..Node::new(span, value) }, open.anchor, open.weight)
@@ -332,7 +332,7 @@ impl Builder {
     fn finish(mut self) -> Map {
         for merged in self.merges {
             if let Value::Map(map) = merged.value {
-                for (key, entry) in map {
+                for (key, entry) in *map {
                     self.entries.entry(key).or_insert(entry);
                 }
             }

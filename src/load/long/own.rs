@@ -29,7 +29,7 @@ fn text_at(node: Node, key: &str) -> Node {
 fn wrapped(node: Node, key: &str) -> Node {
     let span = node.span;
     let map: Map = [(key.to_owned(), Entry::new(span, Node { tag: None, ..node }))].into_iter().collect();
-    Node::new(span, Value::Map(map))
+    Node::new(span, Value::map(map))
 }
 
 /// `cache: redis:6379` and `cache: [redis:6379, redis2:6379]`
@@ -49,7 +49,7 @@ pub(super) fn route(node: Node, report: &mut Report) -> Vec<Node> {
     }
     let span = report.part(&node, slash, text.len());
     map.insert("path".to_owned(), Entry::new(span, Node::text(span, path)));
-    vec![Node::new(node.span, Value::Map(map))]
+    vec![Node::new(node.span, Value::map(map))]
 }
 
 /// `path: /api`
@@ -111,7 +111,7 @@ pub(super) fn redirect(node: Node, report: &mut Report) -> Node {
     if !path.is_empty() {
         put("path", Value::Str(path.to_owned()), at + authority.len(), text.len());
     }
-    Node::new(node.span, Value::Map(map))
+    Node::new(node.span, Value::map(map))
 }
 
 /// `x-balance: round-robin`

@@ -113,7 +113,7 @@ impl<'a> Filler<'a> {
             Value::Seq(items) => node.with(Value::Seq(items.iter().map(|item| self.node(item)).collect())),
             Value::Map(map) => {
                 let mut filled = Map::new();
-                for (key, entry) in map {
+                for (key, entry) in map.iter() {
                     let value = self.node(&entry.node);
                     let Some(name) = self.key(key, entry) else { continue };
                     if let Some(before) = filled.insert(name.clone(), Entry::new(entry.key, value)) {
@@ -123,7 +123,7 @@ impl<'a> Filler<'a> {
                         self.report.push(problem.help("choose values that differ").spec(SPEC));
                     }
                 }
-                node.with(Value::Map(filled))
+                node.with(Value::map(filled))
             }
             _ => node.clone(),
         }

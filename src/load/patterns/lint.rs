@@ -101,7 +101,7 @@ fn try_out(definition: &Definition, report: &mut Report) {
         let problem = Diagnostic::warning(format!("nothing of the pattern uses the parameter `{name}`"));
         report.push(problem.at(parameter.span, "").help(format!("write `${{param.{name}}}` where it belongs")));
     }
-    let mut service = service.unwrap_or_else(|| Node::new(definition.parameters_span, Value::Map(Map::new())));
+    let mut service = service.unwrap_or_else(|| Node::new(definition.parameters_span, Value::map(Map::new())));
     let path = Path::Root.key("service");
     prepare(&mut service, rules::of_service(), &path, report);
     check::walk(&mut service, rules::of_service(), &path, report);
@@ -127,9 +127,9 @@ fn try_out(definition: &Definition, report: &mut Report) {
     }
     let span = service.span;
     let services: Map = [("service".to_owned(), Entry::new(span, service))].into_iter().collect();
-    top.insert("services".to_owned(), Entry::new(span, Node::new(span, Value::Map(services))));
+    top.insert("services".to_owned(), Entry::new(span, Node::new(span, Value::map(services))));
     debug_assert!(top.keys().all(|key| key == "services" || SECTIONS.contains(&key.as_str())), "sections of a pattern");
-    let tree = Node::new(span, Value::Map(top));
+    let tree = Node::new(span, Value::map(top));
     validate::validate(&tree, true, report);
     let options = LoadOptions { consistency: false, ..LoadOptions::default() };
     drop(keys::understand(&tree, "pattern", &Disabled::new(), &options, report));
