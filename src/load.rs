@@ -6,7 +6,8 @@
 //! one by one: a phase goes on with what it understands.
 //!
 //! Limits: 4 MiB a file, 100 levels, 250,000 values of a file and 100,000 more by aliases, 250,000 of all files that
-//! are included or extended, so that no input takes long.
+//! are included or extended, 1 MiB of a text with variables and 32 MiB of all that variables and their files make, so that no
+//! input takes long or fills the memory.
 
 mod applied;
 mod assemble;
@@ -275,7 +276,7 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     }
     if options.normalise {
         normalise::normalise(&mut tree, name.as_str());
-        resolve::build_arguments(&mut tree, &discovered.environment);
+        resolve::build_arguments(&mut tree, &discovered.environment, report);
     } else {
         fill_nulls(&mut tree);
         helpers::each_container(&mut tree, &mut normalise::secret_targets);

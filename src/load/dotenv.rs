@@ -25,6 +25,7 @@ pub(super) fn parse(source: SourceId, lookup: Lookup<'_>, report: &mut Report) -
     let mut known = BTreeMap::new();
     while let Some(statement) = reader.statement() {
         match statement.and_then(|statement| reader.value(statement, lookup, &known)) {
+            Ok(Some((_, value))) if !report.takes_text(value.len(), span(source, reader.at, reader.at)) => break,
             Ok(Some((name, value))) => {
                 known.insert(name.clone(), value.clone());
                 pairs.push((name, value));
@@ -56,6 +57,9 @@ pub(super) fn parse_raw(source: SourceId, lookup: Lookup<'_>, report: &mut Repor
             let span = span(source, start, at);
             report.push(Diagnostic::error(format!("`{name}` is not the name of a variable")).at(span, "").spec(SPEC));
         } else if let Some(value) = value.map(str::to_owned).or_else(|| lookup(name)) {
+            if !report.takes_text(value.len(), span(source, start, at)) {
+                break;
+            }
             pairs.push((name.to_owned(), value));
         }
     }

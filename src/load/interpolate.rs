@@ -10,6 +10,8 @@ use std::ops::Range;
 const MAX_DEPTH: usize = 50;
 /// Longest result, in bytes: a chain of variables in `.env` could otherwise grow without bound.
 const MAX_LENGTH: usize = 1 << 20;
+/// Characters of the message of `${NAME:?message}` that are shown: variables may be in it.
+const MAX_MESSAGE: usize = 1_000;
 
 /// A piece of text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +135,8 @@ fn evaluate<'v>(part: &Part, lookup: &dyn Fn(&str) -> Option<&'v str>, out: &mut
                 evaluate(part, lookup, &mut message)?;
             }
             let (name, range) = (variable.name.clone(), variable.range.clone());
-            return Err(Failure::Required { name, message: message.text, range });
+            let message = message.text.chars().take(MAX_MESSAGE).collect();
+            return Err(Failure::Required { name, message, range });
         }
         (_, Some(value)) => out.text.push_str(value),
         (None, None) => out.missing.push((variable.name.clone(), variable.range.clone())),
@@ -217,17 +220,10 @@ fn braced(text: &str, dollar: usize, offset: usize, depth: usize) -> Result<(Var
 /// Where the brace that is open closes; braces inside are counted.
 fn closing_brace(text: &str) -> Option<usize> {
     let mut open = 1_usize;
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            b'{' => open += 1,
-            b'}' => open -= 1,
-            _ => {}
-        }
-        if open == 0 {
-            return Some(at);
-        }
-    }
-    None
+    memchr::memchr2_iter(b'{', b'}', text.as_bytes()).find(|at| {
+        open = if text.as_bytes()[*at] == b'{' { open + 1 } else { open - 1 };
+        open == 0
+    })
 }
 
 /// The name at the start of `text`: `[_a-zA-Z][_a-zA-Z0-9]*`.

@@ -265,14 +265,15 @@ fn contexts(node: Node, report: &mut Report) -> Node {
 
 /// `ID=PATH` items become entries; only `default` needs no path.
 fn ssh(node: Node, report: &mut Report) -> Node {
-    let bare = |item: &&Node| item.as_str().is_some_and(|text| !text.contains('=') && text != "default");
-    if let Some(item) = node.as_seq().into_iter().flatten().find(bare) {
-        let message = format!("`{}` is no key", item.as_str().unwrap_or_default());
-        let problem = Diagnostic::error(message).at(item.span, "").help("write `default` or `ID=PATH`");
-        report.push(problem.spec("build.md#ssh"));
-        return node.with(Value::Unknown);
-    }
-    pairs(node, &Value::Null, report)
+    let made = pairs(node, &Value::Null, report);
+    let bare = |(name, entry): &(&String, &Entry)| {
+        let key = &entry.node;
+        *name != "default" && key.tag.is_none() && (key.is_null() || key.as_str() == Some(""))
+    };
+    let Some((name, entry)) = made.as_map().into_iter().flatten().find(bare) else { return made };
+    let problem = Diagnostic::error(format!("`{name}` is no key")).at(entry.key, "");
+    report.push(problem.help("write `default` or `ID=PATH`").spec("build.md#ssh"));
+    made.with(Value::Unknown)
 }
 
 /// A mapping of names to one or more addresses becomes `name=address` items.
@@ -339,13 +340,15 @@ fn env_file(node: Node, _: &mut Report) -> Vec<Node> {
 
 /// What makes a config of a service unique: its path in the container.
 pub(super) fn config_target(node: &Node) -> String {
-    let target = node.str("target").or_else(|| node.str("source")).unwrap_or_default();
+    let said = node.str("target").filter(|target| !target.is_empty());
+    let target = said.or_else(|| node.str("source")).unwrap_or_default();
     if target.starts_with('/') { target.to_owned() } else { format!("/{target}") }
 }
 
 /// What makes a secret of a service unique: its path in the container.
 pub(super) fn secret_target(node: &Node) -> String {
-    let target = node.str("target").or_else(|| node.str("source")).unwrap_or_default();
+    let said = node.str("target").filter(|target| !target.is_empty());
+    let target = said.or_else(|| node.str("source")).unwrap_or_default();
     if target.starts_with('/') { target.to_owned() } else { format!("/run/secrets/{target}") }
 }
 

@@ -173,7 +173,8 @@ pub(super) fn secret_targets(service: &mut Node) {
 /// The name of the file of instructions, unless these are in the compose file.
 fn dockerfile(service: &mut Node) {
     let Some(build) = service.get_mut("build") else { return };
-    let said = |key: &str| build.get(key).is_some_and(|node| !node.is_null());
+    // A variable that is not set names no file.
+    let said = |key: &str| build.get(key).is_some_and(|node| !node.is_null() && node.as_str() != Some(""));
     if !said("dockerfile") && !said("dockerfile_inline") {
         build.set("dockerfile", Value::Str("Dockerfile".to_owned()));
     }

@@ -17,6 +17,10 @@ const MAX_VALUES: usize = 10_000;
 /// range that people are told to write (10,000 to 20,000, media of telephone servers) once published and once exposed.
 const MAX_PORTS: usize = 20_480;
 
+/// Bytes of text that a project may make of variables and of files of variables and labels. Each of these is small, but one text
+/// may be in many values, and one file be read by many services: a thousand with 30 KB each fit.
+const MAX_TEXT: usize = 32 << 20;
+
 /// Collects problems through all phases.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -26,6 +30,7 @@ pub(super) struct Report {
     left_out: usize,
     errors: usize,
     ports: usize,
+    text: usize,
     /// Sources that others name: patterns and further compose files, each with the place that does and its words.
     uses: BTreeMap<SourceId, (Span, &'static str)>,
     /// Values given to patterns, with the places in the patterns that they are put at.
@@ -48,6 +53,21 @@ impl Report {
             self.push(problem.at(span, "").help(help).spec("05-services.md#ports"));
         }
         false
+    }
+
+    /// Counts text that a variable stands for, or of a file that a service reads, at `span`. Returns whether it may be kept; the
+    /// first that may not is reported.
+    pub(super) fn takes_text(&mut self, bytes: usize, span: Span) -> bool {
+        let before = self.text;
+        self.text = before.saturating_add(bytes);
+        if before <= MAX_TEXT && self.text > MAX_TEXT {
+            let message = format!(
+                "variables and their files make this project too large: more than {} MiB of text",
+                MAX_TEXT >> 20
+            );
+            self.push(Diagnostic::error(message).at(span, "reached here").spec("12-interpolation.md"));
+        }
+        self.text <= MAX_TEXT
     }
 
     /// Notes that a source is the pattern that is used at `span`: problems in one are told with the other.

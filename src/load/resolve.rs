@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, SourceId, Span};
 
 use super::assemble::Given;
 use super::discover::{read, reason};
@@ -31,12 +31,14 @@ pub(super) fn paths(tree: &mut Node, around: &Surroundings<'_>) {
 }
 
 /// Gives arguments of builds without a value the project's value; what has none is left out.
-pub(super) fn build_arguments(tree: &mut Node, environment: &BTreeMap<String, String>) {
+pub(super) fn build_arguments(tree: &mut Node, environment: &BTreeMap<String, String>, report: &mut Report) {
     each_container(tree, &mut |service| {
         let arguments = service.get_mut("build").and_then(|build| build.get_mut("args")).and_then(Node::as_map_mut);
         let Some(arguments) = arguments else { return };
         arguments.retain(|name, entry| {
-            if let (true, Some(value)) = (entry.node.is_null(), environment.get(name)) {
+            if let (true, Some(value)) = (entry.node.is_null(), environment.get(name))
+                && report.takes_text(value.len(), entry.key)
+            {
                 entry.node.value = Value::Str(value.clone());
             }
             !entry.node.is_null()
@@ -56,7 +58,8 @@ pub(super) fn environment(tree: &mut Node, around: &Surroundings<'_>, report: &m
         let own = service.get("environment").and_then(Node::as_map).cloned().unwrap_or_default();
         for (name, mut entry) in own {
             if entry.node.is_null() {
-                let value = around.environment.get(&name).cloned();
+                let value = around.environment.get(&name);
+                let value = value.filter(|value| report.takes_text(value.len(), entry.key)).cloned();
                 entry.node.value = value.map_or(Value::Null, Value::Str);
             }
             below.insert(name, entry);
@@ -83,7 +86,7 @@ fn env_file(file: &Node, around: &Surroundings<'_>, below: &Map, report: &mut Re
         }
         return dotenv::Pairs::new();
     }
-    let Some(source) = read(around.files, &absolute, around.cwd, true, report) else { return dotenv::Pairs::new() };
+    let Some(source) = read_counted(&absolute, file.span, around, report) else { return dotenv::Pairs::new() };
     let lookup = |name: &str| {
         let earlier = || below.get(name).and_then(|entry| entry.node.as_str());
         around.environment.get(name).map(String::as_str).or_else(earlier).map(str::to_owned)
@@ -93,6 +96,16 @@ fn env_file(file: &Node, around: &Surroundings<'_>, below: &Map, report: &mut Re
     } else {
         dotenv::parse(source, &lookup, report)
     }
+}
+
+/// Reads a file that is named at `span`, unless the project has too much of them.
+fn read_counted(path: &Path, span: Span, around: &Surroundings<'_>, report: &mut Report) -> Option<SourceId> {
+    if !report.takes_text(0, span) {
+        return None;
+    }
+    let source = read(around.files, path, around.cwd, true, report)?;
+    let length = report.sources.text(source).len();
+    report.takes_text(length, span).then_some(source)
 }
 
 /// Puts what files of labels say beneath the labels of services. Their variables are the labels before them.
@@ -122,7 +135,7 @@ fn label_file(file: &Node, around: &Surroundings<'_>, below: &Map, report: &mut 
         report.push(problem.at(file.span, "").help("create it").spec("05-services.md#label_file"));
         return dotenv::Pairs::new();
     }
-    let Some(source) = read(around.files, &path, around.cwd, true, report) else { return dotenv::Pairs::new() };
+    let Some(source) = read_counted(&path, file.span, around, report) else { return dotenv::Pairs::new() };
     let lookup = |name: &str| below.get(name).and_then(|entry| entry.node.as_str()).map(str::to_owned);
     dotenv::parse(source, &lookup, report)
 }

@@ -1,9 +1,20 @@
 //! ONE table of the specification: what may stand where, how it merges, which short forms it has.
 //!
-//! Every phase walks a file's tree and this table side by side; no phase knows a path of its own. A row per path:
-//! `*` stands for a key that the user chooses, `[]` for the items of a list. An element of the specification that orch
-//! reads and does not apply is in [`table::NOT_APPLIED`] as well: it is refused with its place where something is to be
-//! run, and never ignored.
+//! To know what becomes of a key, look for its row: in [`table`] those of the specification, in [`own`] those of orch's own
+//! keys, in [`pattern`] those of a pattern's file. `*` stands for a key that the user chooses, `[]` for the items of a list.
+//! The row says all that is about the key alone: what it must be ([`Shape`], which `check` compares), its short forms (named
+//! in the row, written in `long`), how the values of two files become one ([`Merge`]), the chapter that a message cites, and,
+//! by [`table::NOT_APPLIED`], that orch reads it and does not apply it: it is then refused with its place where something is
+//! to be run, and never ignored. The phases that do this walk a file's tree and this table side by side, and know no path of
+//! their own.
+//!
+//! What needs several keys at once is beside the table, each in the one module of its phase:
+//! * `extends`, `include`, `patterns`: the keys that take something over from elsewhere;
+//! * `validate`: values that must agree, what a long form cannot do without, names that must exist;
+//! * `normalise`: what is filled in where a file says nothing, and what follows from links and shared namespaces;
+//! * `rebase`: which values are paths; `resolve`: which files are read, and what takes the project's environment;
+//! * `profiles`: which services there are; `keys`: what orch's own keys mean; `hosts`: `x-hosts`, the one key without a row,
+//!   because a hosts file is the same without a project.
 
 mod own;
 mod pattern;

@@ -103,7 +103,9 @@ impl Container<'_> {
             let node = self.node();
             let deploy = path.split('.').try_fold(node.get("deploy"), |at, key| Some(at?.get(key)));
             let (Some(short), Some(Some(long))) = (node.get(key), deploy) else { continue };
-            if short.is_null() || long.is_null() || same_number(&short.value, &long.value) {
+            // No limit is none that differs: 0 is that, but of replicas.
+            let says_nothing = key != "scale" && short.value.scalar_text().is_some_and(|text| text.parse() == Ok(0.0));
+            if says_nothing || short.is_null() || long.is_null() || same_number(&short.value, &long.value) {
                 continue;
             }
             let message = format!("`{key}` and `deploy.{path}` of {} differ", self.name);
@@ -290,7 +292,9 @@ impl Container<'_> {
         }
         for (key, needed) in [("devices", ["source", "target"]), ("env_file", ["path", "path"])] {
             for item in self.entry.node.items(key).iter().filter(|item| item.as_map().is_some()) {
-                if let Some(missing) = needed.into_iter().find(|needed| item.get(needed).is_none()) {
+                let lacks =
+                    |needed: &&str| item.get(needed).is_none() || key == "devices" && item.str(needed) == Some("");
+                if let Some(missing) = needed.into_iter().find(lacks) {
                     let message = format!("an entry of `{key}` of {} needs a `{missing}`", self.name);
                     self.error(item.span, message, "", "05-services.md");
                 }

@@ -52,7 +52,8 @@ pub(super) fn text(node: &mut Node, path: &Path<'_>, variables: &mut Variables<'
                     report.push(Diagnostic::warning(message).at(span, "").spec(SPEC));
                 }
             }
-            node.value = Value::Str(replaced.text);
+            let is_taken = report.takes_text(replaced.text.len(), node.span);
+            node.value = if is_taken { Value::Str(replaced.text) } else { Value::Unknown };
         }
         Err(failure) => {
             let problem = describe(&failure, path, report.part(node, failure.range().start, failure.range().end));

@@ -12,7 +12,9 @@ use serde_yaml::Value;
 use crate::project::Project;
 use crate::reference::{Difference, Verdict, both, not_covered, reference};
 
-mod grammar;
+mod coverage;
+pub(crate) mod grammar;
+mod merging;
 
 use grammar::{Dice, Grammar};
 
@@ -23,6 +25,10 @@ pub(crate) const STRICTER: &[Difference] = &[
         theirs: "takes -1 for any number of bytes, and the engine refuses it", ours: "takes it where it means no limit" },
     Difference { case: "`count` must be `all` or 1 or more", element: "services.*.gpus.[].count",
         theirs: "takes 0 devices", ours: "refuses it: nothing is asked for" },
+    Difference { case: "is no key", element: "services.*.build.ssh",
+        theirs: "takes a mapping with a name that has no path, and does not read what it prints then", ours: "refuses it, as in a list" },
+    Difference { case: "an entry of `devices` of", element: "services.*.devices",
+        theirs: "takes an empty path, as by a variable that is not set, and the engine refuses it", ours: "refuses it" },
     Difference { case: "env_file` must be a list, not a mapping", element: "services.*.env_file",
         theirs: "takes an empty mapping", ours: "refuses it" },
     Difference { case: "ends in a space", element: "services.*.environment",
@@ -97,7 +103,8 @@ const SHRUNK: usize = 12;
 /// Files of which both make the same.
 static SAME: AtomicU64 = AtomicU64::new(0);
 
-fn number(name: &str, default: u64) -> u64 {
+/// Returns what a variable of the environment says.
+pub(crate) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
 }
 

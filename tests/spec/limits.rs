@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use crate::project::Project;
 
 /// Milliseconds that refusing may take: a second, and what a build without optimisation costs.
-const LIMIT_MS: u64 = if cfg!(debug_assertions) { 4_000 } else { 1_000 };
+pub(crate) const LIMIT_MS: u64 = if cfg!(debug_assertions) { 4_000 } else { 1_000 };
 
 /// Milliseconds that this thread has run; what other processes take meanwhile does not count.
-fn spent_ms() -> u64 {
+pub(crate) fn spent_ms() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux counts this");
     text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).expect("a number") / 1_000_000
 }
@@ -82,6 +82,34 @@ fn a_variable_that_grows() {
     assert!(problems.contains("expand to more than 1 MiB"), "{problems}");
 }
 
+/// Each text is within its limit; all together would fill the memory.
+#[test]
+fn text_that_many_variables_stand_for() {
+    let mut doubled = format!("A0={}\n", "x".repeat(1_000));
+    for level in 1..10 {
+        _ = writeln!(doubled, "A{level}=${{A{0}}}${{A{0}}}", level - 1);
+    }
+    let service = "services: {a: {image: x}}\n";
+    let message = "variables and their files make this project too large: more than 32 MiB of text";
+    let env = |text: String| [(".env".to_owned(), text)];
+    let many =
+        |count: usize, line: &dyn Fn(usize) -> String| (0..count).fold(String::new(), |text, n| text + &line(n) + "\n");
+    check_files(service, env(doubled.clone() + &many(50_000, &|n| format!("B{n}=$A9"))), message);
+    let labels = many(50_000, &|n| format!("      l{n}: $A9"));
+    check_files(&format!("services:\n  a:\n    image: x\n    labels:\n{labels}"), env(doubled.clone()), message);
+    let bare = many(10_000, &|n| format!("  s{n}: {{image: x, environment: [A9], build: {{args: [A8]}}}}"));
+    check_files(&format!("services:\n{bare}"), env(doubled.clone()), message);
+    let same = many(10_000, &|n| format!("  s{n}: {{image: x, env_file: big.env}}"));
+    let big = [("big.env".to_owned(), many(100, &|n| format!("V{n}={}", "v".repeat(10_000))))];
+    check_files(&format!("services:\n{same}"), big.clone(), message);
+    check_files(&format!("services:\n{}", same.replace("env_file", "label_file")), big.clone(), message);
+    let raw = same.replace("env_file: big.env", "env_file: {path: big.env, format: raw}").replace("{path", "[{path");
+    check_files(&format!("services:\n{}", raw.replace("raw}", "raw}]")), big, message);
+    let asked = many(200, &|n| format!("      l{n}: ${{UNSET:?$A9}}"));
+    let project = format!("services:\n  a:\n    image: x\n    labels:\n{asked}");
+    check_files(&project, env(doubled), "required variable UNSET is missing a value: xxx");
+}
+
 #[test]
 fn many_problems_are_counted_not_shown() {
     let keys: String = (0..1000).fold(String::new(), |keys, n| keys + "    k" + &n.to_string() + ": 1\n");
@@ -95,6 +123,49 @@ fn a_long_chain_of_dependencies() {
         _ = writeln!(text, "  s{n}: {{image: x, depends_on: [s{}]}}", n + 1);
     }
     assert!(Project::new([text + "  s5000: {image: x}\n"]).load().is_ok());
+}
+
+/// A project as people write them for many services: anchors, and three files over it.
+fn large(services: usize) -> Vec<String> {
+    let mut base = "x-base: &base\n  restart: always\n  environment: &env {A: \"${A:-1}\", B: two, C: \"3\"}\n  \
+                    healthcheck: {test: [CMD, \"true\"], interval: 10s}\n  networks: [front]\n  volumes: [\"data:/data\"]\n\
+                    services:\n"
+        .to_owned();
+    for n in 0..services {
+        let before = if n > 0 { format!("s{}", n / 2) } else { String::new() };
+        _ = writeln!(
+            base,
+            "  s{n}: {{<<: *base, image: \"x:${{TAG:-{n}}}\", environment: {{<<: *env, N: \"{n}\"}}, ports: [\"{}:80\"], \
+             depends_on: [{before}], extends: {{service: common, file: common.yaml}}, x-route: {{host: r{n}.example.com, port: 80}}, expose: [80]}}",
+            10_000 + n
+        );
+    }
+    let over = |k: usize| {
+        (0..services).fold("services:\n".to_owned(), |text, n| {
+            text + &format!(
+                "  s{n}: {{environment: {{OVER{k}: \"{n}\"}}, labels: [over={k}], ports: [\"{}:{k}\"]}}\n",
+                20_000 + 1_000 * k + n
+            )
+        })
+    };
+    [base + "networks: {front: {}}\nvolumes: {data: {}}\n"].into_iter().chain((1..4).map(over)).collect()
+}
+
+/// Nothing may grow by more than the file does: four times the services, four times the work, and some room.
+#[test]
+fn the_work_for_many_services_grows_as_they_do() {
+    let spent = |services: usize| {
+        let mut project = Project::new(large(services));
+        let common = "services: {common: {labels: {common: '1'}, volumes: [./x:/x]}}\n";
+        project.files.files.insert("/project/common.yaml".into(), common.into());
+        let before = spent_ms();
+        let loaded = project.load().unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(loaded.model.services.len(), services);
+        spent_ms() - before
+    };
+    spent(50);
+    let (few, many) = (spent(250).max(5), spent(1_000));
+    assert!(many < few * 8, "250 services take {few} ms, 1000 take {many} ms");
 }
 
 #[test]

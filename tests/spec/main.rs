@@ -13,6 +13,7 @@ mod carried;
 mod compat;
 mod discovery;
 mod expanded;
+mod fuzz;
 mod generated;
 mod limits;
 mod pages;

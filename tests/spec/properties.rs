@@ -95,7 +95,7 @@ fn mutate(mut text: Vec<u8>, mutations: Vec<Mutation>) -> Vec<u8> {
 }
 
 /// The model without the places of its routes, which are others in what `config` prints.
-fn placeless(mut model: Model) -> Model {
+pub(crate) fn placeless(mut model: Model) -> Model {
     for service in model.services.values_mut() {
         service.keys.routes.iter_mut().for_each(|route| route.place.clear());
     }
@@ -351,6 +351,26 @@ fn a_file_merged_onto_itself_changes_nothing_but_plain_lists() {
     }
 }
 
+/// Returns the request that makes of some files what can stand for them: nothing is done to it that will be done again.
+pub(crate) fn for_the_first_files(request: &LoadRequest, files: &[String]) -> LoadRequest {
+    LoadRequest {
+        files: files.to_vec(),
+        profiles: vec!["*".to_owned()],
+        services: Vec::new(),
+        options: LoadOptions {
+            normalise: false,
+            resolve_paths: false,
+            consistency: false,
+            resolve_environment: false,
+            all_resources: true,
+            contents: false,
+            own_keys: OwnKeys::AsWritten,
+            ..LoadOptions::default()
+        },
+        ..request.clone()
+    }
+}
+
 /// Merging goes from the first file to the last, so what the first ones make can stand for them. Files of labels are
 /// the exception: they are beneath the labels of all files.
 #[test]
@@ -369,22 +389,7 @@ fn what_config_prints_of_the_first_files_stands_for_them() {
         }
         let whole = project.load().expect("accepted");
         let request = project.request.clone();
-        project.request = LoadRequest {
-            files: first,
-            profiles: vec!["*".to_owned()],
-            services: Vec::new(),
-            options: LoadOptions {
-                normalise: false,
-                resolve_paths: false,
-                consistency: false,
-                resolve_environment: false,
-                all_resources: true,
-                contents: false,
-                own_keys: OwnKeys::AsWritten,
-                ..LoadOptions::default()
-            },
-            ..request.clone()
-        };
+        project.request = for_the_first_files(&request, &first);
         // Alone they may be wrong.
         let Ok(loaded) = project.load() else { continue };
         let text = render_json(&loaded.model);
@@ -462,4 +467,19 @@ networks: {n: {external: "${E}"}}
         assert!(printed.contains(&format!("${{{variable}}}")), "{variable} is not in\n{printed}");
     }
     assert_eq!(orch::load::views::services(&loaded.model), ["a", "b"]);
+}
+
+/// Docker Compose 2.40 has the option and reads the files all the same.
+#[test]
+fn files_of_variables_stay_unread_where_that_is_asked_for() {
+    let text = "services: {a: {image: x, env_file: [missing.env, e.env], environment: {SET: , A: 1}}}\n";
+    let mut project = Project::new([text]);
+    assert!(project.load().is_err(), "one is not there");
+    project.request.options.resolve_environment = false;
+    let loaded = project.load().unwrap_or_else(|problems| panic!("{problems}"));
+    let printed: serde_json::Value = serde_json::from_str(&render_json(&loaded.model)).expect("JSON");
+    let service = &printed["services"]["a"];
+    assert_eq!(service["environment"], serde_json::json!({"SET": null, "A": "1"}));
+    let paths: Vec<_> = service["env_file"].as_array().expect("a list").iter().map(|file| &file["path"]).collect();
+    assert_eq!(paths, ["/project/missing.env", "/project/e.env"]);
 }

@@ -42,6 +42,10 @@ pub(crate) const DIFFERENT: &[Difference] = &[
         theirs: "does not see that a port given as number and as text is the same", ours: "takes the later one" },
     Difference { case: "/run/secrets/c", element: "services.*.secrets",
         theirs: "mounts two secrets at one path", ours: "takes the later one" },
+    Difference { case: "source: ss, target: \"${UNSET}\"", element: "services.*.secrets",
+        theirs: "does not see that an empty target is the one by default", ours: "takes the later one" },
+    Difference { case: "source: cc, target: \"\"", element: "services.*.configs",
+        theirs: "does not see that an empty target is the one by default", ours: "takes the later one" },
     Difference { case: "size=2", element: "services.*.tmpfs",
         theirs: "mounts two memory file systems at one path", ours: "takes the later one" },
     Difference { case: "x-keys/forms.yaml", element: "keys with `x-`",
@@ -64,6 +68,9 @@ pub(crate) const DIFFERENT: &[Difference] = &[
         theirs: "does not know it yet", ours: "loads and prints it" },
     Difference { case: "no_cache_filter", element: "services.*.build.no_cache_filter",
         theirs: "does not know it yet", ours: "loads and prints it" },
+    Difference { case: "--no-env-resolution", element: "services.*.env_file",
+        theirs: "reads the files with `--no-env-resolution` all the same, unless variables stay too",
+        ours: "leaves them unread and prints their names, as its help says" },
 ];
 
 /// What 2.40 reads and leaves out of its JSON, or has otherwise there than in its YAML; compared all the same as far as that goes.
@@ -75,6 +82,8 @@ pub(crate) const MENDED: &[Difference] = &[
         theirs: "leaves it out of what it prints", ours: "prints it" },
     Difference { case: "", element: "services.*.pull_refresh_after",
         theirs: "leaves it out of what it prints", ours: "prints it" },
+    Difference { case: "", element: "services.*.build.dockerfile",
+        theirs: "leaves it out where it is empty, as by a variable that is not set", ours: "prints the name of the file that is read" },
     Difference { case: "", element: "services.*.secrets.[].target",
         theirs: "leaves it out where it is empty, as by a variable that is not set", ours: "prints where the secret will be" },
     Difference { case: "", element: "services.*.ulimits.*.soft",
@@ -171,6 +180,12 @@ fn entries<'a>(project: &'a mut Value, section: &str) -> impl Iterator<Item = &'
     map.into_iter().flat_map(serde_json::Map::values_mut)
 }
 
+/// Returns the services with their names.
+fn named(project: &Value) -> Vec<(Value, String)> {
+    let services = project.get("services").and_then(Value::as_object).into_iter().flatten();
+    services.map(|(name, service)| (service.clone(), name.clone())).collect()
+}
+
 /// Makes up for [`MENDED`]; `yaml` is what Docker Compose prints as YAML.
 fn mend(ours: &mut Value, theirs: &mut Value, yaml: &dyn Fn() -> Value) {
     if ours.get("models").is_some() {
@@ -197,6 +212,15 @@ fn mend(ours: &mut Value, theirs: &mut Value, yaml: &dyn Fn() -> Value) {
         };
         limits(service);
         service.get_mut("build").into_iter().for_each(limits);
+    }
+    for (service, name) in named(ours) {
+        let wanted = service.get("build").and_then(|build| build.get("dockerfile")).cloned();
+        let build = theirs.get_mut("services").and_then(|services| services.get_mut(&name)?.get_mut("build"));
+        if let (Some("Dockerfile"), Some(build)) = (wanted.as_ref().and_then(Value::as_str), build)
+            && build.get("dockerfile").is_none()
+        {
+            build["dockerfile"] = wanted.into();
+        }
     }
     for service in entries(theirs, "services") {
         for secret in service.get_mut("secrets").and_then(Value::as_array_mut).into_iter().flatten() {

@@ -139,9 +139,8 @@ pub(in crate::load) fn port_key(node: &Node) -> String {
 /// Makes an exposed port text and checks it: `80`, `53/udp`, `8000-8010`.
 pub(super) fn expose(node: Node, report: &mut Report) -> Vec<Node> {
     let text = match &node.value {
-        Value::Str(text) => text.clone(),
-        Value::Int(number) => number.to_string(),
         Value::Null => String::new(),
+        Value::Str(_) | Value::Int(_) | Value::Float(_) => node.value.scalar_text().unwrap_or_default(),
         _ => return vec![node],
     };
     let (ports, protocol) = text.rsplit_once('/').unwrap_or((&text, "tcp"));

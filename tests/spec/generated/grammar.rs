@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// The grammar of compose files; its head says how it is written.
-const TEXT: &str = include_str!("grammar.txt");
+/// The grammar of compose files, whose head says how it is written, and that of orch's own keys.
+const TEXTS: [&str; 2] = [include_str!("grammar.txt"), include_str!("own.txt")];
 
 /// Numbers that look like chance and are the same for the same seed (`SplitMix64`).
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// Returns a number below `bound`, which is not 0.
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -25,7 +25,7 @@ impl Dice {
     }
 
     /// Returns whether one of `of` cases is the one.
-    pub(super) fn once_in(&mut self, of: usize) -> bool {
+    pub(crate) fn once_in(&mut self, of: usize) -> bool {
         self.below(of) == 0
     }
 }
@@ -43,17 +43,18 @@ struct Alternative {
 }
 
 /// The grammar, read.
-pub(super) struct Grammar(BTreeMap<&'static str, Vec<Alternative>>);
+pub(crate) struct Grammar(BTreeMap<&'static str, Vec<Alternative>>);
 
 impl Grammar {
     /// Reads the grammar.
     ///
     /// # Panics
     /// Where it names what it does not define.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut rules: BTreeMap<&'static str, Vec<Alternative>> = BTreeMap::new();
         let mut current = "";
-        for line in TEXT.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        for line in TEXTS.iter().flat_map(|text| text.lines()).filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
             match line.strip_prefix("    ") {
                 None => current = line,
                 Some(text) => rules.entry(current).or_default().push(alternative(text)),
@@ -69,7 +70,7 @@ impl Grammar {
     }
 
     /// Returns a text of what `name` stands for. Of a broken text, one part in `junk` is something else; 0: none is.
-    pub(super) fn text(&self, name: &str, dice: &mut Dice, junk: usize) -> String {
+    pub(crate) fn text(&self, name: &str, dice: &mut Dice, junk: usize) -> String {
         let mut text = String::new();
         self.one(name, dice, junk, &mut text);
         text
