@@ -175,7 +175,11 @@ fn a_project_keeps_to_its_hosts_and_answers_there_only() {
     eventually(secs(30), "all hosts again", || {
         let done = project.orch(&["up", "-d", "--wait", "--remove-orphans"]);
         let seen = places(&project);
-        if done.code == 0 && seen.get("each").is_some_and(|hosts| hosts == "a b c") { Ok(()) } else { Err((done.stderr, seen)) }
+        if done.code == 0 && seen.get("each").is_some_and(|hosts| hosts == "a b c") {
+            Ok(())
+        } else {
+            Err((done.stderr, seen))
+        }
     });
     project.down();
 }

@@ -14,6 +14,7 @@ mod compat;
 mod discovery;
 mod expanded;
 mod generated;
+mod hashes;
 mod limits;
 mod pages;
 mod project;

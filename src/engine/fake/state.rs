@@ -496,6 +496,7 @@ fn new_container(
         network_mode,
         volumes,
         labels: spec.labels.clone(),
+        published: Vec::new(),
         probe: None,
     }
 }
