@@ -1,6 +1,7 @@
 //! The controller: turns what somebody asks for into the next desired state. Pure; runs in the agent that holds the
 //! store, and in the command line where there is no agent yet and `orch plan` asks what `up` would do.
 
+mod adopt;
 pub mod oneoff;
 pub mod revise;
 

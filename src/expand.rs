@@ -153,6 +153,7 @@ fn volumes(model: &Model, services: &BTreeMap<ServiceName, Service>) -> BTreeMap
                 driver_opts: driver_opts.clone(),
                 labels: labels.clone(),
                 spec_hash: String::new(),
+                compose_hash: model.hashes.volumes.get(key).cloned().unwrap_or_default(),
             };
             (key.clone(), volume)
         })
@@ -201,6 +202,7 @@ impl Part<'_, '_> {
             network,
             spec_hash: String::new(),
             spec_parts: BTreeMap::new(),
+            compose_hash: self.input.model.hashes.services.get(self.name).cloned().unwrap_or_default(),
         }
     }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{PodId, ProjectName, ResourceKey, ServiceName, SnapshotHash};
-use crate::model::{Ambassador, Export, ExternalLink, Serving};
+use crate::model::{Ambassador, ComposeHash, Export, ExternalLink, Serving};
 
 pub use container::{
     Container, DeviceRequest, FileMount, Healthcheck, Hook, Logging, Mount, MountSource, Namespace, Recursion,
@@ -128,6 +128,9 @@ pub struct Service {
     /// a change is told apart. What is at its default is absent.
     #[serde(default)]
     pub spec_parts: BTreeMap<String, String>,
+    /// Docker Compose's own hash, by which it knows its containers. Nothing that orch made is made anew for it.
+    #[serde(default)]
+    pub compose_hash: ComposeHash,
 }
 
 /// A named volume of the project.
@@ -146,6 +149,9 @@ pub struct Volume {
     /// Lower-case hex SHA-256 over driver and options. Computed by `expand`.
     #[serde(default)]
     pub spec_hash: String,
+    /// Docker Compose's own hash.
+    #[serde(default)]
+    pub compose_hash: String,
 }
 
 impl Service {

@@ -48,7 +48,7 @@ use std::path::PathBuf;
 
 use crate::diag::{Diagnostics, Span};
 use crate::ids::{ProjectName, ResourceKey, ServiceName};
-use crate::model::Model;
+use crate::model::{ComposeHashes, Model, compose_hashes};
 
 use assemble::{Document, Reading, Scope};
 use node::{Node, Value};
@@ -308,6 +308,7 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     if options.interpolate {
         resolve::labels(&mut tree, &around, report);
     }
+    let written = resolve::security_options(&tree);
     let contents = if options.contents { resolve::contents(&tree, &around, report) } else { Contents::new() };
     if options.contents {
         resolve::profiles(&mut tree, &around, report);
@@ -320,8 +321,9 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     } else {
         typed::outline(&tree, name.as_str())?
     };
+    let hashes = if options.interpolate { hashes(&model, written) } else { ComposeHashes::default() };
     Some(Loaded {
-        model: Model { hosts, ..model },
+        model: Model { hosts, hashes, ..model },
         warnings: Diagnostics::default(),
         working_dir: discovered.working_dir,
         config_files: discovered.config_files,
@@ -333,6 +335,20 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
         with_patterns,
         tree,
     })
+}
+
+/// Docker Compose's hashes. It reads profiles of seccomp after that only.
+fn hashes(model: &Model, security_options: BTreeMap<ServiceName, Vec<String>>) -> ComposeHashes {
+    if security_options.is_empty() {
+        return compose_hashes(model);
+    }
+    let mut written = model.clone();
+    for (name, options) in security_options {
+        if let Some(service) = written.services.get_mut(&name) {
+            service.security_opt = options;
+        }
+    }
+    compose_hashes(&written)
 }
 
 /// The project's name, which the files' variables may use as `COMPOSE_PROJECT_NAME`.

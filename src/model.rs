@@ -7,6 +7,7 @@
 mod ambassador;
 pub mod build;
 mod certificate;
+pub mod compose_hash;
 pub mod deploy;
 pub mod health;
 pub mod hooks;
@@ -29,6 +30,7 @@ use crate::ids::{ProjectName, ResourceKey, ServiceName};
 pub use ambassador::{Ambassador, AmbassadorTarget, AmbassadorTls, Breaker, Export, ExternalLink, Medium};
 pub use build::{Build, Repository};
 pub use certificate::{CertificateError, certified};
+pub use compose_hash::{ComposeHash, ComposeHashes, Piece, compose_hashes};
 pub use deploy::{
     Deploy, DeployMode, DeployPlacement, DeviceRequest, DiscreteResource, GenericResource, Preference, Reservations,
     ResourceLimits, ResourcesSpec, RestartPolicy, UpdateConfig,
@@ -76,6 +78,9 @@ pub struct Model {
     /// `x-hosts` in the order of the files; printed with the other `x-` keys, as it was written.
     #[serde(skip)]
     pub hosts: Vec<HostEntry>,
+    /// Docker Compose's own hashes of services, networks and volumes, as it would read the files.
+    #[serde(skip)]
+    pub hashes: ComposeHashes,
     /// Top-level `x-` keys.
     #[serde(flatten)]
     pub extensions: Extensions,

@@ -1,16 +1,19 @@
 //! The observed side: what engines said is there. Filled by the `engine` edge, read by `place` and `plan`.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Part, Role};
+use crate::graph::{Part, Protocol, Role};
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 
 /// Label by which networks and volumes belong to a project; Docker Compose's own, also `engine::label::PROJECT`.
 pub const PROJECT_LABEL: &str = "com.docker.compose.project";
+
+/// Label with Docker Compose's own hash of what something was made for.
+pub const CONFIG_HASH_LABEL: &str = "com.docker.compose.config-hash";
 
 /// Label that says which spec something was made for; also `engine::label::SPEC_HASH`.
 pub const SPEC_HASH_LABEL: &str = "orch.spec-hash";
@@ -97,9 +100,23 @@ pub struct ObservedContainer {
     pub volumes: BTreeMap<String, String>,
     /// All labels.
     pub labels: BTreeMap<String, String>,
+    /// Ports of the host that its engine publishes for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<EnginePort>,
     /// What its host's agent hears when it asks it (`x-probe`); `None`: it is not asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probed>,
+}
+
+/// A port of the host that an engine publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EnginePort {
+    /// Address; `None`: all, of both families.
+    pub address: Option<IpAddr>,
+    /// Port.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
 }
 
 /// What an agent hears from a container that it asks (`x-probe`). Says whether anything is sent there, and nothing else: the
@@ -237,6 +254,15 @@ pub struct ObservedVolume {
     pub labels: BTreeMap<String, String>,
 }
 
+impl Observed {
+    /// Returns whether an engine publishes a port for a container that Docker Compose made: until that one is replaced nobody
+    /// else can listen there, and afterwards orch does.
+    pub fn is_published_by_docker_compose(&self, address: Option<IpAddr>, port: u16, protocol: Protocol) -> bool {
+        let mut containers = self.hosts.values().flat_map(|host| host.containers.values());
+        containers.any(|one| one.is_of_docker_compose() && one.publishes(address, port, protocol))
+    }
+}
+
 impl ObservedContainer {
     /// Returns which replica this is, if its labels say so and it is not a one-off.
     pub fn pod(&self) -> Option<PodId> {
@@ -262,10 +288,26 @@ impl ObservedContainer {
         self.part().is_some_and(|part| part.role == Role::Init)
     }
 
+    /// Returns whether Docker Compose made it: it is a replica and has none of orch's labels.
+    pub fn is_of_docker_compose(&self) -> bool {
+        !self.oneoff && self.spec_hash.is_none()
+    }
+
+    /// Returns whether its engine publishes a port for it as it is now, so that nobody else can listen there.
+    pub fn publishes(&self, address: Option<IpAddr>, port: u16, protocol: Protocol) -> bool {
+        let meets = |there: Option<IpAddr>| there.is_none() || address.is_none() || there == address;
+        let mut published = self.published.iter();
+        self.state.is_active() && published.any(|at| (at.port, at.protocol) == (port, protocol) && meets(at.address))
+    }
+
     /// Returns whether it was made to live in the namespaces of `owner`, a container of `service`.
     ///
     /// The engine tells of the network's; of the others its own label does, which containers have that share more than that.
+    /// Of what Docker Compose made its hash does, which has the id of the owner, the first replica.
     pub fn lives_with(&self, service: &ServiceName, owner: &Self) -> bool {
+        if self.is_of_docker_compose() && self.number == Some(1) {
+            return true;
+        }
         let owners = self.labels.get(OWNERS_LABEL).map_or("", String::as_str);
         let mut owners = owners.split(',').filter_map(|item| item.split_once('='));
         match owners.find(|(name, _)| *name == service.as_str()) {

@@ -12,7 +12,7 @@ use crate::graph::{
     Container, EndpointMode, Graph, Network, NetworkMode, Placement, PullPolicy, Restart, RestartPace, Scale, Service,
 };
 use crate::ids::{ProjectName, ServiceName};
-use crate::model::{Export, Serving};
+use crate::model::{ComposeHash, Export, Serving};
 use crate::place::Assignments;
 use crate::plan::{Addresses, ContainerState, Desired, Health, ObservedContainer};
 
@@ -58,6 +58,7 @@ pub fn service() -> Service {
         serving: Serving::default(),
         spec_hash: "spec".into(),
         spec_parts: BTreeMap::new(),
+        compose_hash: ComposeHash::default(),
     }
 }
 
@@ -75,6 +76,7 @@ pub fn network(name: &str) -> Network {
         ip_range: None,
         attachable: false,
         spec_hash: String::new(),
+        compose_hash: String::new(),
     }
 }
 
@@ -123,6 +125,7 @@ pub fn container(project: &str, service: &str, number: u32) -> ObservedContainer
         network_mode: String::new(),
         volumes: BTreeMap::new(),
         labels: BTreeMap::new(),
+        published: Vec::new(),
         probe: None,
     }
 }

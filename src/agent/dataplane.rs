@@ -211,7 +211,7 @@ impl Dataplane {
         }
         // A port that was taken may be free now.
         self.note_unbound(self.balancer.sync_published());
-        problems.extend(self.published_problems().into_iter().map(|(key, problem)| {
+        problems.extend(self.published_problems(shared).into_iter().map(|(key, problem)| {
             let address = key.host_ip.map_or_else(|| "all addresses".to_owned(), |ip| ip.to_string());
             let protocol = if key.protocol == Protocol::Udp { "UDP port" } else { "port" };
             format!("{protocol} {} on {address} cannot be published: {problem}", key.port)
@@ -336,9 +336,28 @@ impl Dataplane {
         self.balancer.ambassador_stats()
     }
 
-    /// Returns why a published port is not listened on, by port.
-    pub fn published_problems(&self) -> BTreeMap<PublishedKey, String> {
-        self.unbound.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Returns why a published port is not listened on, by port. That the engine publishes it for a container of the same
+    /// project is no reason to worry: Docker Compose made it, and it is listened on once that one is made anew.
+    pub fn published_problems(&self, shared: &Shared) -> BTreeMap<PublishedKey, String> {
+        let mut problems = self.unbound.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if problems.is_empty() {
+            return problems;
+        }
+        for record in shared.desired() {
+            let Some(desired) = record.running() else { continue };
+            let here = shared.informer.observed(Some(&desired.graph.project));
+            let published = desired.addresses.ports.iter().map(|port| PublishedKey {
+                host_ip: port.host_ip,
+                port: port.published,
+                protocol: port.protocol,
+            });
+            for key in published {
+                if here.is_published_by_docker_compose(key.host_ip, key.port, key.protocol) {
+                    problems.remove(&key);
+                }
+            }
+        }
+        problems
     }
 
     /// Returns the destinations that this host has routes to.

@@ -19,7 +19,7 @@ use crate::api::types::{
 use crate::controller::{self, Request};
 use crate::graph::{Graph, MAX_PODS};
 use crate::ids::{HostName, PodId, ProjectName, SnapshotHash};
-use crate::net::addr::{PortCandidate, explain};
+use crate::net::addr::{PortCandidate, PortTrouble, Unavailable, explain};
 use crate::place::HostFacts;
 use crate::plan::{Caller, History, Observed, Plan, history};
 use crate::snapshot::SnapshotError;
@@ -104,7 +104,10 @@ impl Work {
         let previous_of_oneoff = oneoff::prepare(&mut request, record.as_ref(), &observed, now(shared));
         let previous = previous_of_oneoff.as_ref().or(previous);
         let among = request.hosts.clone();
-        let mut port_free = |candidate: &PortCandidate| seat::port_available(candidate, &hosts, shared.host(), &among);
+        let mut port_free = |candidate: &PortCandidate| {
+            let available = seat::port_available(candidate, &hosts, shared.host(), &among);
+            available.or_else(|taken| if is_for_adopted(candidate, &taken, &observed) { Ok(()) } else { Err(taken) })
+        };
         let desired = controller::revise(
             Request {
                 graph: request.graph,
@@ -144,6 +147,16 @@ impl Work {
         let unmoved = record.desired.as_ref().map(|desired| unmoved(desired, &plan, &observed)).unwrap_or_default();
         Ok(Prepared { record, plan, unchanged, stored, images, unmoved })
     }
+}
+
+/// Returns whether a port is taken for containers of the project only that Docker Compose made.
+fn is_for_adopted(candidate: &PortCandidate, taken: &Unavailable, observed: &Observed) -> bool {
+    let PortCandidate { service: _, host_ip, port, protocol, held: _, for_routes: _ } = candidate;
+    let by_engine = |host: &HostName| {
+        let containers = observed.hosts.get(host).into_iter().flat_map(|here| here.containers.values());
+        containers.into_iter().any(|one| one.is_of_docker_compose() && one.publishes(*host_ip, *port, *protocol))
+    };
+    taken.cause == PortTrouble::InUse && !taken.hosts.is_empty() && taken.hosts.iter().all(by_engine)
 }
 
 impl AgentHandler {

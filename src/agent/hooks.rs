@@ -157,13 +157,17 @@ async fn unwanted(handle: &ProjectHandle, pod: &PodId, spec_hash: &str) {
 pub(super) async fn pre_stop(shared: &Shared, project: &ProjectName, id: &str, mut graces: watch::Receiver<Duration>) {
     let observed = shared.observed(Some(project));
     let Some(container) = observed.hosts.values().find_map(|host| host.containers.get(id)) else { return };
-    let Some(text) = container.labels.get(label::PRE_STOP).filter(|_| container.is_running()) else { return };
-    let hooks: Vec<Hook> = match serde_json::from_str(text) {
-        Ok(hooks) => hooks,
-        Err(error) => {
+    if !container.is_running() {
+        return;
+    }
+    let hooks = match container.labels.get(label::PRE_STOP).map(|text| serde_json::from_str(text)) {
+        Some(Ok::<Vec<Hook>, _>(hooks)) => hooks,
+        Some(Err(error)) => {
             tracing::warn!(container = container.name, %error, "unreadable hooks: stopped without");
             return;
         }
+        None if container.is_of_docker_compose() => of_file(shared, project, container),
+        None => return,
     };
     graces.mark_unchanged();
     for hook in &hooks {
@@ -179,6 +183,14 @@ pub(super) async fn pre_stop(shared: &Shared, project: &ProjectName, id: &str, m
             }
         }
     }
+}
+
+/// What the file says is to be run before the stop of a container that Docker Compose made, which has nothing of its own.
+fn of_file(shared: &Shared, project: &ProjectName, container: &ObservedContainer) -> Vec<Hook> {
+    let record = shared.project(project).and_then(|handle| handle.record.borrow().clone());
+    let desired = record.as_ref().and_then(|record| record.desired.as_ref());
+    let service = container.service.as_ref().and_then(|name| desired?.graph.services.get(name));
+    service.map(|service| service.container.pre_stop.clone()).unwrap_or_default()
 }
 
 /// How a hook ended.

@@ -204,7 +204,9 @@ fn target(graph: &Graph, here: &ObservedHost, container: &ObservedContainer, bef
     let known = container.probe.as_ref()?;
     let service = graph.services.get(&container.pod()?.service)?;
     let probe = service.serving.probe.as_ref()?;
-    let is_current = container.spec_hash.as_deref() == Some(service.spec_hash.as_str());
+    // What Docker Compose made for something else is replaced at once: nothing tells it from what stays.
+    let is_current =
+        container.is_of_docker_compose() || container.spec_hash.as_deref() == Some(service.spec_hash.as_str());
     let probe = match before.filter(|before| before.target.started_at == container.started_at) {
         Some(before) if !is_current => &before.target.probe,
         // It runs since before there was anything to ask it, and goes soon.

@@ -489,7 +489,7 @@ impl Loop {
     /// Returns the project's published ports that somebody else has on this host.
     fn unpublished(&self, record: &Record) -> BTreeMap<String, String> {
         let Some(desired) = record.running() else { return BTreeMap::new() };
-        let problems = self.shared.dataplane.published_problems();
+        let problems = self.shared.dataplane.published_problems(&self.shared);
         let ports = desired.addresses.ports.iter().filter_map(|port| {
             let key = PublishedKey { host_ip: port.host_ip, port: port.published, protocol: port.protocol };
             let problem = problems.get(&key)?;

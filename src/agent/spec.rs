@@ -44,6 +44,9 @@ pub fn network(desired: &Desired, key: &ResourceKey, host_index: u32) -> Option<
     labels.insert(label::VERSION.into(), env!("CARGO_PKG_VERSION").into());
     labels.insert(label::REVISION.into(), desired.revision.to_string());
     labels.insert(label::SPEC_HASH.into(), network.spec_hash.clone());
+    if !network.compose_hash.is_empty() {
+        labels.insert(label::CONFIG_HASH.into(), network.compose_hash.clone());
+    }
     Some(NetworkSpec {
         name: network.name.clone(),
         driver: network.driver.clone().unwrap_or_else(|| "bridge".into()),
@@ -65,6 +68,9 @@ pub fn volume(desired: &Desired, key: &ResourceKey) -> Option<VolumeSpec> {
     labels.insert(label::VOLUME.into(), key.to_string());
     labels.insert(label::VERSION.into(), env!("CARGO_PKG_VERSION").into());
     labels.insert(label::SPEC_HASH.into(), volume.spec_hash.clone());
+    if !volume.compose_hash.is_empty() {
+        labels.insert(label::CONFIG_HASH.into(), volume.compose_hash.clone());
+    }
     Some(VolumeSpec {
         name: volume.name.clone(),
         driver: volume.driver.clone().unwrap_or_else(|| "local".into()),
@@ -287,7 +293,7 @@ fn container_labels(
         (label::SERVICE, pod.service.to_string()),
         (label::NUMBER, pod.number.to_string()),
         (label::ONEOFF, "False".to_owned()),
-        (label::CONFIG_HASH, service.spec_hash.clone()),
+        (label::CONFIG_HASH, config_hash(service, parts)),
         (label::IMAGE, image.to_owned()),
         (label::DEPENDS_ON, depends_on_label(service)),
         (label::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
@@ -317,6 +323,13 @@ fn container_labels(
         labels.insert(label::OWNERS.to_owned(), owners.join(","));
     }
     labels
+}
+
+/// Docker Compose's hash, so that it finds nothing to do; it takes no container without one for its own. What it does not know,
+/// such as a sidecar, has orch's.
+fn config_hash(service: &Service, parts: &HostParts<'_>) -> String {
+    let hash = service.compose_hash.of_container(|owner| parts.owners.get(owner).map(String::as_str));
+    hash.filter(|hash| !hash.is_empty()).unwrap_or_else(|| service.spec_hash.clone())
 }
 
 /// `db:service_healthy:true,…`, as Docker Compose writes it.

@@ -11,7 +11,9 @@ use crate::net::addr::{self, AddressError, Allocation, OtherRoute, Pool, PortFre
 use crate::observed::ObservedContainer;
 use crate::place::{self, Assignments, HostFacts};
 use crate::plan::desired::PublishedPort;
-use crate::plan::{Addresses, Asked, Desired, Intent, Observed, Step, UpOptions, plan};
+use crate::plan::{Asked, Desired, Intent, Observed, Step, UpOptions, plan};
+
+use super::adopt;
 
 /// What a desired state is computed from.
 pub struct Request<'a> {
@@ -60,11 +62,12 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
         pool,
         last_index,
     } = request;
-    let no_addresses = Addresses::default();
+    let mut before = previous.map(|desired| desired.addresses.clone()).unwrap_or_default();
+    adopt::networks(&graph, observed, &mut before);
     let addresses = addr::allocate(
         &Allocation {
             graph: &graph.folded(),
-            previous: previous.map_or(&no_addresses, |desired| &desired.addresses),
+            previous: &before,
             previous_graph: previous.map(|desired| &desired.graph),
             taken,
             published_elsewhere,

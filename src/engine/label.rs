@@ -10,8 +10,8 @@ pub const NUMBER: &str = "com.docker.compose.container-number";
 pub const ONEOFF: &str = "com.docker.compose.oneoff";
 /// Random digits of a one-off, of which its name has the first.
 pub const SLUG: &str = "com.docker.compose.slug";
-/// Hash of the service's spec.
-pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
+/// Docker Compose's own hash of what a container, network or volume was made for.
+pub const CONFIG_HASH: &str = crate::observed::CONFIG_HASH_LABEL;
 /// Id of the image.
 pub const IMAGE: &str = "com.docker.compose.image";
 /// `db:service_healthy:true,…`.

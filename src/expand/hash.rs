@@ -78,6 +78,7 @@ fn network_hash(network: &Network) -> String {
         ip_range: _,
         attachable,
         spec_hash: _,
+        compose_hash: _,
     } = network;
     let spec = json!([VERSION, internal, driver, driver_opts, labels, attachable]);
     sha256(spec.to_string().as_bytes())
@@ -85,7 +86,7 @@ fn network_hash(network: &Network) -> String {
 
 /// Hashes what decides where the data of a volume is. Labels do not.
 fn volume_hash(volume: &Volume) -> String {
-    let Volume { name: _, external: _, driver, driver_opts, labels: _, spec_hash: _ } = volume;
+    let Volume { name: _, external: _, driver, driver_opts, labels: _, spec_hash: _, compose_hash: _ } = volume;
     sha256(json!([VERSION, driver, driver_opts]).to_string().as_bytes())
 }
 
@@ -180,6 +181,7 @@ fn spec(graph: &Graph, service: &Service) -> Value {
         serving: _,
         spec_hash: _,
         spec_parts: _,
+        compose_hash: _,
     } = service;
     let published: Vec<_> = ports.iter().filter(|port| port.mode == PortMode::Host).collect();
     let volumes: Vec<_> = service.volumes().filter_map(|key| Some((key, &graph.volumes.get(key)?.name))).collect();

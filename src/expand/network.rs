@@ -140,7 +140,8 @@ pub(super) fn networks(
     for key in used {
         let implied = || model::Network { name: format!("{}_{key}", model.name), ..model::Network::default() };
         let network = model.networks.get(key).cloned().unwrap_or_else(implied);
-        networks.insert(key.clone(), expand(key, &network, sink));
+        let compose_hash = model.hashes.networks.get(key).cloned().unwrap_or_default();
+        networks.insert(key.clone(), Network { compose_hash, ..expand(key, &network, sink) });
     }
     networks
 }
@@ -187,6 +188,7 @@ fn expand(key: &ResourceKey, network: &model::Network, sink: &mut Sink) -> Netwo
         ip_range: parse(ip_range, &path, "ip_range", sink),
         attachable: *attachable,
         spec_hash: String::new(),
+        compose_hash: String::new(),
     }
 }
 

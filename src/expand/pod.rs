@@ -13,7 +13,7 @@ use crate::graph::{
     Placement, PodVolume, PullPolicy, Restart, RestartPace, Role, Service, member_name,
 };
 use crate::ids::{ResourceKey, ServiceName};
-use crate::model::{self, Export, HostOptions, Model, Serving};
+use crate::model::{self, ComposeHash, Export, HostOptions, Model, Serving};
 
 use super::{Part, Problem};
 
@@ -156,6 +156,7 @@ impl Part<'_, '_> {
             serving: Serving { probe: self.service.keys.probe.clone(), ..Serving::default() },
             spec_hash: String::new(),
             spec_parts: BTreeMap::new(),
+            compose_hash: ComposeHash::default(),
         }
     }
 }
@@ -234,6 +235,7 @@ fn hold(
         serving: Serving::default(),
         spec_hash: String::new(),
         spec_parts: BTreeMap::new(),
+        compose_hash: ComposeHash::default(),
     };
     main.part = Some(crate::graph::Part { of: name.clone(), role: Role::Main });
     (holder, main)

@@ -146,4 +146,7 @@ pub struct Network {
     /// form: options, labels and the like. Computed by `expand`.
     #[serde(default)]
     pub spec_hash: String,
+    /// Docker Compose's own hash.
+    #[serde(default)]
+    pub compose_hash: String,
 }

@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+<<<<<<< HEAD
 use crate::diag::{Diagnostic, SourceId, Span};
+=======
+use crate::diag::Diagnostic;
+use crate::ids::ServiceName;
+>>>>>>> adopt
 
 use super::assemble::Given;
 use super::discover::{read, reason};
@@ -172,6 +177,17 @@ pub(super) fn profiles(tree: &mut Node, around: &Surroundings<'_>, report: &mut 
             }
         }
     });
+}
+
+/// Returns the security options of services whose profiles [`profiles`] reads, as they are written.
+pub(super) fn security_options(tree: &Node) -> BTreeMap<ServiceName, Vec<String>> {
+    let written = tree.entries("services").filter_map(|(name, service)| {
+        let options: Vec<String> =
+            service.node.items("security_opt").iter().filter_map(|option| Some(option.as_str()?.to_owned())).collect();
+        let named = options.iter().any(|option| option.starts_with("seccomp"));
+        Some((ServiceName::new(name.as_str()).ok()?, options)).filter(|_| named)
+    });
+    written.collect()
 }
 
 fn profile(path: &str, around: &Surroundings<'_>) -> Result<serde_json::Value, String> {

@@ -139,6 +139,21 @@ pub fn allocate(allocation: &Allocation<'_>, port_free: &mut PortFree<'_>) -> Re
     if errors.is_empty() { Ok(Addresses { networks, ports }) } else { Err(errors) }
 }
 
+/// Returns what [`allocate`] shall keep of a network that somebody else made: where virtual addresses are in it, clear of the
+/// addresses that are in use. `None`: there is no room for them.
+pub fn of_existing(
+    subnet: Ipv4Net,
+    gateway: Ipv4Addr,
+    in_use: &[Ipv4Addr],
+    services: usize,
+) -> Option<NetworkAddresses> {
+    if subnet.prefix_len() > slices::LONGEST_PREFIX {
+        return None;
+    }
+    let vips = slices::vip_slice(&slices::Wishes { subnet, gateway, ip_range: None, fixed: in_use, services })?;
+    Some(NetworkAddresses { subnet, gateway, ip_range: None, vips, services: BTreeMap::new(), last_vip: None })
+}
+
 /// A fixed address that a service asks for.
 struct Fixed<'a> {
     service: &'a ServiceName,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::{NetworkMode, Restart, Role, Service};
 use crate::ids::{HostName, PodId, ServiceName};
-use crate::observed::{ContainerState, Health, Observed, ObservedContainer, PodMemory};
+use crate::observed::{CONFIG_HASH_LABEL, ContainerState, Health, Observed, ObservedContainer, PodMemory};
 
 use super::survey::Found;
 use super::{Asked, Desired, Reason};
@@ -192,6 +192,10 @@ impl Case<'_> {
 
     fn lacks_hooks(&self, container: &ObservedContainer) -> bool {
         let hooked = self.memory.and_then(|memory| memory.hooked.as_ref());
+        if container.is_of_docker_compose() && hooked.is_none() {
+            // Docker Compose has run them.
+            return false;
+        }
         !self.service.container.post_start.is_empty()
             && hooked.is_none_or(|hooked| hooked.started_at != container.started_at)
     }
@@ -232,11 +236,14 @@ impl Case<'_> {
 
     fn by_spec(&self, container: &ObservedContainer) -> Option<Reason> {
         let desired = self.desired;
-        let Some(hash) = &container.spec_hash else {
-            return Some(Reason::SpecChanged { what: vec!["made by Docker Compose".to_owned()] });
-        };
-        if *hash != self.service.spec_hash {
-            return Some(Reason::SpecChanged { what: self.changed_parts(container) });
+        match &container.spec_hash {
+            None if !self.is_adoptable(container) => {
+                return Some(Reason::SpecChanged { what: vec!["made by Docker Compose".to_owned()] });
+            }
+            Some(hash) if *hash != self.service.spec_hash => {
+                return Some(Reason::SpecChanged { what: self.changed_parts(container) });
+            }
+            _ => {}
         }
         if container.name != desired.graph.container_name(self.pod) {
             return Some(Reason::SpecChanged { what: vec!["name".to_owned()] });
@@ -251,6 +258,19 @@ impl Case<'_> {
         }
         let image = self.observed.hosts.get(self.host).and_then(|host| host.images.get(&self.service.container.image));
         image.filter(|id| **id != container.image_id).map(|_| Reason::ImageChanged)
+    }
+
+    /// Returns whether a container that Docker Compose made can be the pod's: made for what the file says now, as Docker Compose
+    /// itself sees it, and no part of a pod of several.
+    fn is_adoptable(&self, container: &ObservedContainer) -> bool {
+        let here = self.observed.hosts.get(self.host);
+        // What shares something with another service shares it with the first of that one's containers.
+        let first = |of: &ServiceName| {
+            let all = here?.containers.values().filter(|one| one.service.as_ref() == Some(of) && !one.oneoff);
+            all.min_by_key(|one| &one.name).map(|one| one.id.as_str())
+        };
+        let hash = self.service.compose_hash.of_container(first).filter(|hash| !hash.is_empty());
+        self.service.part.is_none() && hash.is_some() && hash.as_ref() == container.labels.get(CONFIG_HASH_LABEL)
     }
 
     /// Returns which keys of the service say something else than when the container was made, as far as it tells.
@@ -271,8 +291,9 @@ impl Case<'_> {
         }
         let NetworkMode::Networks(attachments) = &self.service.network else { return None };
         let names = attachments.iter().filter_map(|a| self.desired.graph.networks.get(&a.network));
-        // Containers without orch's label are replaced for that, which says more.
+        // What Docker Compose made for something else is replaced for that, which says more.
+        let tells = container.spec_hash.is_some() || self.is_adoptable(container);
         let mut lacking = names.filter(|network| !container.networks.contains_key(&network.name));
-        lacking.next().filter(|_| container.spec_hash.is_some()).and_then(|network| changed(&network.name))
+        lacking.next().filter(|_| tells).and_then(|network| changed(&network.name))
     }
 }

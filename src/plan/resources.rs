@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::{Network, NetworkMode, Volume};
 use crate::ids::{HostName, ResourceKey};
-use crate::observed::{ObservedHost, ObservedNetwork, ObservedVolume, SPEC_HASH_LABEL};
+use crate::observed::{CONFIG_HASH_LABEL, ObservedHost, ObservedNetwork, ObservedVolume, SPEC_HASH_LABEL};
 
 use super::survey::Survey;
 use super::{Desired, Failure, FailureKind};
@@ -121,7 +121,9 @@ fn compare_network(
             let ours = seen.belongs_to(&desired.graph.project);
             let difference = difference(desired, key, network, seen);
             if ours {
-                let differs = difference.is_some() || is_other_spec(&seen.labels, &network.spec_hash);
+                let differs = difference.is_some()
+                    || is_other_spec(&seen.labels, &network.spec_hash)
+                    || is_other_compose(&seen.labels, &network.compose_hash);
                 return if differs { Verdict::Differs } else { Verdict::Fine };
             }
             messages.foreign_network(desired, name, difference);
@@ -166,6 +168,13 @@ fn difference(desired: &Desired, key: &ResourceKey, network: &Network, seen: &Ob
 /// Returns whether something was made for another spec than `wanted`; what does not say counts as made for it.
 fn is_other_spec(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
     labels.get(SPEC_HASH_LABEL).is_some_and(|made_for| !wanted.is_empty() && made_for != wanted)
+}
+
+/// Returns whether Docker Compose made something for another configuration than it sees now. Its hash counts where orch's is not
+/// there only.
+fn is_other_compose(labels: &BTreeMap<String, String>, now: &str) -> bool {
+    let made_for = labels.get(CONFIG_HASH_LABEL).filter(|_| !labels.contains_key(SPEC_HASH_LABEL));
+    made_for.is_some_and(|made_for| !now.is_empty() && made_for != now)
 }
 
 /// Returns whether a network can be made anew: nothing that this plan leaves alone may be running on it.
@@ -225,6 +234,9 @@ fn volume_difference(volume: &Volume, there: &ObservedVolume) -> Option<String> 
     let driver = volume.driver.as_deref().unwrap_or("local");
     if there.driver != driver {
         return Some(format!("was made with the driver {} and the file says {driver}", there.driver));
+    }
+    if is_other_compose(&there.labels, &volume.compose_hash) {
+        return Some("was made by Docker Compose for something else than the file says".to_owned());
     }
     is_other_spec(&there.labels, &volume.spec_hash)
         .then(|| "was made with other `driver_opts` than the file says".to_owned())

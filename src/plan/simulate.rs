@@ -155,6 +155,7 @@ impl New<'_> {
             network_mode,
             volumes: volumes(host, service, desired),
             labels: container_labels(desired, service).into_iter().chain(mounted(host, pod, service)).collect(),
+            published: Vec::new(),
             probe: None,
         }
     }

@@ -42,6 +42,7 @@ fn health(health: Health) -> impl FnOnce(&mut ObservedContainer) {
     state(ContainerState::Running { health })
 }
 
+mod adopted;
 mod asked;
 mod changes;
 mod companions;

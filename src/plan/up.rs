@@ -145,8 +145,32 @@ impl Messages {
                 _ => {}
             }
         }
+        self.adopted(found, decisions);
         self.failed_dependencies(desired, found, decisions, memory);
         self.unknown_weights(desired, hosts);
+    }
+
+    /// Says which containers are still as Docker Compose made them, and what that means.
+    fn adopted(&mut self, found: &Survey<'_>, decisions: &BTreeMap<&PodId, Decision>) {
+        let stays = |pod: &PodId| {
+            let gone = |decision: &Decision| {
+                matches!(decision, Decision::Create(_) | Decision::Replace(_) | Decision::Remove { .. })
+            };
+            decisions.get(pod).is_some_and(|decision| !gone(decision))
+        };
+        let containers = found.pods.iter().filter(|(pod, _)| stays(pod)).filter_map(|(_, (_, found))| *found);
+        let names: Vec<&str> = containers
+            .filter(|found| found.container.is_of_docker_compose())
+            .map(|found| found.container.name.as_str())
+            .collect();
+        if !names.is_empty() {
+            self.notes.push(format!(
+                "adopted as Docker Compose made them: {}. Until they are made anew they reach services by the addresses of \
+                 containers, the engine publishes their ports on their own host, and its restart policy holds; \
+                 `orch up --force-recreate` gives them virtual addresses and published ports on every host",
+                names.join(", ")
+            ));
+        }
     }
 
     /// Says which weights are for hosts that nobody knows. On one engine alone a file for several hosts is nothing unusual.

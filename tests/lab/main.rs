@@ -10,6 +10,7 @@ mod probe;
 mod project;
 mod wait;
 
+mod adoption;
 mod ambassadors;
 mod bad_input;
 mod building;

@@ -13,7 +13,7 @@ const FILE: &str = include_str!("parity.yaml");
 const DELIBERATE: &[(&str, &str)] = &[
     ("Config.Image", "containers are made of the image's id, so that a tag that is moved meanwhile changes nothing"),
     ("Config.Labels.orch.*", "what orch knows its containers by"),
-    ("Config.Labels.com.docker.compose.config-hash", "the hash is over what needs a new container, and nothing else"),
+    ("Config.Labels.com.docker.compose.config-hash", "has in it the ids of containers that something is shared with"),
     ("Config.Labels.com.docker.compose.version", "the version of the tool"),
     ("Config.StopTimeout", "said always, so that whoever stops the container by hand gives it its time"),
     ("Config.AttachStdout", "nobody is attached to containers that an agent makes"),

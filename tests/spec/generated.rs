@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use serde_yaml::Value;
 
+use crate::hashes::Written;
 use crate::project::Project;
 use crate::reference::{Difference, Verdict, both, not_covered, reference};
 
@@ -164,7 +165,9 @@ impl Case {
         match both(program, "generated", &self.project(), self.flags) {
             Verdict::Same => {
                 SAME.fetch_add(1, Ordering::Relaxed);
-                None
+                // By default alone hashes are those of containers.
+                let is_default = self.flags.is_empty();
+                is_default.then(|| Written::new(&self.project()).difference(program, false).ok().flatten()).flatten()
             }
             Verdict::BothRefuse => None,
             Verdict::Differ(diff) => Some(diff),

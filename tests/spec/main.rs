@@ -15,6 +15,7 @@ mod discovery;
 mod expanded;
 mod fuzz;
 mod generated;
+mod hashes;
 mod limits;
 mod pages;
 mod project;

@@ -438,7 +438,7 @@ impl<'a> Seen<'a> {
 
     /// What is to be said of the ports that its routes listen at.
     fn route_ports(&self, front: &ServiceName) -> Vec<Finding> {
-        let problems = self.shared.dataplane.published_problems();
+        let problems = self.shared.dataplane.published_problems(self.shared);
         let routes = self.desired.graph.services.get(front).map(|service| service.serving.routes.as_slice());
         let each = |route: &Route| route.listen.iter().map(|listen| (listen.port, route.host_ip)).collect::<Vec<_>>();
         let at: BTreeSet<(u16, Option<std::net::IpAddr>)> = routes.unwrap_or_default().iter().flat_map(each).collect();

@@ -166,7 +166,7 @@ fn reason(pod: &PodId, name: &str, seen: Option<&ObservedContainer>, state: &Pro
 }
 
 pub(super) fn published(shared: &Shared, desired: &Desired) -> Vec<PublishedStatus> {
-    let problems = shared.dataplane.published_problems();
+    let problems = shared.dataplane.published_problems(shared);
     let ports = desired.addresses.ports.iter();
     ports
         .map(|port| {

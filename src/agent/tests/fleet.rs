@@ -372,6 +372,7 @@ async fn a_service_stays_with_its_volume_while_that_host_is_away() {
         driver_opts: BTreeMap::new(),
         labels: BTreeMap::new(),
         spec_hash: String::new(),
+        compose_hash: String::new(),
     };
     graph.volumes.insert(key.clone(), volume);
     let db = graph.services.get_mut("db").expect("it is there");

@@ -59,6 +59,7 @@ fn external() -> Graph {
         driver: None,
         driver_opts: BTreeMap::new(),
         spec_hash: String::new(),
+        compose_hash: String::new(),
         labels: BTreeMap::new(),
     };
     graph.volumes.insert(key.clone(), volume);

@@ -309,8 +309,8 @@ pub struct ConfigArgs {
     #[arg(long, group = "list", conflicts_with = "quiet")]
     pub schema: bool,
 
-    /// Print the hash that containers of a service are labelled with (of several: a,b), or of all with `*`
-    #[arg(long, group = "list", value_name = "SERVICE")]
+    /// Print Docker Compose's hash of a service (of several: a,b), or of all with `*`
+    #[arg(long, group = "list", value_name = "SERVICE", conflicts_with = "no_interpolate")]
     pub hash: Option<String>,
 
     /// Leave `${…}` as it is

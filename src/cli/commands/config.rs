@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize as _;
 
-use crate::cli::args::{self, ConfigArgs, ConfigFormat};
+use crate::cli::args::{ConfigArgs, ConfigFormat};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::table;
 use crate::engine::Engine;
-use crate::graph::{Graph, Role, Service};
 use crate::ids::ServiceName;
 use crate::load::{LoadOptions, Loaded, OwnKeys, Selection, render_json, render_yaml, schema, views};
+use crate::model::{ComposeHash, ComposeHashes};
 
 /// Prints the project, or a list of something in it.
 ///
@@ -21,8 +21,10 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &ConfigArgs) -> Result<
     let text = if args.schema {
         format!("{:#}\n", schema())
     } else if let Some(wanted) = &args.hash {
-        let project = context.load_graph(&args::Selection { services: args.names.clone(), ..Default::default() })?;
-        hashes(&project.graph, wanted)?
+        // As Docker Compose does: files of variables go in by their names, and patterns are orch's own.
+        let loaded = context
+            .load(&[], &LoadOptions { resolve_environment: false, own_keys: OwnKeys::AsWritten, ..options(args) })?;
+        hashes(&loaded.model.hashes, wanted)?
     } else {
         let mut loaded = load(context, args)?;
         if args.quiet {
@@ -46,7 +48,18 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &ConfigArgs) -> Result<
 
 /// Loads the project as the flags say.
 fn load(context: &mut Context<'_>, args: &ConfigArgs) -> Result<Loaded, CliError> {
-    let options = LoadOptions {
+    let options = options(args);
+    let own_keys = if args.expanded { OwnKeys::Expanded } else { OwnKeys::Used };
+    let loaded = context.load(&args.names, &LoadOptions { own_keys, ..options.clone() })?;
+    if !loaded.with_patterns || args.expanded || args.quiet {
+        return Ok(loaded);
+    }
+    // Docker Compose knows no patterns: what it prints is the file without them. That they are right is known by now.
+    context.load_quietly(&args.names, &LoadOptions { own_keys: OwnKeys::AsWritten, ..options })
+}
+
+fn options(args: &ConfigArgs) -> LoadOptions {
+    LoadOptions {
         interpolate: !args.no_interpolate,
         normalise: !args.no_normalize,
         resolve_paths: !args.no_path_resolution,
@@ -56,14 +69,7 @@ fn load(context: &mut Context<'_>, args: &ConfigArgs) -> Result<Loaded, CliError
         contents: false,
         selection: if args.names.is_empty() { Selection::All } else { Selection::WithDependencies },
         ..LoadOptions::default()
-    };
-    let own_keys = if args.expanded { OwnKeys::Expanded } else { OwnKeys::Used };
-    let loaded = context.load(&args.names, &LoadOptions { own_keys, ..options.clone() })?;
-    if !loaded.with_patterns || args.expanded || args.quiet {
-        return Ok(loaded);
     }
-    // Docker Compose knows no patterns: what it prints is the file without them. That they are right is known by now.
-    context.load_quietly(&args.names, &LoadOptions { own_keys: OwnKeys::AsWritten, ..options })
 }
 
 /// Asks the engine for the digests of images.
@@ -157,21 +163,18 @@ fn variables_json(loaded: &Loaded) -> Result<String, CliError> {
     String::from_utf8(bytes).map_err(|error| CliError::Output(std::io::Error::other(error)))
 }
 
-/// `SERVICE HASH` for the services named or, with `*`, for all: what their containers are labelled with.
-fn hashes(graph: &Graph, wanted: &str) -> Result<String, CliError> {
-    let services = || {
-        graph.services.iter().filter(|(_, service)| service.part.as_ref().is_none_or(|part| part.role == Role::Main))
-    };
-    let line = |(name, service): (&ServiceName, &Service)| format!("{name} {}\n", service.spec_hash);
+/// `SERVICE HASH` for the services named or, with `*`, for all: what Docker Compose makes of the file.
+fn hashes(hashes: &ComposeHashes, wanted: &str) -> Result<String, CliError> {
+    let line = |(name, hash): (&ServiceName, &ComposeHash)| format!("{name} {}\n", hash.of_file());
     if wanted == "*" {
-        return Ok(services().map(line).collect());
+        return Ok(hashes.services.iter().map(line).collect());
     }
+    let mut names = wanted.split(',').map(ServiceName::new).collect::<Result<Vec<_>, _>>()?;
+    names.sort();
     let mut text = String::new();
-    for name in wanted.split(',') {
-        let name = ServiceName::new(name)?;
-        let found = services().find(|(known, _)| **known == name);
-        let Some(found) = found else {
-            return Err(crate::cli::project::no_such_service(&name, services().map(|(name, _)| name)));
+    for name in names {
+        let Some(found) = hashes.services.get_key_value(&name) else {
+            return Err(crate::cli::project::no_such_service(&name, hashes.services.keys()));
         };
         text += &line(found);
     }

@@ -5,12 +5,13 @@
 //! makes anew each time (seen on 20.10); of ends that nobody saw in between only another exit code tells.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, PoisonError};
 
 use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings,
-    GenericResourcesInner, HealthStatusEnum, MountPoint, Network, SystemInfo, Volume,
+    GenericResourcesInner, HealthStatusEnum, MountPoint, Network, PortBinding, PortMap, PortSummary,
+    PortSummaryTypeEnum, SystemInfo, Volume,
 };
 use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptionsBuilder, ListNetworksOptions, ListVolumesOptions,
@@ -21,8 +22,11 @@ use jiff::Timestamp;
 use super::{DockerEngine, Tried, podman};
 use crate::engine::translate::ApiVersion;
 use crate::engine::{EngineError, EngineInfo, EngineKind, Result, label};
+use crate::graph::Protocol;
 use crate::ids::ProjectName;
-use crate::observed::{ContainerState, Health, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume};
+use crate::observed::{
+    ContainerState, EnginePort, Health, ObservedContainer, ObservedHost, ObservedNetwork, ObservedVolume,
+};
 use crate::place::{Devices, HostFacts, Kinds};
 
 /// Inspects under way at once: enough to hide their latency, few enough not to crowd out others.
@@ -167,6 +171,7 @@ fn listed(summary: ContainerSummary) -> Seen {
         endpoints,
         network_mode: summary.host_config.and_then(|config| config.network_mode).unwrap_or_default(),
         mounts: summary.mounts.unwrap_or_default(),
+        published: summary.ports.unwrap_or_default().into_iter().filter_map(listed_port).collect(),
     };
     parts.seen()
 }
@@ -178,6 +183,7 @@ pub(super) fn inspected(response: ContainerInspectResponse) -> Seen {
     let time = |time: &Option<String>| time.clone().filter(|time| !time.starts_with("0001-")).unwrap_or_default();
     let words = response.path.into_iter().chain(response.args.unwrap_or_default());
     let config = response.config.unwrap_or_default();
+    let settings = response.network_settings.unwrap_or_default();
     let parts = Parts {
         id: response.id.unwrap_or_default(),
         name: response.name.unwrap_or_default(),
@@ -188,9 +194,10 @@ pub(super) fn inspected(response: ContainerInspectResponse) -> Seen {
         started_at: time(&state.started_at),
         finished_at: time(&state.finished_at),
         command: words.collect::<Vec<_>>().join(" "),
-        endpoints: response.network_settings.and_then(|settings| settings.networks).unwrap_or_default(),
+        endpoints: settings.networks.unwrap_or_default(),
         network_mode: response.host_config.and_then(|config| config.network_mode).unwrap_or_default(),
         mounts: response.mounts.unwrap_or_default(),
+        published: inspected_ports(settings.ports.unwrap_or_default()),
     };
     parts.seen()
 }
@@ -209,11 +216,15 @@ struct Parts {
     endpoints: HashMap<String, EndpointSettings>,
     network_mode: String,
     mounts: Vec<MountPoint>,
+    published: Vec<EnginePort>,
 }
 
 impl Parts {
     fn seen(self) -> Seen {
         let mark = mark(self.state, &self.endpoints);
+        let mut published = self.published;
+        published.sort_unstable();
+        published.dedup();
         let labels: BTreeMap<_, _> = self.labels.into_iter().collect();
         let volumes = self.mounts.into_iter().filter_map(|mount| {
             let name = mount.name.filter(|name| !name.is_empty())?;
@@ -238,6 +249,7 @@ impl Parts {
             network_mode: self.network_mode,
             volumes: volumes.collect(),
             labels,
+            published,
             probe: None,
         };
         Seen { container, mark }
@@ -247,6 +259,37 @@ impl Parts {
 /// Lists have whole seconds, inspects more: both shall say the same.
 fn whole_seconds(time: Timestamp) -> String {
     Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
+}
+
+/// Reads a port of a list; `None`: it is not published.
+fn listed_port(port: PortSummary) -> Option<EnginePort> {
+    let protocol = match port.typ? {
+        PortSummaryTypeEnum::UDP => Protocol::Udp,
+        PortSummaryTypeEnum::SCTP => Protocol::Sctp,
+        PortSummaryTypeEnum::TCP | PortSummaryTypeEnum::EMPTY => Protocol::Tcp,
+    };
+    Some(EnginePort { address: port_address(port.ip.as_deref()), port: port.public_port?, protocol })
+}
+
+/// Reads the ports of an inspect: by `80/tcp`, where each is published.
+fn inspected_ports(ports: PortMap) -> Vec<EnginePort> {
+    let bindings = ports.into_iter().flat_map(|(name, bindings)| {
+        let protocol = match name.rsplit_once('/') {
+            Some((_, "udp")) => Protocol::Udp,
+            Some((_, "sctp")) => Protocol::Sctp,
+            _ => Protocol::Tcp,
+        };
+        bindings.unwrap_or_default().into_iter().map(move |binding| (protocol, binding))
+    });
+    let port = |(protocol, binding): (Protocol, PortBinding)| {
+        let port = binding.host_port?.parse().ok()?;
+        Some(EnginePort { address: port_address(binding.host_ip.as_deref()), port, protocol })
+    };
+    bindings.filter_map(port).collect()
+}
+
+fn port_address(text: Option<&str>) -> Option<IpAddr> {
+    text?.parse().ok().filter(|address: &IpAddr| !address.is_unspecified())
 }
 
 fn parse_label<T: std::str::FromStr>(labels: &BTreeMap<String, String>, key: &str) -> Option<T> {

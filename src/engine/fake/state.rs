@@ -500,6 +500,7 @@ fn new_container(
         network_mode,
         volumes,
         labels: spec.labels.clone(),
+        published: Vec::new(),
         probe: None,
     }
 }

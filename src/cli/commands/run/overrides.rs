@@ -178,6 +178,7 @@ fn mount(text: &str, graph: &mut Graph, around: &Surroundings<'_>) -> Result<Mou
                 driver_opts: BTreeMap::new(),
                 labels: BTreeMap::new(),
                 spec_hash: String::new(),
+                compose_hash: String::new(),
             });
             MountSource::Volume { volume: key, no_copy: false, subpath: None }
         }

@@ -1,0 +1,127 @@
+//! Docker Compose's own hashes of services: what both programs print for `config --hash '*'`, and what containers are labelled
+//! with, which differs where there are files of variables.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use orch::load::{LoadRequest, OsFiles, OwnKeys, load};
+
+use crate::project::{ENVIRONMENT, Project, SHARED};
+use crate::reference::{DIFFERENT, not_covered, reference};
+use crate::{cases, files, table};
+
+/// Hashes by service.
+type Hashes = BTreeMap<String, String>;
+
+/// A project in a directory of its own.
+pub(crate) struct Written {
+    directory: tempfile::TempDir,
+    request: LoadRequest,
+}
+
+impl Written {
+    pub(crate) fn new(project: &Project) -> Self {
+        let directory = tempfile::Builder::new().prefix("project").tempdir().expect("a directory");
+        let shared = SHARED.map(|(name, text)| (name.into(), text.into()));
+        let own = project.files.files.iter();
+        let own =
+            own.map(|(path, text)| (path.strip_prefix("/project").expect("all are there").to_owned(), text.clone()));
+        for (path, text) in own.chain(shared) {
+            let path = directory.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("it is below another")).expect("made");
+            std::fs::write(path, text).expect("written");
+        }
+        let mut request = project.request.clone();
+        request.cwd = directory.path().canonicalize().expect("it is there");
+        request.services.clear();
+        request.options.contents = false;
+        request.options.applied = false;
+        request.options.own_keys = OwnKeys::AsWritten;
+        Self { directory, request }
+    }
+
+    fn ours(&self, is_resolved: bool) -> Option<Hashes> {
+        let mut request = self.request.clone();
+        request.options.resolve_environment = is_resolved;
+        let loaded = load(&OsFiles, &request).ok()?;
+        let hashes = loaded.model.hashes.services.iter();
+        Some(hashes.map(|(name, hash)| (name.to_string(), hash.of_file())).collect())
+    }
+
+    /// `None`: it refuses the project.
+    #[expect(clippy::disallowed_methods, reason = "the reference is a program")]
+    fn run(&self, program: &Path, files: &[String], args: &[&str]) -> Option<String> {
+        let mut run = Command::new(program);
+        run.current_dir(&self.request.cwd).env_clear().envs(ENVIRONMENT).env("HOME", "/home/u");
+        for file in files {
+            run.args(["-f", file]);
+        }
+        for profile in &self.request.profiles {
+            run.args(["--profile", profile]);
+        }
+        if let Some(name) = &self.request.project_name {
+            run.args(["-p", name]);
+        }
+        let output = run.arg("config").args(args).output().expect("it ran before");
+        output.status.success().then(|| String::from_utf8(output.stdout).expect("text"))
+    }
+
+    fn theirs(&self, program: &Path, is_resolved: bool) -> Option<Hashes> {
+        let printed = "printed.yaml".to_owned();
+        let text = if is_resolved {
+            // What `up` labels containers with is nowhere printed, but it is the hash of what `config` prints.
+            std::fs::write(self.directory.path().join(&printed), self.run(program, &self.request.files, &[])?)
+                .expect("written");
+            self.run(program, &[printed], &["--hash", "*"])?
+        } else {
+            self.run(program, &self.request.files, &["--hash", "*"])?
+        };
+        let words = text.lines().filter_map(|line| line.rsplit_once(' '));
+        Some(words.map(|(name, hash)| (name.to_owned(), hash.to_owned())).collect())
+    }
+
+    /// Says how the hashes of a project that both accept differ; `Err`: one of the two does not accept it.
+    pub(crate) fn difference(&self, program: &Path, is_resolved: bool) -> Result<Option<String>, ()> {
+        let ours = self.ours(is_resolved).ok_or(())?;
+        let theirs = self.theirs(program, is_resolved).ok_or(())?;
+        Ok((ours != theirs)
+            .then(|| format!("hashes (resolved: {is_resolved})\n  ours   {ours:?}\n  theirs {theirs:?}")))
+    }
+}
+
+#[test]
+fn docker_compose_hashes_services_of_every_file_alike() {
+    let Some(program) = reference() else { return not_covered() };
+    let whole = cases().into_iter().map(|case| (case.display().to_string(), Project::of_case(&case)));
+    let rows = files(".table").into_iter().flat_map(|table| {
+        let rows = table::rows(&table);
+        rows.into_iter().map(move |row| (row.layers.join(" + "), table::project(&table, &row)))
+    });
+    let is_different = |name: &str| DIFFERENT.iter().any(|different| name.contains(different.case));
+    let all: Vec<(String, Project)> = whole.chain(rows).filter(|(name, _)| !is_different(name)).collect();
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) * 2;
+    let (failures, compared) = std::thread::scope(|scope| {
+        let work: Vec<_> = (0..workers)
+            .map(|worker| {
+                let (program, own) = (&program, all.iter().skip(worker).step_by(workers));
+                scope.spawn(move || {
+                    let (mut failed, mut compared) = (Vec::new(), 0);
+                    for (name, project) in own {
+                        let written = Written::new(project);
+                        let forms: &[bool] = if name.contains("env") { &[false, true] } else { &[false] };
+                        for difference in forms.iter().filter_map(|form| written.difference(program, *form).ok()) {
+                            compared += 1;
+                            failed.extend(difference.map(|difference| format!("{name}\n{difference}")));
+                        }
+                    }
+                    (failed, compared)
+                })
+            })
+            .collect();
+        let done = work.into_iter().map(|worker| worker.join().expect("it panics on what cannot be run only"));
+        done.fold((Vec::new(), 0), |(all, sum), (failures, compared)| ([all, failures].concat(), sum + compared))
+    });
+    assert!(failures.is_empty(), "{} differ\n{}", failures.len(), failures.join("\n"));
+    assert!(compared > 350, "only {compared} projects were compared");
+}
