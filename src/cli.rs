@@ -18,6 +18,7 @@ mod builds;
 mod carry;
 mod consent;
 mod context;
+mod develop;
 mod fleet;
 mod foreground;
 mod images;
@@ -84,7 +85,7 @@ async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, C
     };
     use commands::{
         pause, plan, port, ps, pull, push, restart, rm, run, scale, start, stats, status, stop, top, up, volumes, wait,
-        why,
+        watch, why,
     };
     match command {
         Command::Up(args) => return up::run(context, &args).await,
@@ -95,6 +96,7 @@ async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, C
         Command::Exec(args) => return exec::run(context, args).await,
         Command::Run(args) => return Box::pin(run::run(context, &args)).await,
         Command::Wait(args) => return wait::run(context, &args).await,
+        Command::Watch(args) => return Box::pin(watch::run(context, &args)).await,
         Command::Attach(args) => return attach::run(context, &args).await,
         Command::Agent(AgentArgs { verb: Some(verb), run: _ }) => return agent::run(context, verb).await,
         Command::Build(args) => build::run(context, &args).await?,

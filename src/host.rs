@@ -2,6 +2,7 @@
 //! (but ssh) live here.
 
 pub mod asking;
+pub mod changes;
 pub mod datagrams;
 pub mod disk;
 pub mod engine_process;

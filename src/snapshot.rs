@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use crate::ids::SnapshotHash;
 
 pub use archive::{pack, unpack};
-pub use ignore::{IGNORE_FILE, IgnoreError};
+pub use ignore::{IGNORE_FILE, IgnoreError, Rules};
 pub use scan::{ScanError, scan};
 pub use store::{Chunks, Snapshots, packed};
 pub use tree::{Entry, EntryKind, Tree};

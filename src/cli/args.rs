@@ -230,6 +230,8 @@ pub enum Command {
     Wait(WaitArgs),
     /// Attach local standard input, output, and error streams to a service's running container
     Attach(AttachArgs),
+    /// Watch build context for service and rebuild/refresh containers when files are updated
+    Watch(WatchArgs),
     /// Parse, resolve and render the compose file in canonical format
     #[command(visible_alias = "convert")]
     Config(ConfigArgs),
@@ -366,6 +368,10 @@ pub struct UpArgs {
     #[arg(long, value_name = "SERVICE", conflicts_with_all = ["detach", "wait", "no_start", "abort_on_container_failure"])]
     pub exit_code_from: Option<ServiceName>,
 
+    /// Watch source code and rebuild/refresh containers when files are updated
+    #[arg(short, long, conflicts_with_all = ["detach", "wait", "no_start", "no_build"])]
+    pub watch: bool,
+
     /// How output looks.
     #[command(flatten)]
     pub look: LogLook,
@@ -373,6 +379,10 @@ pub struct UpArgs {
     /// Show the time of each line
     #[arg(long)]
     pub timestamps: bool,
+
+    /// Services that are built although their images are there; not a flag.
+    #[arg(skip)]
+    pub rebuilt: Vec<ServiceName>,
 
     /// Overwrite what others changed meanwhile, without asking
     #[arg(short, long)]
@@ -540,7 +550,8 @@ mod tests {
     fn flags_that_orch_does_not_have_are_refused() {
         for line in [
             "up --build --no-build",
-            "up -w",
+            "up -w -d",
+            "up -w --no-build",
             "up --menu",
             "down --rmi some",
             "ps --filter x=y",

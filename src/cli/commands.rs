@@ -36,4 +36,5 @@ pub(crate) mod up;
 pub(crate) mod version;
 pub(crate) mod volumes;
 pub(crate) mod wait;
+pub(crate) mod watch;
 pub(crate) mod why;

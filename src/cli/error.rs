@@ -43,6 +43,17 @@ pub enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// No service says what is watched.
+    #[error("none of the selected services is configured for watch")]
+    NothingWatched,
+    /// Changes of a file cannot be noticed.
+    #[error("`{}` cannot be watched", .path.display())]
+    Watch {
+        /// The file or directory.
+        path: std::path::PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The hosts named make no list.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
@@ -341,6 +352,7 @@ impl CliError {
             | Self::NoDigest(_)
             | Self::WrongPatterns { .. }
             | Self::NoService
+            | Self::NothingWatched
             | Self::NotRunning { .. }
             | Self::NoPort { .. }
             | Self::NothingRuns(_)
@@ -378,6 +390,7 @@ impl CliError {
             | Self::Pushes(_)
             | Self::Failed(_)
             | Self::WaitTimeout { .. }
+            | Self::Watch { .. }
             | Self::Terminal(_) => Kind::Host,
             Self::Runtime(_) | Self::Output(_) => Kind::Internal,
             Self::Cancelled => Kind::Cancelled,
@@ -435,6 +448,14 @@ impl CliError {
             | Self::NoSuchService { similar: Some(similar), .. } | Self::NoSuchHost { similar: Some(similar), .. } => Some(format!("did you mean `{similar}`?")),
             Self::NoService => Some(
                 "the file defines no service that is enabled: add one, or name its profile with `--profile`".to_owned(),
+            ),
+            Self::NothingWatched => {
+                Some("say with `develop: {watch: […]}` of a service which paths matter, and what follows".to_owned())
+            }
+            Self::Watch { source, .. } if source.kind() == io::ErrorKind::StorageFull => Some(
+                "this user watches as many directories as the system allows: leave some out with `ignore`, or raise it \
+                 (`sysctl fs.inotify.max_user_watches=…`)"
+                    .to_owned(),
             ),
             Self::NotRunning { away, .. } if !away.is_empty() => Some(format!(
                 "what runs on {} cannot be reached; `orch ps -a` shows what runs where",

@@ -26,6 +26,8 @@ use super::ui::Ui;
 pub(crate) enum Until {
     /// No container runs, and the agent starts none again.
     AllEnd,
+    /// Nothing: the next change may start what has ended.
+    Nothing,
     /// One ended.
     OneEnds,
     /// One ended with another code than 0.
@@ -38,7 +40,7 @@ impl Until {
     /// Returns whether the end of a container ends it all.
     fn is_met(&self, pod: &PodId, code: i64) -> bool {
         match self {
-            Self::AllEnd => false,
+            Self::AllEnd | Self::Nothing => false,
             Self::OneEnds => true,
             Self::OneFails => code != 0,
             Self::ServiceEnds(service) => pod.service == *service,
@@ -72,7 +74,9 @@ impl Foreground<'_> {
                     self.stop(ui).await?;
                     return Ok(Exit::of_container(code));
                 }
-                Happening::Exited { .. } | Happening::Quiet if self.is_over().await? => return Ok(Exit::Success),
+                Happening::Exited { .. } | Happening::Quiet if *until != Until::Nothing && self.is_over().await? => {
+                    return Ok(Exit::Success);
+                }
                 Happening::Exited { .. } | Happening::Quiet => {}
             }
         }
@@ -196,6 +200,7 @@ mod tests {
         let service = Until::ServiceEnds(ServiceName::new("test").expect("valid"));
         for (until, name, code, met) in [
             (&Until::AllEnd, "web", 1, false),
+            (&Until::Nothing, "web", 1, false),
             (&Until::OneEnds, "web", 0, true),
             (&Until::OneFails, "web", 0, false),
             (&Until::OneFails, "web", 2, true),

@@ -10,7 +10,7 @@ use crate::expand::{self, ExpandError, Expanded};
 use crate::graph::Graph;
 use crate::hosts::HostEntry;
 use crate::ids::{ProjectName, ServiceName};
-use crate::load::{self, LoadOptions, LoadRequest, Loaded, OsFiles};
+use crate::load::{self, Files, LoadOptions, LoadRequest, Loaded, OsFiles};
 
 use super::args::{Global, Selection};
 use super::builds::{self, BuiltImage};
@@ -65,7 +65,20 @@ impl Project {
 /// # Errors
 /// All problems that were found, each at its place.
 pub(crate) fn load(global: &Global, services: &[ServiceName], options: &LoadOptions) -> Result<Loaded, CliError> {
-    load::load(&OsFiles, &request(global, services, options)?).map_err(CliError::Files)
+    load_from(&OsFiles, global, services, options)
+}
+
+/// As [`load`](fn@load), with files that are read in another way.
+///
+/// # Errors
+/// As [`load`](fn@load).
+pub(crate) fn load_from(
+    files: &dyn Files,
+    global: &Global,
+    services: &[ServiceName],
+    options: &LoadOptions,
+) -> Result<Loaded, CliError> {
+    load::load(files, &request(global, services, options)?).map_err(CliError::Files)
 }
 
 fn request(global: &Global, services: &[ServiceName], options: &LoadOptions) -> Result<LoadRequest, CliError> {

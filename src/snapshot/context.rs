@@ -193,6 +193,25 @@ impl Context {
     }
 }
 
+/// Returns what a build of a directory leaves out: by the ignore file of the instructions, else by the directory's. Nothing
+/// where neither is there; whether the instructions are does not matter.
+///
+/// # Errors
+/// An ignore file that cannot be read.
+pub fn left_out(root: &Path, instructions: Instructions<'_>) -> Result<Rules, ContextError> {
+    if let Instructions::File(name) = instructions
+        && let Ok(file) = dockerfile(root, name)
+    {
+        let mut own = file.into_os_string();
+        own.push(IGNORE_FILE);
+        if let Some(text) = text_if_there(Path::new(&own))? {
+            return rules(Path::new(&own), Some(&text));
+        }
+    }
+    let plain = root.join(IGNORE_FILE);
+    rules(&plain, text_if_there(&plain)?.as_deref())
+}
+
 /// Why an archive broke off.
 #[derive(Debug, Clone, Default)]
 pub struct Problem(Arc<OnceLock<ContextError>>);

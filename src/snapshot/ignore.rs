@@ -1,4 +1,5 @@
-//! `.orchignore`: what of a directory stays behind. The syntax is that of `.dockerignore`.
+//! `.orchignore`: what of a directory stays behind. The syntax is that of `.dockerignore`; lists of such patterns elsewhere
+//! are read by the same rules.
 //!
 //! Source: <https://docs.docker.com/build/concepts/context/#dockerignore-files>. Patterns start at the directory's root, `**`
 //! stands for any number of directories, `!` takes back in, and the last line that fits decides. What fits a directory
@@ -22,10 +23,10 @@ pub struct IgnoreError {
 }
 
 /// The patterns, in order.
-#[derive(Debug, Default)]
-pub(super) struct Rules(Vec<Rule>);
+#[derive(Debug, Clone, Default)]
+pub struct Rules(Vec<Rule>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Rule {
     pattern: GlobMatcher,
     takes_back: bool,
@@ -33,7 +34,10 @@ struct Rule {
 
 impl Rules {
     /// Reads the file's text.
-    pub(super) fn parse(text: &str) -> Result<Self, IgnoreError> {
+    ///
+    /// # Errors
+    /// A line that is no pattern.
+    pub fn parse(text: &str) -> Result<Self, IgnoreError> {
         let mut rules = Vec::new();
         for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             let line = line.trim();
@@ -53,8 +57,8 @@ impl Rules {
         Ok(Self(rules))
     }
 
-    /// Returns whether `path`, from the directory's root on, stays behind.
-    pub(super) fn leave_out(&self, path: &Path) -> bool {
+    /// Returns whether `path`, from the directory's root on, stays behind: fits a pattern.
+    pub fn leave_out(&self, path: &Path) -> bool {
         let fits = |rule: &&Rule| {
             let mut ways = path.ancestors().filter(|way| !way.as_os_str().is_empty());
             ways.any(|way| rule.pattern.is_match(way))
@@ -63,7 +67,7 @@ impl Rules {
     }
 
     /// Returns whether something in a directory that stays behind may be taken along all the same.
-    pub(super) fn take_back(&self) -> bool {
+    pub fn take_back(&self) -> bool {
         self.0.iter().any(|rule| rule.takes_back)
     }
 }

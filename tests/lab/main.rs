@@ -17,6 +17,7 @@ mod building;
 mod choosing;
 mod command_line;
 mod datagrams;
+mod developing;
 mod elsewhere;
 mod ending;
 mod examples;

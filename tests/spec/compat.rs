@@ -39,7 +39,7 @@ const NOTES: &[(&str, &str)] = &[
     ("services.*.build.context", "applied to directories and git repositories; `up` refuses other addresses"),
     ("services.*.build.platforms", "applied; `up` refuses more than one, which only BuildKit has"),
     ("services.*.attach", "`up` shows the logs or not"),
-    ("services.*.develop", "kept; it is for `watch`, and `up` looks past it, as in Docker Compose"),
+    ("services.*.develop", "applied by `watch`; `up` looks past it, as in Docker Compose"),
     ("services.*.annotations", "applied where the engine speaks API 1.43 (Docker Engine 24); else a warning"),
     ("services.*.cpu_count", "a warning: only containers of Windows take it"),
     ("services.*.cpu_percent", "a warning: only containers of Windows take it"),
@@ -104,6 +104,17 @@ const DESIGN: &[(&str, &str, &str)] = &[
         "is of the replica with the same number, on the same host, and has `:ro`",
     ),
     ("links", "are written into the container by the engine", "are names that only this service knows, on all hosts"),
+    ("`.git` below a path of `develop.watch`", "is brought to containers, against its documentation", "stays behind"),
+    (
+        "a change of the compose file, or of a file that it reads, under `watch`",
+        "is not noticed",
+        "is applied, as `up` would; a file that does not load is said, and the old one holds",
+    ),
+    (
+        "a container that is made anew under `watch`",
+        "has what its image has",
+        "gets what was brought to the one before, but for what its own image was built of since",
+    ),
     ("a file with aliases that multiply", "may take minutes", "refuses it after 100,000 values"),
     (
         "what is wrong with a file",
@@ -115,9 +126,6 @@ const DESIGN: &[(&str, &str, &str)] = &[
 fn status(element: &Element) -> String {
     if let Some((_, note)) = NOTES.iter().find(|(path, _)| *path == element.path) {
         return (*note).to_owned();
-    }
-    if element.path.starts_with("services.*.develop.") {
-        return "goes with `services.*.develop`".to_owned();
     }
     match element.standing {
         Standing::Applied => "applied".to_owned(),

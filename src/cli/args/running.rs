@@ -1,4 +1,4 @@
-//! Flags of the commands about processes in containers: `run`, `wait`, `attach`.
+//! Flags of the commands about processes in containers: `run`, `wait`, `attach`, `watch`.
 
 use clap::{Args, ValueEnum};
 
@@ -157,4 +157,39 @@ pub struct AttachArgs {
 
     /// Service
     pub service: ServiceName,
+}
+
+/// `watch`.
+#[derive(Debug, Clone, Args)]
+pub struct WatchArgs {
+    /// Do not build and start services before
+    #[arg(long)]
+    pub no_up: bool,
+
+    /// Remove images whose name a rebuild has taken
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value_t = true,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        action = clap::ArgAction::Set
+    )]
+    pub prune: bool,
+
+    /// Do not show what builds say
+    #[arg(long)]
+    pub quiet: bool,
+
+    /// Services, with those that they depend on; default: all
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+}
+
+impl WatchArgs {
+    /// Returns what `up --watch` asks for, for all services.
+    pub(crate) fn beside_up(quiet: bool) -> Self {
+        Self { no_up: true, prune: true, quiet, services: Vec::new() }
+    }
 }

@@ -23,18 +23,47 @@ pub(crate) fn pack(from: &Path, name: &str, follow: bool, to: impl Write) -> Res
     end.map_err(CarryError::Archive)
 }
 
+/// Writes an archive of these files, links and directories, each with its name in it; of a directory itself only. What is
+/// gone meanwhile is left out.
+///
+/// # Errors
+/// As [`pack`].
+pub(crate) fn pack_each<'a>(
+    list: impl IntoIterator<Item = (&'a Path, &'a Path)>,
+    to: impl Write,
+) -> Result<(), CarryError> {
+    let mut builder = Builder::new(to);
+    for (path, name) in list {
+        let packed = match path.symlink_metadata() {
+            Ok(found) => put(&mut builder, path, name, &found),
+            Err(source) => Err(unreadable(path, source)),
+        };
+        match packed {
+            Err(CarryError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            packed => packed?,
+        }
+    }
+    let end = builder.into_inner().and_then(|mut to| to.flush());
+    end.map_err(CarryError::Archive)
+}
+
 fn unreadable(path: &Path, source: io::Error) -> CarryError {
     CarryError::Io { action: "read", path: path.to_owned(), source }
 }
 
 fn add(builder: &mut Builder<impl Write>, path: &Path, name: &Path, found: &Metadata) -> Result<(), CarryError> {
+    put(builder, path, name, found)?;
+    if found.is_dir() { add_all(builder, path, name) } else { Ok(()) }
+}
+
+/// Adds a file, a link, or a directory without what is in it.
+fn put(builder: &mut Builder<impl Write>, path: &Path, name: &Path, found: &Metadata) -> Result<(), CarryError> {
     let kind = found.file_type();
     let mut header = Header::new_gnu();
     header.set_metadata(found);
     if kind.is_dir() {
         header.set_size(0);
-        builder.append_data(&mut header, name, io::empty()).map_err(CarryError::Archive)?;
-        return add_all(builder, path, name);
+        return builder.append_data(&mut header, name, io::empty()).map_err(CarryError::Archive);
     }
     if kind.is_symlink() {
         let target = path.read_link().map_err(|source| unreadable(path, source))?;

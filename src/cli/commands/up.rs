@@ -1,6 +1,7 @@
 //! `orch up`: files to Model to Graph, images in, agent up, then the agent makes it true while we watch.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::api::client::{Client, ProgressStream};
 use crate::api::types::{PodStatus, UpRequest};
-use crate::cli::args::{Pull, TextFormat, UpArgs};
+use crate::cli::args::{Pull, TextFormat, UpArgs, WatchArgs};
 use crate::cli::attach::{Attachment, Show};
 use crate::cli::builds::{self, MakeOptions, When, Wish};
 use crate::cli::consent::{self, Deed};
@@ -31,7 +32,7 @@ use crate::observed::{ContainerState, Health};
 use crate::plan::Caller;
 use crate::transport::bootstrap::AgentOptions;
 
-use super::plan;
+use super::{plan, watch};
 
 /// Makes the project be as the files say.
 ///
@@ -50,6 +51,8 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
         }
         context.ui.tell_as_data();
     }
+    let watched = WatchArgs { services: args.selection.services.clone(), ..WatchArgs::beside_up(args.quiet_build) };
+    let prepared = if args.watch { Some(watch::prepare(context, &watched)?) } else { None };
     let fleet = context.fleet()?;
     let mut caller = consent::caller(fleet.is_none(), args.yes);
     let ground = if let Some(fleet) = fleet {
@@ -67,7 +70,8 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
     };
     let sources = ground.sources.clone();
     let ended = if attached {
-        in_foreground(context, &project, ground, &mut interrupts, args, caller).await
+        let watch = prepared.map(|prepared| watch::beside(context.global.clone(), &watched, prepared));
+        in_foreground(context, &project, ground, &mut interrupts, args, caller, watch).await
     } else {
         detached(context, &project, &ground.seat, &mut interrupts, args, caller).await
     };
@@ -85,6 +89,9 @@ fn needs(context: &Context<'_>, project: &Project, args: &UpArgs) -> Needs {
     let asked = if args.selection.no_deps { named.clone() } else { with_dependencies(&project.graph, named) };
     let mut builds = project.builds();
     builds.retain(|build| named.is_empty() || asked.contains(&build.service));
+    for build in builds.iter_mut().filter(|build| args.rebuilt.contains(&build.service)) {
+        build.policy = Some("build".to_owned());
+    }
     let when = match (args.build, args.no_build) {
         (true, _) => When::Always,
         (_, true) => When::Never,
@@ -207,6 +214,7 @@ async fn in_foreground(
     interrupts: &mut Interrupts,
     args: &UpArgs,
     mut caller: Caller,
+    watch: Option<impl Future<Output = Infallible>>,
 ) -> Result<Exit, CliError> {
     let begun = now();
     let choice = choice(project, args);
@@ -227,7 +235,13 @@ async fn in_foreground(
         Err(CliError::Cancelled) => return foreground.cancel(context.ui).await,
         ended => ended?,
     };
-    foreground.run(context.ui, begun, &until(args)).await
+    let until = until(args);
+    let shown = foreground.run(context.ui, begun, &until);
+    let Some(watch) = watch else { return shown.await };
+    tokio::select! {
+        ended = shown => ended,
+        never = watch => match never {},
+    }
 }
 
 fn until(args: &UpArgs) -> Until {
@@ -235,6 +249,7 @@ fn until(args: &UpArgs) -> Until {
         Some(service) => Until::ServiceEnds(service.clone()),
         None if args.abort_on_container_exit => Until::OneEnds,
         None if args.abort_on_container_failure => Until::OneFails,
+        None if args.watch => Until::Nothing,
         None => Until::AllEnd,
     }
 }
