@@ -9,6 +9,7 @@
 //! their end, and what can be read in two ways is refused.
 
 mod answer;
+mod buffer;
 mod chunked;
 mod connection;
 mod count;
