@@ -19,6 +19,7 @@ mod forward;
 mod general;
 mod general_fields;
 mod head;
+mod lines;
 mod link;
 mod log;
 mod pool;
