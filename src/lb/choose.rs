@@ -354,9 +354,9 @@ impl Search {
     }
 }
 
-/// Returns the endpoint of a pool that a request to `port` goes to first; `None`: a [`Search`] is needed.
-pub(super) fn first(shared: &Shared, pool: &Arc<Pool>, port: u16, client: IpAddr, wish: Wish) -> Option<Next> {
-    choose(pool, port, &Look { port: port.into(), now: shared.now(), client, wish }, &[], &[])
+/// Returns the endpoint of a pool that a request to `port` goes to first at `now`; `None`: a [`Search`] is needed.
+pub(super) fn first(pool: &Arc<Pool>, port: u16, now: Duration, client: IpAddr, wish: Wish) -> Option<Next> {
+    choose(pool, port, &Look { port: port.into(), now, client, wish }, &[], &[])
 }
 
 /// Returns the best endpoint of a pool that is neither among the `tried` nor on a `lost` host.

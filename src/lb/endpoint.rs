@@ -295,6 +295,11 @@ impl Lease {
     pub(super) fn endpoint(&self) -> Arc<EndpointState> {
         Arc::clone(&self.0)
     }
+
+    /// The same for who looks only.
+    pub(super) fn state(&self) -> &Arc<EndpointState> {
+        &self.0
+    }
 }
 
 impl std::ops::Deref for Lease {

@@ -9,6 +9,7 @@
 //! their end, and what can be read in two ways is refused.
 
 mod answer;
+mod buffer;
 mod chunked;
 mod connection;
 mod count;
@@ -18,6 +19,7 @@ mod forward;
 mod general;
 mod general_fields;
 mod head;
+mod lines;
 mod link;
 mod log;
 mod pool;

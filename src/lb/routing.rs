@@ -21,7 +21,7 @@ use super::table::{Backend, Certificate, Endpoint, Exported, LbTable, NetworkId,
 use crate::graph::Protocol;
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
 use crate::mesh::{Mesh, Refusal, TargetDoor};
-use crate::model::{AppProtocol, Export, certified};
+use crate::model::{AppProtocol, Export, RouteAction, certified};
 use crate::net::lookup::HostNames;
 
 /// Share of a host that is given none.
@@ -222,6 +222,11 @@ impl Shared {
         self.start.elapsed()
     }
 
+    /// Returns the time from the start of the balancer to `then`.
+    pub(super) fn at(&self, then: Instant) -> Duration {
+        then.saturating_duration_since(self.start)
+    }
+
     /// Returns the current table. Not to be kept: another may come at any time.
     pub(super) fn routing(&self) -> arc_swap::Guard<Arc<Routing>> {
         self.routing.load()
@@ -326,8 +331,10 @@ impl Registry {
             let tally = tallies.get(&key).cloned().unwrap_or_default();
             self.rules.insert(key, Arc::clone(&tally));
             let pool = Arc::clone(&routing.outside[&project][&service].pool);
-            let door = Arc::new(Door::Rule { project, service, port: route.port });
-            Arc::new(Rule { route: Arc::clone(route), number: *number, pool, door, tally, name })
+            let port = route.port;
+            let door = Arc::new(Door::Rule { project, service, port });
+            let is_plain = route.timeout.is_none() && route.action == RouteAction::Forward { path: None, host: None };
+            Arc::new(Rule { pool, tally, port, is_plain, route: Arc::clone(route), number: *number, door, name })
         };
         let read = |rule: &RouteRule| {
             let certificate = rule.certificate.as_ref()?;

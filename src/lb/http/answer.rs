@@ -4,6 +4,7 @@
 //! section 6.3.
 
 use super::head::{Body, MAX_HEAD, Room, number};
+use super::lines::Lines;
 
 /// What the bytes of a pod begin with.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ pub(super) fn read<'b>(bytes: &'b [u8], room: &mut Room<'b>, towards: Towards<'_
     if facts.status == 101 {
         return Answers::Wrong;
     }
-    write(&answer, &facts, towards, out);
+    write(&answer, &bytes[..length], &facts, towards, out);
     let Facts { status, body, keep_alive, .. } = facts;
     Answers::Head(AnswerHead { length, status, body, keep_alive })
 }
@@ -121,13 +122,14 @@ fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|option| !option.is_empty())
 }
 
-fn write(answer: &httparse::Response<'_, '_>, facts: &Facts, towards: Towards<'_>, out: &mut Vec<u8>) {
+fn write(answer: &httparse::Response<'_, '_>, head: &[u8], facts: &Facts, towards: Towards<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     push_number(out, facts.status.into());
     out.push(b' ');
     out.extend_from_slice(answer.reason.unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
     let mut has_length = false;
+    let mut lines = Lines::of(head);
     for field in &*answer.headers {
         let is = |name: &str| field.name.eq_ignore_ascii_case(name);
         let ends_here = match field.name.len() {
@@ -142,10 +144,11 @@ fn write(answer: &httparse::Response<'_, '_>, facts: &Facts, towards: Towards<'_
             continue;
         }
         match unfolded(field.value) {
-            None => push_field(out, field.name, field.value),
-            Some(value) => push_field(out, field.name, &value),
+            None => lines.push(out, field.name, field.value),
+            Some(value) => lines.push(out, field.name, &value),
         }
     }
+    lines.flush(out);
     if let Some(cookie) = towards.cookie.filter(|_| facts.status >= 200) {
         push_field(out, "Set-Cookie", cookie.as_bytes());
     }

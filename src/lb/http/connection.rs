@@ -6,26 +6,30 @@
 //! ```
 //!
 //! Bytes of the client are taken from its connection here only, and are in `unread` until the request that they belong to
-//! was served: so neither path ever sees a byte of another request.
+//! is served: so neither path ever sees a byte of another request.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
+use super::buffer::Buffer;
 use super::count::{Counting, Ending};
 use super::fast::Job;
 use super::forward::{self, Onward, request_id};
 use super::head::{self, Begins, Body, MAX_HEAD, RequestHead};
 use super::log::AccessAsked;
 use super::refusal::{Refusal, write_redirect};
-use super::route::{Asked, rewritten, split_target};
+use super::route::{Asked, split_target};
 use super::stream::{ClientIo, Fence, close};
 use super::transfer::{Lost, receive, receive_late, send};
 use super::visit::{Visit, Way, way};
 use super::watch::{On, Over, Watch};
 use super::wish::wish;
 use super::{Http, general};
+
+/// Room for more of a head.
+const MORE: usize = 1024;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -34,7 +38,7 @@ pub(super) struct Connection {
     pub(super) visit: Arc<Visit>,
     pub(super) io: ClientIo,
     /// Read, but of no request that was served.
-    pub(super) unread: Vec<u8>,
+    pub(super) unread: Buffer,
     pub(super) watch: Watch,
 }
 
@@ -88,7 +92,7 @@ pub(super) struct Request {
 pub(super) async fn serve(http: Arc<Http>, visit: Arc<Visit>, io: ClientIo) {
     let is_http2 = io.chose_http2();
     let watch = Watch::new(&http.stop);
-    let mut connection = Connection { http, visit, io, unread: Vec::new(), watch };
+    let mut connection = Connection { http, visit, io, unread: Buffer::default(), watch };
     if is_http2 {
         return Box::pin(general::serve_http2(connection)).await;
     }
@@ -134,7 +138,7 @@ impl Connection {
 
     /// Reads until there is a whole head, and decides what to do with it.
     async fn read_head(&mut self) -> Result<Plan, Step> {
-        let until = Instant::now() + self.http.limits.head;
+        let mut until = None;
         let mut looked = 0;
         loop {
             // The first bytes show at once what is no HTTP; after that only an end of lines may end a head.
@@ -145,8 +149,9 @@ impl Connection {
                 }
             }
             looked = self.unread.len();
-            self.unread.reserve(2048.min(MAX_HEAD));
-            let left = until.saturating_duration_since(Instant::now());
+            self.unread.ready().reserve(MORE);
+            let now = Instant::now();
+            let left = until.get_or_insert(now + self.http.limits.head).saturating_duration_since(now);
             let read = receive(&mut self.io, &mut self.unread, &mut self.watch, left, On::Nothing).await;
             match read {
                 Ok(read) if read > 0 => {}
@@ -165,7 +170,8 @@ impl Connection {
     async fn read_body(&mut self, request: &Request) -> Result<(), Step> {
         let whole = request.head + request.body;
         while self.unread.len() < whole {
-            self.unread.reserve(whole - self.unread.len());
+            let missing = whole - self.unread.len();
+            self.unread.reserve(missing);
             let limit = self.http.limits.body;
             match receive(&mut self.io, &mut self.unread, &mut self.watch, limit, On::Nothing).await {
                 Ok(read) if read > 0 => {}
@@ -231,20 +237,20 @@ impl Connection {
                 if to.protocol().is_http2() {
                     return Plan::General(Fence::around(head.length, head.body));
                 }
-                counting.with(&to.pool.tally);
-                if let Some(rule) = &to.rule {
+                counting.with(&to.pool().tally);
+                if let Some(rule) = to.rule() {
                     counting.with(&rule.tally);
                 }
-                let target = to.rule.as_ref().and_then(|rule| rewritten(&rule.route, head.target));
+                let target = to.rewritten(head.target);
                 let onward = Onward {
                     target: target.as_deref().unwrap_or(head.target),
                     host: to.host(),
                     id: made.as_ref().map(<[u8; 32]>::as_slice),
                 };
-                let mut bytes = Vec::with_capacity(head.length + body + 256);
-                forward::write(head, &self.visit.client, onward, &mut bytes);
+                let mut bytes = Buffer::default();
+                forward::write(head, &self.visit.client, onward, bytes.ready());
                 let may_repeat = head.is_idempotent();
-                let wish = wish(&to.pool.balanced, head.host, &|name, each| {
+                let wish = wish(&to.pool().balanced, head.host, &|name, each| {
                     let of_name = head.fields().filter(|(_, field)| field.name.eq_ignore_ascii_case(name));
                     of_name.for_each(|(_, field)| each(field.value));
                 });
@@ -275,24 +281,24 @@ impl Connection {
     /// Sends an answer of the balancer's own to a request that was read.
     async fn answer(&mut self, own: Own) -> Step {
         let Own { answer, status, request, mut counting } = own;
+        self.forget(&request);
         let is_whole = self.send(&answer).await.is_ok();
         counting.ending = Ending { status, is_whole, took: request.began.elapsed(), ..Ending::default() };
         if let Some(line) = &request.line {
             self.http.log.write(line, &self.visit, None, None, &counting.ending);
         }
-        self.served(&request, is_whole && request.keep_alive)
+        if is_whole && request.keep_alive { Step::Again } else { Step::Close }
     }
 
-    /// Forgets a request that was served; says what comes next.
-    pub(super) fn served(&mut self, request: &Request, keep_alive: bool) -> Step {
+    /// Forgets the bytes of a request that is served: what is left are those of later ones.
+    pub(super) fn forget(&mut self, request: &Request) {
         let whole = request.head + request.body;
         if whole >= self.unread.len() {
             // A connection that waits holds no memory.
-            self.unread = Vec::new();
+            self.unread.release();
         } else {
             self.unread.drain(..whole);
         }
-        if keep_alive { Step::Again } else { Step::Close }
     }
 
     /// Refuses what cannot be told from what may follow it: the connection ends.

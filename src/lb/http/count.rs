@@ -43,19 +43,22 @@ pub struct HttpStats {
 }
 
 /// Counters of requests while they count.
+///
+/// What nearly every request changes comes first and lies side by side: of a thousand rules none is in the caches.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(in crate::lb) struct Tally {
     in_flight: AtomicU64,
-    unanswered: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+    micros: AtomicU64,
     by_class: [AtomicU64; 5],
+    by_duration: [AtomicU64; DURATION_CLASSES.len() + 1],
+    unanswered: AtomicU64,
     by_refusal: [AtomicU64; REFUSALS.len()],
     /// Milliseconds from [`EPOCH`] to the last one, and one more; 0: there was none.
     refused_ms: AtomicU64,
     broken_off: AtomicU64,
-    by_duration: [AtomicU64; DURATION_CLASSES.len() + 1],
-    micros: AtomicU64,
-    sent: AtomicU64,
-    received: AtomicU64,
 }
 
 /// How a request ended.
@@ -97,7 +100,9 @@ impl Tally {
             count(&self.by_refusal[place], 1);
             self.refused_ms.store(now_ms() + 1, Ordering::Relaxed);
         }
-        count(&self.broken_off, u64::from(!is_whole));
+        if !is_whole {
+            count(&self.broken_off, 1);
+        }
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         count(&self.by_duration[DURATION_CLASSES.partition_point(|end| *end < micros)], 1);
         count(&self.micros, micros);

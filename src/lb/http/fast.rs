@@ -4,20 +4,23 @@
 //! pod, or again, where that can do no harm: when no connection was made, or when no head of an answer came and the method
 //! says that twice is as good as once.
 
+use std::sync::Arc;
+
 use super::answer::{self, AnswerHead, Answers, Towards};
+use super::buffer::Buffer;
 use super::connection::{Connection, Request, Step};
 use super::count::{Counting, Ending};
 use super::head::{self, Body, is_ill};
 use super::pool;
 use super::refusal::Refusal;
-use super::transfer::{Following, Lost, Passed, pass_on, receive, send};
+use super::transfer::{Following, Lost, Passed, pass_on, receive, receive_late, send};
 use super::visit::Destination;
 use super::watch::{On, Over};
 use crate::lb;
 use crate::lb::balance::Wish;
 use crate::lb::choose::{Failure, Next, Search, Server, first};
 
-/// Room for the first bytes of an answer.
+/// Room for more of the head of an answer.
 const ANSWER: usize = 16 * 1024;
 
 /// First bytes of a body that are copied behind the head rather than written apart.
@@ -32,7 +35,7 @@ const MAX_BROKEN: u32 = 1;
 pub(super) struct Job {
     pub(super) to: Destination,
     /// Its head for the pod.
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Buffer,
     pub(super) request: Request,
     /// Whether it may be sent twice.
     pub(super) may_repeat: bool,
@@ -47,7 +50,9 @@ struct Answering {
     server: Server,
     head: AnswerHead,
     /// What was read of it, its head included.
-    bytes: Vec<u8>,
+    bytes: Buffer,
+    /// Its head for the client.
+    out: Buffer,
 }
 
 /// Why a pod did not.
@@ -67,11 +72,12 @@ impl Connection {
     pub(super) async fn exchange(&mut self, mut job: Job) -> Step {
         let body = job.request.head..job.request.head + job.request.body;
         job.bytes.extend_from_slice(&self.unread[body]);
-        let mut out = Vec::with_capacity(1024);
-        let outcome = self.ask(&mut job, &mut out).await;
+        // All that there is of it goes on from there; while the pod thinks it need not be here too.
+        self.forget(&job.request);
+        let outcome = self.ask(&mut job).await;
         let (keep_alive, pod) = match outcome {
             Ok(answering) => {
-                let (step, next) = self.pass_back(&mut job, answering, out).await;
+                let (step, next) = self.pass_back(&mut job, answering).await;
                 match step {
                     Ok(keep_alive) => (keep_alive, Some(next)),
                     Err(abort) => {
@@ -85,8 +91,8 @@ impl Connection {
                 return Step::Abort;
             }
             Err(Some(refusal)) => {
-                out.clear();
-                refusal.write(job.request.is_head, job.request.keep_alive, &mut out);
+                let mut out = Buffer::default();
+                refusal.write(job.request.is_head, job.request.keep_alive, out.ready());
                 let is_whole = self.send(&out).await.is_ok();
                 let (status, refused) = (refusal.status(), Some(refusal));
                 job.counting.ending = Ending { status, refusal: refused, is_whole, ..job.counting.ending };
@@ -94,8 +100,7 @@ impl Connection {
             }
         };
         self.account(&mut job, pod.as_ref());
-        drop(pod);
-        self.served(&job.request, keep_alive)
+        if keep_alive { Step::Again } else { Step::Close }
     }
 
     /// Notes the end of a request.
@@ -107,14 +112,16 @@ impl Connection {
         }
     }
 
-    /// Finds a pod that answers; writes the head of its answer for the client to `out`. The error is what the client is
-    /// told, if it is there.
-    async fn ask(&mut self, job: &mut Job, out: &mut Vec<u8>) -> Result<Answering, Option<Refusal>> {
+    /// Finds a pod that answers. The error is what the client is told, if it is there.
+    async fn ask(&mut self, job: &mut Job) -> Result<Answering, Option<Refusal>> {
         let (mut stale, mut broken) = (0, 0);
         let mut search: Option<Search> = None;
         loop {
             let found = match &mut search {
-                None => first(&self.http.shared, &job.to.pool, job.to.port, self.visit.peer.ip(), job.wish),
+                None => {
+                    let now = self.http.shared.at(job.request.began);
+                    first(job.to.pool(), job.to.port(), now, self.visit.peer.ip(), job.wish)
+                }
                 Some(search) => Some(search.next().await.map_err(Refusal::from)?),
             };
             let Some(next) = found else {
@@ -129,8 +136,8 @@ impl Connection {
             };
             let Some(mut server) = server else { continue };
             job.counting.with(&next.lease.tally);
-            let trouble = match self.talk(job, &next, &mut server, out).await {
-                Ok((head, bytes)) => return Ok(Answering { next, server, head, bytes }),
+            let trouble = match self.talk(job, &next, &mut server).await {
+                Ok((head, bytes, out)) => return Ok(Answering { next, server, head, bytes, out }),
                 Err(trouble) => trouble,
             };
             job.counting.without(&next.lease.tally);
@@ -167,26 +174,24 @@ impl Connection {
     }
 
     fn search(&self, job: &Job) -> Search {
-        let (door, client) = (job.to.door.clone(), self.visit.peer.ip());
+        let (door, client) = (Arc::clone(job.to.door()), self.visit.peer.ip());
         Search::new(&self.http.shared, door, client, self.http.hold).wishing(job.wish)
     }
 
-    /// Sends the request and reads the head of the answer.
+    /// Sends the request and reads the head of the answer. Returns what was read, and the head for the client.
     async fn talk(
         &mut self,
         job: &mut Job,
         next: &Next,
         server: &mut Server,
-        out: &mut Vec<u8>,
-    ) -> Result<(AnswerHead, Vec<u8>), Trouble> {
-        let endpoint = next.lease.endpoint();
-        let on = On::Endpoint(&endpoint);
+    ) -> Result<(AnswerHead, Buffer, Buffer), Trouble> {
+        let on = On::Endpoint(next.lease.state());
         let limits = self.http.limits;
-        let until_answer = job.to.rule.as_ref().and_then(|rule| rule.route.timeout).unwrap_or(limits.answer);
+        let until_answer = job.to.timeout().unwrap_or(limits.answer);
         send(server, &job.bytes, &mut self.watch, limits.write, on).await.map_err(|_| Trouble::Silent)?;
         job.counting.ending.sent += job.bytes.len() as u64;
         let cookie = next.cookie(job.wish, self.visit.client.is_tls);
-        let mut bytes = Vec::with_capacity(ANSWER);
+        let (mut bytes, mut out) = (Buffer::default(), Buffer::default());
         let mut has_begun = false;
         loop {
             out.clear();
@@ -194,13 +199,16 @@ impl Connection {
             job.request.keep_alive &= !self.http.is_stopping();
             let Request { is_head, keep_alive, .. } = job.request;
             let towards = Towards { is_head, keep_alive, cookie: cookie.as_deref() };
-            let found =
-                if bytes.is_empty() { Answers::Partial } else { answer::read(&bytes, &mut head::room(), towards, out) };
+            let found = if bytes.is_empty() {
+                Answers::Partial
+            } else {
+                answer::read(&bytes, &mut head::room(), towards, out.ready())
+            };
             match found {
                 Answers::Wrong => return Err(Trouble::Broken),
                 Answers::Head(head) if head.status < 200 => {
                     has_begun = true;
-                    self.send(out).await.map_err(|_| Trouble::ClientGone)?;
+                    self.send(&out).await.map_err(|_| Trouble::ClientGone)?;
                     bytes.drain(..head.length);
                     continue;
                 }
@@ -208,14 +216,17 @@ impl Connection {
                     if is_ill(head.status) {
                         next.note_ill(&self.http.shared);
                     }
-                    return Ok((head, bytes));
+                    return Ok((head, bytes, out));
                 }
                 Answers::Partial => {}
             }
-            if bytes.capacity() == bytes.len() {
+            let received = if bytes.is_empty() {
+                receive_late(server, &mut bytes, &mut self.watch, until_answer, on).await
+            } else {
                 bytes.reserve(ANSWER);
-            }
-            match receive(server, &mut bytes, &mut self.watch, until_answer, on).await {
+                receive(server, &mut bytes, &mut self.watch, until_answer, on).await
+            };
+            match received {
                 Ok(read) if read > 0 => job.counting.ending.received += read as u64,
                 Err(Lost::Over(Over::Time)) => return Err(Trouble::Late),
                 _ if !has_begun => return Err(Trouble::Silent),
@@ -225,8 +236,8 @@ impl Connection {
     }
 
     /// Passes the answer back; returns whether another request may follow.
-    async fn pass_back(&mut self, job: &mut Job, answering: Answering, mut out: Vec<u8>) -> (Result<bool, Step>, Next) {
-        let Answering { next, mut server, head, bytes } = answering;
+    async fn pass_back(&mut self, job: &mut Job, answering: Answering) -> (Result<bool, Step>, Next) {
+        let Answering { next, mut server, head, bytes, mut out } = answering;
         let ending = &mut job.counting.ending;
         ending.status = head.status;
         let mut body = Following::new(head.body);
@@ -251,10 +262,10 @@ impl Connection {
         };
         if passed == (Passed::Whole { is_clean: true }) && !body.is_done() {
             drop((bytes, out));
-            let (write, endpoint) = (self.http.limits.write, next.lease.endpoint());
+            let (write, endpoint) = (self.http.limits.write, next.lease.state());
             let Self { io, watch, .. } = self;
             let received = &mut ending.received;
-            passed = Box::pin(pass_on(&mut server, io, &mut body, watch, write, &endpoint, received)).await;
+            passed = Box::pin(pass_on(&mut server, io, &mut body, watch, write, endpoint, received)).await;
         }
         let count = |counter: &std::sync::atomic::AtomicU64, by| {
             counter.fetch_add(by, std::sync::atomic::Ordering::Relaxed);

@@ -13,6 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::answer::{push_field, push_number};
 use super::head::{Kind, RequestHead};
+use super::lines::Lines;
 use crate::lb::pick::mix;
 
 /// What is known of a client's connection.
@@ -45,9 +46,9 @@ pub(super) fn request_id() -> [u8; 32] {
     let [high, low] = STATE.get();
     STATE.set([high.wrapping_add(1), low.wrapping_add(0x9E37_79B9_7F4A_7C15)]);
     let mut id = [0; 32];
-    let bits = u128::from(mix(high)) << 64 | u128::from(mix(low));
-    for (at, digit) in id.iter_mut().enumerate() {
-        *digit = b"0123456789abcdef"[usize::try_from(bits >> (4 * at) & 15).unwrap_or_default()];
+    let bytes = [mix(high), mix(low)].map(u64::to_le_bytes);
+    for (digits, byte) in id.as_chunks_mut::<2>().0.iter_mut().zip(bytes.as_flattened()) {
+        *digits = [byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]);
     }
     id
 }
@@ -70,18 +71,20 @@ pub(super) fn write(head: &RequestHead<'_, '_>, client: &Client, onward: Onward<
     out.extend_from_slice(onward.target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let (mut has_for, mut has_proto, mut has_host, mut has_port) = (false, false, false, false);
+    let mut lines = Lines::of(head.bytes);
     for (kind, field) in head.fields() {
         let stays = match kind {
             Kind::Other => true,
             Kind::Hop | Kind::RequestId => false,
             Kind::Host => {
                 if let Some(host) = onward.host {
-                    push_field(out, "Host", host.as_bytes());
+                    lines.push(out, "Host", host.as_bytes());
                 }
                 onward.host.is_none()
             }
             Kind::ForwardedFor => {
                 has_for = true;
+                lines.flush(out);
                 out.extend_from_slice(b"X-Forwarded-For: ");
                 if !field.value.is_empty() {
                     out.extend_from_slice(field.value);
@@ -96,9 +99,10 @@ pub(super) fn write(head: &RequestHead<'_, '_>, client: &Client, onward: Onward<
             Kind::ForwardedPort => once(&mut has_port, client.is_inside),
         };
         if stays {
-            push_field(out, field.name, field.value);
+            lines.push(out, field.name, field.value);
         }
     }
+    lines.flush(out);
     if !has_for {
         push_field(out, "X-Forwarded-For", client.address.as_bytes());
     }

@@ -24,6 +24,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
 
+use super::buffer::Buffer;
 use super::connection::Connection;
 use super::count::{Counting, Ending};
 use super::general_fields::{self as fields, Facts};
@@ -119,7 +120,7 @@ fn loan(
     http: &Arc<Http>,
     visit: &Arc<Visit>,
     io: super::stream::ClientIo,
-    unread: Vec<u8>,
+    unread: Buffer,
     watch: Watch,
     fence: Fence,
     is_http2: bool,
@@ -224,11 +225,11 @@ impl ProxyHttp for General {
         ctx.visit = Some(visit);
         match way {
             Way::To(to) => {
-                ctx.counting.with(&to.pool.tally);
-                if let Some(rule) = &to.rule {
+                ctx.counting.with(&to.pool().tally);
+                if let Some(rule) = to.rule() {
                     ctx.counting.with(&rule.tally);
                 }
-                ctx.wish = facts.wish(&to.pool.balanced);
+                ctx.wish = facts.wish(&to.pool().balanced);
                 ctx.to = Some(to);
                 Ok(false)
             }
@@ -251,7 +252,7 @@ impl ProxyHttp for General {
             return Err(Error::new_in(ErrorType::InternalError));
         };
         let search = ctx.search.get_or_insert_with(|| {
-            let (door, client) = (to.door.clone(), visit.peer.ip());
+            let (door, client) = (Arc::clone(to.door()), visit.peer.ip());
             Search::new(&self.http.shared, door, client, self.http.hold).wishing(ctx.wish)
         });
         let next = match search.next().await {
@@ -502,7 +503,7 @@ impl Ctx {
 impl Http {
     /// Returns the time for the head of an answer.
     fn answer_within(&self, to: &Destination) -> Duration {
-        to.rule.as_ref().and_then(|rule| rule.route.timeout).unwrap_or(self.limits.answer)
+        to.timeout().unwrap_or(self.limits.answer)
     }
 }
 
@@ -523,7 +524,7 @@ fn peer(next: &Next, to: &Destination, connector: Arc<Connector>, write: Duratio
     if to.protocol().is_http2() {
         peer.options.set_http_version(2, 2);
         peer.options.max_h2_streams = STREAMS;
-        peer.options.read_timeout = to.rule.as_ref().and_then(|rule| rule.route.timeout);
+        peer.options.read_timeout = to.timeout();
     }
     peer
 }

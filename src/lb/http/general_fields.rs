@@ -10,7 +10,7 @@ use super::forward::Client;
 use super::head::{MAX_FIELDS, MAX_HEAD, is_host, is_request_id};
 use super::log::AccessAsked;
 use super::refusal::Refusal;
-use super::route::{Asked, rewritten};
+use super::route::Asked;
 use super::visit::Destination;
 use super::wish::wish;
 use crate::lb::balance::{Balanced, Wish};
@@ -105,7 +105,7 @@ pub(super) fn forward(
     let Some(Facts { host, target, .. }) = Facts::of(asked) else {
         return Err(Error::new_down(ErrorType::InvalidHTTPHeader));
     };
-    let rewritten = to.rule.as_ref().and_then(|rule| rewritten(&rule.route, &target));
+    let rewritten = to.rewritten(&target);
     let target = rewritten.as_deref().unwrap_or(&target);
     if request.raw_path() != target.as_bytes() {
         set_target(request, target)?;

@@ -101,6 +101,8 @@ pub(super) enum Kind {
 pub(super) struct RequestHead<'b, 'r> {
     /// Bytes of it.
     pub(super) length: usize,
+    /// The bytes.
+    pub(super) bytes: &'b [u8],
     /// Method.
     pub(super) method: &'b str,
     /// Path and query, if `is_simple`.
@@ -163,6 +165,7 @@ pub(super) fn read<'b, 'r>(bytes: &'b [u8], room: &'r mut Room<'b>) -> Begins<'b
     match judge(&bytes[..length], &request) {
         Ok(verdict) => Begins::Head(RequestHead {
             length,
+            bytes: &bytes[..length],
             method: request.method.unwrap_or_default(),
             target: request.path.unwrap_or_default(),
             host: verdict.host,

@@ -139,9 +139,9 @@ impl AccessLog {
             sent,
             received,
             to: to.map(|to| AccessTo {
-                project: to.pool.project.to_string(),
-                service: to.pool.service.to_string(),
-                rule: to.rule.as_ref().map(|rule| rule.name.clone()),
+                project: to.pool().project.to_string(),
+                service: to.pool().service.to_string(),
+                rule: to.rule().map(|rule| rule.name.clone()),
                 pod: pod.map(|pod| pod.pod().to_string()),
             }),
         });

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use super::watch;
 use crate::lb::choose::{Next, Server};
 use crate::lb::endpoint::EndpointState;
+use crate::lb::pick::{mix, stable_hash};
 
 /// How long a connection is kept. Servers close theirs after 5 s (Node) to 75 s (nginx): rarely does one do it first.
 const KEPT_FOR: Duration = Duration::from_secs(30);
@@ -34,7 +36,36 @@ const MAX_PER_THREAD: usize = 1024;
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A pod's port in one network.
-type Key = (u64, SocketAddr);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Key {
+    endpoint: u64,
+    address: SocketAddr,
+}
+
+impl Hash for Key {
+    /// By number and port: an endpoint is rarely reached at two addresses.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.endpoint.wrapping_shl(16) ^ u64::from(self.address.port()));
+    }
+}
+
+/// Keys are made here, not by clients: nobody can have them collide.
+#[derive(Debug, Default)]
+struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = mix(self.0 ^ stable_hash(bytes));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = mix(self.0 ^ number);
+    }
+}
 
 #[derive(Debug)]
 struct Kept {
@@ -45,14 +76,14 @@ struct Kept {
 
 #[derive(Default)]
 struct Pool {
-    kept: HashMap<Key, Vec<Kept>>,
+    kept: HashMap<Key, Vec<Kept>, BuildHasherDefault<Mixed>>,
     count: usize,
 }
 
 thread_local!(static POOL: RefCell<Pool> = RefCell::default());
 
 fn key(next: &Next) -> Key {
-    (next.lease.number, next.address())
+    Key { endpoint: next.lease.number, address: next.address() }
 }
 
 /// Takes a connection that is kept for an endpoint; one for a request that `may_repeat` may have been idle for longer.
@@ -81,7 +112,7 @@ pub(super) fn keep(next: &Next, server: Server) {
         if kept.len() >= MAX_PER_ENDPOINT || pool.count >= MAX_PER_THREAD {
             return Some(server);
         }
-        kept.push(Kept { server, endpoint, since: Instant::now() });
+        kept.push(Kept { server, endpoint, since: watch::now() });
         pool.count += 1;
         None
     });
@@ -111,9 +142,14 @@ pub(super) fn tidy(now: Instant) -> usize {
 /// Returns whether a connection is open and the other side has said nothing. Costs no system call while that is so.
 fn is_silent(server: &mut Server) -> bool {
     let mut byte = [0];
-    let mut buffer = ReadBuf::new(&mut byte);
-    // Whoever waits for it next is woken for it.
-    Pin::new(server).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer).is_pending()
+    match server {
+        Server::Here(tcp) => tcp.try_read(&mut byte).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock),
+        Server::There(stream) => {
+            let mut buffer = ReadBuf::new(&mut byte);
+            // Whoever waits for it next is woken for it.
+            Pin::new(stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer).is_pending()
+        }
+    }
 }
 
 /// Ends a connection. One to another host is given the time to end in peace.

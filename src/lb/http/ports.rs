@@ -15,21 +15,32 @@ use crate::lb::routing::{Door, Pool};
 use crate::lb::table::{PublishedKey, RouteRule};
 use crate::model::Route;
 
-/// A rule, and what is behind it.
+/// A rule, and what is behind it. What every request needs is in it, so that it need not look anywhere else.
 #[derive(Debug)]
 pub(in crate::lb) struct Rule {
+    /// Its service's pods.
+    pub(in crate::lb) pool: Arc<Pool>,
+    /// Its requests.
+    pub(in crate::lb) tally: Arc<Tally>,
+    /// The port of the pods.
+    pub(in crate::lb) port: u16,
+    /// Whether requests go to the pods as they are, and have the usual time.
+    pub(in crate::lb) is_plain: bool,
     /// What it says.
     pub(in crate::lb) route: Arc<Route>,
     /// Its place among the rules of its service.
     pub(in crate::lb) number: usize,
-    /// Its service's pods.
-    pub(in crate::lb) pool: Arc<Pool>,
     /// By which the pods are found again in later tables.
     pub(in crate::lb) door: Arc<Door>,
-    /// Its requests.
-    pub(in crate::lb) tally: Arc<Tally>,
     /// How logs name it.
     pub(in crate::lb) name: String,
+}
+
+impl Rule {
+    /// Returns what it says, if that is more than which pods a request goes to.
+    pub(super) fn more(&self) -> Option<&Route> {
+        (!self.is_plain).then_some(&*self.route)
+    }
 }
 
 /// The rules of one port.

@@ -6,39 +6,62 @@
 //!
 //! A look-up costs as much as there are different lengths of prefixes below the host, not as many rules.
 
+mod text;
+
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::net::IpAddr;
+
+use text::Text;
 
 use crate::model::{HostMatch, PathMatch, PathRewrite, Route, RouteAction};
 
 /// Longest name of a host that a rule can have. Source: RFC 1035, section 2.3.4.
 const MAX_HOST: usize = 255;
 
+/// Up to so many choices are looked at one after the other: they lie side by side, and nothing else is read.
+const FEW: usize = 8;
+
 /// The rules of a port, each with what it leads to.
 #[derive(Debug, Clone)]
 pub(super) struct RouteTable<T> {
-    exact: HashMap<Box<[u8]>, ByPath<T>>,
+    exact: HashMap<Text, ByPath<T>>,
     /// By the name that the host is below of.
-    below: HashMap<Box<[u8]>, ByPath<T>>,
+    below: HashMap<Text, ByPath<T>>,
     any: ByPath<T>,
 }
 
+/// The rules of a host.
 #[derive(Debug, Clone)]
 struct ByPath<T> {
-    exact: HashMap<Box<[u8]>, Vec<Choice<T>>>,
-    prefixes: HashMap<Box<[u8]>, Vec<Choice<T>>>,
-    /// The lengths that prefixes have, longest first.
-    lengths: Vec<usize>,
+    /// In the order of precedence, those of the same path side by side.
+    choices: Box<[Choice<T>]>,
+    /// The lengths that prefixes have, longest first, where there are more than [`FEW`] choices.
+    lengths: Box<[usize]>,
 }
 
 /// Rules that match the same.
 #[derive(Debug, Clone)]
 struct Choice<T> {
+    path: Text,
+    is_exact: bool,
+    /// What else they ask for, if anything.
+    when: Option<Box<When>>,
+    shares: Shares<T>,
+}
+
+/// What rules ask for beside host and path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct When {
     methods: Vec<String>,
     headers: Vec<(String, String)>,
-    /// Each with the end of its share; the shares follow one another.
-    shares: Vec<(u64, T)>,
-    is_weighted: bool,
+}
+
+/// Rules with their shares, each with the end of its share; the shares follow one another.
+#[derive(Debug, Clone)]
+enum Shares<T> {
+    One((u64, T)),
+    Several(Vec<(u64, T)>),
 }
 
 /// Returns a path as who resolves it reads it, if that is another one: without dot segments and empty ones, with what needs no
@@ -101,47 +124,36 @@ pub(super) struct Asked<'a> {
     pub(super) has_header: &'a dyn Fn(&str, &str) -> bool,
 }
 
-impl<T> Default for RouteTable<T> {
-    fn default() -> Self {
-        Self { exact: HashMap::new(), below: HashMap::new(), any: ByPath::default() }
-    }
-}
-
-impl<T> Default for ByPath<T> {
-    fn default() -> Self {
-        Self { exact: HashMap::new(), prefixes: HashMap::new(), lengths: Vec::new() }
-    }
-}
-
 impl<T: Clone> RouteTable<T> {
     /// Makes a table of rules, of which the earlier ones come first where nothing else decides.
     pub(super) fn new<'a>(rules: impl IntoIterator<Item = (&'a Route, T)>) -> Self {
-        let mut table = Self::default();
+        let (mut exact, mut below) = (HashMap::<Text, Rules<'a, T>>::new(), HashMap::<Text, Rules<'a, T>>::new());
+        let mut any = Rules::new();
         for (route, value) in rules {
             if route.hosts.is_empty() {
-                table.any.add(route, &value);
+                any.push((route, value.clone()));
             }
             for host in &route.hosts {
                 let (map, name) = match host {
-                    HostMatch::Exact(name) => (&mut table.exact, name),
-                    HostMatch::Below(name) => (&mut table.below, name),
+                    HostMatch::Exact(name) => (&mut exact, name),
+                    HostMatch::Below(name) => (&mut below, name),
                 };
-                map.entry(name.to_ascii_lowercase().into_bytes().into()).or_default().add(route, &value);
+                let name = name.to_ascii_lowercase();
+                map.entry(name.as_bytes().into()).or_default().push((route, value.clone()));
             }
         }
-        let hosts = table.exact.values_mut().chain(table.below.values_mut());
-        hosts.chain(std::iter::once(&mut table.any)).for_each(ByPath::finish);
-        table
+        let each = |map: HashMap<Text, Rules<'a, T>>| map.into_iter().map(|(name, rules)| (name, ByPath::new(rules)));
+        Self { exact: each(exact).collect(), below: each(below).collect(), any: ByPath::new(any) }
     }
 
     /// Returns what a request is for; `luck` decides between rules that share.
     pub(super) fn find(&self, asked: &Asked<'_>, luck: u64) -> Option<&T> {
-        self.choice(asked)?.share(luck)
+        self.choice(asked)?.shares.draw(luck)
     }
 
     /// Returns all that share a request, each with the end of its share; the shares follow one another.
     pub(super) fn shares(&self, asked: &Asked<'_>) -> &[(u64, T)] {
-        self.choice(asked).map_or(&[], |choice| &choice.shares)
+        self.choice(asked).map_or(&[], |choice| choice.shares.all())
     }
 
     fn choice(&self, asked: &Asked<'_>) -> Option<&Choice<T>> {
@@ -163,67 +175,121 @@ impl<T: Clone> RouteTable<T> {
     }
 }
 
+/// Rules of one host, in the order in which they are written.
+type Rules<'a, T> = Vec<(&'a Route, T)>;
+
 impl<T: Clone> ByPath<T> {
-    fn add(&mut self, route: &Route, value: &T) {
-        let (map, path) = match &route.path {
-            PathMatch::Exact(path) => (&mut self.exact, path.as_str()),
-            PathMatch::Prefix(path) => (&mut self.prefixes, bare_prefix(path)),
-        };
-        let choices: &mut Vec<Choice<T>> = map.entry(path.as_bytes().into()).or_default();
-        let is_weighted = route.weight.is_some();
-        let weight = u64::from(route.weight.unwrap_or(1));
-        let same = |choice: &&mut Choice<T>| {
-            choice.is_weighted && is_weighted && choice.methods == route.methods && choice.headers == route.headers
-        };
-        if let Some(choice) = choices.iter_mut().find(same) {
-            let end = choice.shares.last().map_or(0, |(end, _)| *end) + weight;
-            choice.shares.push((end, value.clone()));
-            return;
-        }
-        choices.push(Choice {
-            methods: route.methods.clone(),
-            headers: route.headers.clone(),
-            shares: vec![(weight, value.clone())],
-            is_weighted,
+    fn new(rules: Rules<'_, T>) -> Self {
+        let mut choices: Vec<(Choice<T>, bool)> =
+            rules.into_iter().map(|(route, value)| Choice::new(route, value)).collect();
+        // Stable: the earlier ones stay first where nothing else decides.
+        choices.sort_by(|(one, _), (other, _)| {
+            let rest = |choice: &Choice<T>| {
+                let when = choice.when.as_deref();
+                let headers = when.map_or(0, |when| when.headers.len());
+                (when.is_none_or(|when| when.methods.is_empty()), usize::MAX - headers)
+            };
+            one.place(other.is_exact, &other.path).then_with(|| rest(one).cmp(&rest(other)))
         });
-    }
-
-    fn finish(&mut self) {
-        for choices in self.exact.values_mut().chain(self.prefixes.values_mut()) {
-            choices.sort_by_key(|choice| (choice.methods.is_empty(), usize::MAX - choice.headers.len()));
+        let mut joined: Vec<(Choice<T>, bool)> = Vec::with_capacity(choices.len());
+        for (choice, is_weighted) in choices {
+            let mut of_path =
+                joined.iter_mut().rev().take_while(|(one, _)| one.place(choice.is_exact, &choice.path).is_eq());
+            let same = of_path.find(|(one, other)| is_weighted && *other && one.when == choice.when);
+            match same {
+                Some((one, _)) => one.shares.add(choice.shares),
+                None => joined.push((choice, is_weighted)),
+            }
         }
-        self.lengths = self.prefixes.keys().map(|prefix| prefix.len()).collect();
-        self.lengths.sort_unstable_by(|one, other| other.cmp(one));
-        self.lengths.dedup();
+        let choices: Box<[Choice<T>]> = joined.into_iter().map(|(choice, _)| choice).collect();
+        let mut lengths = Vec::new();
+        if choices.len() > FEW {
+            // Longest first already.
+            lengths.extend(choices.iter().filter(|choice| !choice.is_exact).map(|choice| choice.path.len()));
+            lengths.dedup();
+        }
+        Self { choices, lengths: lengths.into() }
     }
+}
 
+impl<T> ByPath<T> {
     fn choice(&self, asked: &Asked<'_>) -> Option<&Choice<T>> {
-        let of = |choices: &'_ [Choice<T>]| choices.iter().position(|choice| choice.matches(asked));
-        if let Some(choices) = self.exact.get(asked.path)
-            && let Some(found) = of(choices)
-        {
-            return Some(&choices[found]);
-        }
         let path = asked.path;
+        if self.choices.len() <= FEW {
+            return self.choices.iter().find(|choice| choice.takes_path(path) && choice.matches(asked));
+        }
         let whole = |length: &&usize| path.len() == **length || path.get(**length) == Some(&b'/');
-        self.lengths.iter().filter(whole).find_map(|length| {
-            let choices = self.prefixes.get(path.get(..*length)?)?;
-            of(choices).map(|found| &choices[found])
-        })
+        let mut prefixes = self.lengths.iter().filter(whole).filter_map(|length| path.get(..*length));
+        let of = |is_exact: bool, path: &[u8]| {
+            let first = self.choices.partition_point(|choice| choice.place(is_exact, path).is_lt());
+            let mut of_path = self.choices[first..].iter().take_while(|choice| choice.place(is_exact, path).is_eq());
+            of_path.find(|choice| choice.matches(asked))
+        };
+        of(true, path).or_else(|| prefixes.find_map(|prefix| of(false, prefix)))
     }
 }
 
 impl<T> Choice<T> {
+    /// Makes what one rule matches; returns whether it shares with others that match the same.
+    fn new(route: &Route, value: T) -> (Self, bool) {
+        let (is_exact, path) = match &route.path {
+            PathMatch::Exact(path) => (true, path.as_str()),
+            PathMatch::Prefix(path) => (false, bare_prefix(path)),
+        };
+        let has_more = !route.methods.is_empty() || !route.headers.is_empty();
+        let more = || Box::new(When { methods: route.methods.clone(), headers: route.headers.clone() });
+        let when = has_more.then(more);
+        let shares = Shares::One((route.weight.unwrap_or(1).into(), value));
+        (Self { path: path.as_bytes().into(), is_exact, when, shares }, route.weight.is_some())
+    }
+
+    /// Returns on which side of a path's choices it is: exact paths are before prefixes, longer ones before shorter ones.
+    fn place(&self, is_exact: bool, path: &[u8]) -> Ordering {
+        let exact = is_exact.cmp(&self.is_exact);
+        exact.then_with(|| path.len().cmp(&self.path.len())).then_with(|| (*self.path).cmp(path))
+    }
+
+    fn takes_path(&self, path: &[u8]) -> bool {
+        let Some(rest) = path.strip_prefix(&*self.path) else { return false };
+        rest.is_empty() || (!self.is_exact && rest[0] == b'/')
+    }
+
     fn matches(&self, asked: &Asked<'_>) -> bool {
-        let method = self.methods.is_empty() || self.methods.iter().any(|method| method == asked.method);
-        method && self.headers.iter().all(|(name, value)| (asked.has_header)(name, value))
+        let Some(When { methods, headers }) = self.when.as_deref() else { return true };
+        let method = methods.is_empty() || methods.iter().any(|method| method == asked.method);
+        method && headers.iter().all(|(name, value)| (asked.has_header)(name, value))
+    }
+}
+
+impl<T> Shares<T> {
+    fn all(&self) -> &[(u64, T)] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Several(several) => several,
+        }
     }
 
     /// Draws one of those that share; with no share at all the first one.
-    fn share(&self, luck: u64) -> Option<&T> {
-        let total = self.shares.last()?.0;
+    fn draw(&self, luck: u64) -> Option<&T> {
+        let all = self.all();
+        if let [(_, only)] = all {
+            return Some(only);
+        }
+        let total = all.last()?.0;
         let drawn = luck.checked_rem(total).unwrap_or(0);
-        self.shares.iter().find(|(end, _)| drawn < *end).or(self.shares.first()).map(|(_, value)| value)
+        all.iter().find(|(end, _)| drawn < *end).or(all.first()).map(|(_, value)| value)
+    }
+}
+
+impl<T: Clone> Shares<T> {
+    /// Adds what comes after.
+    fn add(&mut self, others: Self) {
+        let mut all = self.all().to_vec();
+        for (share, value) in others.all() {
+            let end = all.last().map_or(0, |(end, _)| *end) + share;
+            all.push((end, value.clone()));
+        }
+        *self = Self::Several(all);
     }
 }
 

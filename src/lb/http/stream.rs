@@ -5,6 +5,7 @@
 //! so that head and body leave together.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
@@ -22,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, ReadBuf
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::buffer::Buffer;
 use super::chunked::Chunks;
 use super::head::Body;
 use super::watch::{On, Over, Watch};
@@ -149,12 +151,12 @@ pub(super) struct Lent {
     /// There until it is given back or dropped.
     io: Option<ClientIo>,
     /// Read but not yet shown, from `shown` on.
-    unread: Vec<u8>,
+    unread: Buffer,
     shown: usize,
     fence: Fence,
     /// The client sends no more.
     has_ended: bool,
-    gathered: Vec<u8>,
+    gathered: Buffer,
     sent: usize,
     reading: Watch,
     writing: Watch,
@@ -175,7 +177,7 @@ impl std::fmt::Debug for Lent {
 pub(super) struct Loan {
     pub(super) io: ClientIo,
     /// What was read of it already.
-    pub(super) unread: Vec<u8>,
+    pub(super) unread: Buffer,
     pub(super) fence: Fence,
     pub(super) peer: SocketAddr,
     pub(super) watches: [Watch; 2],
@@ -197,7 +199,7 @@ impl Lent {
             shown: 0,
             fence,
             has_ended: false,
-            gathered: Vec::new(),
+            gathered: Buffer::default(),
             sent: 0,
             reading,
             writing,
@@ -210,11 +212,14 @@ impl Lent {
 
     /// Gives the connection back with what was read after the request; `None` if a part of the request was not read, or
     /// of the answer not sent.
-    pub(super) fn give_back(mut self) -> Option<(ClientIo, Vec<u8>)> {
+    pub(super) fn give_back(mut self) -> Option<(ClientIo, Buffer)> {
         if !self.fence.is_reached() || !self.gathered.is_empty() {
             return None;
         }
         self.unread.drain(..self.shown);
+        if self.unread.is_empty() {
+            self.unread.release();
+        }
         Some((self.io.take()?, std::mem::take(&mut self.unread)))
     }
 
@@ -230,7 +235,8 @@ impl Lent {
         buffer.put_slice(&piece[..within]);
         self.shown += within;
         if self.shown == self.unread.len() {
-            (self.unread, self.shown) = (Vec::new(), 0);
+            self.unread.release();
+            self.shown = 0;
         }
         Ok(within > 0)
     }
@@ -238,11 +244,11 @@ impl Lent {
     /// Reads ahead after the end of the request, to notice a client that is gone. Never ready but then.
     fn poll_beyond(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.has_ended && self.unread.len() < READ_AHEAD {
-            let mut room = [0; 2048];
-            let mut beyond = ReadBuf::new(&mut room);
+            let mut room = [MaybeUninit::uninit(); 2048];
+            let mut beyond = ReadBuf::uninit(&mut room);
             ready!(self.io()?.poll_read(cx, &mut beyond))?;
             self.has_ended = beyond.filled().is_empty();
-            self.unread.extend_from_slice(beyond.filled());
+            self.unread.ready().extend_from_slice(beyond.filled());
         }
         Poll::Pending
     }
@@ -252,7 +258,9 @@ impl Lent {
         ready!(self.io()?.poll_read(cx, buffer))?;
         let read = &buffer.filled()[before..];
         let within = self.fence.pass(read)?;
-        self.unread.extend_from_slice(&read[within..]);
+        if within < read.len() {
+            self.unread.ready().extend_from_slice(&read[within..]);
+        }
         buffer.set_filled(before + within);
         Poll::Ready(Ok(()))
     }
@@ -279,7 +287,8 @@ impl Lent {
             self.sent += ready!(Pin::new(io).poll_write(cx, &self.gathered[self.sent..]))?;
             self.writing.disarm();
         }
-        (self.gathered, self.sent) = (Vec::new(), 0);
+        self.gathered.release();
+        self.sent = 0;
         Poll::Ready(Ok(()))
     }
 
@@ -320,7 +329,7 @@ impl AsyncWrite for Lent {
             ready!(lent.patiently(cx, sent))?;
         }
         if bytes.len() < GATHERED {
-            lent.gathered.extend_from_slice(bytes);
+            lent.gathered.ready().extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = lent.io()?.poll_write(cx, bytes);

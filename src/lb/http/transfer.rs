@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
+use super::buffer::Buffer;
 use super::chunked::{BadChunk, Chunks};
 use super::head::Body;
 use super::watch::{On, Over, Watch};
@@ -47,7 +48,7 @@ impl From<Over> for Lost {
 /// Reads what may be long in coming: the wait holds no buffer. Returns how many bytes came; 0 is the end.
 pub(super) async fn receive_late(
     from: &mut (impl AsyncRead + Unpin),
-    into: &mut Vec<u8>,
+    into: &mut Buffer,
     watch: &mut Watch,
     limit: Duration,
     on: On<'_>,
@@ -56,7 +57,9 @@ pub(super) async fn receive_late(
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer))?;
-            into.extend_from_slice(buffer.filled());
+            if !buffer.filled().is_empty() {
+                into.ready().extend_from_slice(buffer.filled());
+            }
             Poll::Ready(io::Result::Ok(buffer.filled().len()))
         })
     };
@@ -160,7 +163,7 @@ where
 {
     // Streams of events are silent for as long as they like; keepalive finds peers that are gone.
     const FOREVER: Duration = Duration::from_hours(24 * 365);
-    let mut buffer = Vec::new();
+    let mut buffer = Buffer::default();
     let mut last = 0;
     let mut is_clean = true;
     while !body.is_done() {
@@ -170,7 +173,7 @@ where
             buffer.reserve(BULK);
             receive(server, &mut buffer, watch, FOREVER, on).await
         } else {
-            buffer = Vec::new();
+            buffer.release();
             receive_late(server, &mut buffer, watch, FOREVER, on).await
         };
         last = match outcome {

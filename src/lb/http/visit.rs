@@ -3,13 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::forward::Client;
 use super::ports::Rule;
-use super::route::{Asked, CameBy, redirect, resolved};
+use super::route::{Asked, CameBy, redirect, resolved, rewritten};
 use crate::lb::choose::luck;
 use crate::lb::routing::{Door, Pool, Routing};
-use crate::model::{AppProtocol, RouteAction};
+use crate::model::{AppProtocol, Route, RouteAction};
 
 /// By which way requests come in.
 #[derive(Debug)]
@@ -69,28 +70,69 @@ impl Drop for Busy {
     }
 }
 
-/// Where a request goes.
+/// Where a request goes, and who says so.
 #[derive(Debug)]
-pub(super) struct Destination {
-    pub(super) pool: Arc<Pool>,
-    pub(super) port: u16,
-    pub(super) door: Arc<Door>,
-    /// The rule that says so, if it is one.
-    pub(super) rule: Option<Arc<Rule>>,
+pub(super) enum Destination {
+    /// The door that it came through.
+    Door { pool: Arc<Pool>, port: u16, door: Arc<Door> },
+    /// A rule.
+    Rule(Arc<Rule>),
 }
 
 impl Destination {
+    /// Returns the service's pods.
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        match self {
+            Self::Door { pool, .. } => pool,
+            Self::Rule(rule) => &rule.pool,
+        }
+    }
+
+    /// Returns the port of the pods.
+    pub(super) fn port(&self) -> u16 {
+        match self {
+            Self::Door { port, .. } => *port,
+            Self::Rule(rule) => rule.port,
+        }
+    }
+
+    /// Returns by what the pods are found again in later tables.
+    pub(super) fn door(&self) -> &Arc<Door> {
+        match self {
+            Self::Door { door, .. } => door,
+            Self::Rule(rule) => &rule.door,
+        }
+    }
+
+    /// Returns the rule that says so, if it is one.
+    pub(super) fn rule(&self) -> Option<&Arc<Rule>> {
+        match self {
+            Self::Door { .. } => None,
+            Self::Rule(rule) => Some(rule),
+        }
+    }
+
     /// Returns what the pods speak.
     pub(super) fn protocol(&self) -> AppProtocol {
-        self.pool.http.get(&self.port).copied().unwrap_or(AppProtocol::Http)
+        self.pool().http.get(&self.port()).copied().unwrap_or(AppProtocol::Http)
     }
 
     /// Returns the host that the pods are told instead of the one asked for.
     pub(super) fn host(&self) -> Option<&str> {
-        match &self.rule.as_ref()?.route.action {
+        match &self.rule()?.more()?.action {
             RouteAction::Forward { host, .. } => host.as_deref(),
             RouteAction::Redirect { .. } => None,
         }
+    }
+
+    /// Returns the path and query that a request goes on with; `None`: as they are.
+    pub(super) fn rewritten(&self, target: &str) -> Option<String> {
+        rewritten(self.rule()?.more()?, target)
+    }
+
+    /// Returns the time for the head of an answer, if the rule says one.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.rule()?.more()?.timeout
     }
 }
 
@@ -117,7 +159,7 @@ pub(super) fn way(visit: &Visit, routing: &Routing, asked: &Asked<'_>, target: &
             return match routing.behind(door) {
                 Some((pool, port)) => {
                     let (pool, door) = (Arc::clone(pool), Arc::clone(door));
-                    Way::To(Destination { pool, port, door, rule: None })
+                    Way::To(Destination::Door { pool, port, door })
                 }
                 None => Way::Gone,
             };
@@ -132,15 +174,12 @@ pub(super) fn way(visit: &Visit, routing: &Routing, asked: &Asked<'_>, target: &
             return Way::Unclear;
         }
     }
-    let host = str::from_utf8(asked.host).unwrap_or_default();
-    let came = CameBy { host, port: visit.client.port, is_tls: visit.client.is_tls };
-    match redirect(&rule.route, target, came) {
+    let redirect = |route: &Route| {
+        let host = str::from_utf8(asked.host).unwrap_or_default();
+        redirect(route, target, CameBy { host, port: visit.client.port, is_tls: visit.client.is_tls })
+    };
+    match rule.more().and_then(redirect) {
         Some((status, location)) => Way::Redirect { rule: Arc::clone(rule), status, location },
-        None => Way::To(Destination {
-            pool: Arc::clone(&rule.pool),
-            port: rule.route.port,
-            door: Arc::clone(&rule.door),
-            rule: Some(Arc::clone(rule)),
-        }),
+        None => Way::To(Destination::Rule(Arc::clone(rule))),
     }
 }

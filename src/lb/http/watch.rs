@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{link, pool};
+use super::{buffer, link, pool};
 use crate::lb::endpoint::EndpointState;
 
 /// Time between two looks. A wait may take so much longer than its limit, never less.
@@ -54,8 +54,9 @@ struct Slot {
     waker: Option<Waker>,
     until: Option<Instant>,
     endpoint: Option<Arc<EndpointState>>,
-    /// Set when the balancer stops, if the wait depends on that.
+    /// Set when the balancer stops, which counts if the wait depends on that.
     stop: Option<Arc<AtomicBool>>,
+    is_until_stop: bool,
     over: Option<Over>,
 }
 
@@ -65,7 +66,6 @@ thread_local!(static SLOTS: RefCell<Slots> = RefCell::default());
 #[derive(Debug)]
 pub(super) struct Watch {
     index: usize,
-    stop: Arc<AtomicBool>,
     is_armed: bool,
 }
 
@@ -74,12 +74,16 @@ impl Watch {
     pub(super) fn new(stop: &Arc<AtomicBool>) -> Self {
         let index = SLOTS.with_borrow_mut(|slots| {
             slots.look();
-            slots.free.pop().unwrap_or_else(|| {
-                slots.all.push(Slot::default());
-                slots.all.len() - 1
-            })
+            let slot = Slot { stop: Some(Arc::clone(stop)), ..Slot::default() };
+            let free = slots.free.pop().and_then(|index| Some((index, slots.all.get_mut(index)?)));
+            if let Some((index, free)) = free {
+                *free = slot;
+                return index;
+            }
+            slots.all.push(slot);
+            slots.all.len() - 1
         });
-        Self { index, stop: Arc::clone(stop), is_armed: false }
+        Self { index, is_armed: false }
     }
 
     /// Waits for `poll`, at most for `limit`.
@@ -111,7 +115,7 @@ impl Watch {
                 (slot.until, slot.over) = (now.checked_add(limit + TICK), None);
                 match on {
                     On::Nothing => {}
-                    On::Balancer => slot.stop = Some(Arc::clone(&self.stop)),
+                    On::Balancer => slot.is_until_stop = true,
                     On::Endpoint(endpoint) => slot.endpoint = Some(Arc::clone(endpoint)),
                 }
             }
@@ -151,7 +155,7 @@ impl Drop for Watch {
 impl Slot {
     /// The waker stays: it is the same for all waits of a task.
     fn clear(&mut self) {
-        (self.until, self.endpoint, self.stop, self.over) = (None, None, None, None);
+        (self.until, self.endpoint, self.is_until_stop, self.over) = (None, None, false, None);
     }
 
     fn look(&mut self, now: Instant) {
@@ -160,7 +164,7 @@ impl Slot {
             Over::Time
         } else if self.endpoint.as_ref().is_some_and(|endpoint| endpoint.is_closed()) {
             Over::Endpoint
-        } else if self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+        } else if self.is_until_stop && self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
             Over::Stop
         } else {
             return;
@@ -191,6 +195,11 @@ impl Slots {
     }
 }
 
+/// Returns the time of the last look on this thread: near enough for what counts in seconds, and free.
+pub(super) fn now() -> Instant {
+    SLOTS.with_borrow_mut(Slots::now)
+}
+
 /// Sees to it that connections that are kept are looked at, too.
 pub(super) fn look() {
     SLOTS.with_borrow_mut(Slots::look);
@@ -209,6 +218,7 @@ async fn look_on() {
             if !slots.is_watched {
                 // What a rush of connections needed is given back.
                 *slots = Slots::default();
+                buffer::give_back();
             }
             !slots.is_watched
         });

@@ -132,6 +132,23 @@ fn many_hosts_and_long_paths_are_found_at_once() {
     assert_eq!(find(&table, &format!("GET {}/api", "x.".repeat(400)), 0), None);
 }
 
+#[test]
+fn many_paths_of_one_host_are_found_and_share_by_weight() {
+    let routes: Vec<Route> = (0..2000)
+        .map(|number| {
+            rule(&format!("host=a path=/p{}{} weight=1", number / 2, if number % 4 < 2 { "" } else { "/x$" }))
+        })
+        .collect();
+    let table = RouteTable::new(routes.iter().enumerate().map(|(number, route)| (route, number)));
+    for pair in 0..1000 {
+        let path = format!("/p{pair}/x");
+        for luck in 0..2 {
+            assert_eq!(find(&table, &format!("GET a{path}"), luck), Some(pair * 2 + usize::from(luck == 1)), "{path}");
+        }
+        assert_eq!(find(&table, &format!("GET a{path}y"), 0), (pair % 2 == 0).then_some(pair * 2));
+    }
+}
+
 #[track_caller]
 fn check_rewrite(path: &str, rewrite: PathRewrite, cases: &[(&str, &str)]) {
     let mut route = rule(&format!("path={path}"));
@@ -231,7 +248,8 @@ fn precedence(route: &Route, host: &str, path: &str, method: &str, headers: &[&s
 proptest! {
     #[test]
     fn it_finds_what_a_look_at_every_rule_finds(
-        rules in proptest::collection::vec(any_rule(), 0..12),
+        // With a few rules for a host and with many.
+        rules in prop_oneof![proptest::collection::vec(any_rule(), 0..12), proptest::collection::vec(any_rule(), 30..90)],
         host in prop_oneof![Just("a.b"), Just("c.b"), Just("c.a.b"), Just("b"), Just("z")],
         path in prop_oneof![Just("/"), Just("/x"), Just("/x/"), Just("/x/y"), Just("/x/y/z"), Just("/xx")],
         method in prop_oneof![Just("GET"), Just("PUT"), Just("POST")],
