@@ -3,12 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-<<<<<<< HEAD
 use crate::diag::{Diagnostic, SourceId, Span};
-=======
-use crate::diag::Diagnostic;
 use crate::ids::ServiceName;
->>>>>>> adopt
 
 use super::assemble::Given;
 use super::discover::{read, reason};
