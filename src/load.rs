@@ -282,9 +282,19 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
         helpers::each_container(&mut tree, &mut normalise::secret_targets);
     }
     let understood = keys::understand(&tree, name.as_str(), &disabled, options, report);
+    // Services that are named alone may need others all the same, as those do whose image is built.
+    let before = options.selection == Selection::Named;
+    let references = |tree: &Node, report: &mut Report| {
+        if options.consistency && options.interpolate {
+            validate::references(tree, &disabled, report);
+        }
+    };
+    if before {
+        references(&tree, report);
+    }
     profiles::select(&mut tree, request);
-    if options.consistency && options.interpolate {
-        validate::references(&tree, &disabled, report);
+    if !before {
+        references(&tree, report);
     }
     if !options.all_resources && options.interpolate {
         normalise::drop_unused(&mut tree);

@@ -32,6 +32,7 @@ pub(super) fn validate(tree: &Node, whole: bool, report: &mut Report) {
         check.ports();
         check.mounts();
         check.files();
+        check.secrets_of_the_build();
         check.required();
         check.devices();
         check.build();
@@ -247,6 +248,17 @@ impl Container<'_> {
                     let message = format!("an entry of `{kind}` of {} needs a `source`", self.name);
                     self.error(reference.span, message, "", "05-services.md#configs");
                 }
+            }
+        }
+    }
+
+    /// Secrets of a build: each is one of the project's.
+    fn secrets_of_the_build(&mut self) {
+        let secrets = self.entry.node.get("build").map(|build| build.items("secrets")).unwrap_or_default();
+        for secret in secrets.iter().filter(|secret| secret.as_map().is_some()) {
+            if secret.str("source").is_none_or(str::is_empty) {
+                let message = format!("an entry of `build.secrets` of {} needs a `source`", self.name);
+                self.error(secret.span, message, "", "build.md#secrets");
             }
         }
     }

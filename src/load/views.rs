@@ -65,8 +65,8 @@ pub fn networks(model: &Model) -> Vec<&str> {
     model.networks.keys().map(AsRef::as_ref).collect()
 }
 
-/// Returns the images: `config --images`. One that is built has a name of the project's where none is given.
-pub fn images(model: &Model) -> BTreeSet<String> {
+/// Returns the image of each service: `config --images`. One that is built has a name of the project's where none is given.
+pub fn images(model: &Model) -> Vec<String> {
     model.services.iter().filter_map(|(name, service)| service.image_name(&model.name, name)).collect()
 }
 

@@ -28,6 +28,8 @@ pub(crate) const STRICTER: &[Difference] = &[
         theirs: "takes 0 devices", ours: "refuses it: nothing is asked for" },
     Difference { case: "is no key", element: "services.*.build.ssh",
         theirs: "takes a mapping with a name that has no path, and does not read what it prints then", ours: "refuses it, as in a list" },
+    Difference { case: "an entry of `build.secrets` of", element: "services.*.build.secrets",
+        theirs: "takes one without a `source` with `--no-consistency`", ours: "refuses it as ever" },
     Difference { case: "an entry of `devices` of", element: "services.*.devices",
         theirs: "takes an empty path, as by a variable that is not set, and the engine refuses it", ours: "refuses it" },
     Difference { case: "env_file` must be a list, not a mapping", element: "services.*.env_file",

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use orch::load::{LoadOptions, LoadRequest, OwnKeys, render_json, render_yaml};
+use orch::load::{LoadOptions, LoadRequest, OwnKeys, Selection, render_json, render_yaml};
 use orch::model::Model;
 use proptest::prelude::*;
 
@@ -467,6 +467,20 @@ networks: {n: {external: "${E}"}}
         assert!(printed.contains(&format!("${{{variable}}}")), "{variable} is not in\n{printed}");
     }
     assert_eq!(orch::load::views::services(&loaded.model), ["a", "b"]);
+}
+
+/// `build web` is for the image of one service, whatever that needs when it runs.
+#[test]
+fn a_service_named_alone_may_need_others() {
+    let text = "services: {web: {build: ., depends_on: [db], links: [cache]}, db: {image: x}, cache: {image: y}}\n";
+    let mut project = Project::new([text, "services: {web: {depends_on: {nobody: {condition: service_started}}}}"]);
+    project.request.services = vec!["web".to_owned()];
+    project.request.options.selection = Selection::Named;
+    let problems = project.load().expect_err("nobody is needed").to_string();
+    assert!(problems.contains("`web` depends on `nobody`") && !problems.contains("`db`"), "{problems}");
+    project.request.files.pop();
+    let loaded = project.load().unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(orch::load::views::services(&loaded.model), ["web"]);
 }
 
 /// Docker Compose 2.40 has the option and reads the files all the same.
