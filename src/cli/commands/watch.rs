@@ -55,11 +55,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &WatchArgs) -> Result<E
         let up = UpArgs { rebuilt, ..apply(args) };
         bring_up(context, &up).await?;
     }
-    let ended = interrupts.unless(watch(context, args, prepared, "")).await;
-    if matches!(ended, Err(CliError::Cancelled)) {
-        context.ui.line("Watch disabled")?;
-    }
-    ended
+    interrupts.unless(watch(context, args, prepared, "")).await
 }
 
 /// A project that is watched from now on, whatever else is done first.

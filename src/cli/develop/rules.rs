@@ -140,7 +140,7 @@ impl Filter {
         let context = self.context.as_ref().and_then(|(root, rules)| Some((rules, whole.strip_prefix(root).ok()?)));
         let fits = [Some((&self.ignored, path)), context].into_iter().flatten();
         let fits: Vec<_> = fits.filter(|(rules, path)| rules.leave_out(path)).collect();
-        (!fits.is_empty(), fits.iter().any(|(rules, _)| !rules.take_back()))
+        (!fits.is_empty(), fits.iter().any(|(rules, path)| !rules.take_back_below(path)))
     }
 }
 
@@ -338,6 +338,10 @@ pub(super) mod tests {
             ("", ".git", false),
             (", ignore: node_modules", "node_modules", false),
             (", ignore: [node_modules, '!node_modules/own']", "node_modules", true),
+            (", ignore: [node_modules, '!node_modules/own']", "node_modules/own", true),
+            (", ignore: [node_modules, '!node_modules/own']", "node_modules/other", false),
+            (", ignore: [node_modules, '!kept']", "node_modules", false),
+            (", ignore: [node_modules, '!**/kept']", "node_modules/x", true),
             (", include: ['**/*.py']", "deep", true),
         ] {
             assert_eq!(only(&sync(more)).filter.enters(Path::new(path)), enters, "{more} {path}");
