@@ -10,7 +10,7 @@ mod unpack;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-pub(crate) use pack::{pack, pack_each};
+pub(crate) use pack::{Owner, pack, pack_each};
 pub(crate) use unpack::unpack;
 
 /// Why something cannot be copied.

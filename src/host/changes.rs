@@ -153,7 +153,7 @@ struct Told {
 
 /// Reads what is there.
 fn read(inotify: &OwnedFd) -> io::Result<Vec<Told>> {
-    let mut buffer = [MaybeUninit::uninit(); BUFFER];
+    let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
     let mut reader = Reader::new(inotify, &mut buffer);
     let mut all = Vec::new();
     loop {

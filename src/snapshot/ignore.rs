@@ -28,6 +28,7 @@ pub struct Rules(Vec<Rule>);
 
 #[derive(Debug, Clone)]
 struct Rule {
+    text: String,
     pattern: GlobMatcher,
     takes_back: bool,
 }
@@ -52,7 +53,7 @@ impl Rules {
             let Some(cleaned) = clean(pattern).map_err(|reason| failed(reason.to_owned()))? else { continue };
             let glob = GlobBuilder::new(&cleaned).literal_separator(true).backslash_escape(true).build();
             let pattern = glob.map_err(|error| failed(error.kind().to_string()))?.compile_matcher();
-            rules.push(Rule { pattern, takes_back });
+            rules.push(Rule { text: cleaned, pattern, takes_back });
         }
         Ok(Self(rules))
     }
@@ -69,6 +70,22 @@ impl Rules {
     /// Returns whether something in a directory that stays behind may be taken along all the same.
     pub fn take_back(&self) -> bool {
         self.0.iter().any(|rule| rule.takes_back)
+    }
+
+    /// Returns whether something below the directory `path`, which stays behind, may be taken along all the same.
+    pub fn take_back_below(&self, path: &Path) -> bool {
+        let may_fit = |rule: &Rule| {
+            let mut both = path.components().zip(Path::new(&rule.text).components());
+            both.find_map(|(part, pattern)| {
+                let pattern = pattern.as_os_str().to_string_lossy();
+                if pattern.contains(['*', '?', '[', '\\']) {
+                    return Some(true);
+                }
+                (part.as_os_str() != &*pattern).then_some(false)
+            })
+            .unwrap_or(true)
+        };
+        self.0.iter().any(|rule| rule.takes_back && may_fit(rule))
     }
 }
 

@@ -23,19 +23,29 @@ pub(crate) fn pack(from: &Path, name: &str, follow: bool, to: impl Write) -> Res
     end.map_err(CarryError::Archive)
 }
 
+/// Whose files of an archive are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// Number of the user.
+    pub user: u32,
+    /// Number of the group.
+    pub group: u32,
+}
+
 /// Writes an archive of these files, links and directories, each with its name in it; of a directory itself only. What is
-/// gone meanwhile is left out.
+/// gone meanwhile is left out. They are `owner`'s, or whose they are here.
 ///
 /// # Errors
 /// As [`pack`].
 pub(crate) fn pack_each<'a>(
     list: impl IntoIterator<Item = (&'a Path, &'a Path)>,
+    owner: Option<Owner>,
     to: impl Write,
 ) -> Result<(), CarryError> {
     let mut builder = Builder::new(to);
     for (path, name) in list {
         let packed = match path.symlink_metadata() {
-            Ok(found) => put(&mut builder, path, name, &found),
+            Ok(found) => put(&mut builder, path, name, &found, owner),
             Err(source) => Err(unreadable(path, source)),
         };
         match packed {
@@ -52,15 +62,25 @@ fn unreadable(path: &Path, source: io::Error) -> CarryError {
 }
 
 fn add(builder: &mut Builder<impl Write>, path: &Path, name: &Path, found: &Metadata) -> Result<(), CarryError> {
-    put(builder, path, name, found)?;
+    put(builder, path, name, found, None)?;
     if found.is_dir() { add_all(builder, path, name) } else { Ok(()) }
 }
 
 /// Adds a file, a link, or a directory without what is in it.
-fn put(builder: &mut Builder<impl Write>, path: &Path, name: &Path, found: &Metadata) -> Result<(), CarryError> {
+fn put(
+    builder: &mut Builder<impl Write>,
+    path: &Path,
+    name: &Path,
+    found: &Metadata,
+    owner: Option<Owner>,
+) -> Result<(), CarryError> {
     let kind = found.file_type();
     let mut header = Header::new_gnu();
     header.set_metadata(found);
+    if let Some(Owner { user, group }) = owner {
+        header.set_uid(user.into());
+        header.set_gid(group.into());
+    }
     if kind.is_dir() {
         header.set_size(0);
         return builder.append_data(&mut header, name, io::empty()).map_err(CarryError::Archive);

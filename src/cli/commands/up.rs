@@ -70,7 +70,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
     };
     let sources = ground.sources.clone();
     let ended = if attached {
-        let watch = prepared.map(|prepared| watch::beside(context.global.clone(), &watched, prepared));
+        let watch = prepared.map(|prepared| Box::pin(watch::beside(context.global.clone(), &watched, prepared)));
         in_foreground(context, &project, ground, &mut interrupts, args, caller, watch).await
     } else {
         detached(context, &project, &ground.seat, &mut interrupts, args, caller).await

@@ -55,11 +55,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &WatchArgs) -> Result<E
         let up = UpArgs { rebuilt, ..apply(args) };
         bring_up(context, &up).await?;
     }
-    let ended = interrupts.unless(watch(context, args, prepared, "")).await;
-    if matches!(ended, Err(CliError::Cancelled)) {
-        context.ui.line("Watch disabled")?;
-    }
-    ended
+    interrupts.unless(watch(context, args, prepared, "")).await
 }
 
 /// A project that is watched from now on, whatever else is done first.
@@ -226,7 +222,9 @@ impl Watching<'_> {
     /// What a batch of changes leads to, in Docker Compose's order: build, sync, restart.
     async fn act(&mut self, context: &mut Context<'_>, batch: Batch) -> Result<(), CliError> {
         let Batch { consequences, files, problems } = batch;
-        problems.iter().for_each(|problem| context.ui.error(problem));
+        for problem in &problems {
+            context.ui.error(problem);
+        }
         self.begun = Instant::now();
         if files {
             self.reload(context).await?;
@@ -348,11 +346,15 @@ impl Watching<'_> {
         let rebuilt = changed_builds(&self.loaded, &loaded);
         self.loaded = loaded;
         let problems = self.site.use_rules(rules, files);
-        problems.iter().for_each(|problem| context.ui.error(problem));
+        for problem in &problems {
+            context.ui.error(problem);
+        }
         if same {
             return Ok(());
         }
-        warnings.iter().for_each(|warning| context.ui.warn(warning));
+        for warning in &warnings {
+            context.ui.warn(warning);
+        }
         self.say(context, "Applying the changed files...")?;
         let up = UpArgs { rebuilt, ..apply(self.args) };
         match bring_up(context, &up).await {

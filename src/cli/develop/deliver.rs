@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 
-use crate::cli::carry::{CarryError, pack_each};
+use crate::cli::carry::{CarryError, Owner, pack_each};
 use crate::engine::by_hand::Unpack;
 use crate::engine::{BoxStream, Engine, EngineError, ExecSpec};
 use crate::model::Hook;
@@ -103,15 +103,12 @@ fn portions(paths: &[PathBuf]) -> Vec<Vec<String>> {
     let mut room = 0;
     for path in paths {
         let path = path.to_string_lossy().into_owned();
-        match portions.last_mut().filter(|_| path.len() < room) {
-            Some(portion) => {
-                room -= path.len() + 1;
-                portion.push(path);
-            }
-            None => {
-                room = ARGUMENTS.saturating_sub(path.len() + 1);
-                portions.push(vec![path]);
-            }
+        if let Some(portion) = portions.last_mut().filter(|_| path.len() < room) {
+            room -= path.len() + 1;
+            portion.push(path);
+        } else {
+            room = ARGUMENTS.saturating_sub(path.len() + 1);
+            portions.push(vec![path]);
         }
     }
     portions
@@ -123,6 +120,19 @@ async fn remove(engine: &dyn Engine, id: &str, paths: Vec<String>) -> Result<Opt
     let first = paths.first().cloned().unwrap_or_default();
     let command = ["rm", "-rf"].map(str::to_owned).into_iter().chain(paths).collect();
     let spec = ExecSpec { command, user: Some("0".to_owned()), ..ExecSpec::default() };
+    let (ended, text) = ask(engine, id, &spec).await?;
+    let what = if count == 1 { first } else { format!("{first} and {} more", count - 1) };
+    Ok(match ended {
+        Ended::Code(0) => None,
+        Ended::Code(126 | 127) | Ended::NoProgram => {
+            Some(format!("{what} cannot be removed there: its image has no `rm`; rebuild the service instead"))
+        }
+        Ended::Code(_) => Some(format!("{what} could not be removed there: {text}")),
+    })
+}
+
+/// Runs a command in a container. Returns how it ended, and the beginning of what it wrote.
+async fn ask(engine: &dyn Engine, id: &str, spec: &ExecSpec) -> Result<(Ended, String), EngineError> {
     let (sender, mut receiver) = mpsc::channel::<Output>(PIECES);
     let listening = async {
         let mut text = Vec::new();
@@ -133,19 +143,25 @@ async fn remove(engine: &dyn Engine, id: &str, paths: Vec<String>) -> Result<Opt
         String::from_utf8_lossy(&text).trim().to_owned()
     };
     let running = async {
-        let code = run_to_end(engine, id, &spec, &sender).await;
+        let ended = run_to_end(engine, id, spec, &sender).await;
         drop(sender);
-        code
+        ended
     };
-    let (code, text) = tokio::join!(running, listening);
-    let what = if count == 1 { first } else { format!("{first} and {} more", count - 1) };
-    Ok(match code? {
-        Ended::Code(0) => None,
-        Ended::Code(126 | 127) | Ended::NoProgram => {
-            Some(format!("{what} cannot be removed there: its image has no `rm`; rebuild the service instead"))
+    let (ended, text) = tokio::join!(running, listening);
+    Ok((ended?, text))
+}
+
+/// Returns the numbers of a container's user and group, as it sees them itself; `None`: it cannot say.
+async fn user(engine: &dyn Engine, id: &str) -> Result<Option<Owner>, EngineError> {
+    let mut numbers = [0; 2];
+    for (number, flag) in numbers.iter_mut().zip(["-u", "-g"]) {
+        let spec = ExecSpec { command: vec!["id".to_owned(), flag.to_owned()], ..ExecSpec::default() };
+        match ask(engine, id, &spec).await? {
+            (Ended::Code(0), text) if let Ok(found) = text.parse() => *number = found,
+            _ => return Ok(None),
         }
-        Ended::Code(_) => Some(format!("{what} could not be removed there: {text}")),
-    })
+    }
+    Ok(Some(Owner { user: numbers[0], group: numbers[1] }))
 }
 
 /// Runs a command in a container. Returns why it failed.
@@ -200,31 +216,44 @@ async fn run_to_end(
     }
 }
 
+/// How files are sent.
+#[derive(Debug, Clone, Copy, Default)]
+struct How {
+    /// Nothing is said of directories but of those with nothing in them.
+    without_directories: bool,
+    /// Whose they are; `None`: the engine knows who the container's user is.
+    owner: Option<Owner>,
+}
+
 /// Unpacks files in a container; `Some`: why not.
 async fn put(engine: &dyn Engine, id: &str, parcel: &Parcel) -> Result<Option<Outcome>, EngineError> {
-    match send(engine, id, parcel, |_| true).await {
-        // A directory of ours is a link to one there. With nothing said of directories but of what is in them, it stays.
-        Err(error) if words(&error).contains("cannot overwrite non-directory") => {
-            let is_empty = |path: &Path| !parcel.put.keys().any(|other| other.parent() == Some(path));
-            send(engine, id, parcel, |(path, put)| !put.is_directory || is_empty(path)).await
+    let mut how = How::default();
+    loop {
+        match send(engine, id, parcel, how).await {
+            // A directory of ours is a link to one there, which stays.
+            Err(error) if !how.without_directories && words(&error).contains("cannot overwrite non-directory") => {
+                how.without_directories = true;
+            }
+            // Engines before 25 look for the container's user among those of the host.
+            Err(error) if how.owner.is_none() && words(&error).contains("passwd") => match user(engine, id).await? {
+                None => return Err(error),
+                owner => how.owner = owner,
+            },
+            sent => return sent,
         }
-        sent => sent,
     }
 }
 
-async fn send(
-    engine: &dyn Engine,
-    id: &str,
-    parcel: &Parcel,
-    is_meant: impl Fn(&(&PathBuf, &Put)) -> bool,
-) -> Result<Option<Outcome>, EngineError> {
-    let meant = parcel.put.iter().filter(is_meant);
+async fn send(engine: &dyn Engine, id: &str, parcel: &Parcel, how: How) -> Result<Option<Outcome>, EngineError> {
+    let is_empty = |path: &Path| !parcel.put.keys().any(|other| other.parent() == Some(path));
+    let is_meant = |path: &Path, put: &Put| !(how.without_directories && put.is_directory) || is_empty(path);
+    let meant = parcel.put.iter().filter(|(path, put)| is_meant(path, put));
     let list: Vec<(PathBuf, PathBuf)> =
         meant.map(|(inside, put)| (put.from.clone(), inside.strip_prefix("/").unwrap_or(inside).to_owned())).collect();
     let (pieces, taken) = mpsc::channel::<Piece>(PIECES);
     let packing = tokio::task::spawn_blocking(move || {
         let each = list.iter().map(|(from, name)| (from.as_path(), name.as_path()));
-        let packed = pack_each(each, PipeWriter::new(pieces.clone()));
+        let packed = pack_each(each, how.owner, PipeWriter::new(pieces.clone()));
         if packed.is_err() {
             // Nothing half is taken for whole.
             pieces.blocking_send(Err(std::io::Error::other("the files could not be read"))).ok();
@@ -233,7 +262,7 @@ async fn send(
     });
     let archive: BoxStream<'static, Piece> =
         stream::unfold(taken, |mut taken| async move { taken.recv().await.map(|piece| (piece, taken)) }).boxed();
-    let written = engine.write_archive(id, "/", archive, Unpack { owners: true }).await;
+    let written = engine.write_archive(id, "/", archive, Unpack { owners: how.owner.is_none() }).await;
     match packing.await {
         // Where nobody takes what is packed, who does not take it says why.
         Ok(Ok(()) | Err(CarryError::Archive(_))) => written.map(|()| None),

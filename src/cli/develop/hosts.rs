@@ -42,7 +42,7 @@ pub(crate) struct Wanted<'a> {
 /// All hosts.
 pub(crate) struct Hosts {
     project: ProjectName,
-    hosts: Vec<OneHost>,
+    all: Vec<OneHost>,
     /// By engine id.
     held: BTreeMap<String, Held>,
     jobs: JoinSet<Finished>,
@@ -141,8 +141,8 @@ impl Hosts {
             jobs.spawn(join(host));
         }
         let mut hosts =
-            Self { project, hosts: Vec::new(), held: BTreeMap::new(), jobs, events, outputs: mpsc::channel(OUTPUTS) };
-        hosts.hosts = sources.into_iter().map(OneHost::new).collect();
+            Self { project, all: Vec::new(), held: BTreeMap::new(), jobs, events, outputs: mpsc::channel(OUTPUTS) };
+        hosts.all = sources.into_iter().map(OneHost::new).collect();
         hosts
     }
 
@@ -159,22 +159,22 @@ impl Hosts {
 
     /// Returns the engines.
     pub(crate) fn sources(&self) -> impl Iterator<Item = &Source> {
-        self.hosts.iter().map(|host| &host.source)
+        self.all.iter().map(|host| &host.source)
     }
 
     /// Has all hosts looked at.
     pub(crate) fn wake(&mut self) {
-        self.hosts.iter_mut().for_each(|host| host.open = true);
+        self.all.iter_mut().for_each(|host| host.open = true);
         self.work();
     }
 
     /// Returns whether all that can be reached have what they should.
     pub(crate) fn is_settled(&self) -> bool {
-        self.hosts.iter().all(|host| host.phase == Phase::Away || host.phase == Phase::Idle && !host.open)
+        self.all.iter().all(|host| host.phase == Phase::Away || host.phase == Phase::Idle && !host.open)
     }
 
     fn work(&mut self) {
-        for (at, host) in self.hosts.iter_mut().enumerate() {
+        for (at, host) in self.all.iter_mut().enumerate() {
             if host.open && host.phase == Phase::Idle {
                 (host.open, host.phase) = (false, Phase::Busy);
                 self.jobs.spawn(look(at, host.source.clone(), self.project.clone()));
@@ -206,13 +206,13 @@ impl Hosts {
             Waking::Job(Finished::Looked(at, Err(why))) => self.lose(at, &why, &mut happenings),
             Waking::Job(Finished::Delivered(at, all)) => self.brought(at, all, &mut happenings),
             Waking::Job(Finished::Back(at)) => {
-                if let Some(host) = self.hosts.get_mut(at) {
+                if let Some(host) = self.all.get_mut(at) {
                     (host.phase, host.open) = (Phase::Idle, true);
                 }
             }
             Waking::Job(Finished::Joined(source)) => {
                 happenings.push(Happening::Trouble(format!("host `{}` answers now", source.name)));
-                self.hosts.push(OneHost { open: true, ..OneHost::new(source) });
+                self.all.push(OneHost { open: true, ..OneHost::new(source) });
                 let sources: Vec<Source> = self.sources().cloned().collect();
                 self.events = Self::listen(&self.project, &sources);
             }
@@ -222,7 +222,7 @@ impl Hosts {
     }
 
     fn hear(&mut self, at: usize, heard: &Heard, happenings: &mut Vec<Happening>) {
-        let Some(host) = self.hosts.get_mut(at) else { return };
+        let Some(host) = self.all.get_mut(at) else { return };
         match heard {
             Heard::Event(event) if event.kind == "container" && event.action == "start" => host.open = true,
             Heard::Back => host.open = true,
@@ -233,7 +233,7 @@ impl Hosts {
 
     /// A host does not answer: it is asked again until it does.
     fn lose(&mut self, at: usize, why: &str, happenings: &mut Vec<Happening>) {
-        let Some(host) = self.hosts.get_mut(at) else { return };
+        let Some(host) = self.all.get_mut(at) else { return };
         happenings.extend(host.say_silent(why));
         host.phase = Phase::Away;
         self.jobs.spawn(come_back(at, host.source.clone()));
@@ -241,7 +241,7 @@ impl Hosts {
 
     /// Brings the containers of a host what they lack.
     fn bring(&mut self, at: usize, containers: Vec<ObservedContainer>, wanted: Wanted<'_>) {
-        let Some(host) = self.hosts.get_mut(at) else { return };
+        let Some(host) = self.all.get_mut(at) else { return };
         host.said = false;
         let mut parcels = Vec::new();
         for container in containers {
@@ -277,7 +277,7 @@ impl Hosts {
     }
 
     fn brought(&mut self, at: usize, all: Vec<Delivered>, happenings: &mut Vec<Happening>) {
-        let Some(host) = self.hosts.get_mut(at) else { return };
+        let Some(host) = self.all.get_mut(at) else { return };
         host.phase = Phase::Idle;
         let mut again = false;
         for Delivered { job, outcome, troubles } in all {

@@ -181,7 +181,11 @@ impl Look<'_> {
                 // Another one of the same name is watched by nobody.
                 let same =
                     before.as_ref().is_some_and(|before| before.content == now.content && before.kind == now.kind);
-                if same { drop(self.found.insert(PathBuf::new(), now)) } else { self.anew(Path::new(""), Some(now)) }
+                if same {
+                    self.found.insert(PathBuf::new(), now);
+                } else {
+                    self.anew(Path::new(""), Some(now));
+                }
             }
             now => {
                 if kind(before.as_ref()) == Some(Kind::Directory) || now.is_none() {
@@ -243,7 +247,9 @@ impl Look<'_> {
             let same = before.as_ref().is_some_and(|before| before.kind == now.kind && before.content == now.content);
             match now.kind {
                 Kind::Directory if deep || !same => self.anew(&name, Some(now)),
-                Kind::Directory => drop(self.found.insert(name, now)),
+                Kind::Directory => {
+                    self.found.insert(name, now);
+                }
                 Kind::File | Kind::Link => {
                     if before.is_some_and(|before| before.kind == Kind::Directory) {
                         self.forget(&name);

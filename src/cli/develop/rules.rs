@@ -140,7 +140,7 @@ impl Filter {
         let context = self.context.as_ref().and_then(|(root, rules)| Some((rules, whole.strip_prefix(root).ok()?)));
         let fits = [Some((&self.ignored, path)), context].into_iter().flatten();
         let fits: Vec<_> = fits.filter(|(rules, path)| rules.leave_out(path)).collect();
-        (!fits.is_empty(), fits.iter().any(|(rules, _)| !rules.take_back()))
+        (!fits.is_empty(), fits.iter().any(|(rules, path)| !rules.take_back_below(path)))
     }
 }
 
@@ -181,7 +181,8 @@ pub(crate) fn read(loaded: &Loaded, chosen: &[ServiceName]) -> Result<Watched, C
                     ));
                 }
                 Ok(rule) => watched.rules.push(rule),
-                Err((key, problem)) => {
+                Err(wrong) => {
+                    let (key, problem) = *wrong;
                     let path = format!("services.{name}.develop.watch[{at}]{key}");
                     problems.push(place(loaded, &path, problem));
                 }
@@ -235,30 +236,36 @@ fn rule(
     service: &Service,
     written: &model::Watch,
     filter: Filter,
-) -> Result<Rule, (&'static str, Diagnostic)> {
+) -> Result<Rule, Box<(&'static str, Diagnostic)>> {
     let model::Watch { path, action, exec, ignore, include, initial_sync, target, extensions: _ } = written;
     let spec = "develop.md#action";
-    let unknown = || (".action", Diagnostic::error(format!("`{action}` is no action")).spec(spec));
+    let unknown = || Box::new((".action", Diagnostic::error(format!("`{action}` is no action")).spec(spec)));
     let action = Action::named(action).ok_or_else(unknown)?;
     if action == Action::Rebuild && service.build.is_none() {
         let problem = format!("service `{name}` cannot be rebuilt: nothing says how it is built");
-        return Err((".action", Diagnostic::error(problem).help("give it a `build`, or use `restart`").spec(spec)));
+        return Err(Box::new((
+            ".action",
+            Diagnostic::error(problem).help("give it a `build`, or use `restart`").spec(spec),
+        )));
     }
     if action == Action::SyncExec && exec.command.as_ref().is_none_or(Vec::is_empty) {
         let problem = format!("service `{name}`: `sync+exec` has no command");
-        return Err(("", Diagnostic::error(problem).help("say it with `exec: {command: …}`").spec("develop.md#exec")));
+        return Err(Box::new((
+            "",
+            Diagnostic::error(problem).help("say it with `exec: {command: …}`").spec("develop.md#exec"),
+        )));
     }
     let patterns = |key, list: &[String]| {
         Rules::parse(&list.join("\n")).map_err(|error| {
             let pattern = list.get(error.line - 1).map(String::as_str).unwrap_or_default();
-            (key, Diagnostic::error(format!("`{pattern}` is no pattern: {}", error.reason)))
+            Box::new((key, Diagnostic::error(format!("`{pattern}` is no pattern: {}", error.reason))))
         })
     };
     let filter = Filter {
         root: PathBuf::from(path),
         ignored: patterns(".ignore", ignore)?,
         included: if include.is_empty() { None } else { Some(patterns(".include", include)?) },
-        never: Rules::parse(NEVER).map_err(|error| ("", Diagnostic::error(error.to_string())))?,
+        never: Rules::parse(NEVER).map_err(|error| Box::new(("", Diagnostic::error(error.to_string()))))?,
         // What is mounted changes by itself, which a restart may well follow.
         mounted: if action.syncs() { filter.mounted } else { Vec::new() },
         context: filter.context,
@@ -338,6 +345,10 @@ pub(super) mod tests {
             ("", ".git", false),
             (", ignore: node_modules", "node_modules", false),
             (", ignore: [node_modules, '!node_modules/own']", "node_modules", true),
+            (", ignore: [node_modules, '!node_modules/own']", "node_modules/own", true),
+            (", ignore: [node_modules, '!node_modules/own']", "node_modules/other", false),
+            (", ignore: [node_modules, '!kept']", "node_modules", false),
+            (", ignore: [node_modules, '!**/kept']", "node_modules/x", true),
             (", include: ['**/*.py']", "deep", true),
         ] {
             assert_eq!(only(&sync(more)).filter.enters(Path::new(path)), enters, "{more} {path}");

@@ -116,11 +116,11 @@ async fn a_host_that_does_not_answer_is_said_once_and_holds_up_nobody() {
     scene.write(&["b"]).await;
     scene.write(&["c"]).await;
     assert!(scene.has(0, "b").await && scene.has(0, "c").await);
-    assert!(scene.hosts.hosts[1].phase == Phase::Away);
+    assert!(scene.hosts.all[1].phase == Phase::Away);
     let silent = |scene: &Scene| scene.troubles.iter().filter(|text| text.contains("does not answer")).count();
     assert_eq!(silent(&scene), 1, "{:?}", scene.troubles);
     scene.engines[1].set_unreachable(false);
-    scene.until(|hosts| hosts.hosts[1].phase == Phase::Idle && !hosts.hosts[1].open).await;
+    scene.until(|hosts| hosts.all[1].phase == Phase::Idle && !hosts.all[1].open).await;
     assert!(scene.has(1, "b").await && scene.has(1, "c").await);
     assert_eq!(silent(&scene), 1);
 }
@@ -131,7 +131,7 @@ async fn what_an_engine_refuses_is_said_and_tried_again() {
     scene.engines[1].fail("write_archive", Fault::Before, 2);
     scene.write(&["a"]).await;
     assert!(scene.has(0, "a").await && !scene.has(1, "a").await);
-    scene.until(|hosts| hosts.hosts[1].phase == Phase::Idle && !hosts.hosts[1].open).await;
+    scene.until(|hosts| hosts.all[1].phase == Phase::Idle && !hosts.all[1].open).await;
     assert!(scene.has(1, "a").await);
     let said = scene.troubles.iter().filter(|text| text.contains("shop-web-1: not synced")).count();
     assert_eq!(said, 1, "{:?}", scene.troubles);
