@@ -18,6 +18,7 @@ mod command_line;
 mod datagrams;
 mod elsewhere;
 mod ending;
+mod everyday;
 mod examples;
 mod files;
 mod firewall;
