@@ -34,6 +34,11 @@ impl<'a> Reference<'a> {
         Self { host, program: host.give("docker-compose", program.as_ref()), project }
     }
 
+    /// Returns where its program is on the host.
+    pub(crate) fn program(&self) -> &str {
+        &self.program
+    }
+
     pub(crate) fn run(&self, args: &[&str]) -> Done {
         let file = format!("/root/{}/compose.yaml", self.project);
         self.host.exec(&[&[self.program.as_str(), "-p", self.project, "-f", &file], args].concat())

@@ -20,6 +20,7 @@ mod datagrams;
 mod developing;
 mod elsewhere;
 mod ending;
+mod everyday;
 mod examples;
 mod files;
 mod firewall;

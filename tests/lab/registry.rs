@@ -3,6 +3,7 @@
 use crate::cluster::Cluster;
 use crate::fleet::add;
 use crate::host::Host;
+use crate::looking::Reference;
 use crate::project::Project;
 use crate::wait::{eventually, secs};
 
@@ -100,4 +101,46 @@ fn images_are_pulled_on_all_hosts_with_the_users_login_which_stays_with_the_user
         assert_eq!(found.stdout, "", "the login is kept on {}", node.name());
     }
     project.down();
+}
+
+#[test]
+fn config_pins_images_to_their_registrys_digests_as_docker_compose_does() {
+    let host = Host::boot(&["busybox"]);
+    let registry = serve(&host);
+    let image = publish(&host, &registry, "1");
+    let project = Project::new(&host, "pinned", "");
+    let yaml = format!(
+        "name: pinned\nservices:\n  one: {{image: '{image}', command: [cat, /tag], environment: {{A: 'b$$c'}}}}\n  \
+         two: {{image: '{image}', profiles: [p]}}\n"
+    );
+    project.rewrite_all(&yaml);
+    let away = format!("image `{image}` is not on this machine");
+    project.orch(&["config", "--resolve-image-digests"]).refused(1, &[&away]);
+    host.docker(&["pull", &image]);
+    let digest = host.docker(&["image", "inspect", "-f", "{{index .RepoDigests 0}}", &image]);
+    let reference = Reference::on(&host, "pinned");
+    // Its lock also says `command: null`, which would take the command away.
+    let images = |text: &str| {
+        let project: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        ["one", "two"].map(|service| project["services"][service]["image"].as_str().expect("an image").to_owned())
+    };
+    for flag in ["--resolve-image-digests", "--lock-image-digests"] {
+        let args = ["--profile", "p", "config", flag, "--format", "json"];
+        let (ours, theirs) = (images(&project.orch(&args).ok()), images(&reference.run(&args).ok()));
+        assert_eq!(ours, theirs, "{flag}");
+        let pinned = &ours[1];
+        assert!(pinned.ends_with(digest.rsplit_once('@').expect("a digest").1), "{flag}: {pinned}");
+    }
+
+    // The lock over the file it is of: what runs is what was pinned, also once the tag is another image.
+    project.orch(&["config", "--lock-image-digests", "-o", "/root/pinned/lock.yaml"]).ok();
+    let first = host.docker(&["image", "inspect", "-f", "{{.Id}}", &image]);
+    publish(&host, &registry, "2");
+    host.docker(&["tag", "busybox", &image]);
+    project.orch(&["-f", "/root/pinned/lock.yaml", "up", "-d"]).ok();
+    assert_eq!(project.inspect("pinned-one-1", "{{.Image}}"), first);
+    project.down();
+    // One that no registry gave has none.
+    project.rewrite_all("services: {a: {image: busybox}}\n");
+    project.orch(&["config", "--lock-image-digests"]).refused(1, &["image `busybox` has no digest"]);
 }
