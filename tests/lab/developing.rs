@@ -59,7 +59,8 @@ impl<'a> Watcher<'a> {
 
     /// What it has printed, and what it has said.
     fn printed(&self) -> String {
-        self.host.sh(&format!("cat /var/{}.out /var/{0}.err", self.folder))
+        let files = ["out", "err"].map(|end| format!("/var/{}.{end}", self.folder));
+        self.host.exec(&["cat", &files[0], &files[1]]).stdout
     }
 
     fn says(&self, words: &str) {

@@ -49,7 +49,8 @@ pub(crate) fn pack_each<'a>(
             Err(source) => Err(unreadable(path, source)),
         };
         match packed {
-            Err(CarryError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(CarryError::Io { source, .. })
+                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
             packed => packed?,
         }
     }

@@ -49,7 +49,9 @@ mod tests {
             (&[0, 400, 800, 1200, 1600, 2000, 2400, 2800, 3200, 3600, 4000, 4400, 4800], Some(5000)),
         ] {
             let mut quiet = Quiet::default();
-            heard.iter().for_each(|millis| quiet.heard(at(*millis)));
+            for millis in heard {
+                quiet.heard(at(*millis));
+            }
             assert_eq!(quiet.due(), due.map(at), "{heard:?}");
             quiet.done();
             assert_eq!(quiet.due(), None);

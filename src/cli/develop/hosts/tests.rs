@@ -77,7 +77,7 @@ impl Scene {
     async fn until(&mut self, is_so: impl Fn(&Hosts) -> bool) {
         let built = BTreeMap::new();
         while !is_so(&self.hosts) {
-            let woke = timeout(Duration::from_secs(60), self.hosts.next()).await.expect("something happens");
+            let woke = timeout(Duration::from_mins(1), self.hosts.next()).await.expect("something happens");
             for happening in self.hosts.take(woke, Wanted { all: &self.all, number: self.number, built: &built }) {
                 match happening {
                     Happening::Trouble(text) => self.troubles.push(text),
