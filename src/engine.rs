@@ -25,7 +25,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWrite;
 
-pub use build::{BuildSpec, BuildStep};
+pub use build::{BuildKit, BuildSpec, BuildStep, CacheEntry, Directory, DirectoryEntry, Kit, SecretSource};
 
 pub use self::by_hand::ByHand;
 use crate::graph::{Container, Protocol};
@@ -460,6 +460,21 @@ pub trait Engine: ByHand + Send + Sync {
         spec: &'a BuildSpec,
         context: BoxStream<'static, std::io::Result<Bytes>>,
     ) -> BoxStream<'a, Result<BuildStep>>;
+
+    /// Returns what the engine's `BuildKit` can do; `None`: it has none.
+    async fn buildkit(&self) -> Result<Option<BuildKit>> {
+        Ok(None)
+    }
+
+    /// Builds an image with `BuildKit`, otherwise as [`Engine::build`].
+    ///
+    /// # Errors
+    /// `Refused` with the words of the step that failed, or where the engine has no `BuildKit`.
+    fn build_with<'a>(&'a self, spec: &'a BuildSpec, _kit: Kit) -> BoxStream<'a, Result<BuildStep>> {
+        let action = format!("build image `{}`", spec.name());
+        let refused = EngineError::Refused { action, message: "the engine has no BuildKit".to_owned() };
+        Box::pin(futures_util::stream::iter([Err(refused)]))
+    }
 
     /// Loads images from a `docker save` archive.
     async fn load_image(&self, archive: Bytes) -> Result<()>;

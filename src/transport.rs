@@ -4,6 +4,7 @@ pub mod bootstrap;
 mod elf;
 pub mod git;
 pub mod image;
+pub mod keys;
 pub mod local;
 pub mod login;
 pub mod reach;

@@ -41,7 +41,7 @@ impl Project {
 
     /// Returns what its services have built.
     pub(crate) fn builds(&self) -> Vec<BuiltImage> {
-        builds::of(&self.loaded.model)
+        builds::of(&self.loaded)
     }
 
     /// Turns what an engine cannot take into problems with their places: those that are to be told only.

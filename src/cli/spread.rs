@@ -108,6 +108,23 @@ async fn elsewhere(places: &[Place<'_>], builds: &[BuiltImage]) -> BTreeMap<Stri
     ids
 }
 
+/// Returns the ids of images that are built and that some host of the cluster has; none where there is no cluster that answers.
+pub(crate) async fn on_hosts(
+    context: &mut Context<'_>,
+    builds: &[BuiltImage],
+) -> Result<BTreeMap<String, String>, CliError> {
+    let Some(fleet) = context.fleet()? else { return Ok(BTreeMap::new()) };
+    let Ok(seen) = fleet.look().await else { return Ok(BTreeMap::new()) };
+    let mut ids = BTreeMap::new();
+    for host in context.present(&fleet, &seen.status) {
+        let Ok(engine) = host.engine().await else { continue };
+        for build in builds {
+            ids.extend(engine.image_id(&build.image).await.ok().flatten().map(|id| (build.image.clone(), id)));
+        }
+    }
+    Ok(ids)
+}
+
 /// Asks the seat; where it has no agent that answers, an upgrade having been cut short for one, it gets one first.
 async fn seat(context: &mut Context<'_>, fleet: &Fleet, allow_downgrade: bool) -> Result<Seen, CliError> {
     let error = match fleet.seat().await {

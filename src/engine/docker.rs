@@ -6,6 +6,7 @@
 //! What Podman does in another way behind the same API is in [`podman`].
 
 mod build;
+mod buildkit;
 mod by_hand;
 mod create;
 mod error;
@@ -32,8 +33,8 @@ use bytes::Bytes;
 use self::error::{Tried, ignore_not_found};
 use super::translate::{self, ApiVersion};
 use super::{
-    BoxStream, BuildSpec, BuildStep, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, EngineKind,
-    EventQuery, ExecSession, ExecSpec, LogChunk, LogQuery, NetworkSpec, PullProgress, RegistryLogin, Result,
+    BoxStream, BuildKit, BuildSpec, BuildStep, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, EngineKind,
+    EventQuery, ExecSession, ExecSpec, Kit, LogChunk, LogQuery, NetworkSpec, PullProgress, RegistryLogin, Result,
     VolumeSpec,
 };
 use crate::ids::ProjectName;
@@ -208,6 +209,14 @@ impl Engine for DockerEngine {
         context: BoxStream<'static, std::io::Result<Bytes>>,
     ) -> BoxStream<'a, Result<BuildStep>> {
         self.build_image(spec, context)
+    }
+
+    async fn buildkit(&self) -> Result<Option<BuildKit>> {
+        self.kit_offered().await
+    }
+
+    fn build_with<'a>(&'a self, spec: &'a BuildSpec, kit: Kit) -> BoxStream<'a, Result<BuildStep>> {
+        self.build_with_kit(spec, kit)
     }
 
     async fn load_image(&self, archive: Bytes) -> Result<()> {

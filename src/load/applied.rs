@@ -20,17 +20,11 @@ pub(super) fn refuse(tree: &Node, report: &mut Report) {
     }
 }
 
-/// What the engine's own builder does not take, although the element as such is applied.
+/// What no builder takes, although the element as such is applied.
 fn refuse_build(service: &str, build: &Node, report: &mut Report) {
     let at = format!("services.{service}.build");
     let problem =
         |what: &str, span, spec| Diagnostic::error(format!("`{at}.{what} is not applied yet")).at(span, "").spec(spec);
-    if let Some(platforms) =
-        build.get("platforms").filter(|platforms| platforms.as_seq().is_some_and(|all| all.len() > 1))
-    {
-        let problem = problem("platforms` with more than one", platforms.span, "build.md#platforms");
-        report.push(problem.help(rules::BUILDX));
-    }
     if let Some(context) = build.get("context")
         && let Some(address) = context.as_str().filter(|text| is_elsewhere(text) && Repository::parse(text).is_none())
     {

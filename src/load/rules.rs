@@ -27,7 +27,6 @@ use super::long::Long;
 use super::merge::Merge;
 
 use Shape::{Any, Open};
-pub(super) use table::BUILDX;
 use table::{HOOK, HOOKS, NOT_APPLIED, SERVICES, SIMPLE, TABLE};
 
 /// What a value must be, once short forms are made long.

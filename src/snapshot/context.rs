@@ -98,14 +98,7 @@ impl Context {
     /// # Errors
     /// What is not there or cannot be read.
     pub fn open(root: &Path, instructions: Instructions<'_>) -> Result<Self, ContextError> {
-        let about = root.metadata().map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => ContextError::Missing(root.to_owned()),
-            _ => unreadable(root, source),
-        })?;
-        if !about.is_dir() {
-            return Err(ContextError::NoDirectory(root.to_owned()));
-        }
-        let root = root.canonicalize().map_err(|source| unreadable(root, source))?;
+        let root = directory(root)?;
         let plain = text_if_there(&root.join(IGNORE_FILE))?;
         match instructions {
             Instructions::Text(text) => {
@@ -131,6 +124,17 @@ impl Context {
                 }
             }
         }
+    }
+
+    /// Looks at a directory that a build copies from besides: there are no instructions in it, but maybe an ignore file.
+    ///
+    /// # Errors
+    /// What is not there or cannot be read.
+    pub fn further(root: &Path) -> Result<Self, ContextError> {
+        let root = directory(root)?;
+        let ignore = root.join(IGNORE_FILE);
+        let rules = rules(&ignore, text_if_there(&ignore)?.as_deref())?;
+        Ok(Self { root, rules, dockerfile: String::new(), instructions: String::new(), given: BTreeMap::new() })
     }
 
     /// `in_force`: the text of the ignore file `from`. `plain`: that of `.dockerignore`, which the builder reads.
@@ -187,7 +191,10 @@ impl Context {
         for (path, content) in &self.given {
             packing.given(path, content)?;
         }
-        packing.walk(Path::new(""))?;
+        let mut add = |path: &Path, about: &Metadata| {
+            if self.given.contains_key(path) { Ok(()) } else { packing.add(path, about) }
+        };
+        self.walk(Path::new(""), false, &mut Vec::new(), &mut add)?;
         let done = packing.builder.into_inner().and_then(|mut to| to.flush());
         done.map_err(|source| unreadable(&self.root, source))
     }
@@ -212,6 +219,86 @@ pub fn left_out(root: &Path, instructions: Instructions<'_>) -> Result<Rules, Co
     rules(&plain, text_if_there(&plain)?.as_deref())
 }
 
+/// What visits a directory that is built of.
+type Visit<'a> = &'a mut dyn FnMut(&Path, &Metadata) -> io::Result<()>;
+
+impl Context {
+    /// Visits all that is built of, for a builder that takes files one by one: what the ignore file leaves out is not there,
+    /// neither are the instructions if it leaves them out. Directories come before what is in them, also those that are left
+    /// out themselves. Of a file with several names, `visit` gets the one that came first with the others.
+    ///
+    /// # Errors
+    /// What cannot be read, and what `visit` says.
+    pub fn visit(
+        &self,
+        visit: &mut dyn FnMut(&Path, &Metadata, Option<&Path>) -> io::Result<()>,
+    ) -> Result<(), ContextError> {
+        let mut first_names: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
+        self.walk(Path::new(""), true, &mut Vec::new(), &mut |path, about| {
+            if about.file_type().is_socket() {
+                return Ok(());
+            }
+            let number = (about.dev(), about.ino());
+            let first = (about.is_file() && about.nlink() > 1).then(|| first_names.get(&number).cloned()).flatten();
+            visit(path, about, first.as_deref())?;
+            if about.is_file() && about.nlink() > 1 && first.is_none() {
+                first_names.insert(number, path.to_owned());
+            }
+            Ok(())
+        })
+    }
+
+    /// Returns the directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Opens a file of the directory.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn file(&self, path: &Path) -> io::Result<File> {
+        open(&self.root.join(path))
+    }
+
+    /// Visits what is in a directory, in order of the names. `above`: directories on the way that are left out, and were not
+    /// visited yet; they are where something in them is not, if that is wanted.
+    fn walk(
+        &self,
+        directory: &Path,
+        with_parents: bool,
+        above: &mut Vec<(PathBuf, Metadata)>,
+        visit: Visit<'_>,
+    ) -> Result<(), ContextError> {
+        let at = self.root.join(directory);
+        for name in names(&at).map_err(|source| unreadable(&at, source))? {
+            let path = directory.join(name);
+            let at = self.root.join(&path);
+            let left_out = self.rules.leave_out(&path);
+            if left_out && !self.rules.take_back() {
+                continue;
+            }
+            let about = at.symlink_metadata().map_err(|source| unreadable(&at, source))?;
+            if !left_out {
+                for (path, about) in above.drain(..) {
+                    visit(&path, &about).map_err(|source| unreadable(&self.root.join(path), source))?;
+                }
+                visit(&path, &about).map_err(|source| unreadable(&at, source))?;
+            }
+            if about.is_dir() {
+                if left_out && with_parents {
+                    above.push((path.clone(), about));
+                }
+                self.walk(&path, with_parents, above, visit)?;
+                if above.last().is_some_and(|(last, _)| *last == path) {
+                    above.pop();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Why an archive broke off.
 #[derive(Debug, Clone, Default)]
 pub struct Problem(Arc<OnceLock<ContextError>>);
@@ -228,6 +315,18 @@ impl Problem {
 
 fn unreadable(path: &Path, source: io::Error) -> ContextError {
     ContextError::Unreadable { path: path.to_owned(), source }
+}
+
+/// Returns a directory without links on the way to it.
+fn directory(root: &Path) -> Result<PathBuf, ContextError> {
+    let about = root.metadata().map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => ContextError::Missing(root.to_owned()),
+        _ => unreadable(root, source),
+    })?;
+    if !about.is_dir() {
+        return Err(ContextError::NoDirectory(root.to_owned()));
+    }
+    root.canonicalize().map_err(|source| unreadable(root, source))
 }
 
 /// Returns the file of instructions, whatever links lead to it.
@@ -280,30 +379,6 @@ impl<W: Write> Packing<'_, W> {
         header.set_mode(about.as_ref().map_or(0o600, |about| about.mode() & MODE));
         header.set_mtime(about.as_ref().map_or(0, seconds));
         self.put(header, path, content.len() as u64, content).map_err(|source| unreadable(&at, source))
-    }
-
-    /// Adds what is in a directory, in order of the names.
-    fn walk(&mut self, directory: &Path) -> Result<(), ContextError> {
-        let at = self.context.root.join(directory);
-        for name in names(&at).map_err(|source| unreadable(&at, source))? {
-            let path = directory.join(name);
-            if self.context.given.contains_key(&path) {
-                continue;
-            }
-            let at = self.context.root.join(&path);
-            let left_out = self.context.rules.leave_out(&path);
-            if left_out && !self.context.rules.take_back() {
-                continue;
-            }
-            let about = at.symlink_metadata().map_err(|source| unreadable(&at, source))?;
-            if !left_out {
-                self.add(&path, &about).map_err(|source| unreadable(&at, source))?;
-            }
-            if about.is_dir() {
-                self.walk(&path)?;
-            }
-        }
-        Ok(())
     }
 
     fn add(&mut self, path: &Path, about: &Metadata) -> io::Result<()> {

@@ -101,7 +101,8 @@ fn images_are_those_that_docker_compose_builds() {
          own: {build: {context: app, dockerfile: Own}}\n",
     );
     let done = project.orch(&["build"]);
-    assert!(done.stderr.contains(" Service own  Built") && done.stderr.contains("Step 1/"), "{}", done.stderr);
+    let said = [" Service own  Built", "[internal] load build context", "[1/2] FROM docker.io/library/busybox"];
+    assert!(said.iter().all(|words| done.stderr.contains(words)), "{}", done.stderr);
     done.ok();
     let all = |service: &str| {
         host.docker(&["run", "--rm", "--network", "none", &format!("shop-{service}"), "ls", "/all"]).replace('\n', " ")
@@ -271,4 +272,157 @@ fn what_is_pushed_is_pulled_on_every_host() {
     assert!(done.stderr.contains("app:absent"), "{}", done.stderr);
     done.ok();
     project.down();
+}
+
+/// A project whose build gets secrets, an agent, a key and a cache. The image has `ssh-add` of this machine.
+fn with_secrets(host: &Host) -> Project<'_> {
+    let project = Project::new(
+        host,
+        "kit",
+        "services:
+  web:
+    build:
+      context: .
+      secrets: [token, {source: of-env, target: other}]
+      ssh: [default, 'deploy=./key']
+      extra_hosts: ['somewhere=10.1.2.3']
+secrets:
+  token: {file: ./token}
+  of-env: {environment: OF_ENV}
+",
+    );
+    host.write("/root/kit/token", "sesame-of-a-file\n");
+    host.write("/root/kit/.dockerignore", "*\n!tree\n");
+    host.write(
+        "/root/kit/Dockerfile",
+        "FROM busybox
+COPY tree /
+RUN mkdir /out && grep somewhere /etc/hosts >/out/hosts
+RUN --mount=type=secret,id=token --mount=type=secret,id=other,target=/there \\
+    sha256sum </run/secrets/token >/out/token && sha256sum </there >/out/other
+RUN --mount=type=ssh ssh-add -l >/out/default && ! ssh-add -D
+RUN --mount=type=ssh,id=deploy ssh-add -l >/out/deploy
+RUN --mount=type=cache,target=/kept echo again >>/kept/runs && wc -l </kept/runs >/out/runs
+",
+    );
+    host.sh("cd kit; mkdir tree; cp -L --parents $(ldd /usr/bin/ssh-add | grep -o '/[^ ]*') /usr/bin/ssh-add tree; \
+         for key in key own; do ssh-keygen -q -t ed25519 -N '' -C $key -f $key; done");
+    project
+}
+
+#[test]
+fn builds_by_buildkit_get_secrets_agents_and_caches_and_leave_no_trace_of_them() {
+    let host = Host::boot(&["busybox"]);
+    let project = with_secrets(&host);
+    let build = "cd /root/kit; eval $(ssh-agent) >/dev/null; trap 'kill $SSH_AGENT_PID' EXIT; ssh-add -q own; \
+                 OF_ENV=sesame-of-the-environment /opt/orch/orch build --no-cache 2>&1; ssh-add -l | wc -l";
+    let said = host.sh(build);
+    assert!(said.contains("RUN --mount=type=cache,target=/kept") && said.ends_with("\n1"), "{said}");
+    let read =
+        |name: &str| host.docker(&["run", "--rm", "--network", "none", "kit-web", "cat", &format!("/out/{name}")]);
+    let digest = |text: &str| host.sh(&format!("printf '{text}' | sha256sum"));
+    assert_eq!(read("token"), digest("sesame-of-a-file\\n"));
+    assert_eq!(read("other"), digest("sesame-of-the-environment"));
+    assert_eq!(read("hosts"), "10.1.2.3\tsomewhere");
+    for (name, key) in [("default", "own"), ("deploy", "key")] {
+        assert_eq!(read(name), host.sh(&format!("ssh-keygen -lf kit/{key}")));
+    }
+    assert_eq!(read("runs"), "1");
+    // A step that is run again finds what it kept; with `--no-cache` this engine begins anew.
+    host.sh("sed -i 's/echo again/echo once more/' kit/Dockerfile");
+    host.sh(&build.replace("--no-cache", ""));
+    assert_eq!(read("runs"), "2");
+    let traces = host
+        .sh("docker save kit-web | tar x -O | grep -ac sesame; docker history --no-trunc kit-web | grep -c sesame; \
+         docker inspect kit-web | grep -c sesame; ls -d /tmp/orch-keys-* /tmp/ssh-* 2>/dev/null | wc -l; true");
+    assert_eq!((traces.as_str(), said.contains("sesame")), ("0\n0\n0\n0", false));
+
+    // What the engine or the environment does not offer is refused where it is written.
+    let file = |build: &str| {
+        project.rewrite(&format!(
+            "services:\n  web:\n    build:\n      context: .\n      {build}\nsecrets: {{token: {{file: ./token}}}}\n"
+        ));
+    };
+    file("secrets: [token]");
+    let off = host.exec(&["sh", "-c", "cd /root/kit; DOCKER_BUILDKIT=0 /opt/orch/orch build"]);
+    off.refused(
+        2,
+        &["`services.web.build.secrets` needs BuildKit, which DOCKER_BUILDKIT=0 turns off", "compose.yaml:5:7"],
+    );
+    file("additional_contexts: {other: ./tree}");
+    let words =
+        ["`services.web.build.additional_contexts` needs Docker Engine 23.0; this one is 20.10", "compose.yaml:5:7"];
+    project.orch(&["build"]).refused(1, &words);
+    project.orch(&["up", "-d", "--dry-run"]).refused(1, &words);
+    file("ssh: [default]");
+    project.orch(&["build"]).refused(1, &["no SSH agent runs for `default`: SSH_AUTH_SOCK is not set"]);
+    file("secrets: [token]");
+    host.sh("rm kit/token");
+    project.orch(&["build"]).refused(1, &["the secret `/root/kit/token` cannot be read"]);
+}
+
+#[test]
+fn buildkit_makes_the_layers_that_docker_compose_makes_and_says_what_fails() {
+    let host = Host::boot(&["busybox"]);
+    source(&host, "/root/shop");
+    let reference =
+        std::env::var("ORCH_COMPOSE_REFERENCE").expect("ORCH_COMPOSE_REFERENCE names a Docker Compose 2.40");
+    let compose = host.give("docker-compose", Path::new(&reference));
+    let plain: Vec<&str> =
+        SERVICE.lines().filter(|line| !line.contains("shm_size") && !line.contains("ulimits")).collect();
+    let project = Project::new(&host, "shop", &(plain.join("\n") + "\n"));
+    host.sh(&format!("cd shop; FROM_ENV=here DOCKER_BUILDKIT=1 {compose} -p theirs build"));
+    let said = host.sh("cd shop; FROM_ENV=here /opt/orch/orch -p ours build 2>&1");
+    // The engine itself finds that all steps are of the same files and words.
+    assert!(said.matches("CACHED").count() >= 3, "{said}");
+    let layers =
+        "{{json .RootFS.Layers}} {{json .Config.Env}} {{json .Config.Cmd}} {{.Config.WorkingDir}} {{.Comment}}";
+    assert_eq!(image(&host, "ours-web", layers), image(&host, "theirs-web", layers));
+    assert_eq!(image(&host, "shop/other:7", ID), image(&host, "ours-web", ID));
+    let labels = |name: &str| image(&host, name, "{{range $key, $value := .Config.Labels}}{{$key}} {{end}}");
+    assert_eq!(labels("ours-web"), labels("theirs-web"));
+
+    // Stages without cache, and a cache for others.
+    project.rewrite(
+        "services:\n  web:\n    build:\n      dockerfile_inline: |\n        FROM busybox AS kept\n        RUN cat /proc/sys/kernel/random/uuid >/kept\n        \
+         FROM busybox AS anew\n        RUN cat /proc/sys/kernel/random/uuid >/anew\n        FROM busybox\n        COPY --from=kept /kept /\n        \
+         COPY --from=anew /anew /\n      no_cache_filter: anew\n      cache_to: [type=inline]\n",
+    );
+    let files = || {
+        project.orch(&["build"]).ok();
+        let read = |file: &str| host.docker(&["run", "--rm", "--network", "none", "shop-web", "cat", file]);
+        (read("/kept"), read("/anew"))
+    };
+    let (one, two) = (files(), files());
+    assert!(one.0 == two.0 && one.1 != two.1, "{one:?} {two:?}");
+    assert_eq!(host.sh("docker save shop-web | tar x -O | grep -ac moby.buildkit.cache.v0"), "1");
+
+    // What is not there is said to be built, and is not.
+    host.docker(&["rmi", "shop-web"]);
+    let done = project.orch(&["up", "--dry-run"]);
+    assert!(done.stdout.starts_with("build image shop-web of service web\n"), "{} {}", done.stdout, done.stderr);
+    assert_eq!(host.docker(&["images", "-q", "shop-web"]), "");
+
+    let failing = |instructions: &str| {
+        project.rewrite(&format!(
+            "services:\n  web:\n    build:\n      dockerfile_inline: |\n        {}\n",
+            instructions.replace('\n', "\n        ")
+        ));
+        project.orch(&["build"])
+    };
+    failing("FROM busybox\nRUN echo of another\nRUN echo one; echo two >&2; exit 3").refused(
+        1,
+        &[
+            "service `web` could not be built: [3/3] RUN echo one; echo two >&2; exit 3: ",
+            "exit code: 3\n  | one\n  | two",
+        ],
+    );
+    failing("FROM busybox\nCOPY nothing /").refused(1, &["service `web` could not be built: ", "/nothing"]);
+    failing("FROM busybox\nRUNN x").refused(1, &["unknown instruction: RUNN"]);
+    failing("FROM absent-from-everywhere").refused(1, &["absent-from-everywhere"]);
+    // What only one of the two builders does.
+    let mount = "FROM busybox\nRUN --mount=type=cache,target=/c true";
+    failing(mount).ok();
+    let classic = host.exec(&["sh", "-c", "cd /root/shop; DOCKER_BUILDKIT=0 /opt/orch/orch build"]);
+    classic.refused(1, &["the --mount option requires BuildKit"]);
 }

@@ -32,6 +32,10 @@ pub struct BuildArgs {
     #[arg(short, long)]
     pub quiet: bool,
 
+    /// SSH agent or keys of the builds: default, ID or ID=PATH (a socket or keys); may be given several times
+    #[arg(long, value_name = "ID[=PATH]")]
+    pub ssh: Vec<String>,
+
     /// Also build what the named services depend on
     #[arg(long)]
     pub with_dependencies: bool,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) fn images(instructions: &str, args: &BTreeMap<String, String>) -> BTreeSet<String> {
     let mut values: BTreeMap<String, String> = BTreeMap::new();
     let mut stages = BTreeSet::from(["scratch".to_owned()]);
-    let mut found = BTreeSet::new();
+    let mut found: BTreeSet<String> = syntax(instructions).into_iter().collect();
     for line in instructions.lines() {
         let mut words = line.split_whitespace();
         let instruction = words.next().unwrap_or_default().to_uppercase();
@@ -38,6 +38,13 @@ pub(super) fn images(instructions: &str, args: &BTreeMap<String, String>) -> BTr
     }
     found.retain(|image| !image.is_empty() && !image.contains('$'));
     found
+}
+
+/// Returns the image that reads the instructions, should the first lines name one: `# syntax=docker/dockerfile:1`.
+fn syntax(instructions: &str) -> Option<String> {
+    let directives = instructions.lines().map_while(|line| line.trim().strip_prefix('#')?.split_once('='));
+    let mut named = directives.filter(|(name, _)| name.trim().eq_ignore_ascii_case("syntax"));
+    named.next().and_then(|(_, image)| Some(image.split_whitespace().next()?.to_owned()))
 }
 
 /// Replaces `$name`, `${name}` and `${name:-default}`.
@@ -73,5 +80,7 @@ mod tests {
         let args = BTreeMap::from([("VERSION".to_owned(), "2".to_owned())]);
         let found: Vec<_> = images(text, &args).into_iter().collect();
         assert_eq!(found, ["a.example/go:2", "plain", "tools:2"]);
+        let found = images("# escape=x\n# Syntax = a.example/dockerfile:1 \nFROM scratch\n# syntax=b\n", &args);
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["a.example/dockerfile:1"]);
     }
 }

@@ -15,10 +15,12 @@ use crate::cli::ui::Ui;
 use crate::engine::{BuildSpec, BuildStep, Engine, EngineError, label};
 use crate::ids::ServiceName;
 use crate::model::{self, Repository, Ulimit};
-use crate::snapshot::context::{Context, Instructions};
+use crate::snapshot::context::{Context, Instructions, Problem};
 use crate::transport::git::{self, Checkout};
 use crate::transport::login::Logins;
 
+use super::choice::{Builder, Offered, choose, parse_cache, refuse};
+use super::kit::{self, Held};
 use super::{BuiltImage, bases};
 
 /// Most builds at once where nobody says otherwise: each is work for the engine's disk and processors.
@@ -42,6 +44,17 @@ pub(crate) struct MakeOptions {
     pub quiet: bool,
     /// At the same time; below 1: a few.
     pub parallel: i32,
+    /// Agents and keys, over those of the file: `default`, `ID=PATH`.
+    pub ssh: Vec<String>,
+    /// Whether `BuildKit` is wanted: the value of `DOCKER_BUILDKIT`.
+    pub buildkit: Option<String>,
+}
+
+impl MakeOptions {
+    /// Returns what the environment says of builds.
+    pub(crate) fn of_environment() -> Self {
+        Self { buildkit: std::env::var("DOCKER_BUILDKIT").ok(), ..Self::default() }
+    }
 }
 
 /// Builds images. Returns their ids, by name.
@@ -55,6 +68,7 @@ pub(crate) async fn make(
     options: &MakeOptions,
     logins: &Logins,
 ) -> Result<BTreeMap<String, String>, CliError> {
+    let offered = check(engine, &builds, options).await?;
     let at_once = usize::try_from(options.parallel).ok().filter(|limit| *limit > 0).unwrap_or(AT_ONCE);
     let (mut ids, mut failures) = (BTreeMap::new(), Vec::new());
     for wave in waves(builds) {
@@ -62,7 +76,9 @@ pub(crate) async fn make(
             let rows = stream::iter(rows(wave)).map(async |row: Vec<BuiltImage>| {
                 let mut done = Vec::new();
                 for build in row {
-                    done.push((build.image.clone(), one(engine, &build, options, logins, show).await));
+                    let builder = choose(&build, options, &offered).unwrap_or(Builder::Classic);
+                    let how = How { builder, options, logins };
+                    done.push((build.image.clone(), one(engine, &build, how, show).await));
                 }
                 done
             });
@@ -81,6 +97,21 @@ pub(crate) async fn make(
         }
     }
     Ok(ids)
+}
+
+/// Looks whether all of it can be built on an engine, before anything is. Returns what there is to build with.
+///
+/// # Errors
+/// What no builder at hand can do, each with its place.
+pub(crate) async fn check(
+    engine: &dyn Engine,
+    builds: impl IntoIterator<Item = &BuiltImage>,
+    options: &MakeOptions,
+) -> Result<Offered, CliError> {
+    let offered = Offered::new(engine.buildkit().await?, options.buildkit.as_deref())?;
+    let refused = builds.into_iter().filter_map(|build| Some((build, choose(build, options, &offered).err()?)));
+    let refused: Vec<_> = refused.collect();
+    if refused.is_empty() { Ok(offered) } else { Err(refuse(&refused)) }
 }
 
 /// Puts what others depend on before them: an image may start from another one.
@@ -118,25 +149,27 @@ fn rows(builds: Vec<BuiltImage>) -> Vec<Vec<BuiltImage>> {
     rows
 }
 
+/// How one image is built.
+#[derive(Clone, Copy)]
+struct How<'a> {
+    builder: Builder,
+    options: &'a MakeOptions,
+    logins: &'a Logins,
+}
+
 /// Builds one image. Returns its id, or what went wrong as text for the user.
-async fn one(
-    engine: &dyn Engine,
-    build: &BuiltImage,
-    options: &MakeOptions,
-    logins: &Logins,
-    show: &dyn Fn(Event),
-) -> Result<String, String> {
+async fn one(engine: &dyn Engine, build: &BuiltImage, how: How<'_>, show: &dyn Fn(Event)) -> Result<String, String> {
     let tell = |status: &str, state, detail| {
         show(Event { id: format!("Service {}", build.service), status: status.to_owned(), state, detail });
     };
     tell("Building", ObjectState::Working, None);
     let mut last = VecDeque::new();
     let said = |line: &str| {
-        if !options.quiet {
+        if !how.options.quiet {
             tell("Building", ObjectState::Working, Some(line.to_owned()));
         }
     };
-    match run(engine, build, options, logins, &mut last, &said).await {
+    match run(engine, build, how, &mut last, &said).await {
         Ok(id) => {
             tell("Built", ObjectState::Done, None);
             Ok(id)
@@ -152,8 +185,7 @@ async fn one(
 async fn run(
     engine: &dyn Engine,
     build: &BuiltImage,
-    options: &MakeOptions,
-    logins: &Logins,
+    how: How<'_>,
     last: &mut VecDeque<String>,
     said: &dyn Fn(&str),
 ) -> Result<String, String> {
@@ -172,17 +204,32 @@ async fn run(
     };
     let root = fetched.as_ref().map_or(Path::new(named), Checkout::directory);
     let context = Context::open(root, instructions).map_err(|error| error.to_string())?;
-    let mut spec = spec(build, options, context.dockerfile());
-    for image in bases::images(context.instructions(), &spec.args) {
+    let mut spec = spec(build, how);
+    let cached =
+        source.cache_from.iter().map(|entry| parse_cache(entry)).filter_map(|mut entry| entry.attributes.remove("ref"));
+    let further = source.additional_contexts.values().filter_map(|place| place.strip_prefix("docker-image://"));
+    let named = cached.chain(further.map(str::to_owned));
+    for image in bases::images(context.instructions(), &spec.args).into_iter().chain(named) {
         if is_own(&image) {
             ensure_demo_image(engine).await.map_err(|error| error.to_string())?;
             continue;
         }
-        let login = logins.find(&image).await;
+        let login = how.logins.find(&image).await;
         spec.logins.extend(login.filter(|login| !spec.logins.contains(login)));
     }
-    let (archive, problem) = context.packed();
-    let mut steps = engine.build(&spec, archive);
+    let (mut held, mut problem) = (Held::default(), Problem::default());
+    let mut steps = match how.builder {
+        Builder::Classic => {
+            context.dockerfile().clone_into(&mut spec.dockerfile);
+            let (archive, found) = context.packed();
+            problem = found;
+            engine.build(&spec, archive)
+        }
+        Builder::Kit => {
+            let kit = kit::kit(build, how.options, context, &mut held, said).await?;
+            engine.build_with(&spec, kit)
+        }
+    };
     let mut made = None;
     let mut line = String::new();
     while let Some(step) = steps.next().await {
@@ -195,6 +242,7 @@ async fn run(
                 }
             }
             Ok(BuildStep::Pulling(_)) => {}
+            Ok(BuildStep::Failing(lines)) => *last = lines.into(),
             Ok(BuildStep::Made(id)) => made = Some(id),
             Err(error) => {
                 hear(&line, last, said);
@@ -235,7 +283,7 @@ fn words(error: &EngineError) -> String {
 }
 
 /// Source of the labels: Docker Compose 2.40, pkg/compose/build.go `getImageBuildLabels`.
-fn spec(build: &BuiltImage, options: &MakeOptions, dockerfile: &str) -> BuildSpec {
+fn spec(build: &BuiltImage, How { builder, options, .. }: How<'_>) -> BuildSpec {
     let model::Build {
         args,
         cache_from,
@@ -254,7 +302,7 @@ fn spec(build: &BuiltImage, options: &MakeOptions, dockerfile: &str) -> BuildSpe
         dockerfile: _,
         dockerfile_inline: _,
         platforms: _,
-        // Refused by `load`.
+        // `kit`, or refused by `choice`.
         additional_contexts: _,
         cache_to: _,
         entitlements: _,
@@ -271,8 +319,10 @@ fn spec(build: &BuiltImage, options: &MakeOptions, dockerfile: &str) -> BuildSpe
         (label::PROJECT.to_owned(), build.project.clone()),
         (label::SERVICE.to_owned(), build.service.to_string()),
         (label::VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        (label::IMAGE_BUILDER.to_owned(), "classic".to_owned()),
     ]);
+    if builder == Builder::Classic {
+        all_labels.insert(label::IMAGE_BUILDER.to_owned(), "classic".to_owned());
+    }
     let mut all_args: BTreeMap<String, String> =
         args.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect();
     all_args.extend(options.args.clone());
@@ -284,12 +334,15 @@ fn spec(build: &BuiltImage, options: &MakeOptions, dockerfile: &str) -> BuildSpe
         Ulimit::Pair { soft, hard } => (soft, hard),
     };
     BuildSpec {
-        dockerfile: dockerfile.to_owned(),
+        dockerfile: kit::DOCKERFILE.to_owned(),
         names,
         args: all_args,
         labels: all_labels,
         target: some(target),
-        cache_from: cache_from.clone(),
+        cache_from: cache_from
+            .iter()
+            .map(|entry| parse_cache(entry).attributes.remove("ref").unwrap_or_else(|| entry.clone()))
+            .collect(),
         network: some(network),
         extra_hosts: extra_hosts.iter().map(|line| line.replacen('=', ":", 1)).collect(),
         shm_size: shm_size.and_then(|size| u64::try_from(size.0).ok()).filter(|size| *size > 0),

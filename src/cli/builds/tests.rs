@@ -11,8 +11,9 @@ fn builds(directory: &str, services: &str) -> Vec<BuiltImage> {
     let file = format!("{directory}/compose.yaml");
     let yaml = format!("name: shop\nservices:\n{services}");
     let files = MemoryFiles::new([(file.as_str(), yaml.as_str())]);
-    let request = LoadRequest { cwd: directory.into(), options: LoadOptions::default(), ..LoadRequest::default() };
-    of(&load(&files, &request).unwrap_or_else(|problems| panic!("{problems}")).model)
+    let options = LoadOptions { contents: false, ..LoadOptions::default() };
+    let request = LoadRequest { cwd: directory.into(), options, ..LoadRequest::default() };
+    of(&load(&files, &request).unwrap_or_else(|problems| panic!("{problems}")))
 }
 
 /// A directory with a file of instructions.
@@ -96,4 +97,53 @@ async fn what_fails_is_said_with_the_last_lines_and_other_builds_are_not_begun()
     let (done, _) = run(&engine, builds(path, "  web: {build: .}\n"), &wish).await;
     let error = done.expect_err("it is not there").to_string();
     assert_eq!(error, "image `shop-web` of service `web` is not there, and `--no-build` forbids to build it");
+}
+
+#[tokio::test]
+async fn what_would_be_built_is_said_and_nothing_is_done() {
+    let directory = context("FROM scratch\n");
+    let path = directory.path().to_str().expect("text");
+    let services = "  web: {build: .}\n  named: {build: ., image: 'named:1'}\n  kept: {build: ., image: 'kept:1'}\n";
+    let (engine, builds) = (FakeEngine::new(), builds(path, services));
+    let elsewhere = BTreeMap::from([("kept:1".to_owned(), "sha256:1".to_owned())]);
+    let lines = preview(&engine, &builds, &elsewhere, &Wish::default()).await.expect("it could be built");
+    assert_eq!(lines, ["pull or build image named:1 of service named", "build image shop-web of service web"]);
+    let always = Wish { when: When::Always, ..Wish::default() };
+    assert_eq!(preview(&engine, &builds, &elsewhere, &always).await.expect("it could be built").len(), 3);
+    let never = Wish { when: When::Never, ..Wish::default() };
+    assert!(preview(&engine, &builds, &elsewhere, &never).await.is_err());
+    assert!(!engine.calls().contains_key("build"));
+}
+
+#[tokio::test]
+async fn what_the_builder_at_hand_cannot_do_is_refused_where_it_is_written() {
+    let directory = context("FROM scratch\n");
+    let path = directory.path().to_str().expect("text");
+    let services = "  web:\n    build:\n      context: .\n      secrets: [a, b]\nsecrets:\n  a: {file: ./a}\n  b: {environment: NOT_SET}\n";
+    let (done, _) = run(&FakeEngine::new(), builds(path, services), &Wish::default()).await;
+    let Err(CliError::Files(problems)) = done else { panic!("{done:?}") };
+    let text: String = problems.iter().map(|problem| problems.render(problem)).collect();
+    let words = [
+        "`services.web.build.secrets` needs BuildKit, which this engine does not have",
+        "the secret `b` is in the variable `NOT_SET`, which is not set",
+        "compose.yaml:6:7",
+    ];
+    assert!(words.iter().all(|words| text.contains(words)), "{text}");
+}
+
+#[test]
+fn what_an_image_is_built_of_is_built_with_it() {
+    let services = "  web: {build: {context: ., additional_contexts: {a: 'service:base', b: ./b}, secrets: [s, {source: t, target: u}]}}\n  \
+                    base: {build: {context: ., additional_contexts: {c: 'service:ground'}}, image: 'base:1'}\n  \
+                    ground: {build: .}\n  other: {build: .}\nsecrets:\n  s: {file: ./a}\n  t: {file: ./b}\n";
+    let all = builds("/p", services);
+    let taken = with_contexts(all.clone(), |service| service.as_str() == "web");
+    let names: Vec<&str> = taken.iter().map(|build| build.service.as_str()).collect();
+    assert_eq!(names, ["base", "ground", "web"]);
+    let web = taken.last().expect("three");
+    assert_eq!(web.images, BTreeMap::from([("base".to_owned(), "base:1".to_owned())]));
+    assert_eq!(web.after.iter().map(ServiceName::as_str).collect::<Vec<_>>(), ["base"]);
+    let secrets = [("s", "/p/a"), ("u", "/p/b")].map(|(id, path)| (id.to_owned(), SecretSource::File(path.into())));
+    assert_eq!(web.secrets, BTreeMap::from(secrets));
+    assert_eq!(with_contexts(all, |service| service.as_str() == "other").len(), 1);
 }

@@ -10,7 +10,7 @@ use crate::cli::error::CliError;
 use crate::cli::project::no_such_service;
 use crate::cli::signals::Interrupts;
 use crate::ids::ServiceName;
-use crate::load::{LoadOptions, Selection};
+use crate::load::LoadOptions;
 
 /// Builds the images.
 ///
@@ -23,12 +23,6 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &BuildArgs) -> Result<(
         context.ui.warn("no service to build");
         return Ok(());
     }
-    if context.global.dry_run {
-        for build in &builds {
-            context.ui.line(&format!("build image {} of service {}", build.image, build.service))?;
-        }
-        return Ok(());
-    }
     let engine = context.builder().await?;
     let options = MakeOptions {
         no_cache: args.no_cache,
@@ -37,7 +31,16 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &BuildArgs) -> Result<(
         memory: args.memory,
         quiet: args.quiet,
         parallel: context.global.parallel,
+        ssh: args.ssh.clone(),
+        ..MakeOptions::of_environment()
     };
+    if context.global.dry_run {
+        builds::check(&engine, &builds, &options).await?;
+        for build in &builds {
+            context.ui.line(&format!("build image {} of service {}", build.image, build.service))?;
+        }
+        return Ok(());
+    }
     let logins = logins();
     let pushed = if args.push { builds.clone() } else { Vec::new() };
     interrupts.unless(builds::make(context.ui, &engine, builds, &options, &logins)).await?;
@@ -51,15 +54,19 @@ pub(super) fn wanted(
     services: &[ServiceName],
     with_dependencies: bool,
 ) -> Result<Vec<BuiltImage>, CliError> {
-    let selection = if with_dependencies { Selection::WithDependencies } else { Selection::Named };
-    let options = LoadOptions { selection, contents: false, ..LoadOptions::default() };
-    let loaded = context.load(services, &options)?;
-    let known: BTreeSet<_> = loaded.model.services.keys().collect();
-    if let Some(unknown) = services.iter().find(|name| !known.contains(name)) {
-        return Err(no_such_service(unknown, known));
+    // All of it: what an image is built of may be the image of a service that is not asked for.
+    let loaded = context.load(services, &LoadOptions { contents: false, ..LoadOptions::default() })?;
+    let model = &loaded.model;
+    if let Some(unknown) = services.iter().find(|name| !model.services.contains_key(*name)) {
+        return Err(no_such_service(unknown, model.services.keys()));
     }
     context.took(&loaded);
-    Ok(builds::of(&loaded.model))
+    let mut asked: BTreeSet<&ServiceName> = services.iter().collect();
+    let mut more: Vec<&ServiceName> = if with_dependencies { services.iter().collect() } else { Vec::new() };
+    while let Some(service) = more.pop().and_then(|name| model.services.get(name)) {
+        more.extend(service.depends_on.keys().filter(|name| asked.insert(name)));
+    }
+    Ok(builds::with_contexts(builds::of(&loaded), |service| services.is_empty() || asked.contains(service)))
 }
 
 /// Variables of `--build-arg`; one without a value that the environment does not have either is none.

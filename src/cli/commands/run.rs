@@ -101,7 +101,7 @@ async fn make(
         when: if args.build { When::Always } else { When::Missing },
         pull,
         quiet_pull: args.quiet || args.quiet_pull,
-        make: MakeOptions { quiet: args.quiet || args.quiet_build, parallel, ..MakeOptions::default() },
+        make: MakeOptions { quiet: args.quiet || args.quiet_build, parallel, ..MakeOptions::of_environment() },
     };
     let (needed, own) = (needed(&project.graph, &args.service, args.no_deps), only(&graph, &args.service));
     let (mut builds, all) = (project.builds(), builds::services(&project.builds()));

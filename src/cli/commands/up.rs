@@ -42,7 +42,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
     let mut interrupts = Interrupts::listen()?;
     let project = context.load_graph(&args.selection)?;
     if args.dry_run || context.global.dry_run {
-        return plan::show(context, &project, &args.selection, args.format).await.map(|()| Exit::Success);
+        return dry_run(context, &project, args).await.map(|()| Exit::Success);
     }
     let attached = !(args.detach || args.wait || args.selection.no_start);
     if args.format == TextFormat::Json {
@@ -82,13 +82,33 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
     ended
 }
 
+/// Says what would be built, and then what the plan is.
+async fn dry_run(context: &mut Context<'_>, project: &Project, args: &UpArgs) -> Result<(), CliError> {
+    let Needs { builds, wish, .. } = needs(context, project, args);
+    if !builds.is_empty() {
+        let elsewhere = spread::on_hosts(context, &builds).await?;
+        let lines = match context.builder().await {
+            Ok(builder) => builds::preview(&builder, &builds, &elsewhere, &wish).await?,
+            // A host that is no member yet may have it.
+            Err(_) => builds.iter().map(|build| format!("build image {} where it is missing", build.image)).collect(),
+        };
+        for line in lines {
+            match args.format {
+                TextFormat::Text => context.ui.line(&line)?,
+                // The plan is all that is on standard output.
+                TextFormat::Json => context.ui.say(&line),
+            }
+        }
+    }
+    plan::show(context, project, &args.selection, args.format).await
+}
+
 /// What the flags say of images; only those of the services that are asked for are built.
 fn needs(context: &Context<'_>, project: &Project, args: &UpArgs) -> Needs {
     let parallel = context.global.parallel;
     let named = &args.selection.services;
     let asked = if args.selection.no_deps { named.clone() } else { with_dependencies(&project.graph, named) };
-    let mut builds = project.builds();
-    builds.retain(|build| named.is_empty() || asked.contains(&build.service));
+    let mut builds = builds::with_contexts(project.builds(), |service| named.is_empty() || asked.contains(service));
     for build in builds.iter_mut().filter(|build| args.rebuilt.contains(&build.service)) {
         build.policy = Some("build".to_owned());
     }
@@ -98,7 +118,7 @@ fn needs(context: &Context<'_>, project: &Project, args: &UpArgs) -> Needs {
         _ => When::Missing,
     };
     let pull = PullOptions { policy: args.pull.and_then(policy), quiet: args.quiet_pull, parallel };
-    let make = MakeOptions { quiet: args.quiet_build, parallel, ..MakeOptions::default() };
+    let make = MakeOptions { quiet: args.quiet_build, parallel, ..MakeOptions::of_environment() };
     Needs { wish: Wish { when, pull: pull.policy, quiet_pull: pull.quiet, make }, pull, builds }
 }
 

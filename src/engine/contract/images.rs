@@ -27,7 +27,7 @@ async fn build(world: &dyn World, spec: &BuildSpec, files: &[(&str, &str)]) -> R
 fn made(steps: &[BuildStep]) -> String {
     let made = steps.iter().rev().find_map(|step| match step {
         BuildStep::Made(id) => Some(id.clone()),
-        BuildStep::Said(_) | BuildStep::Pulling(_) => None,
+        BuildStep::Said(_) | BuildStep::Pulling(_) | BuildStep::Failing(_) => None,
     });
     made.expect("the image's id is said")
 }

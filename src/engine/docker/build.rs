@@ -141,7 +141,7 @@ fn said_error(answer: &Value) -> Option<String> {
 }
 
 /// A step that fails does so again, unless the engine has no room.
-fn failed_step(message: String, tried: &Tried<'_>) -> EngineError {
+pub(super) fn failed_step(message: String, tried: &Tried<'_>) -> EngineError {
     match error::classify(Error::DockerStreamError { error: message }, tried) {
         EngineError::Failed { action, message } | EngineError::Conflict { action, message } => {
             EngineError::Refused { action, message }

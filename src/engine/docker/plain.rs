@@ -32,6 +32,16 @@ pub(super) async fn get(socket: &str, path: &str) -> Result<Value, Error> {
     answer.await.map_err(|_| Error::RequestTimeoutError)?
 }
 
+/// Returns a header of the answer to `path`; `None`: it has none.
+pub(super) async fn header(socket: &str, path: &str, name: &str) -> Result<Option<String>, Error> {
+    let request = Request::get(path).header("Host", "engine").body(Empty::<Bytes>::new());
+    let request = request.map_err(|err| Error::HttpClientError { err })?;
+    let answer = tokio::time::timeout(ANSWER_WITHIN, send(socket, request));
+    let (response, _connection) = answer.await.map_err(|_| Error::RequestTimeoutError)??;
+    let value = response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    accepted(response).await.map(|_| value)
+}
+
 /// Posts nothing to `path`. Returns once the answer has begun, with what gives the rest of it, however long that takes.
 pub(super) async fn begin(
     socket: &str,

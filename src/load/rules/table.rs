@@ -374,23 +374,13 @@ pub(super) static SIMPLE: &[(&str, Shape)] = &[
     ("models.*.runtime_flags", List), ("models.*.runtime_flags.[]", Text),
 ];
 
-/// What to do about what only `BuildKit` builds: images are built by the builder that every engine has.
-pub(in crate::load) const BUILDX: &str =
-    "only BuildKit has it: build the image with `docker buildx` and name it with `image`";
-
 /// Elements that are loaded and printed, but not applied: refused where something is to be run. Path, values that ask for
 /// nothing, and what to do instead. What is below such an element goes with it.
 #[rustfmt::skip]
 pub(super) static NOT_APPLIED: &[(&str, &[&str], &str)] = &[
-    ("services.*.build.additional_contexts", &[], BUILDX),
-    ("services.*.build.cache_to", &[], BUILDX),
-    ("services.*.build.entitlements", &[], BUILDX),
-    ("services.*.build.no_cache_filter", &[], "use `no_cache`, which is for all stages"),
-    ("services.*.build.privileged", &["false"], BUILDX),
-    ("services.*.build.provenance", &[], BUILDX),
-    ("services.*.build.sbom", &[], BUILDX),
-    ("services.*.build.secrets", &[], BUILDX),
-    ("services.*.build.ssh", &[], BUILDX),
+    ("services.*.build.secrets.[].gid", &[], "give it where the secret is mounted: `RUN --mount=type=secret,id=…,gid=…`"),
+    ("services.*.build.secrets.[].mode", &[], "give it where the secret is mounted: `RUN --mount=type=secret,id=…,mode=…`"),
+    ("services.*.build.secrets.[].uid", &[], "give it where the secret is mounted: `RUN --mount=type=secret,id=…,uid=…`"),
     ("services.*.credential_spec", &[], "it is for Windows, which orch does not run on"),
     ("services.*.deploy.rollback_config", &[], "orch puts replicas in place one after the other, in the order that is safe"),
     ("services.*.deploy.update_config", &[], "orch puts replicas in place one after the other, in the order that is safe"),
