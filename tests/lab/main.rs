@@ -8,6 +8,8 @@ mod host;
 mod lab;
 mod probe;
 mod project;
+#[path = "../it/pty.rs"]
+mod pty;
 mod wait;
 
 mod ambassadors;
@@ -44,5 +46,6 @@ mod restarts;
 mod seat;
 mod seeing;
 mod ssh;
+mod terminals;
 mod traffic;
 mod watching;
