@@ -211,6 +211,9 @@ impl Drawing {
     }
 
     fn mounts(&mut self, graph: &Graph, name: &ServiceName, part: &Service) {
+        if part.part.as_ref().is_some_and(|part| part.role == Role::Holder) {
+            return; // It holds what the others mount, and reads none of it.
+        }
         for mount in &part.container.mounts {
             let key: &ResourceKey = match &mount.source {
                 MountSource::Volume { volume, .. } | MountSource::PodVolume { volume } => volume,

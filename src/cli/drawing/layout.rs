@@ -56,7 +56,7 @@ pub(super) fn lay_out(sizes: &[Size], edges: &[(usize, usize)], last: &[bool]) -
     let heights = heights(&rows, sizes);
     let tops: Vec<f64> =
         heights.iter().scan(0.0, |top, height| Some(std::mem::replace(top, *top + height + BETWEEN))).collect();
-    let left = items.iter().map(|item| item.x - item.width / 2.0).fold(f64::INFINITY, f64::min).min(f64::MAX);
+    let left = items.iter().map(|item| item.x - item.width / 2.0).fold(f64::INFINITY, f64::min);
     let right = items.iter().map(|item| item.x + item.width / 2.0).fold(0.0, f64::max);
     let left = if left.is_finite() { left } else { 0.0 };
     let at = |item: usize| items[item].x - left;
