@@ -19,6 +19,8 @@ mod carry;
 mod consent;
 mod context;
 mod develop;
+mod dockercontext;
+mod drawing;
 mod fleet;
 mod foreground;
 mod images;
@@ -38,6 +40,7 @@ mod source;
 mod spread;
 mod table;
 mod tail;
+mod template;
 mod terminal;
 mod time;
 mod travel;
@@ -54,12 +57,20 @@ use context::Context;
 use error::CliError;
 use ui::Ui;
 
+/// Docker Compose's variable for names with `_`.
+const COMPATIBILITY: &str = "COMPOSE_COMPATIBILITY";
+
 /// Runs the command and says how the process ends. Prints what went wrong, once.
 pub fn run(cli: Cli) -> Exit {
-    let Cli { global, command } = cli;
+    let Cli { version: (), global, command } = cli;
     let mut ui = Ui::stdio(&global);
+    if std::env::var(COMPATIBILITY).is_ok_and(|value| ui::is_yes(&value)) {
+        ui.warn(&format!("{COMPATIBILITY} has no effect: names of containers have `-` between their parts"));
+    }
     let result = match command {
         Command::Version(args) => commands::version::run(&mut ui, &args).map(|()| Exit::Success),
+        Command::Completion(args) => commands::completion::run(&mut ui, &args).map(|()| Exit::Success),
+        Command::Man(args) => commands::man::run(&mut ui, &args).map(|()| Exit::Success),
         Command::Demo(args) => Ok(crate::demo::main(args)),
         Command::Agent(AgentArgs { verb: None, run: Some(run) }) => commands::agent::serve(run),
         command => block_on(dispatch(&mut Context::new(global, &mut ui), command)),
@@ -81,7 +92,8 @@ fn block_on(future: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit
 
 async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, CliError> {
     use commands::{
-        agent, attach, build, config, cp, create, dns, down, events, exec, host, images, kill, lb, logs, ls, pattern,
+        agent, attach, build, config, cp, create, dns, down, events, exec, graph, host, images, kill, lb, logs, ls,
+        pattern,
     };
     use commands::{
         pause, plan, port, ps, pull, push, restart, rm, run, scale, start, stats, status, stop, top, up, volumes, wait,
@@ -126,7 +138,12 @@ async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, C
         Command::Why(args) => why::run(context, args).await?,
         Command::Dns(args) => dns::run(context, args).await?,
         Command::Lb(args) => lb::run(context, args).await?,
-        Command::Version(_) | Command::Demo(_) | Command::Agent(AgentArgs { verb: None, run: _ }) => {
+        Command::Graph(args) => graph::run(context, &args).await?,
+        Command::Version(_)
+        | Command::Completion(_)
+        | Command::Man(_)
+        | Command::Demo(_)
+        | Command::Agent(AgentArgs { verb: None, run: _ }) => {
             unreachable!("run before there is a runtime")
         }
     }

@@ -93,6 +93,7 @@ pub fn desired(graph: Graph) -> Desired {
         recreate_before: BTreeMap::new(),
         renew_before: BTreeMap::new(),
         remove_orphans: false,
+        ignore_orphans: false,
         oneoffs_before: None,
         unstarted: BTreeSet::new(),
         asked: BTreeMap::new(),

@@ -13,6 +13,7 @@ use crate::hosts::HostFlag;
 use crate::ids::ServiceName;
 
 use super::exit::Exit;
+pub use super::template::ListFormat;
 
 mod agent;
 mod hands;
@@ -21,6 +22,8 @@ mod images;
 mod life;
 mod look;
 mod pattern;
+mod print;
+mod refused;
 mod running;
 
 pub use agent::*;
@@ -30,6 +33,8 @@ pub use images::*;
 pub use life::*;
 pub use look::*;
 pub use pattern::*;
+pub use print::*;
+pub use refused::{REFUSED, Refused};
 pub use running::*;
 
 /// Colours of help and usage errors, as cargo has them.
@@ -43,7 +48,11 @@ const STYLES: Styles = Styles::styled()
 #[derive(Debug, Parser)]
 #[command(name = "orch", version, styles = STYLES, max_term_width = 100, infer_long_args = false)]
 #[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(disable_version_flag = true)]
 pub struct Cli {
+    /// Print version
+    #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
+    pub version: (),
     /// Flags before the command.
     #[command(flatten)]
     pub global: Global,
@@ -62,7 +71,7 @@ impl Cli {
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
-        Self::try_parse_from(arguments).map_err(Usage)
+        Self::try_parse_from(arguments).map_err(|error| Usage(refused::explain(error)))
     }
 }
 
@@ -114,12 +123,20 @@ pub struct Global {
     #[arg(long, value_name = "DIR")]
     pub project_directory: Option<PathBuf>,
 
-    /// Keep networks, volumes, configs and secrets that no service uses
+    /// Show and check networks, volumes, configs and secrets too that no service uses
     #[arg(long)]
     pub all_resources: bool,
 
-    /// How progress is shown
-    #[arg(long, value_enum, value_name = "KIND", default_value_t, env = "COMPOSE_PROGRESS", hide_env_values = true)]
+    /// How progress is shown: in place on a terminal and line by line elsewhere, or as said here
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "KIND",
+        default_value_t,
+        env = "COMPOSE_PROGRESS",
+        hide_env_values = true
+    )]
     pub progress: ProgressKind,
 
     /// When control characters are used.
@@ -134,12 +151,12 @@ pub struct Global {
     )]
     pub hosts: Vec<HostFlag>,
 
-    /// Images pulled at the same time, -1 for no limit
+    /// Images pulled, pushed or built at the same time at most; -1: up to 64 pulls, 4 builds and pushes
     #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true, env = "COMPOSE_PARALLEL_LIMIT", hide_env_values = true)]
     pub parallel: i32,
 
     /// Say what would be done and change nothing
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub dry_run: bool,
 }
 
@@ -178,21 +195,21 @@ pub enum Command {
     Up(UpArgs),
     /// Stop and remove containers and networks
     Down(DownArgs),
-    /// Create containers and do not start them
+    /// Create containers without starting them
     Create(CreateArgs),
-    /// Start containers that do not run
+    /// Start containers that are there and stopped
     Start(StartArgs),
-    /// Stop containers and keep them so
+    /// Stop containers; they stay so until `start` or `up`
     Stop(StopArgs),
-    /// Stop containers and start them as they are
+    /// Stop containers and start them as they are: changes of the files are not applied
     Restart(RestartArgs),
     /// Send a signal to containers
     Kill(KillArgs),
-    /// Remove containers that do not run
+    /// Remove stopped containers
     Rm(RmArgs),
-    /// Freeze containers
+    /// Pause containers: their processes are frozen
     Pause(PauseArgs),
-    /// Thaw containers
+    /// Let paused containers go on
     Unpause(PauseArgs),
     /// Change the number of replicas of services
     Scale(ScaleArgs),
@@ -206,35 +223,37 @@ pub enum Command {
     Plan(PlanArgs),
     /// List containers
     Ps(PsArgs),
-    /// View output from containers
+    /// Show what containers have written
     Logs(LogsArgs),
-    /// Receive real time events from containers
+    /// Print what happens to containers, as it happens
     Events(EventsArgs),
     /// Execute a command in a running container
     Exec(ExecArgs),
-    /// Print the public port for a port binding
+    /// Print where a port of a container is published
     Port(PortArgs),
     /// List images used by the created containers
     Images(ImagesArgs),
     /// List volumes
     Volumes(VolumesArgs),
-    /// Display the running processes
+    /// List the processes that run in containers
     Top(TopArgs),
-    /// Copy files/folders between a service container and the local filesystem
+    /// Copy files and directories between containers and this machine
     Cp(CpArgs),
-    /// Display a live stream of container(s) resource usage statistics
+    /// Show what containers use of processor, memory, network and disk, as it goes
     Stats(StatsArgs),
-    /// Run a one-off command on a service
+    /// Run a command in a new container of a service, once
     Run(Box<RunArgs>),
-    /// Block until containers of all (or specified) services stop
+    /// Wait until containers of services stop; ends with their exit code
     Wait(WaitArgs),
-    /// Attach local standard input, output, and error streams to a service's running container
+    /// Connect standard input, output and error to a running container of a service
     Attach(AttachArgs),
-    /// Watch build context for service and rebuild/refresh containers when files are updated
+    /// Bring what changes here into containers: sync files, restart, rebuild
     Watch(WatchArgs),
-    /// Parse, resolve and render the compose file in canonical format
+    /// Check the compose files and print them as one, with everything resolved
     #[command(visible_alias = "convert")]
     Config(ConfigArgs),
+    /// Show the project as a graph: services, pods, networks, volumes, routes, dependencies
+    Graph(GraphArgs),
     /// Say why a service, pod, port or route is as it is
     Why(WhyArgs),
     /// Say what a name means to a container
@@ -253,6 +272,10 @@ pub enum Command {
     Agent(AgentArgs),
     /// Run a workload of the examples and tests
     Demo(crate::demo::DemoArgs),
+    /// Print a script that completes commands, flags and services in a shell
+    Completion(CompletionArgs),
+    /// Print the manual page, or write a page for each command
+    Man(ManArgs),
     /// Show the version
     Version(VersionArgs),
 }

@@ -91,7 +91,9 @@ impl Board {
         let room = canvas.height.saturating_sub(2).max(1);
         let shown = self.shown(room);
         let id_width = shown.iter().map(|item| item.event.id.width()).max().unwrap_or(0);
-        lines.extend(shown.iter().map(|item| item.line(id_width, now, canvas)));
+        let status_width = shown.iter().map(|item| item.event.status.width()).max().unwrap_or(0);
+        let columns = Columns::of(canvas.width, id_width, status_width);
+        lines.extend(shown.iter().map(|item| item.line(columns, now, canvas)));
         if shown.len() < self.items.len() {
             lines.push(fit(&format!("   … and {} more", self.items.len() - shown.len()), canvas.width));
         }
@@ -122,7 +124,7 @@ impl Board {
 }
 
 impl Item {
-    fn line(&self, id_width: usize, now: Duration, canvas: Canvas) -> String {
+    fn line(&self, columns: Columns, now: Duration, canvas: Canvas) -> String {
         let Event { id, status, state, detail } = &self.event;
         let elapsed = self.ended.unwrap_or(now).saturating_sub(self.begun);
         let timer = format!("{:.1}s ", elapsed.as_secs_f64());
@@ -132,12 +134,13 @@ impl Item {
             ObjectState::Warning => ('!', YELLOW),
             ObjectState::Error => ('✘', RED),
         };
-        // ` ✔ ` before, and the timer with a blank after: where even that has no room, the timer goes.
-        let fixed = 3;
-        let timer_fits = canvas.width >= fixed + timer.len() + 12;
-        let room = canvas.width.saturating_sub(fixed + if timer_fits { timer.len() + 1 } else { 0 });
-        let mut text = format!("{}  {status}", pad(id, id_width));
-        if let Some(detail) = detail {
+        let timer_fits = canvas.width >= SIGN + TIMER + LEAST_ID;
+        let room = canvas.width.saturating_sub(SIGN + if timer_fits { timer.len() + 1 } else { 0 });
+        let mut text = pad(&squeeze(id, columns.id), columns.id);
+        if columns.status {
+            write!(text, "  {status}").expect("a string takes all");
+        }
+        if let Some(detail) = detail.as_ref().filter(|_| columns.status) {
             write!(text, "  {}", detail.replace(['\n', '\r', '\x1b'], " ")).expect("a string takes all");
         }
         let text = fit(&text, room);
@@ -152,6 +155,55 @@ impl Item {
         };
         format!(" {} {text}{end}", paint(&icon.to_string(), colour, canvas.colour)).trim_end().to_owned()
     }
+}
+
+/// ` ✔ ` before an object.
+const SIGN: usize = 3;
+/// A timer up to 99.9 seconds, with a blank on both sides.
+const TIMER: usize = 7;
+/// Least columns for the name of an object beside its status.
+const LEAST_ID: usize = 10;
+
+/// How names and statuses share a line.
+#[derive(Debug, Clone, Copy)]
+struct Columns {
+    /// Columns of names.
+    id: usize,
+    /// Whether statuses are shown.
+    status: bool,
+}
+
+impl Columns {
+    /// Leaves room for what becomes of the objects, which is what is looked for; names give way. Where both have no room
+    /// the name stays, and the sign before it says the rest.
+    fn of(width: usize, id: usize, status: usize) -> Self {
+        let beside = width.saturating_sub(SIGN + TIMER + status + 2);
+        if beside >= LEAST_ID {
+            return Self { id: id.min(beside), status: true };
+        }
+        let timer = if width >= SIGN + TIMER + LEAST_ID { TIMER } else { 0 };
+        Self { id: id.min(width.saturating_sub(SIGN + timer)), status: false }
+    }
+}
+
+/// Cuts to at most `width` columns by taking out the middle: names begin with the project and end with number and host.
+fn squeeze(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let tail = width.saturating_sub(1) / 2;
+    let head = fit(text, width.saturating_sub(tail));
+    let mut end: Vec<char> = Vec::new();
+    let mut room = tail;
+    for c in text.chars().rev() {
+        let columns = c.width().unwrap_or(0);
+        if columns > room {
+            break;
+        }
+        room -= columns;
+        end.push(c);
+    }
+    head + &end.iter().rev().collect::<String>()
 }
 
 fn spinner(now: Duration) -> char {
@@ -255,10 +307,10 @@ mod tests {
         ");
         insta::assert_snapshot!(draw(18, 24), @"
         [+] Running 3/4
-         ✔ Network shop_d…
-         ✔ Container shop…
-         ⠸ Container shop…
-         ✘ Container shop…
+         ✔ Network…default
+         ✔ Contain…op-db-1
+         ⠸ Contain…p-web-1
+         ✘ Contain…p-web-2
         ");
         for width in 0..100 {
             for line in draw(width, 24).lines() {

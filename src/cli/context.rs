@@ -24,6 +24,7 @@ use crate::transport::local;
 use crate::transport::login::Logins;
 
 use super::args::{Global, Selection};
+use super::dockercontext::{self, NamedEngine};
 use super::error::CliError;
 use super::fleet::{Fleet, Host};
 use super::hosts::{self, UserHosts};
@@ -94,7 +95,8 @@ impl<'u> Context<'u> {
             self.file_hosts = project::hosts(&self.global, &lenient())?;
         }
         // An engine or agent that the environment names is meant, rather than what a file of the user's own lists.
-        let local = named_engine().is_some() || std::env::var_os(AGENT_SOCKET_VARIABLE).is_some();
+        let named = named_engine()?.is_some_and(|engine| engine.by_environment);
+        let local = named || std::env::var_os(AGENT_SOCKET_VARIABLE).is_some();
         let user = user_hosts().filter(|_| !local || !self.global.hosts.is_empty());
         hosts::inventory(&self.global.hosts, &self.file_hosts, user.as_ref())
     }
@@ -233,9 +235,10 @@ impl<'u> Context<'u> {
         unknown.map_or(Ok(()), |name| Err(project::no_such_service(name, &self.services)))
     }
 
-    /// Connects to the engine that `DOCKER_HOST` names, else to the local one.
+    /// Connects to the engine that `DOCKER_HOST` or a context of Docker's client names, else to the local one.
     pub(crate) async fn engine(&self) -> Result<DockerEngine, CliError> {
-        Ok(DockerEngine::connect(named_engine().as_deref()).await?)
+        let named = named_engine()?.map(|engine| engine.address);
+        Ok(DockerEngine::connect(named.as_deref()).await?)
     }
 
     /// Returns a client of the agent of the engine that commands are for, which may not be there.
@@ -243,7 +246,7 @@ impl<'u> Context<'u> {
     /// # Errors
     /// Where `DOCKER_HOST` names an engine: when that does not answer, or the agent here is another engine's.
     pub(crate) async fn client(&self) -> Result<Client, CliError> {
-        if named_engine().is_some() {
+        if named_engine()?.is_some() {
             return self.client_for(&self.engine().await?).await;
         }
         Ok(client())
@@ -266,7 +269,7 @@ impl<'u> Context<'u> {
     /// As [`Context::client`].
     pub(crate) async fn client_for(&self, engine: &DockerEngine) -> Result<Client, CliError> {
         let client = client();
-        if let Some(address) = named_engine()
+        if let Some(NamedEngine { address, .. }) = named_engine()?
             && let Some(agent) = if_there(client.info().await)?
             && !same_engine(&agent.engine_id, &engine.info().await?.facts.id)
         {
@@ -327,9 +330,9 @@ pub(crate) fn logins() -> Logins {
     Logins::of_user(&|name| std::env::var_os(name))
 }
 
-/// Returns the address of the engine that the environment names.
-fn named_engine() -> Option<String> {
-    std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty())
+/// Returns the engine that the environment or the user's Docker client names.
+fn named_engine() -> Result<Option<NamedEngine>, CliError> {
+    dockercontext::engine(&|name| std::env::var_os(name))
 }
 
 /// Returns whether an agent's engine is the one that is meant. An agent or an engine without an id cannot be told

@@ -177,7 +177,9 @@ pub enum CliError {
     #[error(transparent)]
     Agent(#[from] ClientError),
     /// `DOCKER_HOST` names an engine, and the agent here belongs to another one.
-    #[error("the agent at {agent} is not that of the engine at {address}, which DOCKER_HOST names")]
+    #[error(
+        "the agent at {agent} is not that of the engine at {address}, which DOCKER_HOST, or a context of Docker's client, names"
+    )]
     OtherEngine {
         /// The engine's address.
         address: String,
@@ -265,6 +267,14 @@ pub enum CliError {
         value: String,
         /// What a good one looks like.
         expected: &'static str,
+    },
+    /// A template asks for what rows do not have.
+    #[error("there is no field `{name}`: there are {known}")]
+    NoField {
+        /// The field.
+        name: String,
+        /// Those that are there.
+        known: String,
     },
     /// The flag cannot act with this command.
     #[error("`{flag}` cannot be used with `{command}`")]
@@ -359,6 +369,7 @@ impl CliError {
             | Self::NoOneoff { .. }
             | Self::Carry(_)
             | Self::Value { .. }
+            | Self::NoField { .. }
             | Self::Files(_)
             | Self::Name(_)
             | Self::AgentNeeded(_)

@@ -49,7 +49,7 @@ impl Wanted {
 }
 
 /// What the user asked for on the command line.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct PullOptions {
     /// Instead of each service's own policy.
     pub policy: Option<PullPolicy>,
@@ -57,6 +57,8 @@ pub(crate) struct PullOptions {
     pub quiet: bool,
     /// At the same time; below 0: all.
     pub parallel: i32,
+    /// Platform of images whose service names none (`DOCKER_DEFAULT_PLATFORM`).
+    pub platform: Option<String>,
 }
 
 /// Pulls what is missing and what is to be pulled anew. `built` are services whose images are seen to elsewhere.
@@ -73,7 +75,9 @@ pub(crate) async fn ensure(
 ) -> Result<(), CliError> {
     let mut pulls = Vec::new();
     let mut failures = Vec::new();
-    for wanted in wanted(graph, options.policy, &BTreeMap::new(), |service| !built.contains(service)) {
+    for wanted in
+        wanted(graph, options.policy, options.platform.as_ref(), &BTreeMap::new(), |service| !built.contains(service))
+    {
         let here = wanted.policy != PullPolicy::Always && engine.image_id(&wanted.reference).await?.is_some();
         match wanted.policy {
             _ if here => {}
@@ -119,7 +123,9 @@ pub(crate) async fn ensure_on(
         let show: &dyn Fn(Event) = if options.quiet { &hidden } else { show };
         let mut images: BTreeMap<_, Vec<Need<'_>>> = BTreeMap::new();
         for place in &places {
-            for wanted in wanted(graph, options.policy, built, |service| place.services.contains(service)) {
+            for wanted in wanted(graph, options.policy, options.platform.as_ref(), built, |service| {
+                place.services.contains(service)
+            }) {
                 let key = (wanted.reference.clone(), wanted.platform.clone());
                 images.entry(key).or_default().push(Need { place, wanted });
             }
@@ -289,6 +295,7 @@ async fn ask_others(
 fn wanted(
     graph: &Graph,
     policy: Option<PullPolicy>,
+    default_platform: Option<&String>,
     built: &BTreeMap<String, String>,
     runs: impl Fn(&ServiceName) -> bool,
 ) -> Vec<Wanted> {
@@ -298,7 +305,7 @@ fn wanted(
         if is_own(&reference) {
             continue;
         }
-        let platform = service.container.platform.clone();
+        let platform = service.container.platform.as_ref().or(default_platform).cloned();
         let policy = policy.unwrap_or(service.pull);
         let key = (reference.clone(), platform.clone());
         let wanted = images.entry(key).or_insert_with(|| Wanted {

@@ -9,7 +9,7 @@ use crate::api::client::{ClientError, ProgressStream};
 use crate::api::types::{ObjectState, Progress};
 use crate::ids::HostName;
 
-use super::board::{Board, Event, FRAME};
+use super::board::{Board, Canvas, Event, FRAME};
 use super::error::CliError;
 use super::ui::{Style, Ui};
 
@@ -19,8 +19,10 @@ pub(crate) struct Live<'u> {
     title: &'static str,
     board: Board,
     begun: Instant,
-    /// Lines of the last frame, which the next one replaces.
-    drawn: usize,
+    /// Lines of the last frame, which the next one replaces where they are others.
+    drawn: Vec<String>,
+    /// What that was drawn on.
+    canvas: Option<Canvas>,
     /// When that was.
     shown: Option<Instant>,
 }
@@ -28,7 +30,7 @@ pub(crate) struct Live<'u> {
 impl<'u> Live<'u> {
     /// Begins; nothing is shown before the first event.
     pub(crate) fn new(ui: &'u mut Ui, title: &'static str) -> Self {
-        Self { ui, title, board: Board::default(), begun: Instant::now(), drawn: 0, shown: None }
+        Self { ui, title, board: Board::default(), begun: Instant::now(), drawn: Vec::new(), canvas: None, shown: None }
     }
 
     /// Shows a change.
@@ -61,33 +63,46 @@ impl<'u> Live<'u> {
         self.draw();
     }
 
-    /// Draws the objects over what was drawn before, in one write, so that nothing flickers.
+    /// Draws the objects over what was drawn before: only the lines that have changed, in one write, so that nothing
+    /// flickers. The cursor is never hidden: whatever ends orch, there is nothing to put back.
     fn draw(&mut self) {
         if self.ui.style() != Style::Live || self.board.is_empty() {
             return;
         }
-        let lines = self.board.lines(self.title, self.begun.elapsed(), self.ui.canvas());
-        let mut frame = self.to_top();
-        for line in &lines {
-            frame.push_str(line);
-            frame.push_str("\x1b[K\r\n");
-        }
-        frame.push_str("\x1b[J");
-        self.drawn = lines.len();
+        let canvas = self.ui.canvas();
+        let lines = self.board.lines(self.title, self.begun.elapsed(), canvas);
+        // What a terminal of another size makes of the lines that it has is its own matter.
+        let stays = self.canvas == Some(canvas);
         self.shown = Some(Instant::now());
+        if stays && self.drawn == lines {
+            return;
+        }
+        let mut frame = self.to_top();
+        for (at, line) in lines.iter().enumerate() {
+            if !stays || self.drawn.get(at) != Some(line) {
+                frame.push_str(line);
+                frame.push_str("\x1b[K");
+            }
+            frame.push_str("\r\n");
+        }
+        if !stays || self.drawn.len() > lines.len() {
+            frame.push_str("\x1b[J");
+        }
+        self.drawn = lines;
+        self.canvas = Some(canvas);
         self.ui.draw(&frame);
     }
 
     fn erase(&mut self) {
-        if self.drawn > 0 {
+        if !self.drawn.is_empty() {
             let erase = format!("{}\x1b[J", self.to_top());
-            self.drawn = 0;
+            self.drawn.clear();
             self.ui.draw(&erase);
         }
     }
 
     fn to_top(&self) -> String {
-        if self.drawn == 0 { String::new() } else { format!("\x1b[{}A\r", self.drawn) }
+        if self.drawn.is_empty() { String::new() } else { format!("\x1b[{}A\r", self.drawn.len()) }
     }
 }
 
@@ -294,9 +309,8 @@ mod tests {
         ESC[JESC[2ACRESC[Jorphan containers: a-old-1
         [+] Running 1/1ESC[KCR
          ✔ Container a-web-1  Created                          0.0sESC[KCR
-        ESC[JESC[2ACR[+] Running 1/1ESC[KCR
+        ESC[2ACRCR
          ✔ Container a-web-1  Started                          0.0sESC[KCR
-        ESC[J
         ");
     }
 

@@ -11,14 +11,20 @@ use crate::graph::Graph;
 use crate::hosts::HostEntry;
 use crate::ids::{ProjectName, ServiceName};
 use crate::load::{self, Files, LoadOptions, LoadRequest, Loaded, OsFiles};
+use crate::plan::UpOptions;
 
 use super::args::{Global, Selection};
 use super::builds::{self, BuiltImage};
 use super::error::CliError;
 use super::travel::Luggage;
+use super::ui::is_yes;
 
 /// Variable that names the project; read before any file, as `-p` is.
 const PROJECT_NAME_VARIABLE: &str = "COMPOSE_PROJECT_NAME";
+
+/// Variables about containers of services that the file does not have: also `.env` may set them.
+const IGNORE_ORPHANS: &str = "COMPOSE_IGNORE_ORPHANS";
+const REMOVE_ORPHANS: &str = "COMPOSE_REMOVE_ORPHANS";
 
 /// A project, resolved down to what the agent takes.
 #[derive(Debug, Clone)]
@@ -41,7 +47,34 @@ impl Project {
 
     /// Returns what its services have built.
     pub(crate) fn builds(&self) -> Vec<BuiltImage> {
-        builds::of(&self.loaded)
+        let mut builds = builds::of(&self.loaded);
+        for build in &mut builds {
+            build.platform = build.platform.take().or_else(|| self.default_platform());
+        }
+        builds
+    }
+
+    /// Returns the platform of images whose service names none (`DOCKER_DEFAULT_PLATFORM`).
+    pub(crate) fn default_platform(&self) -> Option<String> {
+        self.loaded.environment.get("DOCKER_DEFAULT_PLATFORM").filter(|platform| !platform.is_empty()).cloned()
+    }
+
+    /// Returns whether a variable of the project's environment (that of the process, then `.env`) says yes.
+    fn says_yes(&self, variable: &str) -> bool {
+        self.loaded.environment.get(variable).is_some_and(|value| is_yes(value))
+    }
+
+    /// Adds to the flags of one `up` what the environment says of orphans.
+    ///
+    /// # Errors
+    /// When they shall be removed and be left alone.
+    pub(crate) fn orphans(&self, options: &mut UpOptions) -> Result<(), CliError> {
+        options.ignore_orphans = self.says_yes(IGNORE_ORPHANS);
+        if options.ignore_orphans && options.remove_orphans {
+            return Err(CliError::Flag { flag: "--remove-orphans", command: "COMPOSE_IGNORE_ORPHANS=true" });
+        }
+        options.remove_orphans |= self.says_yes(REMOVE_ORPHANS) && !options.ignore_orphans;
+        Ok(())
     }
 
     /// Turns what an engine cannot take into problems with their places: those that are to be told only.

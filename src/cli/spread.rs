@@ -91,7 +91,7 @@ pub(crate) async fn ready(
         }
         _ => BTreeMap::new(),
     };
-    images::ensure_on(context.ui, places, local.as_ref(), &project.graph, &built, needs.pull, &logins).await?;
+    images::ensure_on(context.ui, places, local.as_ref(), &project.graph, &built, needs.pull.clone(), &logins).await?;
     travel::send(context.ui, &seat, &seen.status.seat, &project.luggage).await?;
     let sources = engines.into_iter().map(|(host, engine)| Source::over(host, Arc::new(engine)));
     Ok((Ground { seat, sources: sources.collect() }, caller))

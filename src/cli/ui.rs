@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::diag::Diagnostics;
 
 use super::args::{Ansi, Global, ProgressKind};
-use super::board::Canvas;
+use super::board::{Canvas, fit};
 use super::error::CliError;
 
 /// Where output goes, and how it may look there.
@@ -20,6 +20,8 @@ pub struct Ui {
     progress: Style,
     /// Whether what is told goes to standard output.
     told_is_data: bool,
+    /// Whether progress goes to standard output (`COMPOSE_STATUS_STDOUT`); errors and warnings do not.
+    progress_on_stdout: bool,
     size: Size,
 }
 
@@ -58,25 +60,29 @@ impl Ui {
     pub fn stdio(flags: &Global) -> Self {
         let (out, err) = (io::stdout(), io::stderr());
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        // Such a terminal knows no control characters: an editor's shell, a serial line.
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let colour = |terminal: bool| match flags.ansi {
-            Ansi::Auto => terminal && !no_color,
+            Ansi::Auto => terminal && !no_color && !dumb,
             Ansi::Always => true,
             Ansi::Never => false,
         };
-        let terminal = err.is_terminal();
+        let progress_on_stdout = std::env::var("COMPOSE_STATUS_STDOUT").is_ok_and(|value| is_yes(&value));
+        let terminal = if progress_on_stdout { out.is_terminal() } else { err.is_terminal() };
         let progress = match flags.progress {
-            ProgressKind::Auto if terminal && flags.ansi != Ansi::Never => Style::Live,
+            ProgressKind::Auto if terminal && !dumb && flags.ansi != Ansi::Never => Style::Live,
             ProgressKind::Tty => Style::Live,
             ProgressKind::Auto | ProgressKind::Plain => Style::Plain,
             ProgressKind::Json => Style::Json,
             ProgressKind::Quiet => Style::Quiet,
         };
-        let (out_colour, err_colour) = (colour(out.is_terminal()), colour(terminal));
+        let (out_colour, err_colour) = (colour(out.is_terminal()), colour(err.is_terminal()));
         Self {
             out: Stream { to: Box::new(out), colour: out_colour },
             err: Stream { to: Box::new(err), colour: err_colour },
             progress,
             told_is_data: false,
+            progress_on_stdout,
             size: Size::Terminal,
         }
     }
@@ -95,6 +101,18 @@ impl Ui {
     /// As [`Ui::data`].
     pub fn line(&mut self, text: &str) -> Result<(), CliError> {
         self.data(format!("{text}\n").as_bytes())
+    }
+
+    /// Writes a table that takes the place of the one before: on a terminal from its top, cut to its size, without a moment
+    /// at which it is empty; elsewhere one below the other.
+    ///
+    /// # Errors
+    /// As [`Ui::data`].
+    pub(crate) fn renew(&mut self, table: &str) -> Result<(), CliError> {
+        match terminal_size(io::stdout()) {
+            Some((width, height)) => self.data(renewed(table, width, height).as_bytes()),
+            None => self.data(table.as_bytes()),
+        }
     }
 
     /// Writes a value as one line of JSON to standard output.
@@ -151,7 +169,7 @@ impl Ui {
         match self.progress {
             _ if warnings.is_empty() => {}
             Style::Json => self.message(&serde_json::json!({ "warning": true, "diagnostics": warnings.to_json() })),
-            _ => self.draw(&ended(&warnings.to_string())),
+            _ => self.report(&ended(&warnings.to_string())),
         }
     }
 
@@ -163,7 +181,7 @@ impl Ui {
         if let CliError::Files(problems) = error {
             match self.progress {
                 Style::Json => self.message(&serde_json::json!({ "error": true, "diagnostics": problems.to_json() })),
-                _ => self.draw(&ended(&problems.to_string())),
+                _ => self.report(&ended(&problems.to_string())),
             }
             return;
         }
@@ -210,6 +228,12 @@ impl Ui {
     /// Writes as is to where is told what happens: standard error, unless that is the data. Nobody can be told when that
     /// fails.
     pub(crate) fn draw(&mut self, text: &str) {
+        let stream = if self.told_is_data || self.progress_on_stdout { &mut self.out } else { &mut self.err };
+        stream.write(text.as_bytes()).ok();
+    }
+
+    /// Writes what is no progress: errors, warnings and notes.
+    fn report(&mut self, text: &str) {
         let stream = if self.told_is_data { &mut self.out } else { &mut self.err };
         stream.write(text.as_bytes()).ok();
     }
@@ -217,15 +241,17 @@ impl Ui {
     /// Returns what the board is drawn on.
     pub(crate) fn canvas(&self) -> Canvas {
         let (width, height) = match self.size {
-            Size::Terminal => terminal_size().unwrap_or(UNKNOWN_SIZE),
+            Size::Terminal if self.progress_on_stdout => terminal_size(io::stdout()).unwrap_or(UNKNOWN_SIZE),
+            Size::Terminal => terminal_size(io::stderr()).unwrap_or(UNKNOWN_SIZE),
             #[cfg(test)]
             Size::Fixed(width, height) => (width, height),
         };
-        Canvas { width, height, colour: self.err.colour }
+        let stream = if self.progress_on_stdout { &self.out } else { &self.err };
+        Canvas { width, height, colour: stream.colour }
     }
 
     fn tell(&mut self, text: &str) {
-        self.draw(&format!("{text}\n"));
+        self.report(&format!("{text}\n"));
     }
 
     fn message(&mut self, value: &serde_json::Value) {
@@ -254,9 +280,31 @@ fn causes(error: &CliError) -> Vec<String> {
     causes
 }
 
-/// Columns and rows of the terminal that standard error is.
-fn terminal_size() -> Option<(usize, usize)> {
-    let size = rustix::termios::tcgetwinsize(io::stderr()).ok()?;
+/// Returns whether a variable's text says yes. Source: docker/compose 2.40, pkg/utils/stringutils.go.
+pub(crate) fn is_yes(text: &str) -> bool {
+    matches!(text.trim().to_lowercase().as_str(), "1" | "t" | "true" | "y" | "yes")
+}
+
+/// What draws a table over the one before. The last row stays empty, so that nothing scrolls.
+fn renewed(table: &str, width: usize, height: usize) -> String {
+    let room = height.saturating_sub(1).max(1);
+    let count = table.lines().count();
+    let shown = if count <= room { count } else { room.saturating_sub(1) };
+    let mut text = "\x1b[H".to_owned();
+    for line in table.lines().take(shown) {
+        text.push_str(&fit(line, width));
+        text.push_str("\x1b[K\r\n");
+    }
+    if shown < count {
+        text.push_str(&fit(&format!("… and {} more", count - shown), width));
+        text.push_str("\x1b[K\r\n");
+    }
+    text + "\x1b[J"
+}
+
+/// Columns and rows of a terminal.
+fn terminal_size(stream: impl std::os::fd::AsFd) -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(stream).ok()?;
     (size.ws_col > 0).then(|| (usize::from(size.ws_col), usize::from(size.ws_row)))
 }
 
@@ -311,6 +359,7 @@ pub(crate) mod testing {
             err: Stream { to: Box::new(err.clone()), colour: false },
             progress,
             told_is_data: false,
+            progress_on_stdout: false,
             size: Size::Fixed(60, 12),
         };
         (ui, out, err)
@@ -357,6 +406,12 @@ mod tests {
             lines.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect();
         assert_eq!((&objects[0]["message"], &objects[1]["error"]), (&"hello".into(), &true.into()));
         assert_eq!(err.take(), "");
+    }
+
+    #[test]
+    fn a_table_that_is_renewed_fits_the_terminal() {
+        assert_eq!(renewed("NAME\na\n", 10, 5), "\x1b[HNAME\x1b[K\r\na\x1b[K\r\n\x1b[J");
+        assert_eq!(renewed("a long line\nb\nc\n", 6, 3), "\x1b[Ha lon…\x1b[K\r\n… and…\x1b[K\r\n\x1b[J");
     }
 
     #[test]

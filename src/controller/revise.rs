@@ -89,6 +89,7 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
         recreate_before: recreate_before(&graph, options, previous, generation),
         renew_before: renew_before(&graph, options, previous, generation),
         remove_orphans: options.remove_orphans,
+        ignore_orphans: options.ignore_orphans,
         oneoffs_before: options.oneoffs_before.clone(),
         unstarted: BTreeSet::new(),
         asked: still_asked(&graph, options, previous, &assignments),
@@ -167,6 +168,7 @@ pub fn is_same_wish(one: &Desired, other: &Desired) -> bool {
         recreate_before,
         renew_before,
         remove_orphans,
+        ignore_orphans: _, // what is said, not what is
         oneoffs_before,
         unstarted,
         asked,

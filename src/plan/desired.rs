@@ -38,6 +38,9 @@ pub struct Desired {
     pub renew_before: BTreeMap<ServiceName, u64>,
     /// Containers of services that the graph does not have are removed.
     pub remove_orphans: bool,
+    /// Nothing is said of containers of such services (`COMPOSE_IGNORE_ORPHANS`).
+    #[serde(default)]
+    pub ignore_orphans: bool,
     /// One-off containers that have ended and were made before then (RFC 3339) are removed with the orphans.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oneoffs_before: Option<String>,
@@ -119,6 +122,8 @@ pub struct UpOptions {
     pub renew_volumes: bool,
     /// `--remove-orphans`.
     pub remove_orphans: bool,
+    /// `COMPOSE_IGNORE_ORPHANS`: say nothing of them.
+    pub ignore_orphans: bool,
     /// `--no-start`: make containers, do not start them.
     pub no_start: bool,
     /// `-t`: seconds instead of each service's grace period.

@@ -113,7 +113,7 @@ impl Messages {
         for (pod, host) in &found.away {
             self.notes.push(format!("host `{host}` does not answer: `{pod}` is left as it is"));
         }
-        if !found.orphans.is_empty() {
+        if !found.orphans.is_empty() && !desired.ignore_orphans {
             let names: Vec<&str> = found.orphans.iter().map(|found| found.container.name.as_str()).collect();
             self.notes.push(format!(
                 "Found orphan containers ([{}]) for this project. If you removed or renamed this service in your \

@@ -185,7 +185,8 @@ impl Host {
         self.command(&["nsenter", "-t", &pid, "-n", "--"])
     }
 
-    fn command(&self, argv: &[&str]) -> Command {
+    /// Returns a command that runs a program in the host, as root, in `/root`.
+    pub(crate) fn command(&self, argv: &[&str]) -> Command {
         let init = fs::read_to_string(self.root.with_file_name("init.pid")).unwrap_or_default();
         let pid = init.split(' ').next().filter(|pid| !pid.is_empty()).expect("the host is up");
         let mut command = Command::new("nsenter");

@@ -8,6 +8,8 @@ mod host;
 mod lab;
 mod probe;
 mod project;
+#[path = "../it/pty.rs"]
+mod pty;
 mod wait;
 
 mod adoption;
@@ -47,5 +49,6 @@ mod restarts;
 mod seat;
 mod seeing;
 mod ssh;
+mod terminals;
 mod traffic;
 mod watching;

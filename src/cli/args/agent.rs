@@ -79,7 +79,7 @@ pub struct AgentLogsArgs {
     #[arg(short = 'n', long, value_name = "LINES", default_value = "all", allow_negative_numbers = true, value_parser = parse_tail)]
     pub tail: Tail,
 
-    /// That of this host's agent, as before the command
+    /// The agent of this host, as `--host` before the command
     #[arg(long = "host", value_name = "NAME[=ssh://…]")]
     pub hosts: Vec<HostFlag>,
 }

@@ -5,12 +5,12 @@ use clap::{Args, ValueEnum};
 use crate::graph::Protocol;
 use crate::ids::ServiceName;
 
-use super::TableFormat;
+use super::{ListFormat, TableFormat};
 
 /// `port`.
 #[derive(Debug, Clone, Args)]
 pub struct PortArgs {
-    /// Number of the replica
+    /// Number of the replica; default: the first
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub index: u32,
 
@@ -68,9 +68,9 @@ pub struct VolumesArgs {
     #[arg(short, long)]
     pub quiet: bool,
 
-    /// Form of the list; JSON has one object a line
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
-    pub format: TableFormat,
+    /// `table`, `json` (one object a line), or a template like `{{.Name}}`, with `table` before it for a header
+    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = ListFormat::parse)]
+    pub format: ListFormat,
 
     /// Services; default: all
     #[arg(value_name = "SERVICE")]
@@ -128,9 +128,9 @@ pub struct StatsArgs {
     #[arg(long)]
     pub no_trunc: bool,
 
-    /// Form of the table; JSON has one object a line
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
-    pub format: TableFormat,
+    /// `table`, `json` (one object a line), or a template like `{{.Name}}`, with `table` before it for a header
+    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = ListFormat::parse)]
+    pub format: ListFormat,
 
     /// Service; default: all
     #[arg(value_name = "SERVICE")]

@@ -20,7 +20,7 @@ pub struct BuildArgs {
     #[arg(long)]
     pub no_cache: bool,
 
-    /// Pull the images that builds start from, also where they are
+    /// Pull the images that builds start from, even those that are there
     #[arg(long)]
     pub pull: bool,
 
@@ -52,7 +52,7 @@ pub struct PullArgs {
     #[arg(long)]
     pub ignore_buildable: bool,
 
-    /// Pull what can be pulled, and end well
+    /// Pull what can be pulled, warn of the rest, and end with 0
     #[arg(long)]
     pub ignore_pull_failures: bool,
 
@@ -85,7 +85,7 @@ pub enum PullWhen {
 /// `push`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PushArgs {
-    /// Push what can be pushed, and end well
+    /// Push what can be pushed, warn of the rest, and end with 0
     #[arg(long)]
     pub ignore_push_failures: bool,
 

@@ -18,6 +18,14 @@ pub struct CreateArgs {
     #[arg(long)]
     pub no_recreate: bool,
 
+    /// Build images before, also those that are there
+    #[arg(long, conflicts_with = "no_build")]
+    pub build: bool,
+
+    /// Build no image, even if it is missing
+    #[arg(long)]
+    pub no_build: bool,
+
     /// Remove containers of services that the file does not have
     #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub remove_orphans: bool,
@@ -126,11 +134,11 @@ pub struct KillArgs {
 /// `rm`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RmArgs {
-    /// Do not ask
+    /// Do not ask before removing
     #[arg(short, long)]
     pub force: bool,
 
-    /// Stop the containers before
+    /// Stop the containers first, so that those that run are removed too
     #[arg(short, long)]
     pub stop: bool,
 

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::ids::ServiceName;
 
-use super::{LogLook, TableFormat, TextFormat};
+use super::{ListFormat, LogLook, TableFormat, TextFormat};
 
 /// `ps`.
 #[derive(Debug, Clone, Args)]
@@ -39,9 +39,9 @@ pub struct PsArgs {
     #[arg(long)]
     pub no_trunc: bool,
 
-    /// Form of the list; JSON has one object a line
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
-    pub format: TableFormat,
+    /// `table`, `json` (one object a line), or a template like `{{.Name}}`, with `table` before it for a header
+    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = ListFormat::parse)]
+    pub format: ListFormat,
 
     /// Services; default: all
     #[arg(value_name = "SERVICE")]
@@ -60,7 +60,7 @@ impl Default for PsArgs {
             filters: Vec::new(),
             orphans: true,
             no_trunc: false,
-            format: TableFormat::default(),
+            format: ListFormat::default(),
             names: Vec::new(),
         }
     }
@@ -230,11 +230,11 @@ pub struct ExecArgs {
     #[arg(short, long)]
     pub detach: bool,
 
-    /// Set an environment variable; may be given several times
-    #[arg(short, long = "env", value_name = "KEY=VALUE")]
+    /// Set an environment variable; KEY alone takes the value that it has here; may be given several times
+    #[arg(short, long = "env", value_name = "KEY[=VALUE]")]
     pub env: Vec<String>,
 
-    /// Number of the replica
+    /// Number of the replica; default: the first that runs
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub index: u32,
 
@@ -242,7 +242,15 @@ pub struct ExecArgs {
     #[arg(short = 'T', long = "no-tty", visible_alias = "no-TTY")]
     pub no_tty: bool,
 
-    /// Give the command all rights
+    /// Pass standard input on; Docker Compose's `exec -it` is what happens anyway
+    #[arg(short, long, hide = true, num_args = 0..=1, require_equals = true, value_name = "BOOL", default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub interactive: bool,
+
+    /// Allocate a terminal where standard input and output are one
+    #[arg(short, long, hide = true, num_args = 0..=1, require_equals = true, value_name = "BOOL", default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub tty: bool,
+
+    /// Give the command all capabilities and devices
     #[arg(long)]
     pub privileged: bool,
 
@@ -260,6 +268,13 @@ pub struct ExecArgs {
     /// Command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+impl ExecArgs {
+    /// Returns whether the command gets the user's terminal where there is one.
+    pub fn wants_terminal(&self) -> bool {
+        self.tty && !self.no_tty
+    }
 }
 
 /// `config`.

@@ -15,8 +15,8 @@ pub struct RunArgs {
     #[arg(long)]
     pub rm: bool,
 
-    /// Set an environment variable; may be given several times
-    #[arg(short, long = "env", value_name = "KEY=VALUE")]
+    /// Set an environment variable; KEY alone takes the value that it has here; may be given several times
+    #[arg(short, long = "env", value_name = "KEY[=VALUE]")]
     pub env: Vec<String>,
 
     /// Set the environment variables of a file; may be given several times
@@ -43,7 +43,7 @@ pub struct RunArgs {
     #[arg(short, long = "publish", value_name = "[PUBLISHED:]TARGET", conflicts_with = "service_ports")]
     pub publish: Vec<String>,
 
-    /// Publish the service's ports
+    /// Publish the service's ports, which a one-off has not otherwise
     #[arg(short = 'P', long)]
     pub service_ports: bool,
 
@@ -63,6 +63,10 @@ pub struct RunArgs {
     #[arg(short, long, num_args = 0..=1, require_equals = true, value_name = "BOOL", default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub interactive: bool,
 
+    /// Allocate a terminal where standard input and output are one
+    #[arg(short, long, hide = true, num_args = 0..=1, require_equals = true, value_name = "BOOL", default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub tty: bool,
+
     /// Add a label; may be given several times
     #[arg(short, long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<String>,
@@ -79,7 +83,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub quiet_pull: bool,
 
-    /// Build images first, also where they are
+    /// Build images first, even those that are there
     #[arg(long)]
     pub build: bool,
 
@@ -109,6 +113,13 @@ pub struct RunArgs {
     /// Command and its arguments; default: those of the service
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+impl RunArgs {
+    /// Returns whether the command gets the user's terminal where there is one.
+    pub fn wants_terminal(&self) -> bool {
+        self.tty && !self.no_tty
+    }
 }
 
 /// When `run` pulls images.
@@ -143,7 +154,7 @@ pub struct AttachArgs {
     #[arg(long, value_name = "KEYS")]
     pub detach_keys: Option<String>,
 
-    /// Number of the replica
+    /// Number of the replica; default: the first that runs
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub index: u32,
 
@@ -151,7 +162,7 @@ pub struct AttachArgs {
     #[arg(long)]
     pub no_stdin: bool,
 
-    /// Pass signals on
+    /// Pass signals that orch gets on to the container
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub sig_proxy: bool,
 

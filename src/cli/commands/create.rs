@@ -12,8 +12,19 @@ use super::up;
 /// # Errors
 /// As [`up::run`].
 pub(crate) async fn run(context: &mut Context<'_>, args: CreateArgs) -> Result<Exit, CliError> {
-    let CreateArgs { force_recreate, no_recreate, remove_orphans, scales, pull, quiet_pull, dry_run, yes, services } =
-        args;
+    let CreateArgs {
+        force_recreate,
+        no_recreate,
+        build,
+        no_build,
+        remove_orphans,
+        scales,
+        pull,
+        quiet_pull,
+        dry_run,
+        yes,
+        services,
+    } = args;
     let selection = Selection {
         force_recreate,
         no_recreate,
@@ -23,5 +34,6 @@ pub(crate) async fn run(context: &mut Context<'_>, args: CreateArgs) -> Result<E
         no_start: true,
         ..Selection::default()
     };
-    up::run(context, &UpArgs { selection, dry_run, pull, quiet_pull, yes, ..UpArgs::default() }).await
+    let up = UpArgs { selection, dry_run, build, no_build, pull, quiet_pull, yes, ..UpArgs::default() };
+    up::run(context, &up).await
 }

@@ -37,7 +37,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: ExecArgs) -> Result<Exi
     if args.detach {
         return Ok(Exit::Success);
     }
-    attach(context.ui, engine, session, !args.no_tty && has_terminal()).await
+    attach(context.ui, engine, session, args.wants_terminal() && has_terminal(), args.interactive).await
 }
 
 /// Of the containers that run, the one with the lowest number; not a helper in its pod, unless that is named (`web.sync`).
@@ -65,18 +65,25 @@ fn spec(args: &ExecArgs, terminal: bool) -> ExecSpec {
         env: env.collect(),
         user: args.user.clone(),
         working_dir: args.workdir.clone(),
-        tty: terminal && !args.no_tty && !args.detach,
-        stdin: !args.detach,
+        tty: terminal && args.wants_terminal() && !args.detach,
+        stdin: args.interactive && !args.detach,
         detach: args.detach,
         privileged: args.privileged,
     }
 }
 
 /// Connects standard input and output to the command until it ends.
-async fn attach(ui: &mut Ui, engine: &dyn Engine, session: ExecSession, tty: bool) -> Result<Exit, CliError> {
+async fn attach(
+    ui: &mut Ui,
+    engine: &dyn Engine,
+    session: ExecSession,
+    tty: bool,
+    interactive: bool,
+) -> Result<Exit, CliError> {
     let ExecSession { id, output, input } = session;
     let (process, detach) = (Process::Exec(&id), DetachKeys::usual());
-    let session = Session { engine, process, output, input: Some(input), ends_input: true, tty, detach };
+    let input = interactive.then_some(input);
+    let session = Session { engine, process, output, input, ends_input: true, tty, detach };
     if session.run(ui, None).await? == Ended::Detached {
         return Ok(Exit::Success);
     }
@@ -112,5 +119,8 @@ mod tests {
         assert!(!tty("orch exec web sh", false));
         assert!(!tty("orch exec -T web sh", true));
         assert!(!tty("orch exec -d web sh", true));
+        assert!(tty("orch exec -it web sh", true) && !tty("orch exec -t=false web sh", true));
+        let stdin = |line: &str| spec(&parse(line), true).stdin;
+        assert!(stdin("orch exec -it web sh") && stdin("orch exec -ti web sh") && !stdin("orch exec -i=false web sh"));
     }
 }

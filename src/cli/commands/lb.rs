@@ -47,7 +47,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: LbArgs) -> Result<(), C
         before = Some((now, counts));
         match args.format {
             TableFormat::Json => return context.ui.json(&rows),
-            TableFormat::Table if live => context.ui.data(live_table(&rows, &left_out).as_bytes())?,
+            TableFormat::Table if live => context.ui.renew(&live_table(&rows, &left_out))?,
             TableFormat::Table => return context.ui.data(render(&rows).as_bytes()),
         }
         tokio::select! {
@@ -93,8 +93,7 @@ async fn look(context: &mut Context<'_>) -> Result<Look, CliError> {
 fn live_table(rows: &[Row], left_out: &[HostName]) -> String {
     let names: Vec<String> = left_out.iter().map(|host| format!("`{host}`")).collect();
     let lacks = if names.is_empty() { String::new() } else { format!("without {}\n", names.join(", ")) };
-    // Clears the screen: the table is as long as there are pods.
-    format!("\x1b[H\x1b[2J{}{lacks}", render(rows))
+    format!("{}{lacks}", render(rows))
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub(super) async fn show(
     selection: &Selection,
     format: TextFormat,
 ) -> Result<(), CliError> {
-    let options = options(selection);
+    let options = options(project, selection)?;
     let hosts = context.project_hosts();
     let request = UpRequest { options, hosts, ..UpRequest::new(project.graph.clone()) };
     let plan = match context.fleet()? {
@@ -89,8 +89,17 @@ pub(super) async fn over_hosts(
     Ok(plan)
 }
 
-/// The flags that the agent gets.
-pub(super) fn options(selection: &Selection) -> UpOptions {
+/// The flags that the agent gets, with what the project's environment says.
+///
+/// # Errors
+/// When the two contradict each other.
+pub(super) fn options(project: &Project, selection: &Selection) -> Result<UpOptions, CliError> {
+    let mut options = flags(selection);
+    project.orphans(&mut options)?;
+    Ok(options)
+}
+
+fn flags(selection: &Selection) -> UpOptions {
     let Selection {
         force_recreate,
         no_recreate,

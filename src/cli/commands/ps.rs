@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::api::types::{PodStatus, ProjectStatus, PublishedStatus};
-use crate::cli::args::{PsArgs, StateWord, TableFormat};
+use crate::cli::args::{ListFormat, PsArgs, StateWord};
 use crate::cli::context::{Context, if_there, now};
 use crate::cli::error::CliError;
 use crate::cli::ui::Ui;
@@ -108,9 +108,13 @@ impl Listing {
             services.dedup();
             return services.into_iter().try_for_each(|service| ui.line(service.as_str()));
         }
-        match args.format {
-            TableFormat::Json => self.pods.iter().try_for_each(|pod| ui.json(&self.object(pod))),
-            TableFormat::Table => {
+        match &args.format {
+            ListFormat::Template(template) => {
+                let rows = self.pods.iter().map(|pod| self.value(pod)).collect::<Result<Vec<_>, _>>()?;
+                template.print(ui, &rows)
+            }
+            ListFormat::Json => self.pods.iter().try_for_each(|pod| ui.json(&self.object(pod))),
+            ListFormat::Table => {
                 let rows: Vec<_> = self.pods.iter().map(|pod| self.row(pod, args.no_trunc)).collect();
                 let header = ["NAME", "HOST", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"];
                 ui.data(table::render(header, &rows).as_bytes())
@@ -163,6 +167,14 @@ impl Listing {
             })
         });
         ports.collect::<Vec<_>>().join(", ")
+    }
+
+    /// A row for templates: what JSON has, and the columns of the table that it lacks.
+    fn value(&self, pod: &PodStatus) -> Result<serde_json::Value, CliError> {
+        let mut value =
+            serde_json::to_value(self.object(pod)).map_err(|error| CliError::Output(std::io::Error::other(error)))?;
+        value["Ports"] = self.ports(pod).into();
+        Ok(value)
     }
 
     fn object<'a>(&'a self, pod: &'a PodStatus) -> Object<'a> {
@@ -417,7 +429,7 @@ mod tests {
 
     #[test]
     fn json_is_an_object_a_line_with_docker_composes_keys() {
-        insta::assert_snapshot!(show(&PsArgs { format: TableFormat::Json, ..PsArgs::default() }), @r#"
+        insta::assert_snapshot!(show(&PsArgs { format: ListFormat::Json, ..PsArgs::default() }), @r#"
         {"Command":"\"sh -c 'echo hello; sleep 1000'\"","CreatedAt":"2026-11-21 15:00:00 +0000 UTC","ExitCode":1,"Health":"","Host":"local","ID":"000000000000","Image":"shop:1","Name":"shop-api-1","Project":"shop","Publishers":[],"Ready":false,"Reason":"crashed 3 times, next start in 4 s","RunningFor":"2 minutes ago","Service":"api","State":"exited","Status":"Exited (1) About a minute ago: crashed 3 times, next start in 4 s"}
         {"Command":"\"sh -c 'echo hello; sleep 1000'\"","CreatedAt":"2026-11-21 15:00:00 +0000 UTC","ExitCode":0,"Health":"","Host":null,"ID":"","Image":"shop:1","Name":"shop-big-1","Project":"shop","Publishers":[],"Ready":false,"Reason":"no host has room","RunningFor":"2 minutes ago","Service":"big","State":"missing","Status":"Missing: no host has room"}
         {"Command":"\"sh -c 'echo hello; sleep 1000'\"","CreatedAt":"2026-11-21 15:00:00 +0000 UTC","ExitCode":0,"Health":"healthy","Host":"local","ID":"000000000000","Image":"shop:1","Name":"shop-web-1","Project":"shop","Publishers":[{"URL":"0.0.0.0","TargetPort":80,"PublishedPort":8080,"Protocol":"tcp"},{"URL":"::","TargetPort":80,"PublishedPort":8080,"Protocol":"tcp"},{"URL":"127.0.0.1","TargetPort":80,"PublishedPort":8081,"Protocol":"tcp"}],"Ready":true,"Reason":null,"RunningFor":"2 minutes ago","Service":"web","State":"running","Status":"Up 2 minutes (healthy)"}

@@ -13,7 +13,7 @@ use crate::cli::signals::Interrupts;
 use crate::engine::Engine;
 use crate::graph::PullPolicy;
 use crate::ids::{HostName, ServiceName};
-use crate::plan::Step;
+use crate::plan::{Step, UpOptions};
 
 use super::plan;
 
@@ -37,7 +37,8 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &PullArgs) -> Result<()
         PullWhen::Always => PullPolicy::Always,
         PullWhen::Missing => PullPolicy::Missing,
     });
-    let options = PullOptions { policy, quiet: args.quiet, parallel: context.global.parallel };
+    let (parallel, platform) = (context.global.parallel, project.default_platform());
+    let options = PullOptions { policy, quiet: args.quiet, parallel, platform };
     let failures = interrupts.unless(pull(context, &project, &wanted, options)).await?;
     let buildable: Vec<String> = project
         .builds()
@@ -115,7 +116,7 @@ async fn services_by_host(
     fleet: &Fleet,
     project: &Project,
 ) -> Result<BTreeMap<HostName, BTreeSet<ServiceName>>, CliError> {
-    let options = plan::options(&Selection { force_recreate: true, ..Selection::default() });
+    let options = UpOptions { force_recreate: true, ..UpOptions::default() };
     let hosts = context.project_hosts();
     let request = UpRequest { options, hosts, ..UpRequest::new(project.graph.clone()) };
     let plan = plan::over_hosts(context, fleet, project, request).await?;

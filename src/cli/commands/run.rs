@@ -69,7 +69,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &RunArgs) -> Result<Exi
     let graph = overrides::graph_of(&project.graph, args, &around)?;
     let made = interrupts.unless(make(context, &project, &selection, args, graph)).await?;
     drop(interrupts);
-    let tty = has_terminal() && !args.no_tty;
+    let tty = has_terminal() && args.wants_terminal();
     start(context, args, made, tty).await
 }
 
@@ -91,16 +91,18 @@ async fn make(
 ) -> Result<Made, CliError> {
     let fleet = context.fleet()?;
     let mut caller = consent::caller(fleet.is_none(), false);
-    let options = UpOptions { only_dependencies: true, ..plan::options(selection) };
+    let options = UpOptions { only_dependencies: true, ..plan::options(project, selection)? };
     let hosts = context.project_hosts();
     let request = UpRequest { options, caller: caller.clone(), hosts, ..UpRequest::new(project.graph.clone()) };
     let parallel = context.global.parallel;
-    let pull = |policy| PullOptions { policy, quiet: args.quiet || args.quiet_pull, parallel };
+    let platform = project.default_platform();
+    let quiet_pull = args.quiet || args.quiet_pull;
+    let pull = |policy| PullOptions { policy, quiet: quiet_pull, parallel, platform: platform.clone() };
     let (of_file, of_flag) = (pull(None), pull(args.pull.and_then(policy)));
     let wish = |pull| Wish {
         when: if args.build { When::Always } else { When::Missing },
         pull,
-        quiet_pull: args.quiet || args.quiet_pull,
+        quiet_pull,
         make: MakeOptions { quiet: args.quiet || args.quiet_build, parallel, ..MakeOptions::of_environment() },
     };
     let (needed, own) = (needed(&project.graph, &args.service, args.no_deps), only(&graph, &args.service));
@@ -109,7 +111,7 @@ async fn make(
     builds.retain(|build| needed.contains(&build.service));
     let alone = None::<DockerEngine>;
     let (seat, local) = if let Some(fleet) = &fleet {
-        let needs = Needs { pull: of_file, builds, wish: wish(of_file.policy) };
+        let needs = Needs { wish: wish(of_file.policy), pull: of_file, builds };
         let ready = spread::ready(context, fleet, project, request.clone(), &needs, false).await?;
         caller = ready.1;
         (ready.0.seat, alone)
@@ -121,7 +123,7 @@ async fn make(
         builds.extend(own_build.clone());
         builds::ensure(context.ui, &engine, builds, BTreeMap::new(), &wish(of_flag.policy), &logins).await?;
         images::ensure(context.ui, &engine, &restricted(&project.graph, &needed), &all, of_file, &logins).await?;
-        images::ensure(context.ui, &engine, &own, &all, of_flag, &logins).await?;
+        images::ensure(context.ui, &engine, &own, &all, of_flag.clone(), &logins).await?;
         if images::needs_demo(&project.graph) {
             ensure_demo_image(&engine).await?;
         }
@@ -134,7 +136,7 @@ async fn make(
     let (client, engine) = match (&fleet, local) {
         (_, Some(engine)) => (seat, engine),
         (Some(fleet), None) => {
-            let needs = Needs { pull: of_flag, builds: own_build, wish: wish(of_flag.policy) };
+            let needs = Needs { wish: wish(of_flag.policy), pull: of_flag, builds: own_build };
             on_host(context, fleet, &host, &own, needs).await?
         }
         (None, None) => return Err(CliError::NoHosts),

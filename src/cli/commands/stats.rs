@@ -10,14 +10,14 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::cli::among::{self, Among, Which};
-use crate::cli::args::{StatsArgs, TableFormat};
+use crate::cli::args::{ListFormat, StatsArgs};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::signals::Interrupts;
 use crate::cli::size;
 use crate::cli::source::Source;
-use crate::cli::table;
 use crate::cli::ui::Ui;
+use crate::cli::{table, template};
 use crate::engine::EngineError;
 use crate::engine::by_hand::Usage;
 
@@ -27,8 +27,6 @@ use super::ps::SHORT_ID;
 const EVERY: Duration = Duration::from_millis(500);
 /// How often it is looked whether containers came or went.
 const LOOK: u32 = 4;
-/// To the top left, and all below away.
-const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// Shows what containers use, once or until interrupted.
 ///
@@ -96,10 +94,10 @@ async fn live(context: &mut Context<'_>, args: &StatsArgs, which: Which<'_>, mut
             known.and_then(|known| known.usage.borrow().clone())
         });
         let rows = listed(&among, usages.collect::<Vec<_>>().into_iter());
-        if args.format == TableFormat::Table {
-            context.ui.data(CLEAR.as_bytes())?;
+        match args.format {
+            ListFormat::Table => context.ui.renew(&table(&rows, among.is_spread(), args))?,
+            _ => print(context.ui, &rows, among.is_spread(), args)?,
         }
-        print(context.ui, &rows, among.is_spread(), args)?;
     }
 }
 
@@ -161,9 +159,15 @@ impl Words {
 }
 
 fn print(ui: &mut Ui, rows: &[Listed], is_spread: bool, args: &StatsArgs) -> Result<(), CliError> {
-    if args.format == TableFormat::Json {
-        return rows.iter().try_for_each(|row| ui.json(&object(row, is_spread, args.no_trunc)));
+    let mut objects = rows.iter().map(|row| object(row, is_spread, args.no_trunc));
+    match &args.format {
+        ListFormat::Json => objects.try_for_each(|object| ui.json(&object)),
+        ListFormat::Template(template) => template.print(ui, &template::values(objects)?),
+        ListFormat::Table => ui.data(table(rows, is_spread, args).as_bytes()),
     }
+}
+
+fn table(rows: &[Listed], is_spread: bool, args: &StatsArgs) -> String {
     let cells = rows.iter().map(|row| {
         let Words { id, cpu, memory, memory_share, network, block, pids } = Words::of(row, args.no_trunc);
         [id, row.name.clone(), row.host.clone(), cpu, memory, memory_share, network, block, pids].to_vec()
@@ -178,7 +182,7 @@ fn print(ui: &mut Ui, rows: &[Listed], is_spread: bool, args: &StatsArgs) -> Res
             row.remove(2);
         }
     }
-    ui.data(table::render_spaced(&header, &cells, table::USUAL).as_bytes())
+    table::render_spaced(&header, &cells, table::USUAL)
 }
 
 /// What a container uses as JSON, with the keys of Docker's client; `Host` is orch's.
@@ -258,7 +262,7 @@ mod tests {
 
     #[test]
     fn json_is_an_object_a_line() {
-        let json = show(true, &StatsArgs { format: TableFormat::Json, ..StatsArgs::default() });
+        let json = show(true, &StatsArgs { format: ListFormat::Json, ..StatsArgs::default() });
         insta::assert_snapshot!(json.lines().next().expect("a line"), @r#"{"BlockIO":"1.98MB / 7B","CPUPerc":"12.35%","Container":"0000000000000000000000000000000000000000000000000000000000000001","Host":"a","ID":"000000000000","MemPerc":"0.00%","MemUsage":"344KiB / 23.54GiB","Name":"shop-web-1","NetIO":"1.04kB / 0B","PIDs":"3"}"#);
     }
 }

@@ -56,7 +56,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
     let fleet = context.fleet()?;
     let mut caller = consent::caller(fleet.is_none(), args.yes);
     let ground = if let Some(fleet) = fleet {
-        let request = request(context, &project, args, &caller);
+        let request = request(context, &project, args, &caller)?;
         let needs = needs(context, &project, args);
         let ready = spread::ready(context, &fleet, &project, request, &needs, args.allow_downgrade);
         let (ground, asked) = interrupts.unless(ready).await?;
@@ -117,7 +117,8 @@ fn needs(context: &Context<'_>, project: &Project, args: &UpArgs) -> Needs {
         (_, true) => When::Never,
         _ => When::Missing,
     };
-    let pull = PullOptions { policy: args.pull.and_then(policy), quiet: args.quiet_pull, parallel };
+    let platform = project.default_platform();
+    let pull = PullOptions { policy: args.pull.and_then(policy), quiet: args.quiet_pull, parallel, platform };
     let make = MakeOptions { quiet: args.quiet_build, parallel, ..MakeOptions::of_environment() };
     Needs { wish: Wish { when, pull: pull.policy, quiet_pull: pull.quiet, make }, pull, builds }
 }
@@ -150,9 +151,10 @@ fn policy(flag: Pull) -> Option<PullPolicy> {
     }
 }
 
-fn request(context: &Context<'_>, project: &Project, args: &UpArgs, caller: &Caller) -> UpRequest {
-    let (options, hosts) = (plan::options(&args.selection), context.project_hosts());
-    UpRequest { options, caller: caller.clone(), hosts, wait: args.wait, ..UpRequest::new(project.graph.clone()) }
+fn request(context: &Context<'_>, project: &Project, args: &UpArgs, caller: &Caller) -> Result<UpRequest, CliError> {
+    let (options, hosts) = (plan::options(project, &args.selection)?, context.project_hosts());
+    let (caller, wait) = (caller.clone(), args.wait);
+    Ok(UpRequest { options, caller, hosts, wait, ..UpRequest::new(project.graph.clone()) })
 }
 
 /// Asks the seat for what the project shall be, and the user where others changed it meanwhile.
@@ -163,7 +165,7 @@ async fn start(
     args: &UpArgs,
     caller: &mut Caller,
 ) -> Result<ProgressStream, CliError> {
-    let request = request(context, project, args, caller);
+    let request = request(context, project, args, caller)?;
     consent::ask(context.ui, client, project.name(), Deed::Overwrite, caller, async |caller| {
         let request = UpRequest { caller: caller.clone(), ..request.clone() };
         Ok(client.up(project.name(), &request).await?)

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::cli::among::{self, Among, Which};
-use crate::cli::args::{TableFormat, VolumesArgs};
+use crate::cli::args::{ListFormat, VolumesArgs};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::source;
-use crate::cli::table;
 use crate::cli::ui::Ui;
+use crate::cli::{table, template};
 use crate::engine::by_hand::VolumeDetails;
 use crate::observed::ObservedVolume;
 
@@ -47,8 +47,8 @@ async fn look(among: &Among, args: &VolumesArgs) -> Result<Vec<Listed>, CliError
         let ours = host.volumes.into_values().filter(|volume| volume.belongs_to(&among.project));
         for volume in ours.filter(|volume| args.services.is_empty() || mounted.contains(&(at, volume.name.as_str()))) {
             let details = match args.format {
-                TableFormat::Table => None,
-                TableFormat::Json => {
+                ListFormat::Table => None,
+                ListFormat::Json | ListFormat::Template(_) => {
                     let details = source.engine.volume_details(&volume.name).await;
                     details.map_err(|error| source.failed(error))?
                 }
@@ -66,14 +66,17 @@ fn print(ui: &mut Ui, listed: &[Listed], is_spread: bool, args: &VolumesArgs) ->
         names.dedup();
         return names.into_iter().try_for_each(|name| ui.line(name));
     }
-    match args.format {
-        TableFormat::Json => listed.iter().try_for_each(|one| ui.json(&object(one, is_spread))),
-        TableFormat::Table if is_spread => {
+    match &args.format {
+        ListFormat::Template(template) => {
+            template.print(ui, &template::values(listed.iter().map(|one| object(one, is_spread)))?)
+        }
+        ListFormat::Json => listed.iter().try_for_each(|one| ui.json(&object(one, is_spread))),
+        ListFormat::Table if is_spread => {
             let row = |one: &Listed| [one.volume.driver.clone(), one.volume.name.clone(), one.host.clone()];
             let rows: Vec<_> = listed.iter().map(row).collect();
             ui.data(table::render(["DRIVER", "VOLUME NAME", "HOST"], &rows).as_bytes())
         }
-        TableFormat::Table => {
+        ListFormat::Table => {
             let rows: Vec<_> = listed.iter().map(|one| [one.volume.driver.clone(), one.volume.name.clone()]).collect();
             ui.data(table::render(["DRIVER", "VOLUME NAME"], &rows).as_bytes())
         }
@@ -154,7 +157,7 @@ mod tests {
 
     #[test]
     fn json_is_an_object_a_line() {
-        let json = show(false, &VolumesArgs { format: TableFormat::Json, ..VolumesArgs::default() });
+        let json = show(false, &VolumesArgs { format: ListFormat::Json, ..VolumesArgs::default() });
         insta::assert_snapshot!(json.lines().next().expect("a line"), @r#"{"Availability":"N/A","Driver":"local","Group":"N/A","Labels":"a=1,b=2","Links":"N/A","Mountpoint":"/v/shop_data","Name":"shop_data","Scope":"local","Size":"N/A","Status":"N/A"}"#);
     }
 }

@@ -260,7 +260,7 @@ impl Watching<'_> {
         let begun = Instant::now();
         self.say(context, &format!("Rebuilding service(s) {} after changes were detected...", list(services)))?;
         let number = self.site.number;
-        let mut images = builds::of(&self.loaded.model);
+        let mut images = builds::of(&self.loaded);
         images.retain(|image| services.contains(&image.service));
         let before = self.images(context, &images).await;
         let selection = Selection {

@@ -40,7 +40,11 @@ pub(crate) async fn pull_on(
     let mut all = Vec::new();
     for puller in pullers {
         let may = |name: &ServiceName| puller.services.contains(name) && graph.services[name].pull != PullPolicy::Never;
-        all.extend(wanted(graph, None, &BTreeMap::new(), may).into_iter().map(|wanted| (puller, wanted)));
+        all.extend(
+            wanted(graph, None, options.platform.as_ref(), &BTreeMap::new(), may)
+                .into_iter()
+                .map(|wanted| (puller, wanted)),
+        );
     }
     let mut failures: Vec<String> = while_shown(ui, "Pulling", async |show| {
         let hidden = |_: Event| ();

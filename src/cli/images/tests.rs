@@ -29,7 +29,7 @@ async fn run(engine: &FakeEngine, options: PullOptions) -> (Result<(), CliError>
 }
 
 fn options() -> PullOptions {
-    PullOptions { policy: None, quiet: false, parallel: Global::default().parallel }
+    PullOptions { policy: None, quiet: false, parallel: Global::default().parallel, platform: None }
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ pub(super) fn graph_of(graph: &Graph, args: &RunArgs, around: &Surroundings<'_>)
 
 fn change(container: &mut Container, args: &RunArgs, around: &Surroundings<'_>) -> Result<(), CliError> {
     container.name = None;
-    container.tty = around.terminal && !args.no_tty;
+    container.tty = around.terminal && args.wants_terminal();
     container.stdin_open = args.interactive;
     if let Some(text) = &args.entrypoint {
         container.entrypoint = Some(flags::command(text).map_err(|_| CliError::Value {
