@@ -19,7 +19,7 @@ pub(super) const USED: [&str; 5] = ["networks", "volumes", "configs", "secrets",
 pub(super) fn defaults(tree: &mut Node) {
     each_container(tree, &mut |service| {
         if let Some(build) = service.get_mut("build")
-            && build.get("context").is_none_or(Node::is_null)
+            && build.get("context").is_none_or(|context| context.is_null() || context.as_str() == Some(""))
         {
             build.set("context", Value::Str(".".to_owned()));
         }

@@ -212,7 +212,9 @@ fn state(hosts: &[&Host], registry: &str) -> Vec<String> {
         .collect();
     lines.sort();
     lines.dedup();
-    lines.iter_mut().for_each(|line| without_number(line));
+    for line in &mut lines {
+        without_number(line);
+    }
     lines.sort();
     lines
 }
@@ -263,6 +265,7 @@ fn both<T: Send>(ask: impl Fn(&Side<'_>) -> T + Sync, [ours, theirs]: [&Side<'_>
 }
 
 /// Runs the script with both.
+#[expect(clippy::redundant_closure_for_method_calls, reason = "the method itself has too few lifetimes")]
 fn same(ours: &Side<'_>, theirs: &Side<'_>) {
     let mut failures = Vec::new();
     let mut commands = 0;

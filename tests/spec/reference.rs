@@ -82,6 +82,8 @@ pub(crate) const MENDED: &[Difference] = &[
         theirs: "leaves it out of what it prints", ours: "prints it" },
     Difference { case: "", element: "services.*.pull_refresh_after",
         theirs: "leaves it out of what it prints", ours: "prints it" },
+    Difference { case: "", element: "services.*.build.context",
+        theirs: "leaves it out where it is empty, as by a variable that is not set", ours: "prints the project's directory" },
     Difference { case: "", element: "services.*.build.dockerfile",
         theirs: "leaves it out where it is empty, as by a variable that is not set", ours: "prints the name of the file that is read" },
     Difference { case: "", element: "services.*.secrets.[].target",
@@ -214,6 +216,13 @@ fn mend(ours: &mut Value, theirs: &mut Value, yaml: &dyn Fn() -> Value) {
         service.get_mut("build").into_iter().for_each(limits);
     }
     for (service, name) in named(ours) {
+        let context = service.get("build").and_then(|build| build.get("context")).cloned();
+        let build = theirs.get_mut("services").and_then(|services| services.get_mut(&name)?.get_mut("build"));
+        if let (Some(context), Some(build)) = (context, build)
+            && build.get("context").is_none()
+        {
+            build["context"] = context;
+        }
         let wanted = service.get("build").and_then(|build| build.get("dockerfile")).cloned();
         let build = theirs.get_mut("services").and_then(|services| services.get_mut(&name)?.get_mut("build"));
         if let (Some("Dockerfile"), Some(build)) = (wanted.as_ref().and_then(Value::as_str), build)

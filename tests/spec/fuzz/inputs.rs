@@ -176,7 +176,9 @@ impl Corpus {
     pub(super) fn new() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut paths = Vec::new();
-        ["tests", "compose-examples", "patterns"].iter().for_each(|folder| real_files(&root.join(folder), &mut paths));
+        for folder in ["tests", "compose-examples", "patterns"] {
+            real_files(&root.join(folder), &mut paths);
+        }
         let read = |path: &PathBuf| std::fs::read(path).expect("a file of the project");
         let mut texts: Vec<Vec<u8>> = paths.iter().map(read).collect();
         for table in files(".table") {
@@ -474,7 +476,7 @@ fn env_text(dice: &mut Dice) -> Vec<u8> {
         };
         let name = ["A", "B", "C", "SET", "A.b", "E_1"][dice.below(6)];
         match dice.below(12) {
-            0 if dice.once_in(6) => (0..dice.below(10)).for_each(|_| text += ENV[dice.below(ENV.len())]),
+            0 if dice.once_in(6) => text.extend((0..dice.below(10)).map(|_| ENV[dice.below(ENV.len())])),
             1 => _ = writeln!(text, "{name}='{value}'"),
             2 => _ = writeln!(text, "{name}=\"{value}\""),
             3 => _ = writeln!(text, "{name}"),
@@ -566,7 +568,7 @@ fn hurtful(dice: &mut Dice) -> Vec<u8> {
                 text + &format!("  s{n}: {{image: x, depends_on: [{}]}}\n", all.join(", "))
             })
         }
-        8 => (0..1 + many / 10).fold("services:\n".to_owned(), |text, n| {
+        8 => (0..=many / 10).fold("services:\n".to_owned(), |text, n| {
             text + &format!("  s{n}: {{image: x, network_mode: 'service:s{}', links: [s{}]}}\n", n + 1, n / 2)
         }),
         9 => format!(
@@ -588,7 +590,7 @@ fn hurtful(dice: &mut Dice) -> Vec<u8> {
         }
         _ => {
             let list = format!("x-l: &l [{}]\n", vec!["a=b"; 1 + dice.below(300)].join(", "));
-            (0..1 + dice.below(300)).fold(list + "services:\n", |text, n| {
+            (0..=dice.below(300)).fold(list + "services:\n", |text, n| {
                 text + &format!("  s{n}: {{image: x, labels: *l, environment: *l, volumes: ['v{n}:/x']}}\n")
             })
         }

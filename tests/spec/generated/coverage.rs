@@ -50,7 +50,9 @@ impl Walk {
                 }
             }
             Value::Sequence(items) if self.known.contains(&*below("[]")) => {
-                items.iter().for_each(|item| self.walk(item, &below("[]")));
+                for item in items {
+                    self.walk(item, &below("[]"));
+                }
             }
             Value::Tagged(tagged) => self.walk(&tagged.value, path),
             _ => {}
