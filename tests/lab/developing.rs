@@ -308,3 +308,32 @@ fn every_replica_on_every_host_gets_what_changes() {
     becomes(secs(20), "with what was brought", &all("3", 3), || cat(&[1, 2, 3], "/srv/src/a"));
     assert_eq!(program.signal("INT").code, 130);
 }
+
+#[test]
+fn up_watches_beside_the_output_of_containers() {
+    let host = Host::boot(&["busybox"]);
+    let project = Project::new(
+        &host,
+        "both",
+        "services: {app: {image: busybox, command: [sh, -c, 'echo hello; exec sleep 1000000'], stop_signal: SIGKILL, \
+         develop: {watch: [{path: src, action: sync+restart, target: /srv}]}}}\n",
+    );
+    host.sh("mkdir both/src");
+    let start = format!("exec {ORCH} -f both/compose.yaml up --watch >/var/both.out 2>/var/both.err");
+    let program = host.start(&["sh", "-c", &start]);
+    let says = |words: &str, times: usize| {
+        eventually(secs(60), words, || {
+            let text = host.exec(&["cat", "/var/both.out", "/var/both.err"]).stdout;
+            if text.matches(words).count() >= times { Ok(()) } else { Err(text) }
+        });
+    };
+    says(" ⦿ Watch enabled", 1);
+    says("hello", 1);
+    host.sh("echo 1 >both/src/a");
+    says("service(s) [\"app\"] restarted", 1);
+    says("hello", 2);
+    let container = project.container("app", 1);
+    assert_eq!(project.within(&container, "cat /srv/a").stdout.trim(), "1");
+    assert_eq!(program.signal("INT").code, 130);
+    assert_eq!(project.running("app").len(), 0, "they are stopped");
+}
