@@ -353,10 +353,11 @@ fn builds_by_buildkit_get_secrets_agents_and_caches_and_leave_no_trace_of_them()
     let words =
         ["`services.web.build.additional_contexts` needs Docker Engine 23.0; this one is 20.10", "compose.yaml:5:7"];
     project.orch(&["build"]).refused(1, &words);
-    project.orch(&["up", "-d", "--dry-run"]).refused(1, &words);
+    project.orch(&["up", "-d", "--build", "--dry-run"]).refused(1, &words);
     file("ssh: [default]");
     project.orch(&["build"]).refused(1, &["no SSH agent runs for `default`: SSH_AUTH_SOCK is not set"]);
     file("secrets: [token]");
+    host.write("/root/kit/Dockerfile", "FROM busybox\nRUN --mount=type=secret,id=token true\n");
     host.sh("rm kit/token");
     project.orch(&["build"]).refused(1, &["the secret `/root/kit/token` cannot be read"]);
 }
