@@ -53,9 +53,8 @@ fn check_well_formed(svg: &str) {
 
 /// Returns the numbers of an attribute of all elements of a kind.
 fn numbers(svg: &str, element: &str, attribute: &str) -> Vec<f64> {
-    let key = format!(" {attribute}=\"");
-    let start = format!("<{element} class=");
-    let elements = svg.split(&start).skip(1).map(|rest| rest.split('>').next().unwrap_or_default());
+    let (key, start) = (format!(" {attribute}=\""), format!("<{element} class="));
+    let elements = svg.split(start.as_str()).skip(1).map(|rest| rest.split('>').next().unwrap_or_default());
     elements.filter_map(|text| text.split(&key).nth(1)?.split('"').next()?.parse().ok()).collect()
 }
 
