@@ -314,6 +314,8 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     }
     if options.resolve_environment && options.interpolate {
         resolve::environment(&mut tree, &around, report);
+    } else if options.interpolate {
+        resolve::names(&mut tree, &discovered.environment);
     }
     if options.interpolate {
         resolve::labels(&mut tree, &around, report);

@@ -10,13 +10,12 @@ use crate::observed::{CONFIG_HASH_LABEL, Observed, ObservedNetwork, SPEC_HASH_LA
 use crate::plan::Addresses;
 use crate::plan::desired::NetworkAddresses;
 
-/// Adds the networks to `addresses` that are there already and can stay as they are.
+/// Adds the networks to `addresses` that are there already and can stay as they are, in the place of those that orch had once.
 pub(super) fn networks(graph: &Graph, observed: &Observed, addresses: &mut Addresses) {
     for (key, network) in graph.networks.iter().filter(|(_, network)| !network.external) {
-        if addresses.networks.contains_key(key) {
-            continue;
-        }
-        if let Some(existing) = existing(graph, key, network, observed) {
+        let Some(existing) = existing(graph, key, network, observed) else { continue };
+        let had = addresses.networks.get(key);
+        if had.is_none_or(|had| had.subnet != existing.subnet) {
             addresses.networks.insert(key.clone(), existing);
         }
     }

@@ -74,6 +74,18 @@ pub(super) fn environment(tree: &mut Node, around: &Surroundings<'_>, report: &m
     });
 }
 
+/// Gives names without a value the project's value, where it has one, and reads no file: Docker Compose with
+/// `--no-env-resolution`.
+pub(super) fn names(tree: &mut Node, environment: &BTreeMap<String, String>) {
+    each_container(tree, &mut |service| {
+        for (name, entry) in service.get_mut("environment").and_then(Node::as_map_mut).into_iter().flatten() {
+            if let (true, Some(value)) = (entry.node.is_null(), environment.get(name)) {
+                entry.node.value = Value::Str(value.clone());
+            }
+        }
+    });
+}
+
 fn env_file(file: &Node, around: &Surroundings<'_>, below: &Map, report: &mut Report) -> dotenv::Pairs {
     let Some(path) = file.str("path") else { return dotenv::Pairs::new() };
     let absolute = absolute(around.working_dir, path);

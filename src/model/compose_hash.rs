@@ -124,6 +124,9 @@ fn service_hash(service: &Service) -> ComposeHash {
     if let Some(deploy) = json.get_mut("deploy").and_then(Value::as_object_mut) {
         deploy.shift_remove("replicas");
     }
+    if let Some(Value::Array(files)) = json.get_mut("env_file") {
+        *files = once_each(std::mem::take(files));
+    }
     let mut pieces = Vec::new();
     let mut text = String::new();
     for (key, shape) in shape::SERVICE {
@@ -151,6 +154,18 @@ fn service_hash(service: &Service) -> ComposeHash {
     }
     pieces.push(Piece::Text(text));
     ComposeHash::Text(pieces)
+}
+
+/// A file of variables that is named twice is hashed once: in its first place, as it was named last.
+fn once_each(files: Vec<Value>) -> Vec<Value> {
+    let mut kept: Vec<Value> = Vec::new();
+    for file in files {
+        match kept.iter_mut().find(|other| other.get("path") == file.get("path")) {
+            Some(other) => *other = file,
+            None => kept.push(file),
+        }
+    }
+    kept
 }
 
 /// Returns what Docker Compose puts the names of containers in the place of. Source: `resolveServiceReferences`.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::{Condition, Dependency};
+use crate::graph::{Condition, Dependency, PortMode, Service};
 use crate::ids::{PodId, ServiceName};
 use crate::observed::{ObservedContainer, PodMemory};
 
@@ -30,6 +30,7 @@ impl<'a> Relations<'a> {
         if self.desired.rests(pod) {
             return;
         }
+        self.remake_adopted(pod, service);
         if let Some(changed) = self.decisions.get(pod).and_then(|mine| self.prepare(pod, mine)) {
             self.decisions.insert(pod, changed);
         }
@@ -56,6 +57,19 @@ impl<'a> Relations<'a> {
                 let reason = Reason::DependencyReplaced { service: dependency.service.clone() };
                 self.decisions.insert(pod, Decision::Restart(reason));
             }
+        }
+        self.remake_adopted(pod, service);
+    }
+
+    /// A container that Docker Compose made and that does not run any more is made anew where it has ports: its engine would
+    /// publish them again, and orch listens there since it has let go of them.
+    fn remake_adopted(&mut self, pod: &'a PodId, service: &Service) {
+        let is_published = service.ports.iter().any(|port| port.mode == PortMode::Ingress);
+        let is_adopted = self.container(pod).is_some_and(ObservedContainer::is_of_docker_compose);
+        if let (true, true, Some(decision)) = (is_published, is_adopted, self.decisions.get_mut(pod))
+            && matches!(decision, Decision::Start { .. } | Decision::Restart(_))
+        {
+            *decision = Decision::Replace(Reason::SpecChanged { what: vec!["ports of Docker Compose".to_owned()] });
         }
     }
 

@@ -60,7 +60,7 @@ fn said(done: &Done) -> String {
 }
 
 fn page(host: &Host) -> String {
-    host.exec(&["timeout", "5", "busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/"]).stdout
+    host.exec(&["curl", "-fsS", "-m", "2", "http://127.0.0.1:8080/"]).stdout
 }
 
 #[track_caller]

@@ -1,7 +1,7 @@
 //! Containers that Docker Compose made.
 
 use crate::model::{ComposeHash, Piece};
-use crate::observed::{CONFIG_HASH_LABEL, PROJECT_LABEL, SPEC_HASH_LABEL};
+use crate::observed::{CONFIG_HASH_LABEL, ContainerState, PROJECT_LABEL, SPEC_HASH_LABEL};
 
 use super::super::fixture::{World, brief, host};
 
@@ -56,6 +56,19 @@ fn one_for_another_configuration_or_image_or_to_be_made_anew_is_replaced() {
         },
         "asked for",
     );
+}
+
+#[test]
+fn one_that_ended_is_started_or_made_anew_where_the_engine_would_publish_its_ports() {
+    let ended = |project: &str| {
+        let mut world = adopted(project);
+        world.touch("web.1", |one| one.state = ContainerState::Exited { code: 137, by_itself: false });
+        brief(&world.plan())
+    };
+    let plain = ended("web: {}");
+    assert!(plain.contains("start web-1") && !plain.contains("remove"), "{plain}");
+    let published = ended("web: {ports: [{target: 80, published: '8080', mode: ingress}]}");
+    assert!(published.contains("remove web-1 (configuration changed: ports of Docker Compose)"), "{published}");
 }
 
 #[test]
