@@ -40,6 +40,7 @@ const NOTES: &[(&str, &str)] = &[
     ("services.*.build.platforms", "applied; `up` refuses more than one, which only BuildKit has"),
     ("services.*.attach", "`up` shows the logs or not"),
     ("services.*.develop", "kept; it is for `watch`, and `up` looks past it, as in Docker Compose"),
+    ("services.*.volumes.[].image", "applied where the engine speaks API 1.48 (Docker Engine 28); else refused"),
     ("services.*.annotations", "applied where the engine speaks API 1.43 (Docker Engine 24); else a warning"),
     ("services.*.cpu_count", "a warning: only containers of Windows take it"),
     ("services.*.cpu_percent", "a warning: only containers of Windows take it"),
