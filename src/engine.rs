@@ -239,6 +239,8 @@ pub struct NetworkSpec {
     pub gateway: Ipv4Addr,
     /// Range for this host's containers.
     pub ip_range: Ipv4Net,
+    /// Addresses that others have, by name.
+    pub aux_addresses: BTreeMap<String, Ipv4Addr>,
     /// All labels.
     pub labels: BTreeMap<String, String>,
 }
@@ -436,6 +438,10 @@ pub trait Engine: ByHand + Send + Sync {
 
     /// Returns the id of the image that `reference` means here, or `None`.
     async fn image_id(&self, reference: &str) -> Result<Option<String>>;
+
+    /// Returns when `reference` came to mean the image that it means here, by the engine's clock in nanoseconds since 1970;
+    /// `None`: there is none, or the engine does not say.
+    async fn image_tagged_at(&self, reference: &str) -> Result<Option<i64>>;
 
     /// Returns the digests that registries gave the image which `reference` means here (`redis@sha256:…`), or `None`.
     async fn image_digests(&self, reference: &str) -> Result<Option<Vec<String>>>;

@@ -35,6 +35,8 @@ use error::Sink;
 /// Grace period where the file gives none. Source: compose-spec 05-services.md#stop_grace_period.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
+const DAY: Duration = Duration::from_hours(24);
+
 /// Whether a file object is a config or a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -353,8 +355,15 @@ impl Part<'_, '_> {
             None | Some("missing" | "if_not_present" | "build") => PullPolicy::Missing,
             Some("always") => PullPolicy::Always,
             Some("never") => PullPolicy::Never,
+            Some("daily") => PullPolicy::Every(DAY),
+            Some("weekly") => PullPolicy::Every(7 * DAY),
             Some(text) => {
-                let expected = "`always`, `missing`, `if_not_present`, `never` or `build`";
+                let every = text.strip_prefix("every_").and_then(|age| model::quantity::parse_duration(age).ok());
+                if let Some(age) = every {
+                    return PullPolicy::Every(age);
+                }
+                let expected =
+                    "`always`, `missing`, `if_not_present`, `never`, `build`, `daily`, `weekly` or `every_12h`";
                 self.error("pull_policy", Problem::Invalid { what: "pull policy", text: text.to_owned(), expected });
                 PullPolicy::Missing
             }

@@ -186,6 +186,14 @@ impl Service {
         })
     }
 
+    /// Returns the images whose content its containers mount.
+    pub fn mounted_images(&self) -> impl Iterator<Item = &str> {
+        self.container.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Image { image, .. } => Some(image.as_str()),
+            _ => None,
+        })
+    }
+
     /// Returns the snapshots that its containers mount.
     pub fn snapshots(&self) -> impl Iterator<Item = &SnapshotHash> {
         self.container.mounts.iter().filter_map(|mount| match &mount.source {

@@ -74,6 +74,7 @@ pub fn network(name: &str) -> Network {
         subnet: None,
         gateway: None,
         ip_range: None,
+        aux_addresses: BTreeMap::new(),
         attachable: false,
         spec_hash: String::new(),
         compose_hash: String::new(),

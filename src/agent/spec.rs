@@ -56,6 +56,7 @@ pub fn network(desired: &Desired, key: &ResourceKey, host_index: u32) -> Option<
         subnet,
         gateway,
         ip_range,
+        aux_addresses: network.aux_addresses.clone(),
         labels,
     })
 }

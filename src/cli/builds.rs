@@ -208,7 +208,7 @@ impl BuiltImage {
     fn way(&self, here: bool, wish: &Wish) -> Way {
         let policy = match wish.pull {
             Some(PullPolicy::Always) => "always",
-            Some(PullPolicy::Missing) => "missing",
+            Some(PullPolicy::Missing | PullPolicy::Every(_)) => "missing",
             Some(PullPolicy::Never) => "never",
             None => self.policy.as_deref().unwrap_or_default(),
         };

@@ -5,8 +5,10 @@ mod pull;
 mod send;
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
@@ -41,6 +43,19 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// Returns whether it is to be pulled although the engine has it.
+    async fn is_due(&self, engine: &dyn Engine) -> Result<bool, EngineError> {
+        match self.policy {
+            PullPolicy::Always => Ok(true),
+            PullPolicy::Missing | PullPolicy::Never => Ok(false),
+            PullPolicy::Every(age) => {
+                let Some(tagged_at) = engine.image_tagged_at(&self.reference).await? else { return Ok(false) };
+                let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
+                Ok(engine.now_nanos().await?.saturating_sub(tagged_at) > age)
+            }
+        }
+    }
+
     /// Returns whether an engine has it.
     async fn is_on(&self, engine: &dyn Engine) -> Result<bool, EngineError> {
         let id = engine.image_id(&self.reference).await?;
@@ -78,11 +93,11 @@ pub(crate) async fn ensure(
     for wanted in
         wanted(graph, options.policy, options.platform.as_ref(), &BTreeMap::new(), |service| !built.contains(service))
     {
-        let here = wanted.policy != PullPolicy::Always && engine.image_id(&wanted.reference).await?.is_some();
+        let here = !wanted.is_due(engine).await? && engine.image_id(&wanted.reference).await?.is_some();
         match wanted.policy {
             _ if here => {}
             PullPolicy::Never => failures.push(Missing::new(wanted, None)),
-            PullPolicy::Missing | PullPolicy::Always => pulls.push(wanted),
+            PullPolicy::Missing | PullPolicy::Every(_) | PullPolicy::Always => pulls.push(wanted),
         }
     }
     if failures.is_empty() && !pulls.is_empty() {
@@ -163,7 +178,7 @@ impl Need<'_> {
 
     /// Whether the host has it and need not pull it anew.
     async fn is_met(&self) -> Result<bool, EngineError> {
-        let anew = self.wanted.built.is_none() && self.wanted.policy == PullPolicy::Always;
+        let anew = self.wanted.built.is_none() && self.wanted.is_due(self.place.engine).await?;
         Ok(!anew && self.wanted.is_on(self.place.engine).await?)
     }
 
@@ -301,33 +316,32 @@ fn wanted(
 ) -> Vec<Wanted> {
     let mut images: BTreeMap<(String, Option<String>), Wanted> = BTreeMap::new();
     for (name, service) in graph.services.iter().filter(|(name, _)| runs(name)) {
-        let reference = service.container.image.clone();
-        if is_own(&reference) {
-            continue;
-        }
-        let platform = service.container.platform.as_ref().or(default_platform).cloned();
         let policy = policy.unwrap_or(service.pull);
-        let key = (reference.clone(), platform.clone());
-        let wanted = images.entry(key).or_insert_with(|| Wanted {
-            built: built.get(&reference).cloned(),
-            reference,
-            platform,
-            policy,
-            service: name.clone(),
-        });
-        // Where services of one image differ, the one that asks for most decides.
-        if rank(policy) > rank(wanted.policy) {
-            wanted.policy = policy;
+        let references = std::iter::once(service.container.image.as_str()).chain(service.mounted_images());
+        for reference in references.filter(|reference| !is_own(reference)) {
+            let platform = service.container.platform.as_ref().or(default_platform).cloned();
+            let wanted = images.entry((reference.to_owned(), platform.clone())).or_insert_with(|| Wanted {
+                built: built.get(reference).cloned(),
+                reference: reference.to_owned(),
+                platform,
+                policy,
+                service: name.clone(),
+            });
+            // Where services of one image differ, the one that asks for most decides.
+            if rank(policy) > rank(wanted.policy) {
+                wanted.policy = policy;
+            }
         }
     }
     images.into_values().collect()
 }
 
-fn rank(policy: PullPolicy) -> u8 {
+fn rank(policy: PullPolicy) -> (u8, Reverse<Duration>) {
     match policy {
-        PullPolicy::Never => 0,
-        PullPolicy::Missing => 1,
-        PullPolicy::Always => 2,
+        PullPolicy::Never => (0, Reverse(Duration::ZERO)),
+        PullPolicy::Missing => (1, Reverse(Duration::ZERO)),
+        PullPolicy::Every(age) => (2, Reverse(age)),
+        PullPolicy::Always => (3, Reverse(Duration::ZERO)),
     }
 }
 

@@ -171,6 +171,7 @@ fn network(world: &dyn World, rest: &str, number: u8) -> NetworkSpec {
         subnet,
         gateway: subnet.hosts().next().expect("a subnet has addresses"),
         ip_range,
+        aux_addresses: BTreeMap::new(),
         labels: labels(world),
     }
 }

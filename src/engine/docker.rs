@@ -156,6 +156,12 @@ fn socket_path(address: Option<&str>) -> Result<String> {
     })
 }
 
+/// Reads when an image was tagged last; the engine has a time of its own for never.
+fn tagged_at(text: &str) -> Option<i64> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    i64::try_from(time.as_nanosecond()).ok().filter(|nanos| *nanos > 0)
+}
+
 #[async_trait]
 impl Engine for DockerEngine {
     async fn info(&self) -> Result<EngineInfo> {
@@ -176,6 +182,15 @@ impl Engine for DockerEngine {
         let tried = Tried::new("look for image", reference).what("image");
         match self.call("image_inspect", tried, self.docker.inspect_image(reference)).await {
             Ok(image) => Ok(image.id),
+            Err(EngineError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn image_tagged_at(&self, reference: &str) -> Result<Option<i64>> {
+        let tried = Tried::new("look for image", reference).what("image");
+        match self.call("image_inspect", tried, self.docker.inspect_image(reference)).await {
+            Ok(image) => Ok(image.metadata.and_then(|metadata| metadata.last_tag_time).as_deref().and_then(tagged_at)),
             Err(EngineError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }

@@ -418,12 +418,25 @@ fn endpoint(attachment: &SpecAttachment, priority: usize, api: ApiVersion) -> Re
 
 /// Translates a network: one IPv4 pool, chosen by orch.
 pub fn network_request(spec: &NetworkSpec) -> NetworkCreateRequest {
-    let NetworkSpec { name, driver, driver_opts, internal, attachable, subnet, gateway, ip_range, labels } = spec;
+    let NetworkSpec {
+        name,
+        driver,
+        driver_opts,
+        internal,
+        attachable,
+        subnet,
+        gateway,
+        ip_range,
+        aux_addresses,
+        labels,
+    } = spec;
     let pool = IpamConfig {
         subnet: Some(subnet.to_string()),
         ip_range: Some(ip_range.to_string()),
         gateway: Some(gateway.to_string()),
-        auxiliary_addresses: None,
+        auxiliary_addresses: some_unless_empty_map(
+            aux_addresses.iter().map(|(name, address)| (name.clone(), address.to_string())).collect(),
+        ),
     };
     NetworkCreateRequest {
         name: name.clone(),

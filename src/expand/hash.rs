@@ -76,11 +76,16 @@ fn network_hash(network: &Network) -> String {
         subnet: _,
         gateway: _,
         ip_range: _,
+        aux_addresses,
         attachable,
         spec_hash: _,
         compose_hash: _,
     } = network;
-    let spec = json!([VERSION, internal, driver, driver_opts, labels, attachable]);
+    let mut spec =
+        vec![json!(VERSION), json!(internal), json!(driver), json!(driver_opts), json!(labels), json!(attachable)];
+    // Only where something is said, so that the hash of the others is as it was.
+    spec.extend((!aux_addresses.is_empty()).then(|| json!(aux_addresses)));
+    let spec = Value::Array(spec);
     sha256(spec.to_string().as_bytes())
 }
 

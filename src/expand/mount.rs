@@ -51,10 +51,20 @@ impl Part<'_, '_> {
             (MountType::Volume, None) => Some(anonymous(volume.volume.as_ref())),
             (MountType::Volume, Some(key)) => self.named(path, key, volume.volume.as_ref()),
             (MountType::Tmpfs, _) => Some(tmpfs(volume.tmpfs.as_ref())),
-            (MountType::Npipe | MountType::Cluster | MountType::Image, _) => {
+            (MountType::Image, None) => {
+                let problem =
+                    Problem::Invalid { what: "image mount", text: volume.target.clone(), expected: "a source" };
+                self.error(path, problem);
+                None
+            }
+            (MountType::Image, Some(source)) => Some(MountSource::Image {
+                image: source.to_owned(),
+                subpath: volume.image.as_ref().and_then(|image| image.subpath.clone()),
+            }),
+            (MountType::Npipe | MountType::Cluster, _) => {
                 // `load` has said so before, with the place.
                 let what = format!("the mount at `{}`", volume.target);
-                self.error(path, Problem::Unsupported { what, instead: "use a bind, a volume or tmpfs" });
+                self.error(path, Problem::Unsupported { what, instead: "use a bind, a volume, an image or tmpfs" });
                 None
             }
         }

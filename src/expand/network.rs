@@ -1,7 +1,7 @@
 //! Networks, and where a service is connected.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
@@ -173,9 +173,10 @@ fn expand(key: &ResourceKey, network: &model::Network, sink: &mut Sink) -> Netwo
         sink.error(format!("networks.{key}.ipam.config"), problem);
     }
     let config = ipam.config.first().cloned().unwrap_or_default();
-    // What is left out is refused by `load`, where anything is to be run.
-    let IpamConfig { subnet, gateway, ip_range, aux_addresses: _, extensions: _ } = config;
+    let IpamConfig { subnet, gateway, ip_range, aux_addresses, extensions: _ } = config;
     let path = format!("networks.{key}.ipam.config[0]");
+    let subnet = parse(subnet, &path, "subnet", sink).map(|subnet: Ipv4Net| subnet.trunc());
+    let aux_addresses = reserved(aux_addresses, subnet, &path, sink);
     Network {
         name: name.clone(),
         external: *external,
@@ -183,13 +184,41 @@ fn expand(key: &ResourceKey, network: &model::Network, sink: &mut Sink) -> Netwo
         driver: driver.clone().filter(|driver| driver != "default"),
         driver_opts: driver_opts.clone(),
         labels: labels.clone(),
-        subnet: parse(subnet, &path, "subnet", sink).map(|subnet: Ipv4Net| subnet.trunc()),
+        subnet,
         gateway: parse(gateway, &path, "gateway", sink),
         ip_range: parse(ip_range, &path, "ip_range", sink),
+        aux_addresses,
         attachable: *attachable,
         spec_hash: String::new(),
         compose_hash: String::new(),
     }
+}
+
+/// Addresses that others have are of the subnet of the file: they mean nothing in one that orch chooses.
+fn reserved(
+    addresses: BTreeMap<String, String>,
+    subnet: Option<Ipv4Net>,
+    path: &str,
+    sink: &mut Sink,
+) -> BTreeMap<String, Ipv4Addr> {
+    let mut reserved = BTreeMap::new();
+    for (name, text) in addresses {
+        let address: Option<Ipv4Addr> = text.parse().ok();
+        match address.filter(|address| subnet.is_some_and(|subnet| subnet.contains(address))) {
+            Some(address) => {
+                reserved.insert(name, address);
+            }
+            None => {
+                let problem = Problem::Invalid {
+                    what: "reserved address",
+                    text,
+                    expected: "an IPv4 address of the `subnet` beside it",
+                };
+                sink.error(format!("{path}.aux_addresses.{name}"), problem);
+            }
+        }
+    }
+    reserved
 }
 
 fn parse<T: std::str::FromStr>(text: Option<String>, path: &str, what: &'static str, sink: &mut Sink) -> Option<T> {

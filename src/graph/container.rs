@@ -279,6 +279,14 @@ pub enum MountSource {
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         labels: BTreeMap<String, String>,
     },
+    /// Content of an image.
+    Image {
+        /// Which.
+        image: String,
+        /// Path inside it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subpath: Option<String>,
+    },
     /// Memory.
     Tmpfs {
         /// Size limit in bytes.

@@ -140,6 +140,9 @@ pub struct Network {
     pub gateway: Option<Ipv4Addr>,
     /// Range for containers that the file asks for.
     pub ip_range: Option<Ipv4Net>,
+    /// Addresses that others have, by name: neither containers nor services get them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub aux_addresses: BTreeMap<String, Ipv4Addr>,
     /// Other tools may attach containers (`attachable`).
     pub attachable: bool,
     /// Lower-case hex SHA-256 over what an existing network cannot take on and the engine does not show in comparable

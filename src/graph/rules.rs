@@ -132,6 +132,8 @@ pub enum PullPolicy {
     /// When it is not there.
     #[default]
     Missing,
+    /// When it is not there, or the engine has had it for longer than this.
+    Every(Duration),
     /// At each `up`.
     Always,
     /// Never.

@@ -73,7 +73,7 @@ pub struct IpamConfig {
     /// Range for containers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_range: Option<String>,
-    /// Addresses that others have, by name; `up` refuses them.
+    /// Addresses that others have, by name: no container gets them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub aux_addresses: BTreeMap<String, String>,
     /// `x-` keys.

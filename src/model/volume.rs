@@ -81,7 +81,7 @@ pub enum MountType {
     Npipe,
     /// A volume of a cluster; `up` refuses it.
     Cluster,
-    /// Content of an image; `up` refuses it.
+    /// Content of an image.
     Image,
 }
 

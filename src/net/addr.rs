@@ -150,7 +150,8 @@ pub fn of_existing(
     if subnet.prefix_len() > slices::LONGEST_PREFIX {
         return None;
     }
-    let vips = slices::vip_slice(&slices::Wishes { subnet, gateway, ip_range: None, fixed: in_use, services })?;
+    let vips =
+        slices::vip_slice(&slices::Wishes { subnet, gateway, ip_range: None, reserved: &[], fixed: in_use, services })?;
     Some(NetworkAddresses { subnet, gateway, ip_range: None, vips, services: BTreeMap::new(), last_vip: None })
 }
 
@@ -274,10 +275,12 @@ fn cut(allocation: &Allocation<'_>, key: &ResourceKey, subnet: Ipv4Net) -> Resul
     } else {
         Vec::new()
     };
+    let reserved: Vec<Ipv4Addr> = network.aux_addresses.values().copied().collect();
     let wishes = slices::Wishes {
         subnet,
         gateway,
         ip_range,
+        reserved: &reserved,
         fixed: &fixed.iter().map(|fixed| fixed.address).collect::<Vec<_>>(),
         services: services.len(),
     };

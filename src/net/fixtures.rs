@@ -63,6 +63,9 @@ fn network(project: &str, name: &str, words: &[&str]) -> Network {
     for word in words {
         match word.split_once('=') {
             Some(("gateway", value)) => network.gateway = Some(value.parse().expect("an address")),
+            Some(("reserved", value)) => {
+                network.aux_addresses.insert("other".to_owned(), value.parse().expect("an address"));
+            }
             Some(("range", value)) => network.ip_range = Some(value.parse().expect("a range")),
             Some(("driver", value)) => network.driver = Some(value.into()),
             Some(("external", value)) => (network.external, network.name) = (true, value.into()),

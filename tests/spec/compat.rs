@@ -66,6 +66,7 @@ const NOTES: &[(&str, &str)] = &[
     ),
     ("services.*.attach", "`up` shows the logs or not"),
     ("services.*.develop", "applied by `watch`; `up` looks past it, as in Docker Compose"),
+    ("services.*.volumes.[].image", "applied where the engine speaks API 1.48 (Docker Engine 28); else refused"),
     ("services.*.annotations", "applied where the engine speaks API 1.43 (Docker Engine 24); else a warning"),
     ("services.*.cpu_count", "a warning: only containers of Windows take it"),
     ("services.*.cpu_percent", "a warning: only containers of Windows take it"),

@@ -95,6 +95,28 @@ async fn the_flag_wins_over_the_file() {
     assert_eq!(text, "");
 }
 
+#[tokio::test]
+async fn what_is_older_than_the_policy_says_is_pulled_again_and_what_is_mounted_is_pulled_too() {
+    let yaml = "services:
+  old: {image: 'old:1', pull_policy: every_30m}
+  week: {image: 'week:1', pull_policy: weekly}
+  day: {image: 'day:1', pull_policy: daily, volumes: [{type: image, source: 'content:1', target: /x}]}
+  unknown: {image: 'unknown:1', pull_policy: weekly}
+";
+    let engine = FakeEngine::new();
+    for image in ["old:1", "week:1", "day:1"] {
+        engine.add_image(image);
+    }
+    let (mut ui, _, err) = ui(Style::Plain);
+    let options = PullOptions { parallel: 1, ..options() };
+    let logins = Logins::default();
+    ensure(&mut ui, &engine, &graph(yaml), &BTreeSet::new(), options, &logins).await.expect("all are had");
+    let mut pulled: Vec<String> =
+        err.take().lines().filter(|line| line.ends_with("Pulled")).map(str::to_owned).collect();
+    pulled.sort();
+    assert_eq!(pulled, [" Image content:1  Pulled", " Image old:1  Pulled", " Image unknown:1  Pulled"]);
+}
+
 #[test]
 fn the_demo_image_is_known_by_all_its_names() {
     for name in ["orch/demo", "orch/demo:latest", "docker.io/orch/demo"] {

@@ -85,6 +85,11 @@ impl Engine for FakeEngine {
         self.call("image_id", |state| Ok(state.image(reference).cloned()))
     }
 
+    async fn image_tagged_at(&self, reference: &str) -> Result<Option<i64>> {
+        // All of them are an hour old.
+        self.call("image_tagged_at", |state| Ok(state.image(reference).map(|_| state.now_nanos() - 3_600_000_000_000)))
+    }
+
     async fn image_digests(&self, reference: &str) -> Result<Option<Vec<String>>> {
         // Only what was pulled has digests, and nothing here is known to be.
         self.call("image_digests", |state| Ok(state.image(reference).map(|_| Vec::new())))

@@ -294,6 +294,7 @@ impl State {
                 MountSource::Bind { .. }
                 | MountSource::Snapshot { .. }
                 | MountSource::PodVolume { .. }
+                | MountSource::Image { .. }
                 | MountSource::Tmpfs { .. } => continue,
             };
             let made = || ObservedVolume { name: name.clone(), driver: "local".to_owned(), labels: BTreeMap::new() };

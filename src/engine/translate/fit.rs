@@ -32,6 +32,7 @@ pub fn is_demanding(graph: &Graph) -> bool {
             || !service.container.host.annotations.is_empty()
             || for_windows(service).next().is_some()
             || read_only_below(service).next().is_some()
+            || service.mounted_images().next().is_some()
     };
     graph.services.values().any(demands)
 }
@@ -134,6 +135,14 @@ fn newer(name: &ServiceName, service: &Service, api: ApiVersion) -> Vec<Misfit> 
                 help: help(ApiVersion::INTERFACE_NAMES, "28.1"),
             });
         }
+    }
+    if service.mounted_images().next().is_some() && api < mounts::IMAGES {
+        found.push(Misfit {
+            paths: vec![key("volumes")],
+            fatal: true,
+            message: format!("this engine cannot mount the content of an image, as service `{name}` wants it"),
+            help: help(mounts::IMAGES, "28"),
+        });
     }
     for target in read_only_below(service) {
         if api < mounts::RECURSIVELY_READ_ONLY {
@@ -298,8 +307,14 @@ mod tests {
         });
         insta::assert_snapshot!(show(&below, &engine("1.43", 2)), @"error at services.web.volumes: this engine cannot tell what is mounted below `/t` of service `web` from it; that needs API 1.44 (Docker Engine 25), this one speaks 1.43: leave it out, or upgrade the engine");
         assert_eq!(show(&below, &engine("1.44", 2)), "");
+        let content = project(|web| {
+            let source = MountSource::Image { image: "content".to_owned(), subpath: None };
+            web.container.mounts = vec![crate::graph::Mount { target: "/t".to_owned(), read_only: true, source }];
+        });
+        insta::assert_snapshot!(show(&content, &engine("1.47", 2)), @"error at services.web.volumes: this engine cannot mount the content of an image, as service `web` wants it; that needs API 1.48 (Docker Engine 28), this one speaks 1.47: leave it out, or upgrade the engine");
+        assert_eq!(show(&content, &engine("1.48", 2)), "");
         let windows = project(|web| web.container.host.cpu_percent = 50);
         insta::assert_snapshot!(show(&windows, &engine("1.44", 2)), @"warning at services.web.cpu_percent: `cpu_percent` of service `web` has no effect on this engine; it is for containers of Windows; use `cpus`");
-        assert!([annotated, named, below, windows].iter().all(is_demanding));
+        assert!([annotated, named, below, content, windows].iter().all(is_demanding));
     }
 }

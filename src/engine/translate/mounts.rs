@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    Mount as EngineMount, MountBindOptions, MountBindOptionsPropagationEnum, MountTmpfsOptions, MountType,
-    MountVolumeOptions,
+    Mount as EngineMount, MountBindOptions, MountBindOptionsPropagationEnum, MountImageOptions, MountTmpfsOptions,
+    MountType, MountVolumeOptions,
 };
 
 use super::{ApiVersion, Untranslatable, some_unless_empty_map};
@@ -24,6 +24,8 @@ pub(super) struct Mounts {
 
 /// First version that can mount a part of a volume (Docker Engine 26).
 const SUBPATH: ApiVersion = ApiVersion(1, 45);
+/// First version that mounts the content of images (Docker Engine 28).
+pub(super) const IMAGES: ApiVersion = ApiVersion(1, 48);
 /// First version whose typed mounts can make the host directory (Docker Engine 23).
 const CREATE_MOUNTPOINT: ApiVersion = ApiVersion(1, 42);
 
@@ -89,6 +91,14 @@ fn add(result: &mut Mounts, spec: &ContainerSpec, mount: &Mount, api: ApiVersion
             };
             let volume_options = (*no_copy || !labels.is_empty()).then_some(options);
             result.typed.push(EngineMount { source, volume_options, ..typed(MountType::VOLUME, target, *read_only) });
+        }
+        MountSource::Image { image, subpath } => {
+            if api < IMAGES {
+                return Err(Untranslatable::TooOld { what: "a mount of type `image`", needs: IMAGES, speaks: api });
+            }
+            let image_options = subpath.clone().map(|subpath| MountImageOptions { subpath: Some(subpath) });
+            let source = Some(image.clone());
+            result.typed.push(EngineMount { source, image_options, ..typed(MountType::IMAGE, target, *read_only) });
         }
         MountSource::Tmpfs { size, mode, options } => add_tmpfs(result, mount, *size, *mode, options),
     }

@@ -508,6 +508,23 @@ fn a_volume_without_a_name_has_its_labels() {
 }
 
 #[test]
+fn the_content_of_an_image_is_mounted_where_the_engine_can() {
+    let source = |subpath: Option<&str>| MountSource::Image {
+        image: "content:1".to_owned(),
+        subpath: subpath.map(str::to_owned),
+    };
+    let api = ApiVersion(1, 48);
+    let whole = mount_text(true, source(None), api);
+    assert_eq!(whole, r#"{"ReadOnly":true,"Source":"content:1","Target":"/t","Type":"image"}"#);
+    let part = mount_text(false, source(Some("a/b")), api);
+    assert_eq!(part, r#"{"ImageOptions":{"Subpath":"a/b"},"Source":"content:1","Target":"/t","Type":"image"}"#);
+    let mut spec = ContainerSpec::new("a", "x");
+    spec.container.mounts = vec![Mount { target: "/t".to_owned(), read_only: false, source: source(None) }];
+    let refused = create_request(&spec, ApiVersion(1, 47)).expect_err("too old").to_string();
+    assert_eq!(refused, "a mount of type `image` needs engine API 1.48, this engine speaks 1.47");
+}
+
+#[test]
 fn mounts_of_other_containers_are_theirs_by_id() {
     let mut spec = ContainerSpec::new("a", "x");
     let from = |of: &str, read_only| VolumesFrom { of: Namespace::Engine(of.to_owned()), read_only };

@@ -23,14 +23,18 @@ pub(super) struct Wishes<'a> {
     pub(super) subnet: Ipv4Net,
     pub(super) gateway: Ipv4Addr,
     pub(super) ip_range: Option<Ipv4Net>,
+    /// Addresses that others than containers have.
+    pub(super) reserved: &'a [Ipv4Addr],
     pub(super) fixed: &'a [Ipv4Addr],
     pub(super) services: usize,
 }
 
 impl Wishes<'_> {
-    /// Returns whether gateway and range leave `vips` alone. Fixed addresses are not looked at.
+    /// Returns whether gateway, range and reserved addresses leave `vips` alone. Fixed addresses are not looked at.
     pub(super) fn layout_allows(&self, vips: Ipv4Net) -> bool {
-        !vips.contains(&self.gateway) && !self.ip_range.is_some_and(|range| overlap(range, vips))
+        !vips.contains(&self.gateway)
+            && !self.reserved.iter().any(|address| vips.contains(address))
+            && !self.ip_range.is_some_and(|range| overlap(range, vips))
     }
 
     fn allows(&self, vips: Ipv4Net) -> bool {

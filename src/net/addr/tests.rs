@@ -111,6 +111,8 @@ fn subnets_of_the_file_are_honoured() {
         .gives("n 172.28.0.0/24 172.28.0.254 containers 172.28.0.0/25 vips 172.28.0.128/26 a=172.28.0.128");
     Case { networks: "n 10.9.0.0/16 range=10.9.255.0/24", services: "a n", ..Case::default() }
         .gives("n 10.9.0.0/16 10.9.0.1 containers 10.9.255.0/24 vips 10.9.254.0/24 a=10.9.254.0");
+    Case { networks: "n 10.9.0.0/16 reserved=10.9.255.7", services: "a n", ..Case::default() }
+        .gives("n 10.9.0.0/16 10.9.0.1 containers 10.9.0.0/24 vips 10.9.254.0/24 a=10.9.254.0");
     Case { networks: "n 10.9.0.0/29", services: "a n", ..Case::default() }
         .gives("n 10.9.0.0/29 10.9.0.1 containers 10.9.0.0/30 vips 10.9.0.6/31 a=10.9.0.6");
     Case { networks: "n 10.9.0.0/29", services: "a n\nb n", ..Case::default() }
