@@ -309,17 +309,7 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
         environment: &discovered.environment,
         given: &reading.given,
     };
-    if options.resolve_paths {
-        resolve::paths(&mut tree, &around);
-    }
-    if options.resolve_environment && options.interpolate {
-        resolve::environment(&mut tree, &around, report);
-    } else if options.interpolate {
-        resolve::names(&mut tree, &discovered.environment);
-    }
-    if options.interpolate {
-        resolve::labels(&mut tree, &around, report);
-    }
+    resolved(&mut tree, options, &around, report);
     let written = resolve::security_options(&tree);
     let contents = if options.contents { resolve::contents(&tree, &around, report) } else { Contents::new() };
     if options.contents {
@@ -347,6 +337,22 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
         with_patterns,
         tree,
     })
+}
+
+/// Makes paths absolute, and gives names without a value and files of variables and labels theirs, as far as that is asked for.
+fn resolved(tree: &mut Node, options: &LoadOptions, around: &resolve::Surroundings<'_>, report: &mut Report) {
+    if options.resolve_paths {
+        resolve::paths(tree, around);
+    }
+    if !options.interpolate {
+        return;
+    }
+    if options.resolve_environment {
+        resolve::environment(tree, around, report);
+    } else {
+        resolve::names(tree, around.environment);
+    }
+    resolve::labels(tree, around, report);
 }
 
 /// Docker Compose's hashes. It reads profiles of seccomp after that only.

@@ -21,12 +21,14 @@ use crate::graph::Protocol;
 use crate::host::network::{BridgeSpec, HostNetwork, HostNetworkError, HostNetworkSpec, ListenerPorts, OpenPort};
 use crate::ids::{HostName, ProjectName};
 use crate::lb::table::{AmbassadorKey, Draining, LbTable, NetworkId, PublishedKey};
-use crate::lb::{AccessLog, AmbassadorStats, Balancer, BalancerStats, BindError, DryRequest, DryRun};
+use crate::lb::{AccessLog, AmbassadorStats, Balancer, BalancerStats, DryRequest, DryRun};
 use crate::mesh::{Incoming, Mesh};
 use crate::net::addr::routes;
 use crate::net::dns::{DnsListener, DnsServer, DnsStats, Upstreams};
 use crate::net::names::NameTable;
 use crate::plan::{ContainerState, Desired, Observed, ProjectView};
+
+mod published;
 
 use super::folding::{Folded, Folding};
 use super::shared::{Record, Shared};
@@ -336,30 +338,6 @@ impl Dataplane {
         self.balancer.ambassador_stats()
     }
 
-    /// Returns why a published port is not listened on, by port. That the engine publishes it for a container of the same
-    /// project is no reason to worry: Docker Compose made it, and it is listened on once that one is made anew.
-    pub fn published_problems(&self, shared: &Shared) -> BTreeMap<PublishedKey, String> {
-        let mut problems = self.unbound.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if problems.is_empty() {
-            return problems;
-        }
-        for record in shared.desired() {
-            let Some(desired) = record.running() else { continue };
-            let here = shared.informer.observed(Some(&desired.graph.project));
-            let published = desired.addresses.ports.iter().map(|port| PublishedKey {
-                host_ip: port.host_ip,
-                port: port.published,
-                protocol: port.protocol,
-            });
-            for key in published {
-                if here.is_published_by_docker_compose(key.host_ip, key.port, key.protocol) {
-                    problems.remove(&key);
-                }
-            }
-        }
-        problems
-    }
-
     /// Returns the destinations that this host has routes to.
     ///
     /// # Errors
@@ -485,11 +463,6 @@ impl Dataplane {
             ));
         }
         ports
-    }
-
-    fn note_unbound(&self, unbound: BTreeMap<PublishedKey, BindError>) {
-        let problems = unbound.into_iter().map(|(key, error)| (key, error.source.to_string())).collect();
-        *self.unbound.lock().unwrap_or_else(PoisonError::into_inner) = problems;
     }
 
     fn lock_draining(&self) -> std::sync::MutexGuard<'_, BTreeMap<ProjectName, Draining>> {

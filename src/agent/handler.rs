@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
@@ -16,18 +15,16 @@ use crate::api::types::{
     NameQuestion, NameTold, OfferImage, OneoffMade, PlaceOneoff, Progress, ProjectStatus, ProjectSummary, RemoveHost,
     RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
 };
-use crate::controller::{self, Request};
 use crate::graph::{Graph, MAX_PODS};
 use crate::ids::{HostName, PodId, ProjectName, SnapshotHash};
-use crate::net::addr::{PortCandidate, PortTrouble, Unavailable, explain};
-use crate::place::HostFacts;
-use crate::plan::{Caller, History, Observed, Plan, history};
+use crate::plan::{Caller, History, Observed, Plan};
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
 mod asking;
 mod cluster;
 mod follow;
+mod prepared;
 mod reached;
 mod routing;
 mod seeing;
@@ -44,8 +41,9 @@ use super::passing;
 use super::reconcile::{plan_for, recall};
 use super::shared::{Aim, Following, Record, Shared, project_key};
 use follow::Follow;
+use prepared::{Prepared, Work};
 use seeing::Seen;
-use status::{addresses, oneoffs, pods, published, summary_of, unmoved, unplaced};
+use status::{addresses, oneoffs, pods, published, summary_of, unplaced};
 
 /// Progress lines that a slow client may fall behind before the agent waits for it.
 const STREAM_BACKLOG: usize = 256;
@@ -68,95 +66,6 @@ pub struct AgentHandler {
 
 fn error(kind: ErrorKind, message: impl Into<String>) -> ApiError {
     ApiError { message: message.into(), kind }
-}
-
-/// What an `up` would write, and what that means.
-struct Prepared {
-    record: Record,
-    plan: Plan,
-    /// Nothing would change and nothing is to do.
-    unchanged: bool,
-    /// Revision of the store's key now.
-    stored: Option<u64>,
-    /// What image references mean on this host now.
-    images: BTreeMap<String, String>,
-    /// Containers that the plan leaves as they are.
-    unmoved: Vec<Progress>,
-}
-
-/// What the desired state and the plan are computed from, gathered before.
-struct Work {
-    project: ProjectName,
-    request: UpRequest,
-    record: Option<Record>,
-    stored: Option<u64>,
-    images: BTreeMap<String, String>,
-    observed: Observed,
-    inputs: admission::Inputs,
-    hosts: BTreeMap<HostName, HostFacts>,
-}
-
-impl Work {
-    fn run(self, shared: &Shared) -> Result<Prepared, ApiError> {
-        let Self { project, mut request, record, stored, images, observed, inputs, hosts } = self;
-        let previous = record.as_ref().and_then(|record| record.desired.as_ref());
-        let for_oneoff = request.options.only_dependencies;
-        let previous_of_oneoff = oneoff::prepare(&mut request, record.as_ref(), &observed, now(shared));
-        let previous = previous_of_oneoff.as_ref().or(previous);
-        let among = request.hosts.clone();
-        let mut port_free = |candidate: &PortCandidate| {
-            let available = seat::port_available(candidate, &hosts, shared.host(), &among);
-            available.or_else(|taken| if is_for_adopted(candidate, &taken, &observed) { Ok(()) } else { Err(taken) })
-        };
-        let desired = controller::revise(
-            Request {
-                graph: request.graph,
-                options: &request.options,
-                previous,
-                observed: &observed,
-                hosts: &hosts,
-                members: &shared.fleet().hosts.keys().cloned().collect(),
-                among: request.hosts,
-                taken: &inputs.taken,
-                published_elsewhere: &inputs.published_elsewhere,
-                routes_elsewhere: &inputs.routes_elsewhere(),
-                pool: &inputs.pool,
-                last_index: shared.fleet().last_index(),
-            },
-            &mut port_free,
-        )
-        .map_err(|errors| error(ErrorKind::User, explain(&errors, &networks_by_subnet(&observed))))?;
-        let same = record.as_ref().is_some_and(|record| record.aim == Aim::Up)
-            && previous.is_some_and(|previous| controller::same_but_for_counters(previous, &desired));
-        let before = record.as_ref().map(|record| record.history.clone()).unwrap_or_default();
-        // Who takes down what shall be up wants something else, whatever the files say.
-        let stays = record.as_ref().is_some_and(|record| !matches!(record.aim, Aim::Down(_)))
-            && previous.is_some_and(|previous| controller::is_same_project(previous, &desired));
-        let what = (!stays).then(|| history::differences(previous, &desired));
-        // A one-off alone changes nothing that anybody could want to be asked about.
-        let history = match what {
-            Some(what) if for_oneoff && what.is_empty() => before.clone(),
-            what => next_history(&project, &before, &request.caller, what, now(shared))?,
-        };
-        let same = same && history == before;
-        let serial = next_serial(record.as_ref());
-        let record = Record { aim: Aim::Up, desired: Some(desired), serial, released: false, history };
-        let memory = memory_for(shared, &record, &observed);
-        let plan = plan_for(&project, &record, &observed, &memory);
-        let unchanged = same && plan.steps.is_empty() && plan.failures.is_empty();
-        let unmoved = record.desired.as_ref().map(|desired| unmoved(desired, &plan, &observed)).unwrap_or_default();
-        Ok(Prepared { record, plan, unchanged, stored, images, unmoved })
-    }
-}
-
-/// Returns whether a port is taken for containers of the project only that Docker Compose made.
-fn is_for_adopted(candidate: &PortCandidate, taken: &Unavailable, observed: &Observed) -> bool {
-    let PortCandidate { service: _, host_ip, port, protocol, held: _, for_routes: _ } = candidate;
-    let by_engine = |host: &HostName| {
-        let containers = observed.hosts.get(host).into_iter().flat_map(|here| here.containers.values());
-        containers.into_iter().any(|one| one.is_of_docker_compose() && one.publishes(*host_ip, *port, *protocol))
-    };
-    taken.cause == PortTrouble::InUse && !taken.hosts.is_empty() && taken.hosts.iter().all(by_engine)
 }
 
 impl AgentHandler {
@@ -593,12 +502,6 @@ pub(super) fn chain(cause: &dyn std::error::Error) -> String {
         source = next.source();
     }
     text
-}
-
-/// The names of networks that are there.
-fn networks_by_subnet(observed: &Observed) -> BTreeMap<Ipv4Net, &str> {
-    let networks = observed.hosts.values().flat_map(|host| host.networks.values());
-    networks.filter_map(|network| Some((network.subnet?, network.name.as_str()))).collect()
 }
 
 /// What a first look remembers: no crashes, and finished jobs of earlier generations.

@@ -204,18 +204,12 @@ fn reserved(
     let mut reserved = BTreeMap::new();
     for (name, text) in addresses {
         let address: Option<Ipv4Addr> = text.parse().ok();
-        match address.filter(|address| subnet.is_some_and(|subnet| subnet.contains(address))) {
-            Some(address) => {
-                reserved.insert(name, address);
-            }
-            None => {
-                let problem = Problem::Invalid {
-                    what: "reserved address",
-                    text,
-                    expected: "an IPv4 address of the `subnet` beside it",
-                };
-                sink.error(format!("{path}.aux_addresses.{name}"), problem);
-            }
+        if let Some(address) = address.filter(|address| subnet.is_some_and(|subnet| subnet.contains(address))) {
+            reserved.insert(name, address);
+        } else {
+            let expected = "an IPv4 address of the `subnet` beside it";
+            let problem = Problem::Invalid { what: "reserved address", text, expected };
+            sink.error(format!("{path}.aux_addresses.{name}"), problem);
         }
     }
     reserved

@@ -221,6 +221,8 @@ pub fn left_out(root: &Path, instructions: Instructions<'_>) -> Result<Rules, Co
 
 /// What visits a directory that is built of.
 type Visit<'a> = &'a mut dyn FnMut(&Path, &Metadata) -> io::Result<()>;
+/// The same that also gets the first name of a file that has several.
+type VisitNames<'a> = &'a mut dyn FnMut(&Path, &Metadata, Option<&Path>) -> io::Result<()>;
 
 impl Context {
     /// Visits all that is built of, for a builder that takes files one by one: what the ignore file leaves out is not there,
@@ -229,10 +231,7 @@ impl Context {
     ///
     /// # Errors
     /// What cannot be read, and what `visit` says.
-    pub fn visit(
-        &self,
-        visit: &mut dyn FnMut(&Path, &Metadata, Option<&Path>) -> io::Result<()>,
-    ) -> Result<(), ContextError> {
+    pub fn visit(&self, visit: VisitNames<'_>) -> Result<(), ContextError> {
         let mut first_names: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
         self.walk(Path::new(""), true, &mut Vec::new(), &mut |path, about| {
             if about.file_type().is_socket() {

@@ -57,6 +57,7 @@ impl KeyAgent {
     ///
     /// # Errors
     /// When a file has no key that can be used without asking, or OpenSSH is not there.
+    #[expect(clippy::disallowed_methods, reason = "OpenSSH's own programs, as `ssh` is")]
     pub async fn with(keys: &[PathBuf]) -> Result<Self, KeyError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         for key in keys {
@@ -96,6 +97,7 @@ impl Drop for KeyAgent {
 }
 
 /// It says where it listens once it does.
+#[expect(clippy::disallowed_methods, reason = "OpenSSH's own program, as `ssh` is")]
 async fn start(socket: &Path) -> Result<Child, KeyError> {
     let no_agent = |source| KeyError::NoProgram { program: "ssh-agent", source };
     let mut command = Command::new("ssh-agent");

@@ -74,7 +74,7 @@ fn still(screen: &str) -> String {
         let line: String = line.chars().map(|c| if spinner.contains(&c) { '*' } else { c }).collect();
         let (rest, last) = line.rsplit_once(' ').unwrap_or(("", &line));
         let is_time = last.strip_suffix('s').is_some_and(|number| number.parse::<f64>().is_ok());
-        text += &if is_time { format!("{rest} T.Ts\n") } else { format!("{line}\n") };
+        text += &if is_time { [rest, " T.Ts\n"] } else { [line.as_str(), "\n"] }.concat();
     }
     text
 }

@@ -493,7 +493,7 @@ fn files_of_variables_stay_unread_where_that_is_asked_for() {
     let loaded = project.load().unwrap_or_else(|problems| panic!("{problems}"));
     let printed: serde_json::Value = serde_json::from_str(&render_json(&loaded.model)).expect("JSON");
     let service = &printed["services"]["a"];
-    assert_eq!(service["environment"], serde_json::json!({"SET": null, "A": "1"}));
+    assert_eq!(service["environment"], serde_json::json!({"SET": "v", "A": "1"}), "names take the project's values");
     let paths: Vec<_> = service["env_file"].as_array().expect("a list").iter().map(|file| &file["path"]).collect();
     assert_eq!(paths, ["/project/missing.env", "/project/e.env"]);
 }

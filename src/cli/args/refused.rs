@@ -42,11 +42,6 @@ pub const REFUSED: &[Refused] = &[
         flag: "--print",
         reason: "nothing is handed to `docker buildx bake`; `orch config` shows what is built",
     },
-    Refused {
-        command: "build",
-        flag: "--ssh",
-        reason: "the user's SSH agent is not lent to builds; take what is private as a build secret",
-    },
 ];
 
 /// Adds to the parser's refusal of a flag why orch does not have it.

@@ -71,7 +71,8 @@ fn zsh(script: &str) -> String {
 /// For fish clap completes no places at all.
 fn fish(mut script: String) -> String {
     for name in takers() {
-        script += &format!("complete -c orch -n \"__fish_orch_using_subcommand {name}\" -f -a \"({SERVICES})\"\n");
+        let line = ["complete -c orch -n \"__fish_orch_using_subcommand ", &name, "\" -f -a \"(", SERVICES, ")\"\n"];
+        script += &line.concat();
     }
     script
 }

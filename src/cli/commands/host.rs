@@ -73,7 +73,7 @@ async fn add(context: &mut Context<'_>, args: &HostAddArgs) -> Result<(), CliErr
     let newcomers = entries.iter().map(newcomer).collect();
     let mut interrupts = Interrupts::listen()?;
     let adding = join::add(context.ui, &fleet, newcomers, args.allow_downgrade);
-    let joined = interrupts.unless(async { Ok(adding.await) }).await?;
+    let joined = Box::pin(interrupts.unless(async { Ok(adding.await) })).await?;
     let added: Vec<&HostEntry> = entries.iter().filter(|entry| joined.added.contains(&entry.name)).collect();
     remember(context, &added)?;
     joined.result(context.ui, "adding")

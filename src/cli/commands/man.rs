@@ -13,16 +13,12 @@ use crate::cli::ui::Ui;
 /// # Errors
 /// When they cannot be written.
 pub(crate) fn run(ui: &mut Ui, args: &ManArgs) -> Result<(), CliError> {
-    match &args.directory {
-        Some(directory) => {
-            write(directory).map_err(|source| CliError::Write { path: directory.display().to_string(), source })
-        }
-        None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(CliError::Output)?;
-            ui.data(&page)
-        }
+    if let Some(directory) = &args.directory {
+        return write(directory).map_err(|source| CliError::Write { path: directory.display().to_string(), source });
     }
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(CliError::Output)?;
+    ui.data(&page)
 }
 
 fn write(directory: &Path) -> std::io::Result<()> {

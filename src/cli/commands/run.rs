@@ -67,7 +67,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &RunArgs) -> Result<Exi
     let directory = directory.to_string_lossy().into_owned();
     let around = Surroundings { variable: &variable, directory, terminal: has_terminal(), local };
     let graph = overrides::graph_of(&project.graph, args, &around)?;
-    let made = interrupts.unless(make(context, &project, &selection, args, graph)).await?;
+    let made = Box::pin(interrupts.unless(make(context, &project, &selection, args, graph))).await?;
     drop(interrupts);
     let tty = has_terminal() && args.wants_terminal();
     start(context, args, made, tty).await

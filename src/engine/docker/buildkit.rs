@@ -208,10 +208,18 @@ fn attributes(spec: &BuildSpec, kit: &Kit) -> BTreeMap<String, String> {
     } = spec;
     let mut all = BTreeMap::from([("filename".to_owned(), dockerfile.clone())]);
     let mut put = |name: &str, value: String| drop(all.insert(name.to_owned(), value));
-    args.iter().for_each(|(name, value)| put(&format!("build-arg:{name}"), value.clone()));
-    labels.iter().for_each(|(name, value)| put(&format!("label:{name}"), value.clone()));
-    kit.contexts.iter().for_each(|(name, value)| put(&format!("context:{name}"), value.clone()));
-    kit.attestations.iter().for_each(|(kind, value)| put(&format!("attest:{kind}"), value.clone()));
+    for (name, value) in args {
+        put(&format!("build-arg:{name}"), value.clone());
+    }
+    for (name, value) in labels {
+        put(&format!("label:{name}"), value.clone());
+    }
+    for (name, value) in &kit.contexts {
+        put(&format!("context:{name}"), value.clone());
+    }
+    for (kind, value) in &kit.attestations {
+        put(&format!("attest:{kind}"), value.clone());
+    }
     if let Some(target) = target {
         put("target", target.clone());
     }
@@ -268,7 +276,7 @@ fn random() -> Result<String> {
         action: "build an image".to_owned(),
         message: "the system gave no random numbers".to_owned(),
     })?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
 }
 
 #[cfg(test)]

@@ -171,7 +171,7 @@ fn listed(summary: ContainerSummary) -> Seen {
         endpoints,
         network_mode: summary.host_config.and_then(|config| config.network_mode).unwrap_or_default(),
         mounts: summary.mounts.unwrap_or_default(),
-        published: summary.ports.unwrap_or_default().into_iter().filter_map(listed_port).collect(),
+        published: summary.ports.unwrap_or_default().iter().filter_map(listed_port).collect(),
     };
     parts.seen()
 }
@@ -262,7 +262,7 @@ fn whole_seconds(time: Timestamp) -> String {
 }
 
 /// Reads a port of a list; `None`: it is not published.
-fn listed_port(port: PortSummary) -> Option<EnginePort> {
+fn listed_port(port: &PortSummary) -> Option<EnginePort> {
     let protocol = match port.typ? {
         PortSummaryTypeEnum::UDP => Protocol::Udp,
         PortSummaryTypeEnum::SCTP => Protocol::Sctp,

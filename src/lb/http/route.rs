@@ -197,7 +197,7 @@ impl<T: Clone> ByPath<T> {
                 joined.iter_mut().rev().take_while(|(one, _)| one.place(choice.is_exact, &choice.path).is_eq());
             let same = of_path.find(|(one, other)| is_weighted && *other && one.when == choice.when);
             match same {
-                Some((one, _)) => one.shares.add(choice.shares),
+                Some((one, _)) => one.shares.add(&choice.shares),
                 None => joined.push((choice, is_weighted)),
             }
         }
@@ -283,7 +283,7 @@ impl<T> Shares<T> {
 
 impl<T: Clone> Shares<T> {
     /// Adds what comes after.
-    fn add(&mut self, others: Self) {
+    fn add(&mut self, others: &Self) {
         let mut all = self.all().to_vec();
         for (share, value) in others.all() {
             let end = all.last().map_or(0, |(end, _)| *end) + share;

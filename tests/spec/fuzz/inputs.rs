@@ -190,7 +190,7 @@ impl Corpus {
         let values: Vec<Value> = texts
             .iter()
             .filter_map(|text| serde_yaml::from_slice::<Value>(text).ok())
-            .filter(|value| value.is_mapping())
+            .filter(serde_yaml::Value::is_mapping)
             .collect();
         let mut words: Vec<String> = texts
             .iter()
