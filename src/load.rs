@@ -284,10 +284,10 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     let understood = keys::understand(&tree, name.as_str(), &disabled, options, report);
     // Services that are named alone may need others all the same, as those do whose image is built.
     let before = options.selection == Selection::Named;
-    let references = |tree: &Node, report: &mut Report| {
-        if options.consistency && options.interpolate {
-            validate::references(tree, &disabled, report);
-        }
+    let references = |tree: &Node, report: &mut Report| match (options.interpolate, options.consistency) {
+        (false, _) => {}
+        (true, true) => validate::references(tree, &disabled, report),
+        (true, false) => validate::names(tree, report),
     };
     if before {
         references(&tree, report);

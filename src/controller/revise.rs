@@ -1,11 +1,12 @@
 //! From a graph that somebody asks for to the desired state that is written: addressed, placed, numbered. Pure.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
-use crate::graph::Graph;
+use crate::graph::{Graph, Service};
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 use crate::net::addr::{self, AddressError, Allocation, OtherRoute, Pool, PortFree};
 use crate::observed::ObservedContainer;
@@ -64,9 +65,10 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
     } = request;
     let mut before = previous.map(|desired| desired.addresses.clone()).unwrap_or_default();
     adopt::networks(&graph, observed, &mut before);
+    let enabled = enabled(&graph, options, previous);
     let addresses = addr::allocate(
         &Allocation {
-            graph: &graph.folded(),
+            graph: &publishing(graph.folded(), &enabled),
             previous: &before,
             previous_graph: previous.map(|desired| &desired.graph),
             taken,
@@ -84,7 +86,7 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
     let mut desired = Desired {
         revision: previous.map_or(1, |desired| desired.revision),
         generation,
-        enabled: enabled(&graph, options, previous),
+        enabled,
         no_recreate: options.no_recreate || options.only_dependencies && previous.is_some_and(|one| one.no_recreate),
         recreate_before: recreate_before(&graph, options, previous, generation),
         renew_before: renew_before(&graph, options, previous, generation),
@@ -197,6 +199,18 @@ fn generation(options: &UpOptions, previous: Option<&Desired>) -> u64 {
         Some(previous) => previous.generation + 1,
         None => 1,
     }
+}
+
+/// Returns the graph in which services that do not run publish no ports: those may be taken until somebody starts them.
+fn publishing<'a>(mut graph: Cow<'a, Graph>, enabled: &BTreeSet<ServiceName>) -> Cow<'a, Graph> {
+    let rests = |(name, service): &(&ServiceName, &Service)| !enabled.contains(*name) && !service.ports.is_empty();
+    let resting: Vec<ServiceName> = graph.services.iter().filter(rests).map(|(name, _)| name.clone()).collect();
+    for name in resting {
+        if let Some(service) = graph.to_mut().services.get_mut(&name) {
+            service.ports.clear();
+        }
+    }
+    graph
 }
 
 /// Services named now with what they depend on, and those that earlier `up`s started and the graph still has.

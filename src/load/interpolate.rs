@@ -149,10 +149,10 @@ fn evaluate<'v>(part: &Part, lookup: &dyn Fn(&str) -> Option<&'v str>, out: &mut
 /// # Errors
 /// [`Failure::Format`] where `${` is not followed by a name, a known operator and an end.
 pub fn parse(text: &str) -> Result<Vec<Part>, Failure> {
-    parse_at(text, 0, 0)
+    parse_at(text, 0, 0, &Braces::of(text))
 }
 
-fn parse_at(text: &str, offset: usize, depth: usize) -> Result<Vec<Part>, Failure> {
+fn parse_at(text: &str, offset: usize, depth: usize, braces: &Braces) -> Result<Vec<Part>, Failure> {
     let mut parts = Vec::new();
     let mut literal = String::new();
     let mut at = 0;
@@ -164,7 +164,7 @@ fn parse_at(text: &str, offset: usize, depth: usize) -> Result<Vec<Part>, Failur
             literal.push('$');
             dollar + 2
         } else if rest.starts_with('{') {
-            let (variable, end) = braced(text, dollar, offset, depth)?;
+            let (variable, end) = braced(text, dollar, offset, depth, braces)?;
             flush(&mut literal, &mut parts);
             parts.push(Part::Variable(variable));
             end
@@ -191,10 +191,16 @@ fn flush(literal: &mut String, parts: &mut Vec<Part>) {
 }
 
 /// Reads `${…}` at `dollar`; returns the variable and the byte behind it.
-fn braced(text: &str, dollar: usize, offset: usize, depth: usize) -> Result<(Variable, usize), Failure> {
+fn braced(
+    text: &str,
+    dollar: usize,
+    offset: usize,
+    depth: usize,
+    braces: &Braces,
+) -> Result<(Variable, usize), Failure> {
     let invalid = |end: usize| Failure::Format(offset + dollar..offset + end);
     let inner_start = dollar + 2;
-    let close = closing_brace(&text[inner_start..]).ok_or_else(|| invalid(text.len()))? + inner_start;
+    let close = braces.closing(offset + dollar + 1).ok_or_else(|| invalid(text.len()))? - offset;
     let end = close + 1;
     let inner = &text[inner_start..close];
     let name = name(inner).ok_or_else(|| invalid(end))?;
@@ -213,17 +219,35 @@ fn braced(text: &str, dollar: usize, offset: usize, depth: usize) -> Result<(Var
     if depth >= MAX_DEPTH {
         return Err(invalid(end));
     }
-    let word = parse_at(&after[1..], offset + close - after.len() + 1, depth + 1)?;
+    let word = parse_at(&after[1..], offset + close - after.len() + 1, depth + 1, braces)?;
     Ok((Variable { name: name.to_owned(), operator: Some(Operator { kind, colon, word }), range }, end))
 }
 
-/// Where the brace that is open closes; braces inside are counted.
-fn closing_brace(text: &str) -> Option<usize> {
-    let mut open = 1_usize;
-    memchr::memchr2_iter(b'{', b'}', text.as_bytes()).find(|at| {
-        open = if text.as_bytes()[*at] == b'{' { open + 1 } else { open - 1 };
-        open == 0
-    })
+/// The braces of a text that belong together, found in one go however deep they are.
+struct Braces {
+    /// Where each opens and closes, in the order of the former.
+    pairs: Vec<(usize, usize)>,
+}
+
+impl Braces {
+    fn of(text: &str) -> Self {
+        let (mut pairs, mut open) = (Vec::new(), Vec::new());
+        for at in memchr::memchr2_iter(b'{', b'}', text.as_bytes()) {
+            if text.as_bytes()[at] == b'{' {
+                open.push(at);
+            } else if let Some(opened) = open.pop() {
+                pairs.push((opened, at));
+            }
+        }
+        pairs.sort_unstable();
+        Self { pairs }
+    }
+
+    /// Returns where the brace closes that opens at this byte.
+    fn closing(&self, open: usize) -> Option<usize> {
+        let found = self.pairs.binary_search_by_key(&open, |(opened, _)| *opened).ok()?;
+        self.pairs.get(found).map(|(_, close)| *close)
+    }
 }
 
 /// The name at the start of `text`: `[_a-zA-Z][_a-zA-Z0-9]*`.

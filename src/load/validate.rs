@@ -16,7 +16,7 @@ use super::long::{config_target, is_published, secret_target};
 use super::node::{Entry, Node, Value};
 use super::report::Report;
 
-pub(super) use references::references;
+pub(super) use references::{names, references};
 
 /// Checks values that belong together, and that nothing is missing where a `whole` project is wanted.
 pub(super) fn validate(tree: &Node, whole: bool, report: &mut Report) {

@@ -49,8 +49,8 @@ const VARIABLES: &[(&str, &str)] = &[
     ("COMPOSE_PROJECT_NAME", "name of the project; as `-p`"),
     ("COMPOSE_REMOVE_ORPHANS", "yes: as `--remove-orphans`; also in `.env`"),
     ("COMPOSE_STATUS_STDOUT", "yes: progress goes to standard output; warnings and errors do not"),
-    ("DOCKER_CONFIG", "directory of the Docker client's configuration (logins, contexts), instead of `~/.docker`"),
     ("DOCKER_BUILDKIT", "`0`: builds are done by the classic builder, also where the engine has BuildKit"),
+    ("DOCKER_CONFIG", "directory of the Docker client's configuration (logins, contexts), instead of `~/.docker`"),
     ("DOCKER_CONTEXT", "the engine of this context of Docker's client; without it, that of `docker context use`"),
     (
         "DOCKER_DEFAULT_PLATFORM",

@@ -36,20 +36,22 @@ fn exec_run_and_attach_hand_over_the_terminal_with_its_size_keys_and_end() {
     project.up();
 
     let mut terminal = start(&project, &["exec", "-it", "web", "sh"], (80, 24));
-    terminal.shows("/ # ");
+    terminal.shows("/ #");
     assert!(!terminal.is_sane(), "every key is the command's");
     has_size(&mut terminal, 24, 80);
     terminal.resize(101, 31);
     has_size(&mut terminal, 31, 101);
     // Ctrl-C ends what the shell runs, not orch.
-    terminal.press("sleep 1000; echo after $?\r");
+    terminal.press("sleep 1000\r");
+    terminal.shows("sleep 1000");
     terminal.press("\x03");
+    terminal.press("echo after $?\r");
     terminal.shows("after 130");
     terminal.press("exit 7\r");
     assert_eq!(terminal.finish().0, 7);
 
     let mut terminal = start(&project, &["run", "--rm", "web", "sh"], (90, 20));
-    terminal.shows("/ # ");
+    terminal.shows("/ #");
     has_size(&mut terminal, 20, 90);
     terminal.resize(70, 25);
     has_size(&mut terminal, 25, 70);

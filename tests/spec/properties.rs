@@ -497,3 +497,14 @@ fn files_of_variables_stay_unread_where_that_is_asked_for() {
     let paths: Vec<_> = service["env_file"].as_array().expect("a list").iter().map(|file| &file["path"]).collect();
     assert_eq!(paths, ["/project/missing.env", "/project/e.env"]);
 }
+
+/// Nobody asks whether it is there, but nothing can have such a name.
+#[test]
+fn a_name_that_nothing_can_have_has_its_place_also_where_nothing_is_looked_for() {
+    for key in ["networks", "depends_on", "links", "volumes_from", "models"] {
+        let mut project = Project::new([format!("services: {{a: {{image: x, {key}: [n--- 1]}}}}\n")]);
+        project.request.options.consistency = false;
+        let problems = project.load().expect_err("no such name").to_string();
+        assert!(problems.contains("`n--- 1`") && problems.contains("0.yaml:1:"), "{key}: {problems}");
+    }
+}

@@ -32,18 +32,19 @@ fn project(name: &str, routes: Vec<Route>, ports: &[u16]) -> Graph {
     }
     let web = graph.services.get_mut("web").expect("it is there");
     web.serving.routes = routes;
-    web.ports = ports
-        .iter()
-        .map(|port| Port {
-            name: None,
-            host_ip: Some(LOOPBACK),
-            published: Some((*port, *port)),
-            target: 80,
-            protocol: Protocol::Tcp,
-            mode: PortMode::Ingress,
-        })
-        .collect();
+    web.ports = ports.iter().copied().map(published).collect();
     graph
+}
+
+fn published(port: u16) -> Port {
+    Port {
+        name: None,
+        host_ip: Some(LOOPBACK),
+        published: Some((port, port)),
+        target: 80,
+        protocol: Protocol::Tcp,
+        mode: PortMode::Ingress,
+    }
 }
 
 async fn up(agent: &Agent, graph: Graph) -> Result<Vec<Progress>, ApiError> {
@@ -191,5 +192,25 @@ async fn what_one_host_alone_saw_is_told_however_a_service_is_named() {
         let is_known_everywhere = |text: &String| text.contains("no pod of `web` is wanted");
         assert!(all.iter().any(is_known_everywhere) && !here.iter().any(is_known_everywhere), "{about}: {here:#?}");
     }
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_nobody_asked_for_may_lack_its_port() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    let busy = TcpListener::bind((LOOPBACK, 0)).expect("a port");
+    let mut graph = graph(&["db", "web"]);
+    let port = published(busy.local_addr().expect("an address").port());
+    graph.services.get_mut("web").expect("it is there").ports = vec![port];
+    let mut only = UpRequest::new(graph.clone());
+    only.options.services = vec![service_name("db")];
+    let events = drain(agent.handler.up(shop(), only).await.expect("accepted")).await;
+    assert!(is_done(&events), "{events:#?}");
+    let error = up(&agent, graph.clone()).await.expect_err("somebody has the port");
+    assert!(error.message.contains("in use"), "{error:?}");
+    drop(busy);
+    let events = up(&agent, graph).await.expect("the port is free");
+    assert!(is_done(&events), "{events:#?}");
     agent.kill().await;
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::diag::{Diagnostic, Severity, Span, did_you_mean};
+use crate::ids::{ResourceKey, ServiceName};
 use crate::load::helpers::containers;
 use crate::load::node::Node;
 use crate::load::normalise::{NAMESPACES, USED, uses};
@@ -40,6 +41,26 @@ pub(in crate::load) fn references(tree: &Node, disabled: &Disabled, report: &mut
     }
     contexts(tree, report);
     cycles(tree, report);
+}
+
+/// Checks that what services refer to has a name that something could have, where nobody asks whether it is there.
+pub(in crate::load) fn names(tree: &Node, report: &mut Report) {
+    for (container, entry) in containers(tree) {
+        for kind in ["networks", "models"] {
+            for (target, span) in uses(&entry.node, kind) {
+                if ResourceKey::new(target.as_str()).is_err() {
+                    report.push(undefined(tree, &container, kind, &target, span));
+                }
+            }
+        }
+    }
+    for (name, service) in tree.entries("services") {
+        for (target, entry) in service.node.entries("depends_on") {
+            if ServiceName::new(target.as_str()).is_err() {
+                report.push(Wish::new(&service.node, target, entry.key, report).unknown(tree, name, target));
+            }
+        }
+    }
 }
 
 /// What is built of another service's image needs that service to be built as well.
