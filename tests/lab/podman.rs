@@ -120,7 +120,9 @@ fn heals(here: &Project<'_>) {
     {
         let name = here.container("web", u32::try_from(round).expect("few") % 2 + 1);
         let before = run(&name);
-        node.sh(&by_hand.replace("NAME", &name));
+        // Podman complains where it runs again before Podman is done with its end.
+        let done = node.exec(&["sh", "-ec", &by_hand.replace("NAME", &name)]);
+        assert!(done.code == 0 || done.stderr.contains("refusing to clean up"), "{by_hand}: {done:?}");
         let ((), took) = timed(|| {
             eventually(BACK, by_hand, || {
                 let now = run(&name);
