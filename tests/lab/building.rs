@@ -417,7 +417,7 @@ fn buildkit_makes_the_layers_that_docker_compose_makes_and_says_what_fails() {
         &["service `web` could not be built: [3/3] RUN echo one; echo two; exit 3: ", "exit code: 3\n  | one\n  | two"],
     );
     failing("FROM busybox\nCOPY nothing /").refused(1, &["service `web` could not be built: ", "/nothing"]);
-    failing("FROM busybox\nRUNN x").refused(1, &["unknown instruction: RUNN"]);
+    failing("FROM busybox\nRAN x").refused(1, &["unknown instruction: RAN"]);
     failing("FROM absent-from-everywhere").refused(1, &["absent-from-everywhere"]);
     // What only one of the two builders does.
     let mount = "FROM busybox\nRUN --mount=type=cache,target=/c true";

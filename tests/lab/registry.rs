@@ -104,7 +104,7 @@ fn images_are_pulled_on_all_hosts_with_the_users_login_which_stays_with_the_user
 }
 
 #[test]
-fn config_pins_images_to_their_registrys_digests_as_docker_compose_does() {
+fn config_pins_images_to_digests_of_their_registry_as_docker_compose_does() {
     let host = Host::boot(&["busybox"]);
     let registry = serve(&host);
     let image = publish(&host, &registry, "1");

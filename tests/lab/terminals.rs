@@ -42,8 +42,8 @@ fn exec_run_and_attach_hand_over_the_terminal_with_its_size_keys_and_end() {
     terminal.resize(101, 31);
     has_size(&mut terminal, 31, 101);
     // Ctrl-C ends what the shell runs, not orch.
-    terminal.press("sleep 1000\r");
-    terminal.shows("sleep 1000");
+    terminal.press("sh -c 'echo it be\"\"gins; exec sleep 1000'\r");
+    terminal.shows("it begins");
     terminal.press("\x03");
     terminal.press("echo after $?\r");
     terminal.shows("after 130");

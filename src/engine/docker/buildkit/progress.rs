@@ -47,8 +47,8 @@ impl Steps {
             let (number @ 1..=4, value) = field? else { continue };
             order[number as usize - 1].push(value.bytes());
         }
-        let [vertexes, transfers, logs, warnings] = order;
-        for vertex in vertexes {
+        let [vertices, transfers, logs, warnings] = order;
+        for vertex in vertices {
             ended.extend(self.vertex(vertex, &mut lines)?);
         }
         for transfer in transfers {
