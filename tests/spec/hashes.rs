@@ -8,8 +8,7 @@ use std::process::Command;
 use orch::load::{LoadRequest, OsFiles, OwnKeys, load};
 
 use crate::project::{ENVIRONMENT, Project, SHARED};
-use crate::reference::{DIFFERENT, not_covered, reference};
-use crate::{cases, files, table};
+use crate::reference::{comparable, not_covered, reference};
 
 /// Hashes by service.
 type Hashes = BTreeMap<String, String>;
@@ -93,13 +92,7 @@ impl Written {
 #[test]
 fn docker_compose_hashes_services_of_every_file_alike() {
     let Some(program) = reference() else { return not_covered() };
-    let whole = cases().into_iter().map(|case| (case.display().to_string(), Project::of_case(&case)));
-    let rows = files(".table").into_iter().flat_map(|table| {
-        let rows = table::rows(&table);
-        rows.into_iter().map(move |row| (row.layers.join(" + "), table::project(&table, &row)))
-    });
-    let is_different = |name: &str| DIFFERENT.iter().any(|different| name.contains(different.case));
-    let all: Vec<(String, Project)> = whole.chain(rows).filter(|(name, _)| !is_different(name)).collect();
+    let all = comparable();
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) * 2;
     let (failures, compared) = std::thread::scope(|scope| {
         let work: Vec<_> = (0..workers)

@@ -252,16 +252,21 @@ pub(crate) fn not_covered() {
     std::io::Write::write_all(&mut stderr, b"NOT COVERED: no Docker Compose 2.40 to compare with\n").expect("stderr");
 }
 
-#[test]
-fn docker_compose_makes_the_same_of_every_file_that_orch_accepts() {
-    let Some(program) = reference() else { return not_covered() };
+/// Returns the cases and rows that both programs take alike, with their names.
+pub(crate) fn comparable() -> Vec<(String, Project)> {
     let whole = cases().into_iter().map(|case| (case.display().to_string(), Project::of_case(&case)));
     let rows = files(".table").into_iter().flat_map(|table| {
         let rows = table::rows(&table);
         rows.into_iter().map(move |row| (row.layers.join(" + "), table::project(&table, &row)))
     });
     let is_different = |name: &str| DIFFERENT.iter().any(|different| name.contains(different.case));
-    let all: Vec<(String, Project)> = whole.chain(rows).filter(|(name, _)| !is_different(name)).collect();
+    whole.chain(rows).filter(|(name, _)| !is_different(name)).collect()
+}
+
+#[test]
+fn docker_compose_makes_the_same_of_every_file_that_orch_accepts() {
+    let Some(program) = reference() else { return not_covered() };
+    let all = comparable();
     // Docker Compose takes a while to start, and mostly waits for itself.
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) * 2;
     let (failures, compared) = std::thread::scope(|scope| {
