@@ -158,7 +158,7 @@ impl<'a> Extender<'a> {
             return None;
         }
         // Merged onto nothing, so that its tags, which are about its own file, end here.
-        let nothing = Node::new(base.span, Value::map(Map::new()));
+        let nothing = Node::new(base.span, Value::map(Map::default()));
         Some(merge::node(nothing, base.clone(), of_service(reading)))
     }
 
@@ -274,7 +274,7 @@ impl<'a> Extender<'a> {
         if report.errors() > before {
             return None;
         }
-        let mut tree = tree.unwrap_or(Node::new(span, Value::map(Map::new())));
+        let mut tree = tree.unwrap_or(Node::new(span, Value::map(Map::default())));
         let home = self.scope.environment.get("HOME").map(String::as_str);
         let project = self.scope.directory;
         rebase::foreign(&mut tree, &Foreign { directory, project, home, files: reading.files });

@@ -76,7 +76,7 @@ fn import(document: &mut Node, mut tree: Node, span: Span, reading: &mut Reading
             continue;
         }
         if own.is_none_or(Node::is_null) {
-            document.set(section, Value::map(Map::new()));
+            document.set(section, Value::map(Map::default()));
         }
         let rules = rules::root(reading.keys()).key(section).unwrap_or(&NONE);
         let Some(to) = document.get_mut(section).and_then(Node::as_map_mut) else { continue };

@@ -164,7 +164,7 @@ fn one_or_more(node: Node, _: &mut Report) -> Node {
 /// A list of names becomes a mapping with those keys and `value` each.
 fn named(node: Node, value: impl Fn(&Node) -> Node, report: &mut Report) -> Node {
     let Value::Seq(items) = &node.value else { return node };
-    let mut map = Map::new();
+    let mut map = Map::default();
     for item in items {
         match item.as_str() {
             Some(name) if !map.contains_key(name) => {
@@ -197,7 +197,7 @@ fn depends_on(node: Node, report: &mut Report) -> Node {
 /// `KEY=VALUE` items become entries; `absent` is the value of a bare key.
 fn pairs(node: Node, absent: &Value, report: &mut Report) -> Node {
     let Value::Seq(items) = &node.value else { return node };
-    let mut map = Map::new();
+    let mut map = Map::default();
     for item in items {
         if item.is_unknown() {
             continue;

@@ -26,7 +26,7 @@ pub(super) enum Merge {
 
 /// Returns `later` merged onto `earlier`, doubles removed, and Compose's tags obeyed.
 pub(super) fn merge(earlier: Option<Node>, later: Node, keys: Keys) -> Node {
-    let base = earlier.unwrap_or_else(|| Node::new(later.span, Value::map(Map::new())));
+    let base = earlier.unwrap_or_else(|| Node::new(later.span, Value::map(Map::default())));
     node(base, later, rules::root(keys))
 }
 
@@ -123,7 +123,8 @@ fn distinct(items: Vec<Node>, rules: &Rules) -> Vec<Node> {
         _ => return items,
     };
     let deep = matches!(rules.rule().merge, Merge::UniqueDeep(_));
-    let mut kept: indexmap::IndexMap<String, Node> = indexmap::IndexMap::with_capacity(items.len());
+    let mut kept: indexmap::IndexMap<String, Node, foldhash::fast::RandomState> =
+        indexmap::IndexMap::with_capacity_and_hasher(items.len(), foldhash::fast::RandomState::default());
     for (index, item) in items.into_iter().enumerate() {
         // What has no key (a wrong type, reported by the check) is never a double.
         let key = Some(key(&item)).filter(|key| !key.is_empty()).unwrap_or_else(|| format!("\0{index}"));

@@ -26,8 +26,8 @@ pub(super) struct Node {
     pub(super) short: Option<Box<Value>>,
 }
 
-/// A mapping in the order of the file.
-pub(super) type Map = IndexMap<String, Entry>;
+/// A mapping in the order of the file. Its hashes are seeded at random, and quicker than those of the standard library.
+pub(super) type Map = IndexMap<String, Entry, foldhash::fast::RandomState>;
 
 /// A value of a mapping, with the place of its key.
 #[derive(Debug, Clone, PartialEq)]

@@ -91,11 +91,11 @@ fn top_mut<'a>(tree: &'a mut Node, kind: &str) -> impl Iterator<Item = (String, 
 
 fn ensure_default_network(tree: &mut Node, span: Span) {
     if tree.get("networks").is_none() {
-        tree.set("networks", Value::map(Map::new()));
+        tree.set("networks", Value::map(Map::default()));
     }
     if let Some(networks) = tree.get_mut("networks").and_then(Node::as_map_mut) {
         let span = Span { end: span.start, ..span };
-        let empty = || Entry::new(span, Node::new(span, Value::map(Map::new())));
+        let empty = || Entry::new(span, Node::new(span, Value::map(Map::default())));
         networks.entry("default".to_owned()).or_insert_with(empty);
     }
 }
@@ -103,7 +103,7 @@ fn ensure_default_network(tree: &mut Node, span: Span) {
 /// The name on the engine: `<project>_<key>`, of what others manage the key itself.
 fn named(resource: &mut Node, key: &str, project: &str) {
     if resource.is_null() {
-        resource.value = Value::map(Map::new());
+        resource.value = Value::map(Map::default());
     }
     if resource.str("name").is_none_or(str::is_empty) {
         let external = resource.get("external").is_some_and(|external| external.value == Value::Bool(true));
@@ -148,7 +148,7 @@ pub(super) fn implied(service: &Node) -> Vec<Implied> {
 fn imply(service: &mut Node) {
     for Implied { name, span, restart } in implied(service) {
         if service.get("depends_on").is_none() {
-            service.set("depends_on", Value::map(Map::new()));
+            service.set("depends_on", Value::map(Map::default()));
         }
         if let Some(map) = service.get_mut("depends_on").and_then(Node::as_map_mut) {
             let started = Value::Str("service_started".to_owned());

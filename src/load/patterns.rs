@@ -154,7 +154,7 @@ impl Applied<'_> {
         let mut filler = fill::Filler::new(&given, &mut self.budget, report);
         let service = definition.service.as_ref().map(|node| filler.node(node));
         let sections = definition.sections.iter().map(|(section, node)| (*section, filler.node(node))).collect();
-        let service = service.unwrap_or_else(|| Node::new(item.span, Value::map(Map::new())));
+        let service = service.unwrap_or_else(|| Node::new(item.span, Value::map(Map::default())));
         Some(Use { name: name.as_str()?.to_owned(), span: name.span, service, sections })
     }
 
@@ -203,7 +203,7 @@ fn prepare(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report)
 
 /// Merges what patterns add to a service beneath what it says itself.
 fn put_beneath(service: &mut Node, uses: Vec<Use>, top: &mut Vec<Section>, path: &Path<'_>, report: &mut Report) {
-    let mut base = Node::new(service.span, Value::map(Map::new()));
+    let mut base = Node::new(service.span, Value::map(Map::default()));
     for Use { name, span, service, sections } in uses {
         if service.as_map().is_none() {
             let message = format!("`service` of a pattern must be a mapping, not {}", service.value.kind());
@@ -228,7 +228,7 @@ fn sections(tree: &mut Node, all: &[Section], report: &mut Report) {
         let path = Path::Root.key(section);
         // By key: the first that a pattern gave, and which use gave it.
         let mut seen: BTreeMap<String, (Entry, Span)> = BTreeMap::new();
-        let mut base = Map::new();
+        let mut base = Map::default();
         for (_, mut node, name, span) in all.iter().filter(|(of, ..)| *of == section).cloned() {
             if node.as_map().is_none() {
                 let message = format!("`{section}` of pattern `{name}` must be a mapping, not {}", node.value.kind());
@@ -260,7 +260,7 @@ fn sections(tree: &mut Node, all: &[Section], report: &mut Report) {
             continue;
         }
         if tree.get(section).is_none_or(Node::is_null) {
-            tree.set(section, Value::map(Map::new()));
+            tree.set(section, Value::map(Map::default()));
         }
         if let Some(own) = tree.get_mut(section).filter(|own| own.as_map().is_some()) {
             let taken = std::mem::replace(own, Node::new(own.span, Value::Null));

@@ -50,7 +50,7 @@ pub(super) fn build_arguments(tree: &mut Node, environment: &BTreeMap<String, St
 /// Gives names without a value the project's value, and puts what environment files say beneath.
 pub(super) fn environment(tree: &mut Node, around: &Surroundings<'_>, report: &mut Report) {
     each_container(tree, &mut |service| {
-        let mut below = Map::new();
+        let mut below = Map::default();
         for file in service.items("env_file").to_vec() {
             for (name, value) in env_file(&file, around, &below, report) {
                 below.insert(name, Entry::new(file.span, Node::text(file.span, value)));
@@ -127,7 +127,7 @@ fn read_counted(path: &Path, span: Span, around: &Surroundings<'_>, report: &mut
 pub(super) fn labels(tree: &mut Node, around: &Surroundings<'_>, report: &mut Report) {
     each_container(tree, &mut |service| {
         let Some(files) = service.as_map_mut().and_then(|map| map.shift_remove("label_file")) else { return };
-        let mut below = Map::new();
+        let mut below = Map::default();
         for file in files.node.as_seq().into_iter().flatten() {
             for (name, value) in label_file(file, around, &below, report) {
                 below.insert(name, Entry::new(file.span, Node::text(file.span, value)));

@@ -158,7 +158,7 @@ fn short_forms(rules: &Rules) -> Vec<Json> {
         (json!({ "type": "integer" }), vec![number.clone()]),
         (json!({ "type": "boolean" }), vec![Value::Bool(true)]),
         (json!({ "type": "array" }), texts.map(text).map(list).into_iter().chain([list(number)]).collect()),
-        (json!({ "type": "object" }), vec![Value::map(Map::new())]),
+        (json!({ "type": "object" }), vec![Value::map(Map::default())]),
     ];
     kinds
         .into_iter()

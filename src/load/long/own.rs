@@ -42,7 +42,7 @@ pub(super) fn route(node: Node, report: &mut Report) -> Vec<Node> {
     let Some(text) = node.as_str() else { return vec![node] };
     let Some(slash) = text.find('/').filter(|_| !text.contains("://")) else { return vec![wrapped(node, "host")] };
     let (host, path) = text.split_at(slash);
-    let mut map = Map::new();
+    let mut map = Map::default();
     if !host.is_empty() {
         let span = report.part(&node, 0, slash);
         map.insert("host".to_owned(), Entry::new(span, Node::text(span, host)));
@@ -96,7 +96,7 @@ pub(super) fn redirect(node: Node, report: &mut Report) -> Node {
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let colon = authority.rfind(':').filter(|colon| !authority[*colon..].contains(']'));
     let (host, port) = authority.split_at(colon.unwrap_or(authority.len()));
-    let mut map = Map::new();
+    let mut map = Map::default();
     let mut put = |key: &str, value: Value, start: usize, end: usize| {
         let span = report.part(&node, start, end);
         map.insert(key.to_owned(), Entry::new(span, Node::new(span, value)));

@@ -112,7 +112,7 @@ impl<'a> Filler<'a> {
             Value::Str(_) => self.text(node),
             Value::Seq(items) => node.with(Value::Seq(items.iter().map(|item| self.node(item)).collect())),
             Value::Map(map) => {
-                let mut filled = Map::new();
+                let mut filled = Map::default();
                 for (key, entry) in map.iter() {
                     let value = self.node(&entry.node);
                     let Some(name) = self.key(key, entry) else { continue };

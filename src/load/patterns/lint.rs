@@ -101,11 +101,11 @@ fn try_out(definition: &Definition, report: &mut Report) {
         let problem = Diagnostic::warning(format!("nothing of the pattern uses the parameter `{name}`"));
         report.push(problem.at(parameter.span, "").help(format!("write `${{param.{name}}}` where it belongs")));
     }
-    let mut service = service.unwrap_or_else(|| Node::new(definition.parameters_span, Value::map(Map::new())));
+    let mut service = service.unwrap_or_else(|| Node::new(definition.parameters_span, Value::map(Map::default())));
     let path = Path::Root.key("service");
     prepare(&mut service, rules::of_service(), &path, report);
     check::walk(&mut service, rules::of_service(), &path, report);
-    let mut top = Map::new();
+    let mut top = Map::default();
     for (section, mut node) in sections {
         if let Some(rules) = rules::root(Keys::All).key(section) {
             prepare(&mut node, rules, &Path::Root.key(section), report);
