@@ -106,6 +106,8 @@ pub struct LoadOptions {
     /// Read what configs and secrets hold into [`Loaded::contents`], and what seccomp profiles hold into the model; a
     /// missing file is an error only then.
     pub contents: bool,
+    /// Compute Docker Compose's hashes ([`Model::hashes`]), which takes a tenth of the time.
+    pub hashes: bool,
     /// What becomes of services that were not named when others were.
     pub selection: Selection,
     /// What becomes of orch's own keys.
@@ -135,6 +137,7 @@ impl Default for LoadOptions {
             all_resources: false,
             applied: true,
             contents: true,
+            hashes: true,
             selection: Selection::All,
             own_keys: OwnKeys::Used,
         }
@@ -323,7 +326,7 @@ fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<
     } else {
         typed::outline(&tree, name.as_str())?
     };
-    let hashes = if options.interpolate { hashes(&model, written) } else { ComposeHashes::default() };
+    let hashes = if options.hashes && options.interpolate { hashes(&model, written) } else { ComposeHashes::default() };
     Some(Loaded {
         model: Model { hosts, hashes, ..model },
         warnings: Diagnostics::default(),

@@ -1,6 +1,7 @@
 //! `orch config`: the files as orch understands them, in Docker Compose's canonical form.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::ManuallyDrop;
 
 use serde::Serialize as _;
 
@@ -26,7 +27,8 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &ConfigArgs) -> Result<
             .load(&[], &LoadOptions { resolve_environment: false, own_keys: OwnKeys::AsWritten, ..options(args) })?;
         hashes(&loaded.model.hashes, wanted)?
     } else {
-        let mut loaded = load(context, args)?;
+        // The program ends with this: what a large project is made of need not be given back piece by piece.
+        let mut loaded = ManuallyDrop::new(load(context, args)?);
         if args.quiet {
             return Ok(());
         }
@@ -67,6 +69,7 @@ fn options(args: &ConfigArgs) -> LoadOptions {
         resolve_environment: !args.no_env_resolution,
         applied: false,
         contents: false,
+        hashes: args.hash.is_some(),
         selection: if args.names.is_empty() { Selection::All } else { Selection::WithDependencies },
         ..LoadOptions::default()
     }
