@@ -96,17 +96,19 @@ impl Node {
         Self { span: self.span, tag: self.tag, value, short: None }
     }
 
-    /// Returns the value as the file has it, as far as it is not merged of several.
+    /// Returns the value as the file has it, as far as it is not merged of several, without what it says is not there.
     pub(super) fn as_written(&self) -> Value {
         if let Some(short) = &self.short {
             return (**short).clone();
         }
+        let is_there = |node: &Self| node.tag != Some(Tag::Reset);
         let again = |node: &Self| Self::new(node.span, node.as_written());
         match &self.value {
-            Value::Seq(items) => Value::Seq(items.iter().map(again).collect()),
+            Value::Seq(items) => Value::Seq(items.iter().filter(|item| is_there(item)).map(again).collect()),
             Value::Map(map) => {
-                let entries = map.iter().map(|(key, entry)| (key.clone(), Entry::new(entry.key, again(&entry.node))));
-                Value::map(entries.collect())
+                let entries = map.iter().filter(|(_, entry)| is_there(&entry.node));
+                let again = |(key, entry): (&String, &Entry)| (key.clone(), Entry::new(entry.key, again(&entry.node)));
+                Value::map(entries.map(again).collect())
             }
             other => other.clone(),
         }
