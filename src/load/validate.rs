@@ -295,7 +295,9 @@ impl Container<'_> {
                 self.error(entry.key, message, help, "05-services.md#depends_on");
             }
         }
-        for (name, entry) in self.entry.node.entries("ulimits") {
+        let node = &self.entry.node;
+        let of_build = node.get("build").into_iter().flat_map(|build| build.entries("ulimits"));
+        for (name, entry) in node.entries("ulimits").chain(of_build) {
             let both = entry.node.get("soft").is_some() && entry.node.get("hard").is_some();
             if entry.node.as_map().is_some() && !both {
                 let message = format!("the limit `{name}` needs both `soft` and `hard`");

@@ -32,9 +32,10 @@ pub(in crate::load) fn references(tree: &Node, disabled: &Disabled, report: &mut
                 // Docker Compose prints such a dependency still; whoever starts the service does not find it.
                 Some(_) if !required => {}
                 Some(profiles) => report.push(wish.switched_off(name, target, profiles)),
-                None if !required => {
+                None if !required && ServiceName::new(target.as_str()).is_ok() => {
                     report.push(Diagnostic { severity: Severity::Warning, ..wish.unknown(tree, name, target) });
                 }
+                // What nothing can be called is a mistake in any case.
                 None => report.push(wish.unknown(tree, name, target)),
             }
         }
