@@ -214,6 +214,10 @@ fn judge<'b>(bytes: &[u8], request: &httparse::Request<'_, 'b>) -> Result<Verdic
     if !(is_origin || is_absolute || (target == "*" && method == "OPTIONS")) {
         return Err(Wrong::Malformed);
     }
+    // No target has one, and who reads it as one sees another path than the rules do. Source: RFC 9112, section 3.2.
+    if memchr::memchr(b'#', target.as_bytes()).is_some() {
+        return Err(Wrong::Malformed);
+    }
     let mut verdict = Verdict {
         host: b"",
         request_id: b"",
