@@ -198,6 +198,14 @@ pub fn shutdown(stream: &impl AsFd) -> io::Result<()> {
     SockRef::from(stream).shutdown(std::net::Shutdown::Both)
 }
 
+/// Returns whether the other side sends no more, or is gone altogether; also while something that it sent is unread.
+pub fn has_hung_up(stream: &impl AsFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut looked_at = [PollFd::new(stream, PollFlags::RDHUP)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut looked_at, Some(&at_once)).is_ok_and(|found| found > 0)
+}
+
 /// Returns whether an error means that a limit on descriptors or memory is reached, so that trying at once is useless.
 pub fn is_exhausted(error: &io::Error) -> bool {
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];

@@ -270,7 +270,8 @@ enum Far {
 type Reason = String;
 
 impl Ambassador {
-    /// Tries the targets in their order, round after round. Those that are left alone are tried only when no other is there.
+    /// Tries the targets in their order, round after round. Those that are left alone are passed over; while all are, nobody
+    /// waits.
     async fn link(&self, shared: &Arc<Shared>, peer: SocketAddr) -> Option<Linked> {
         let mut pause = PAUSE;
         for round in 0..=self.entry.retries {
@@ -278,11 +279,16 @@ impl Ambassador {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
-            for target in &self.targets {
-                if !target.switch.may_try(shared.now(), self.entry.breaker.pause) {
+            let mut was_tried = false;
+            for (index, target) in self.targets.iter().enumerate() {
+                let now = shared.now();
+                if !target.switch.may_try(now, self.entry.breaker.pause) {
                     continue;
                 }
-                match timeout(self.entry.timeout, self.reach(shared, target, peer)).await {
+                was_tried = true;
+                // A pod of this one may come up any moment, but where there is another target that one is the better bet.
+                let is_last = self.targets[index + 1..].iter().all(|other| other.switch.is_open(now));
+                match timeout(self.entry.timeout, self.reach(shared, target, peer, is_last)).await {
                     Ok(Ok((far, lease))) => {
                         target.switch.close();
                         target.state.connected.fetch_add(1, Ordering::Relaxed);
@@ -291,6 +297,9 @@ impl Ambassador {
                     Ok(Err(reason)) => self.failed(shared, target, reason),
                     Err(_) => self.failed(shared, target, format!("no answer within {:?}", self.entry.timeout)),
                 }
+            }
+            if round == 0 && !was_tried {
+                return None;
             }
         }
         None
@@ -302,15 +311,21 @@ impl Ambassador {
         target.switch.fail(shared.now(), self.entry.breaker, reason);
     }
 
-    async fn reach(&self, shared: &Arc<Shared>, target: &Target, peer: SocketAddr) -> Result<(Far, Share), Reason> {
+    async fn reach(
+        &self,
+        shared: &Arc<Shared>,
+        target: &Target,
+        peer: SocketAddr,
+        is_last: bool,
+    ) -> Result<(Far, Share), Reason> {
         let (far, share) = match &target.way {
             AmbassadorWay::Service { network, address, port, .. } => {
                 let door = Door::Vip { network: network.clone(), address: *address, port: *port };
-                self.search(shared, door, peer).await?
+                self.search(shared, door, peer, is_last).await?
             }
             AmbassadorWay::Exported { project, service, port } => {
                 let door = Door::Exported { project: project.clone(), service: service.clone(), port: *port };
-                self.search(shared, door, peer).await?
+                self.search(shared, door, peer, is_last).await?
             }
             AmbassadorWay::Outside { host, port } => {
                 let server = Outside { host, port: *port }.connect(&shared.names).await?;
@@ -325,10 +340,16 @@ impl Ambassador {
         }
     }
 
-    async fn search(&self, shared: &Arc<Shared>, door: Door, peer: SocketAddr) -> Result<(Far, Share), Reason> {
-        // Retries are this ambassador's own: a search that waits would use up the time of the next target.
+    async fn search(
+        &self,
+        shared: &Arc<Shared>,
+        door: Door,
+        peer: SocketAddr,
+        is_patient: bool,
+    ) -> Result<(Far, Share), Reason> {
         let client = self.entry.address.unwrap_or_else(|| peer.ip());
         let search = Search::new(shared, Arc::new(door), client, self.entry.timeout);
+        let search = if is_patient { search } else { search.at_once() };
         let (server, lease) = search.link().await.map_err(|fruitless| fruitless.to_string())?;
         let far = match server {
             Server::Here(server) => Far::Here(server),

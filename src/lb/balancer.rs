@@ -51,8 +51,8 @@ pub struct BalancerOptions {
     pub threads: usize,
     /// The host that this is: its endpoints are preferred.
     pub own_host: HostName,
-    /// Connections at a time, lowered to what the limit on descriptors allows. When it is reached, further connections
-    /// wait in the kernel's queue until one ends.
+    /// Connections at a time, lowered to what the limit on descriptors allows; those to published ports and to ports of rules
+    /// may be three quarters of them. When it is reached, further connections wait in the kernel's queue until one ends.
     pub max_connections: usize,
     /// How long a connection, request or datagram waits for an endpoint.
     pub hold: Duration,

@@ -53,6 +53,8 @@ pub(super) struct Search {
     /// What of a request counts in the choice.
     wish: Wish,
     hold: Duration,
+    /// Whether it waits for an endpoint to come up, or for its turn.
+    is_patient: bool,
     deadline: Instant,
     /// There once it had to wait for something.
     changes: Option<watch::Receiver<()>>,
@@ -185,6 +187,7 @@ impl Search {
             client,
             wish: Wish::default(),
             hold,
+            is_patient: true,
             deadline: Instant::now() + hold,
             changes: None,
             pause: PAUSE,
@@ -204,6 +207,11 @@ impl Search {
         Self { wish, ..self }
     }
 
+    /// The same by one round over the endpoints that are ready: nothing is waited for but that they take it.
+    pub(super) fn at_once(self) -> Self {
+        Self { is_patient: false, ..self }
+    }
+
     /// Returns a connection to an endpoint, with its share of the endpoint's count.
     pub(super) async fn link(mut self) -> Result<(Server, Lease), Fruitless> {
         loop {
@@ -221,6 +229,7 @@ impl Search {
         Self {
             datagrams: self.datagrams,
             wish: self.wish,
+            is_patient: self.is_patient,
             ..Self::new(&self.shared, self.door.clone(), self.client, self.hold)
         }
     }
@@ -251,6 +260,9 @@ impl Search {
                 Setback::AllFailed(_) => (Fruitless::AllFailed, self.deadline.min(Instant::now() + self.pause)),
                 Setback::Exhausted => (Fruitless::Exhausted, self.deadline.min(Instant::now() + self.pause)),
             };
+            if !self.is_patient {
+                return Err(fruitless);
+            }
             // Whether a change or the end of the pause woke it: another round.
             let _woken = timeout_at(until, changes.changed()).await;
             if Instant::now() >= self.deadline {

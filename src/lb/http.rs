@@ -193,4 +193,8 @@ impl Serve for RuleInlet {
         };
         Box::pin(connection::serve(Arc::clone(&self.http), visit, io)).await;
     }
+
+    fn is_for_anybody(&self) -> bool {
+        true
+    }
 }

@@ -62,6 +62,10 @@ impl Serve for L4 {
             sockets::reset_on_close(&client);
         }
     }
+
+    fn is_for_anybody(&self) -> bool {
+        matches!(self.inlet, Inlet::Published(_))
+    }
 }
 
 impl L4 {

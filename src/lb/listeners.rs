@@ -24,6 +24,10 @@ use crate::host::sockets::{self, BindTo};
 const BACK_OFF: Duration = Duration::from_millis(10);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 
+/// One of so many connections is kept back from anybody: however many come from outside, a host goes on serving its
+/// containers and answering the other hosts.
+const KEPT_BACK: usize = 4;
+
 /// Time for the workers to close a listener's sockets. They do it at once, unless they wait for connections to end because
 /// there are as many as may be.
 const CLOSING: Duration = Duration::from_millis(100);
@@ -32,6 +36,11 @@ const CLOSING: Duration = Duration::from_millis(100);
 pub trait Serve: Send + Sync + 'static {
     /// Serves one connection to its end. Runs as a task of its own on the worker that accepted it.
     fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + Send;
+
+    /// Returns whether anybody may connect: then connections leave room for those of containers and of other hosts' agents.
+    fn is_for_anybody(&self) -> bool {
+        false
+    }
 }
 
 /// The threads that accept and serve.
@@ -49,6 +58,8 @@ pub(super) struct Gate {
     /// One permit for each connection. When all are out, the loops stop accepting; the kernel's queue holds what comes,
     /// and beyond that clients repeat their SYN: nothing is dropped, all is later.
     permits: Arc<Semaphore>,
+    /// The share of them that connections of anybody may have.
+    of_anybody: Arc<Semaphore>,
     /// The tasks of all connections.
     pub(super) connections: TaskTracker,
     /// Connections accepted so far.
@@ -76,8 +87,10 @@ impl Listening {
 impl Workers {
     /// Starts `count` workers (at least one) that together hold `max_connections` connections at most.
     pub(super) fn start(count: usize, max_connections: usize) -> io::Result<Self> {
+        let most = max_connections.clamp(1, Semaphore::MAX_PERMITS);
         let gate = Gate {
-            permits: Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS))),
+            permits: Arc::new(Semaphore::new(most)),
+            of_anybody: Arc::new(Semaphore::new(most - most / KEPT_BACK)),
             connections: TaskTracker::new(),
             accepted: AtomicU64::default(),
         };
@@ -179,13 +192,14 @@ async fn accept_loop<S: Serve>(listener: &TcpListener, serve: &Arc<S>, gate: &Ga
 impl Gate {
     /// Waits for a permit, then serves the connection in a task of its own.
     async fn serve<S: Serve>(&self, serve: &Arc<S>, stream: TcpStream, peer: SocketAddr) {
-        // The semaphore is never closed.
+        // The semaphores are never closed.
+        let share = if serve.is_for_anybody() { Arc::clone(&self.of_anybody).acquire_owned().await.ok() } else { None };
         let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
         self.accepted.fetch_add(1, Ordering::Relaxed);
         let serve = Arc::clone(serve);
         self.connections.spawn(async move {
             serve.serve(stream, peer).await;
-            drop(permit);
+            drop((permit, share));
         });
     }
 }

@@ -147,8 +147,8 @@ impl Subject<'_, '_> {
         self.needs_network();
         let ambassadors = self.ambassadors();
         self.port_clashes();
-        let speaks = self.speaks();
-        let routes = self.routes(&speaks, claims);
+        let mut speaks = self.speaks();
+        let routes = self.routes(&mut speaks, claims);
         let is_http = !routes.is_empty() || speaks.any_http();
         ServiceKeys {
             ambassadors,

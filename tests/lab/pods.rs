@@ -185,6 +185,45 @@ services:
     project.up();
 }
 
+/// As Kubernetes ends pods with native sidecars: the main container first, then the sidecars, those that came last first.
+#[test]
+fn a_pod_ends_with_its_main_container_first_and_a_sidecar_that_ends_comes_back_alone() {
+    let host = Host::boot(&["busybox"]);
+    let ends = |name: &str| {
+        // Who is told to end takes a second for it: the next one must wait for that.
+        let last = format!("sleep 1; echo {name} >> /log/ends; exit");
+        format!("[sh, -c, 'trap \"{last}\" TERM; while true; do sleep 1000000 & wait $$!; done']")
+    };
+    let (main, one, two) = (ends("main"), ends("one"), ends("two"));
+    let yaml = format!(
+        "\
+services:
+  web:
+    image: busybox
+    command: {main}
+    volumes: ['log:/log']
+    x-sidecars:
+      one: {{image: busybox, command: {one}, volumes: ['log:/log']}}
+      two: {{image: busybox, command: {two}, volumes: ['log:/log']}}
+  client: {{<<: *client, volumes: ['log:/log']}}
+volumes: {{log: {{}}}}
+"
+    );
+    let project = Project::new(&host, "ends", &yaml);
+    project.up();
+    let others = || ["ends-web-1", "ends-web-1-pod", "ends-web-1-two"].map(|one| project.started(one));
+    let (before, killed) = (others(), project.started("ends-web-1-one"));
+    host.docker(&["kill", "ends-web-1-one"]);
+    eventually(secs(10), "the sidecar runs again", || {
+        let now = project.inspect("ends-web-1-one", "{{.State.Running}} {{.State.StartedAt}}");
+        if now.starts_with("true") && !now.ends_with(&killed) { Ok(()) } else { Err(now) }
+    });
+    assert_eq!(others(), before, "nothing else was touched");
+    project.orch(&["stop", "web"]).ok();
+    assert_eq!(project.within("ends-client-1", "cat /log/ends").ok(), "main\ntwo\none");
+    project.down();
+}
+
 /// Services may share the memory and the processes of another one's container, also of one that is made anew.
 #[test]
 fn services_share_memory_and_processes_of_others() {

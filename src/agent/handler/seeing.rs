@@ -405,10 +405,12 @@ impl<'a> Seen<'a> {
         let stats = self.shared.dataplane.ambassador_stats();
         let own =
             stats.iter().filter(|one| one.key.project == self.desired.graph.project && one.key.pod.service == *front);
+        // What keeps one from listening is told with the pod, where it is known.
+        let told = self.shared.ambassadors.problems();
         let mut findings = Vec::new();
         for one in own {
             let name = format!("ambassador `{}` of `{}`", one.key.name, one.key.pod);
-            if !one.listens {
+            if !one.listens && !told.iter().any(|told| told.starts_with(&name)) {
                 findings
                     .push(problem(format!("{name} does not listen: its pod does not run, or its port is taken there")));
             }

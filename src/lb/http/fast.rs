@@ -262,10 +262,10 @@ impl Connection {
         };
         if passed == (Passed::Whole { is_clean: true }) && !body.is_done() {
             drop((bytes, out));
-            let (write, endpoint) = (self.http.limits.write, next.lease.state());
+            let (limits, endpoint) = (self.http.limits, next.lease.state());
             let Self { io, watch, .. } = self;
             let received = &mut ending.received;
-            passed = Box::pin(pass_on(&mut server, io, &mut body, watch, write, endpoint, received)).await;
+            passed = Box::pin(pass_on(&mut server, io, &mut body, watch, limits, endpoint, received)).await;
         }
         let count = |counter: &std::sync::atomic::AtomicU64, by| {
             counter.fetch_add(by, std::sync::atomic::Ordering::Relaxed);

@@ -46,7 +46,9 @@ const STREAMS: usize = 128;
 /// Connections to pods that a thread keeps.
 const KEPT: usize = 512;
 
-/// Pods that may break off a request before that is told.
+/// Kept connections of HTTP/2 that a request may fail on before that counts as any other failure, and pods that may break it
+/// off before that is told.
+const MAX_STALE: u32 = 2;
 const MAX_BROKEN: u32 = 1;
 
 /// Attempts for one request, whatever they come to: the search for a pod ends by its time.
@@ -74,6 +76,7 @@ pub(super) struct Ctx {
     next: Option<Next>,
     connector: Option<Arc<Connector>>,
     link: Option<Arc<Link>>,
+    stale: u32,
     broken: u32,
     /// Whether anything of an answer came.
     has_begun: bool,
@@ -182,6 +185,7 @@ impl ProxyHttp for General {
             next: None,
             connector: None,
             link: None,
+            stale: 0,
             broken: 0,
             has_begun: false,
             is_ill: false,
@@ -211,8 +215,9 @@ impl ProxyHttp for General {
             session.req_header_mut().remove_header(&http::header::EXPECT);
             session.set_ignore_info_resp(true);
         }
-        let Some(facts) = Facts::of(session.req_header()) else {
-            return refuse(ctx, Refusal::Malformed);
+        let facts = match Facts::of(session.req_header()) {
+            Ok(facts) => facts,
+            Err(wrong) => return refuse(ctx, wrong.into()),
         };
         let way = {
             let routing = self.http.shared.routing();
@@ -276,7 +281,7 @@ impl ProxyHttp for General {
 
     async fn connected_to_upstream(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         reused: bool,
         _: &HttpPeer,
         _: std::os::fd::RawFd,
@@ -291,24 +296,29 @@ impl ProxyHttp for General {
         if let Some(link) = &ctx.link {
             link.begin();
         }
+        if !session.is_body_empty() {
+            self.expect_more(session, ctx);
+        }
         Ok(())
     }
 
     async fn request_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         _: &mut Option<Bytes>,
         end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        if !end {
+            self.expect_more(session, ctx);
+            return Ok(());
+        }
         // While the client sends it is the client's time. One connection of HTTP/2 has many requests: each has its own
         // limit there.
         if let Some((link, to)) = ctx.link.as_ref().zip(ctx.to.as_ref())
-            && end
-            && !ctx.has_begun
             && !to.protocol().is_http2()
         {
-            link.expect(self.http.answer_within(to));
+            if ctx.has_begun { link.sent() } else { link.expect(self.http.answer_within(to)) }
         }
         Ok(())
     }
@@ -400,30 +410,40 @@ impl ProxyHttp for General {
         ctx: &mut Ctx,
         reused: bool,
     ) -> Box<Error> {
-        let is_theirs = *error.esource() == ErrorSource::Upstream;
+        let is_starved = ctx.link.as_ref().is_some_and(|link| link.is_starved());
+        let is_theirs = *error.esource() == ErrorSource::Upstream && !is_starved;
         let is_late = ctx.link.as_ref().is_some_and(|link| link.is_late())
             || matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout) && is_theirs;
-        let may_repeat = is_idempotent(session.req_header().method.as_str())
+        // One of HTTP/1 went with its request; one of HTTP/2 may be found again and again.
+        let is_http2 = ctx.to.as_ref().is_some_and(|to| to.protocol().is_http2());
+        let is_stale = reused && (!is_http2 || ctx.stale < MAX_STALE);
+        // Whatever the method: the pod says that it did nothing. How often it may say so is up to the search.
+        let is_untouched = fields::is_untouched(&error);
+        let is_harmless = is_idempotent(session.req_header().method.as_str()) && (is_stale || ctx.broken < MAX_BROKEN);
+        let may_repeat = (is_untouched || is_harmless)
             && !session.as_ref().retry_buffer_truncated()
             && !ctx.has_begun
             && *error.etype() != ErrorType::InvalidHTTPHeader
             && !is_late
-            && is_theirs
-            && (reused || ctx.broken < MAX_BROKEN);
-        if is_late {
+            && is_theirs;
+        if is_starved {
+            ctx.refusal = Some(Refusal::SlowClient);
+        } else if is_late {
             ctx.refusal = Some(Refusal::Late);
         } else if is_theirs && ctx.refusal.is_none() {
             ctx.refusal = Some(Refusal::Broken);
         }
-        let what = if is_late { Some(Trouble::Late) } else { is_theirs.then_some(Trouble::Broken) };
+        let what = if is_late { Some(Trouble::Late) } else { (is_theirs && !is_untouched).then_some(Trouble::Broken) };
         // A kept connection may end at any time.
         if let Some((what, next)) = what.filter(|_| is_late || !reused || ctx.has_begun).zip(ctx.next.as_ref()) {
             next.lease.troubles.note(next.address().port(), what, self.http.shared.now());
         }
         if may_repeat {
             ctx.refusal = None;
-            ctx.broken += u32::from(!reused);
-            ctx.give_up(if reused { Failure::Overtaken } else { Failure::Endpoint });
+            let is_stale = is_stale || (is_untouched && ctx.stale == 0);
+            let count = if is_stale { &mut ctx.stale } else { &mut ctx.broken };
+            *count += 1;
+            ctx.give_up(if is_stale { Failure::Overtaken } else { Failure::Endpoint });
         }
         error.set_retry(may_repeat);
         error
@@ -460,8 +480,11 @@ impl ProxyHttp for General {
         }
         ctx.counting.ending = Ending { status, refusal, is_whole, took: ctx.began.elapsed(), sent, received };
         if let Some(next) = &ctx.next {
-            let is_theirs = error.is_some_and(|error| *error.esource() == ErrorSource::Upstream)
-                || matches!(ctx.refusal, Some(Refusal::Broken | Refusal::Late));
+            let is_theirs = match ctx.refusal {
+                Some(Refusal::Broken | Refusal::Late) => true,
+                Some(Refusal::SlowClient) => false,
+                _ => error.is_some_and(|error| *error.esource() == ErrorSource::Upstream),
+            };
             match error {
                 // It was noted when its head came.
                 _ if ctx.is_ill => {}
@@ -496,6 +519,19 @@ impl Ctx {
         self.counting.without(&next.lease.tally);
         if let Some(search) = &mut self.search {
             search.note_failure(&next, failure);
+        }
+    }
+}
+
+impl General {
+    /// Bounds the wait for more of a request of HTTP/2. Those of HTTP/1 are bounded where they are read, and calls of pods that
+    /// speak HTTP/2 may say nothing for hours.
+    fn expect_more(&self, session: &Session, ctx: &Ctx) {
+        if let Some((link, to)) = ctx.link.as_ref().zip(ctx.to.as_ref())
+            && session.is_http2()
+            && !to.protocol().is_http2()
+        {
+            link.expect_more(self.http.limits.body);
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Heads of requests and answers as the general path holds them: what the fast path does to bytes, done to maps of fields.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, StatusCode, Version};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::forward::Client;
-use super::head::{MAX_FIELDS, MAX_HEAD, is_host, is_request_id};
+use super::head::{MAX_FIELDS, MAX_HEAD, Wrong, is_host, is_request_id};
 use super::log::AccessAsked;
 use super::refusal::Refusal;
 use super::route::Asked;
@@ -30,9 +30,18 @@ pub(super) struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// Reads a head; `None` if it is not served. Those of HTTP/1 were judged before.
-    pub(super) fn of(head: &'a RequestHeader) -> Option<Self> {
-        let path = str::from_utf8(head.raw_path()).ok()?;
+    /// Reads a head. Those of HTTP/1 were judged before.
+    ///
+    /// # Errors
+    /// Why it is not served.
+    pub(super) fn of(head: &'a RequestHeader) -> Result<Self, Wrong> {
+        if head.method == Method::CONNECT {
+            return Err(Wrong::Method);
+        }
+        if head.headers.len() > MAX_FIELDS {
+            return Err(Wrong::Large);
+        }
+        let path = str::from_utf8(head.raw_path()).map_err(|_| Wrong::Malformed)?;
         // A target that names its host has been found to agree with the field.
         let (named, target) = match path.split_once("://") {
             Some((_, rest)) if !path.starts_with('/') => {
@@ -44,10 +53,12 @@ impl<'a> Facts<'a> {
         };
         let field = || head.headers.get(HOST).map(HeaderValue::as_bytes);
         let host = named.map(str::as_bytes).or_else(field).unwrap_or_default();
-        if !is_host(host) || head.headers.len() > MAX_FIELDS {
-            return None;
+        // Libraries of HTTP/2 take `?` and `*` for paths.
+        let is_path = target.starts_with('/') || (target == "*" && head.method == Method::OPTIONS);
+        if !is_host(host) || !is_path {
+            return Err(Wrong::Malformed);
         }
-        Some(Self { head, host: host.to_vec(), target })
+        Ok(Self { head, host: host.to_vec(), target })
     }
 
     /// Returns whether it has a field with this value.
@@ -102,9 +113,7 @@ pub(super) fn forward(
     client: &Client,
     made_id: &[u8; 32],
 ) -> Result<()> {
-    let Some(Facts { host, target, .. }) = Facts::of(asked) else {
-        return Err(Error::new_down(ErrorType::InvalidHTTPHeader));
-    };
+    let Facts { host, target, .. } = Facts::of(asked).map_err(|_| Error::new_down(ErrorType::InvalidHTTPHeader))?;
     let rewritten = to.rewritten(&target);
     let target = rewritten.as_deref().unwrap_or(&target);
     if request.raw_path() != target.as_bytes() {
@@ -112,6 +121,9 @@ pub(super) fn forward(
     }
     if let Some(host) = to.host() {
         request.insert_header(HOST, host)?;
+    }
+    if asked.version == Version::HTTP_2 {
+        join_cookies(request)?;
     }
     let before = request.headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
     let mut chain: Vec<&[u8]> = before.filter(|value| !value.is_empty()).collect();
@@ -137,6 +149,17 @@ pub(super) fn forward(
         Some(kept) => request.insert_header(REQUEST_ID, kept),
         None => request.insert_header(REQUEST_ID, &made_id[..]),
     }
+}
+
+/// Puts cookies into one field, which clients of HTTP/2 divide: pods would read the first only, or put commas between them.
+/// Source: RFC 9113, section 8.2.3.
+fn join_cookies(request: &mut RequestHeader) -> Result<()> {
+    let crumbs: Vec<&[u8]> = request.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() < 2 {
+        return Ok(());
+    }
+    let whole = crumbs.join(&b"; "[..]);
+    request.insert_header(COOKIE, whole)
 }
 
 /// Exchanges path and query, and nothing else of what a request of HTTP/2 says of where it goes.
@@ -215,6 +238,19 @@ pub(super) fn refusal(error: &Error) -> Option<Refusal> {
         ) => None,
         (ErrorSource::Downstream, _) => Some(Refusal::Malformed),
         (ErrorSource::Upstream | ErrorSource::Internal | ErrorSource::Unset, _) => Some(Refusal::Broken),
+    }
+}
+
+/// Returns whether a pod that speaks HTTP/2 says that it did nothing of a request: it refused it, or was about to end the
+/// connection when it came. Source: RFC 9113, section 8.7.
+pub(super) fn is_untouched(error: &Error) -> bool {
+    let Some(cause) = error.root_cause().downcast_ref::<h2::Error>().filter(|cause| cause.is_remote()) else {
+        return false;
+    };
+    match cause.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => cause.is_reset(),
+        Some(h2::Reason::NO_ERROR) => cause.is_go_away(),
+        _ => false,
     }
 }
 

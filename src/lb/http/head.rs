@@ -211,7 +211,7 @@ fn judge<'b>(bytes: &[u8], request: &httparse::Request<'_, 'b>) -> Result<Verdic
     let is_absolute = ["http://", "https://"]
         .iter()
         .any(|scheme| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
-    if !(is_origin || is_absolute || (target == "*" && method == "OPTIONS")) {
+    if has_fragment(target) || !(is_origin || is_absolute || (target == "*" && method == "OPTIONS")) {
         return Err(Wrong::Malformed);
     }
     let mut verdict = Verdict {
@@ -304,6 +304,12 @@ fn judge<'b>(bytes: &[u8], request: &httparse::Request<'_, 'b>) -> Result<Verdic
     verdict.keep_alive = !seen.close && (is_http_11 || seen.keep_alive);
     verdict.is_simple &= !matches!(verdict.body, Body::Length(length) if length > MAX_HELD_BODY);
     Ok(verdict)
+}
+
+/// Returns whether a target has a `#`, which none may have: who reads it as one sees another path than the rules do. Source:
+/// RFC 9112, section 3.2.
+fn has_fragment(target: &str) -> bool {
+    memchr::memchr(b'#', target.as_bytes()).is_some()
 }
 
 /// Returns the host that a whole address names.

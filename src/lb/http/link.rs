@@ -51,13 +51,22 @@ pub(super) struct Link {
     /// When its request is late, or since when it has none.
     times: Mutex<Times>,
     is_late: AtomicBool,
+    is_starved: AtomicBool,
     is_broken: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
 struct Times {
-    late: Option<Instant>,
+    late: Option<Late>,
     idle: Instant,
+}
+
+/// Until when something must come, and from whom.
+#[derive(Debug, Clone, Copy)]
+struct Late {
+    at: Instant,
+    /// More of the request, else the answer.
+    of_client: bool,
 }
 
 thread_local!(static LINKS: RefCell<Vec<std::sync::Weak<Link>>> = RefCell::default());
@@ -71,6 +80,7 @@ impl Link {
             is_new: AtomicBool::new(true),
             times: Mutex::new(Times { late: None, idle: Instant::now() }),
             is_late: AtomicBool::default(),
+            is_starved: AtomicBool::default(),
             is_broken,
         });
         LINKS.with_borrow_mut(|links| links.push(Arc::downgrade(&link)));
@@ -87,11 +97,23 @@ impl Link {
 
     /// Notes that a request was sent, whose answer is late after `limit`.
     pub(super) fn expect(&self, limit: Duration) {
-        self.lock().late = Some(Instant::now() + limit);
+        self.lock().late = Some(Late { at: Instant::now() + limit, of_client: false });
+    }
+
+    /// Notes that the client has more to send, for which it has `limit`.
+    pub(super) fn expect_more(&self, limit: Duration) {
+        self.lock().late = Some(Late { at: Instant::now() + limit, of_client: true });
     }
 
     /// Notes that an answer has begun.
     pub(super) fn answered(&self) {
+        let mut times = self.lock();
+        // What the client owes, it goes on owing.
+        times.late = times.late.filter(|late| late.of_client);
+    }
+
+    /// Notes that the whole request was sent, whose answer has begun.
+    pub(super) fn sent(&self) {
         self.lock().late = None;
     }
 
@@ -106,6 +128,11 @@ impl Link {
         self.is_late.load(Ordering::Relaxed)
     }
 
+    /// Returns whether it was shut because the client sent no more of its request.
+    pub(super) fn is_starved(&self) -> bool {
+        self.is_starved.load(Ordering::Relaxed)
+    }
+
     /// Returns whether it ended otherwise than by its pod's wish.
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken.load(Ordering::SeqCst)
@@ -117,17 +144,18 @@ impl Link {
 
     fn look(&self, now: Instant) {
         let Times { late, idle } = *self.lock();
-        let is_late = late.is_some_and(|late| late <= now);
+        let late = late.filter(|late| late.at <= now);
         let idle = now.duration_since(idle);
         // A request that is about to take it from pingora's pool has its share of the endpoint's count already.
         let may_be_wanted = self.endpoint.open() > 0;
         let is_old = idle >= if may_be_wanted { KEPT_FOR_AT_MOST } else { KEPT_FOR };
         let is_useless = is_old || (self.endpoint.is_retired() && !may_be_wanted);
         let is_useless = is_useless && self.busy.load(Ordering::Relaxed) == 0;
-        if is_late {
-            self.is_late.store(true, Ordering::Relaxed);
+        if let Some(late) = late {
+            let whose = if late.of_client { &self.is_starved } else { &self.is_late };
+            whose.store(true, Ordering::Relaxed);
         }
-        if is_late || is_useless || self.endpoint.is_closed() {
+        if late.is_some() || is_useless || self.endpoint.is_closed() {
             // It may have ended already.
             let _ended = sockets::shutdown(&self.socket);
         }

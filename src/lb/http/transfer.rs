@@ -10,10 +10,13 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
+use super::Limits;
 use super::buffer::Buffer;
 use super::chunked::{BadChunk, Chunks};
 use super::head::Body;
+use super::stream::ClientIo;
 use super::watch::{On, Over, Watch};
+use crate::host::sockets;
 
 /// Size of the buffer that the connections of a thread share for what may be long in coming.
 const SHARED: usize = 16 * 1024;
@@ -148,21 +151,19 @@ pub(super) enum Passed {
 }
 
 /// Passes on the rest of a body, whatever time it takes. Counts what was received in `received`.
-pub(super) async fn pass_on<S, C>(
-    server: &mut S,
-    client: &mut C,
+///
+/// Streams of events are silent for as long as they like, but not for a client that has ended its side: it may have gone
+/// without another word, and the pod would go on for nobody.
+pub(super) async fn pass_on(
+    server: &mut (impl AsyncRead + Unpin),
+    client: &mut ClientIo,
     body: &mut Following,
     watch: &mut Watch,
-    write: Duration,
+    limits: Limits,
     endpoint: &Arc<crate::lb::endpoint::EndpointState>,
     received: &mut u64,
-) -> Passed
-where
-    S: AsyncRead + Unpin,
-    C: AsyncWrite + Unpin,
-{
-    // Streams of events are silent for as long as they like; keepalive finds peers that are gone.
-    const FOREVER: Duration = Duration::from_hours(24 * 365);
+) -> Passed {
+    let Limits { write, idle, .. } = limits;
     let mut buffer = Buffer::default();
     let mut last = 0;
     let mut is_clean = true;
@@ -171,16 +172,21 @@ where
         let on = On::Endpoint(endpoint);
         let outcome = if last >= BULK_READ {
             buffer.reserve(BULK);
-            receive(server, &mut buffer, watch, FOREVER, on).await
+            receive(server, &mut buffer, watch, idle, on).await
         } else {
             buffer.release();
-            receive_late(server, &mut buffer, watch, FOREVER, on).await
+            receive_late(server, &mut buffer, watch, idle, on).await
         };
         last = match outcome {
+            Err(Lost::Over(Over::Time)) if sockets::has_hung_up(client.tcp()) => return Passed::ClientGone,
+            Err(Lost::Over(Over::Time)) => 0,
             Ok(0) if matches!(body, Following::UntilClose) => return Passed::Whole { is_clean: false },
             Ok(0) | Err(_) => return Passed::Broken,
             Ok(read) => read,
         };
+        if last == 0 {
+            continue;
+        }
         *received += last as u64;
         let Ok(within) = body.follow(&buffer) else { return Passed::Broken };
         is_clean &= within == last;

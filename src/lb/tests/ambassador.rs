@@ -9,14 +9,15 @@ use std::time::Duration;
 use rcgen::{CertificateParams, KeyPair};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::site::{in_time, rest};
 use crate::host::sockets::{BindTo, listen_shared};
 use crate::ids::{PodId, ProjectName, ServiceName};
-use crate::lb::table::{AmbassadorEntry, AmbassadorKey, AmbassadorTls, AmbassadorWay, LbTable};
+use crate::lb::table::{AmbassadorEntry, AmbassadorKey, AmbassadorTls, AmbassadorWay, Backend, Exported, LbTable};
 use crate::lb::{AmbassadorStats, Balancer, BalancerOptions};
-use crate::model::Breaker;
+use crate::model::{Balance, Breaker, Export};
 
 /// A balancer with one ambassador that listens on loopback.
 struct Stand {
@@ -55,7 +56,17 @@ impl Stand {
 
     fn set(&self, entry: &AmbassadorEntry) {
         let ambassadors = BTreeMap::from([(key(), entry.clone())]);
-        drop(self.balancer.set_table(&LbTable { ambassadors, ..LbTable::default() }));
+        // A service none of whose pods is ready.
+        let (project, service) = empty();
+        let backend = Arc::new(Backend {
+            project: project.clone(),
+            service: service.clone(),
+            http: BTreeMap::new(),
+            balance: Balance::default(),
+            endpoints: Vec::new(),
+        });
+        let exports = BTreeMap::from([((project, service), Exported { export: Export::All, backend })]);
+        drop(self.balancer.set_table(&LbTable { ambassadors, exports, ..LbTable::default() }));
     }
 
     async fn ask(&self, word: &str) -> io::Result<String> {
@@ -68,6 +79,10 @@ impl Stand {
     fn stats(&self) -> AmbassadorStats {
         self.balancer.ambassador_stats().pop().expect("one ambassador")
     }
+}
+
+fn empty() -> (ProjectName, ServiceName) {
+    (ProjectName::new("other").expect("valid"), ServiceName::new("db").expect("valid"))
 }
 
 fn outside(address: SocketAddr) -> AmbassadorWay {
@@ -156,6 +171,42 @@ async fn a_target_that_does_not_answer_costs_its_time_only() {
     let stand = Stand::new(&[outside(address), server("second").await]);
     assert_eq!(stand.ask("hello").await.expect("an answer"), "second hello");
     assert!(stand.stats().targets[0].last_error.as_deref().is_some_and(|error| error.contains("no answer within")));
+}
+
+#[tokio::test]
+async fn a_service_without_a_ready_pod_costs_no_time_where_there_is_another_target() {
+    let (project, service) = empty();
+    let none_ready = AmbassadorWay::Exported { project, service, port: 80 };
+    let mut stand = Stand::new(&[none_ready.clone(), server("second").await]);
+    stand.entry.timeout = Duration::from_secs(10);
+    stand.set(&stand.entry);
+    let began = Instant::now();
+    assert_eq!(stand.ask("hello").await.expect("an answer"), "second hello");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let stats = stand.stats();
+    assert_eq!(stats.targets[0].last_error.as_deref(), Some("none of its pods is ready"));
+    // Where there is no other it is worth the time: a pod may come up.
+    stand.entry.targets = vec![none_ready];
+    stand.entry.timeout = Duration::from_millis(500);
+    stand.set(&stand.entry);
+    let began = Instant::now();
+    stand.ask("hello").await.expect_err("nobody comes up");
+    assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn while_all_targets_are_left_alone_nobody_waits() {
+    let mut stand = Stand::new(&[nobody().await]);
+    for _ in 0..2 {
+        stand.ask("hello").await.expect_err("nobody took it");
+    }
+    assert!(stand.stats().targets[0].is_open_circuit);
+    stand.entry.retries = 20;
+    stand.set(&stand.entry);
+    let began = Instant::now();
+    stand.ask("hello").await.expect_err("nobody is asked");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(stand.stats().targets[0].failed, 2, "nobody was asked");
 }
 
 /// A server that speaks TLS as `name`, and what its clients trust.

@@ -11,14 +11,17 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::site::{DEADLINE, Pod, Site, ask, container, in_time, rest, until};
-use crate::host::sockets::reset_on_close;
+use super::site::{DEADLINE, Pod, Site, ask, container, in_time, refusal, rest, until};
+use crate::host::sockets::{BindTo, listen_shared, reset_on_close};
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
-use crate::lb::table::{Backend, Endpoint, LbTable, NetworkId, PodAddress, Published, Vip};
+use crate::lb::table::{
+    AmbassadorEntry, AmbassadorKey, AmbassadorWay, Backend, Endpoint, Exported, LbTable, NetworkId, PodAddress,
+    Published, Vip,
+};
 use crate::lb::{BalancerOptions, EndpointStats};
 use crate::mesh::tests::site::{ANY, Cluster, chain, host};
 use crate::mesh::{Incoming, Kind, Mesh, PeerAddr, Target, TargetDoor};
-use crate::model::{Algorithm, AppProtocol, Balance, HashKey};
+use crate::model::{Algorithm, AppProtocol, Balance, Breaker, Export, HashKey};
 
 /// A host of a cluster: a balancer, its way to the others, and where it listens for them.
 pub(super) struct Member {
@@ -116,10 +119,26 @@ impl Hosts {
                 ]),
                 published: member.site.keys().map(|key| (key, published.clone())).into(),
                 pods: all.clone().map(endpoint).map(pod).collect(),
+                ambassadors: BTreeMap::from([0, 1].map(|above| (stand_in(above), self.leads_to(above)))),
+                exports: BTreeMap::from([exported(&backend, &[self.port()])]),
                 ..LbTable::default()
             };
             let errors = member.site.balancer.set_table(&table);
             assert!(errors.is_empty(), "{errors:?}");
+        }
+    }
+
+    /// Where the ambassadors lead: to the port that is exported, and to the one above it, which the other host's agent is asked
+    /// for only where the caller takes it for exported, too.
+    fn leads_to(&self, above: u16) -> AmbassadorEntry {
+        let (project, service) = (ProjectName::new("demo").expect("valid"), ServiceName::new("web").expect("valid"));
+        AmbassadorEntry {
+            address: None,
+            targets: vec![AmbassadorWay::Exported { project, service, port: self.port() + above }],
+            tls: None,
+            timeout: Duration::from_secs(2),
+            retries: 0,
+            breaker: Breaker { failures: 0, pause: DEADLINE },
         }
     }
 
@@ -134,6 +153,41 @@ impl Hosts {
     pub(super) fn stats(&self, at: &str, number: u8) -> EndpointStats {
         self.at(at).site.stats(number)
     }
+}
+
+fn stand_in(above: u16) -> AmbassadorKey {
+    let (project, service) = (ProjectName::new("front").expect("valid"), ServiceName::new("app").expect("valid"));
+    AmbassadorKey { project, pod: PodId::new(service, 1), name: format!("back-{above}") }
+}
+
+fn exported(backend: &Arc<Backend>, ports: &[u16]) -> ((ProjectName, ServiceName), Exported) {
+    let key = (backend.project.clone(), backend.service.clone());
+    (key, Exported { export: Export::Ports(ports.to_vec()), backend: Arc::clone(backend) })
+}
+
+#[tokio::test]
+async fn what_another_project_exports_is_reached_on_other_hosts_and_checked_there() {
+    let hosts = Hosts::start(&["a", "b"]).await;
+    let _pod = hosts.echo(2).await;
+    hosts.set("b2");
+    let here = &hosts.at("a").site.balancer;
+    let listen = |above: u16| {
+        let sockets = listen_shared((Ipv4Addr::LOCALHOST, 0).into(), BindTo::Present, 2).expect("listens");
+        let address = sockets[0].local_addr().expect("an address");
+        here.add_ambassador(stand_in(above), sockets).expect("served");
+        address
+    };
+    let [open, closed] = [0, 1].map(listen);
+    let mut client = TcpStream::connect(open).await.expect("listens");
+    assert_eq!(in_time(ask(&mut client, "hello")).await.expect("served"), "hello");
+    assert_eq!(hosts.stats("b", 2).connected, 1, "by the other host");
+    assert_eq!(refusal(closed).await, ErrorKind::ConnectionReset, "it is not exported");
+    assert_eq!(here.stats().denied, 0, "nobody was asked for it");
+    // The other host's own table decides, whatever the caller's says.
+    let there = &hosts.at("b").site;
+    drop(there.balancer.set_table(&LbTable { exports: BTreeMap::new(), ..there.table(&[2]) }));
+    assert_eq!(refusal(open).await, ErrorKind::ConnectionReset, "it is exported no longer");
+    assert!(here.stats().denied > 0, "the other host denied it");
 }
 
 #[tokio::test]

@@ -430,6 +430,35 @@ async fn beyond_the_limit_connections_wait_for_their_turn() -> Outcome {
 }
 
 #[tokio::test]
+async fn connections_of_anybody_leave_room_for_those_of_containers() -> Outcome {
+    let options = BalancerOptions { max_connections: 4, hold: DEADLINE, ..BalancerOptions::default() };
+    let site = Site::new(options).await;
+    let _pod = site.echo(1).await;
+    site.set(&[1]);
+    let network = crate::lb::table::NetworkId {
+        project: crate::ids::ProjectName::new("demo").expect("valid"),
+        network: crate::ids::ResourceKey::new("default").expect("valid"),
+    };
+    let inside = site.balancer.add_vip_listener(network, Ipv4Addr::LOCALHOST, None)?;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut client = site.connect().await;
+        assert_eq!(in_time(ask(&mut client, "one")).await?, "one");
+        open.push(client);
+    }
+    let mut fourth = site.connect().await;
+    let early = tokio::time::timeout(Duration::from_millis(100), ask(&mut fourth, "four")).await;
+    assert!(early.is_err(), "{early:?}");
+    // It is looked at at once, and it was not redirected here.
+    assert_eq!(refusal((Ipv4Addr::LOCALHOST, inside).into()).await, ErrorKind::ConnectionReset);
+    drop(open);
+    let mut answer = [0; 4];
+    in_time(fourth.read_exact(&mut answer)).await?;
+    assert_eq!(&answer, b"four");
+    Ok(())
+}
+
+#[tokio::test]
 async fn stopping_waits_for_connections_up_to_the_deadline() -> Outcome {
     let site = Site::patient().await;
     let _pod = site.echo(1).await;

@@ -131,16 +131,33 @@ impl Subject<'_, '_> {
             if protocol.is_none() && !KNOWN_OTHERS.contains(&text) {
                 self.perhaps_http(text, word.span);
             }
-            if let Some((before, span)) = said.insert(target, (protocol, word.span))
-                && before != protocol
-            {
-                let message = format!("port {target} of service `{}` speaks two things", self.name);
-                let problem = Diagnostic::error(message).at(word.span, "this").also(span, "and this");
-                self.report.push(problem.help("it is one port of the container: say the same").spec(SPEC));
-            }
+            self.is_one_thing(target, (protocol, word.span), &mut said);
         }
         let http_port = http_port(&said, &single, !ranges.is_empty());
         Speaks { said, http_port }
+    }
+
+    /// Notes what a port speaks that a route leads to.
+    pub(super) fn speaks_too(&mut self, port: u16, word: &Node, speaks: &mut Speaks) {
+        if let Some(protocol) = word.as_str().and_then(app_protocol) {
+            self.is_one_thing(port, (Some(protocol), word.span), &mut speaks.said);
+        }
+    }
+
+    /// Notes what a port speaks, which must be the same wherever it is said.
+    fn is_one_thing(
+        &mut self,
+        port: u16,
+        (protocol, word): (Option<AppProtocol>, Span),
+        said: &mut BTreeMap<u16, (Option<AppProtocol>, Span)>,
+    ) {
+        if let Some((before, span)) = said.insert(port, (protocol, word))
+            && before != protocol
+        {
+            let message = format!("port {port} of service `{}` speaks two things", self.name);
+            let problem = Diagnostic::error(message).at(word, "this").also(span, "and this");
+            self.report.push(problem.help("it is one port of the container: say the same").spec(SPEC));
+        }
     }
 
     /// A word that nobody knows is passed on as it is, which is not what a slip of the pen meant.

@@ -38,7 +38,7 @@ struct Listen {
 impl Subject<'_, '_> {
     /// Returns the routes in the order of the file; one that TLS is spoken for is followed by the one that sends plain HTTP
     /// there.
-    pub(super) fn routes(&mut self, speaks: &Speaks, claims: &mut Claims) -> Vec<Route> {
+    pub(super) fn routes(&mut self, speaks: &mut Speaks, claims: &mut Claims) -> Vec<Route> {
         let mut routes: Vec<Route> = Vec::new();
         let mut said: BTreeMap<String, String> = BTreeMap::new();
         for node in self.node().items("x-route").iter().filter(|node| node.as_map().is_some()) {
@@ -62,7 +62,7 @@ impl Subject<'_, '_> {
     }
 
     /// Reads one route, and at which port plain HTTP is sent to TLS.
-    fn route(&mut self, node: &Node, speaks: &Speaks) -> Option<(Route, Option<u16>)> {
+    fn route(&mut self, node: &Node, speaks: &mut Speaks) -> Option<(Route, Option<u16>)> {
         let before = self.report.errors();
         let hosts = self.hosts(node);
         let path = self.path_match(node.get("path"));
@@ -79,7 +79,13 @@ impl Subject<'_, '_> {
         let listen = self.listen_at(node, hosts.as_deref().unwrap_or_default());
         let action = self.action(node, path.as_ref(), listen.as_ref().map(|listen| listen.ports.as_slice()));
         let port = match &action {
-            Some(RouteAction::Forward { .. }) => self.route_port(node, speaks),
+            Some(RouteAction::Forward { .. }) => {
+                let port = self.route_port(node, speaks);
+                if let Some((port, word)) = port.zip(node.get("app_protocol")) {
+                    self.speaks_too(port, word, speaks);
+                }
+                port
+            }
             _ => Some(0),
         };
         let timeout = match node.get("timeout") {

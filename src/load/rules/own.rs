@@ -84,6 +84,7 @@ static OWN: &[Rule] = &[
         .expected("a mapping of header fields to their values"),
     row("services.*.x-route.[].headers.*", Scalar, ROUTE),
     row("services.*.x-route.[].port", PORT, ROUTE),
+    row("services.*.x-route.[].app_protocol", Word(&["http", "h2c", "grpc", "ws"], &[]), ROUTE),
     row("services.*.x-route.[].weight", Int(0, 1_000_000), ROUTE),
     row("services.*.x-route.[].timeout", Duration, ROUTE),
     row("services.*.x-route.[].rewrite", Map, ROUTE).long(long::REWRITE)

@@ -241,6 +241,41 @@ async fn a_client_that_is_gone_is_noticed_and_counted() {
     }
 }
 
+/// A stream of events may be silent for hours, but not for a client that may be gone.
+#[tokio::test]
+async fn a_client_that_leaves_a_silent_stream_is_noticed_and_who_stays_is_not_cut_off() {
+    let limits = Limits { idle: Duration::from_millis(300), ..short() };
+    let site = impatient(true, limits, Duration::from_secs(5)).await;
+    let (tell, told) = tokio::sync::watch::channel(false);
+    let _pod = site
+        .pod(1, move |mut stream| {
+            let mut told = told.clone();
+            async move {
+                read_message(&mut stream, &mut Vec::new()).await.expect("a request");
+                let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+                stream.write_all(head).await.expect("open");
+                let gone = async { stream.readable().await.is_ok() };
+                let event = async { told.wait_for(|told| *told).await.is_ok() };
+                tokio::select! { _ = gone => return, _ = event => {} }
+                stream.write_all(b"5\r\nhello\r\n0\r\n\r\n").await.expect("open");
+            }
+        })
+        .await;
+    site.set(&[1]);
+    let (mut stays, mut leaves) = (Dialog::new(&site).await, Dialog::new(&site).await);
+    for client in [&mut stays, &mut leaves] {
+        client.write(GET).await;
+        client.read_until("\r\n\r\n").await;
+    }
+    // As a browser whose page is closed: an end, and nobody there any more.
+    leaves.close().await;
+    until(|| site.stats(1).open, |open| *open == 1).await;
+    assert_eq!(site.service().http.broken_off, 1);
+    tokio::time::sleep(limits.idle * 4).await;
+    tell.send_replace(true);
+    stays.read_until("5\r\nhello\r\n0\r\n\r\n").await;
+}
+
 #[tokio::test]
 async fn nonsense_is_counted_and_answered_before_the_close() {
     let site = HttpSite::new(true).await;

@@ -15,7 +15,7 @@ use crate::model::AppProtocol;
 use std::sync::{Arc, Mutex};
 
 /// A pod that answers with what it was asked for, and the requests that it got.
-async fn mirror(site: &HttpSite) -> (Pod, Arc<Mutex<Vec<String>>>) {
+pub(super) async fn mirror(site: &HttpSite) -> (Pod, Arc<Mutex<Vec<String>>>) {
     let heard: Arc<Mutex<Vec<String>>> = Arc::default();
     let log = Arc::clone(&heard);
     let talk = move |mut stream: tokio::net::TcpStream| {
@@ -96,6 +96,10 @@ fn cases() -> Vec<Case> {
         refused("400", "GET http://b/ HTTP/1.1|Host: a||"),
         refused("400", "GET http://a@b/ HTTP/1.1|Host: b||"),
         refused("400", "GET //\0 HTTP/1.1|Host: a||"),
+        refused("400", "GET /admin#.png HTTP/1.1|Host: a||"),
+        refused("400", "GET /a?b#c HTTP/1.1|Host: a||"),
+        refused("400", "GET http://a#b/ HTTP/1.1|Host: a||"),
+        refused("400", "GET http://a/b# HTTP/1.0|Host: a||"),
         refused("400", &post("Connection: Content-Length|Content-Length: 33", HIDDEN)),
         refused("400", &post("Connection: close, transfer-encoding|Transfer-Encoding: chunked", "0||")),
         refused("400", &get("Host: a|Connection: Host")),

@@ -8,7 +8,8 @@ use http::{HeaderMap, Request, Response};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::site::{Answer, HttpSite};
+use super::site::{Answer, HttpSite, short};
+use crate::lb::BalancerOptions;
 use crate::lb::http::HttpOptions;
 use crate::lb::tests::site::{DEADLINE, in_time, until};
 use crate::model::AppProtocol;
@@ -98,6 +99,59 @@ async fn a_client_may_speak_http2_to_pods_that_do_not() {
     assert_eq!(site.service().http.by_class[1], 21);
 }
 
+/// Browsers divide them; pods of HTTP/1.1 read one field, or join several by commas. Source: RFC 9113, section 8.2.3.
+#[tokio::test]
+async fn cookies_that_a_client_of_http2_divides_are_one_field_for_the_pod() {
+    let site = HttpSite::new(true).await;
+    let pod = site.scripted(1, &[Answer::new("HTTP/1.1 200 OK|Content-Length: 2||ok")]).await;
+    site.set(&[1]);
+    let (client, _driver) = connect(site.connect().await).await;
+    for cookies in [&["a=1", "b=\"2\"", "c="][..], &["a=1; b=2"], &[]] {
+        let mut request = get("http://x.test/");
+        for cookie in cookies {
+            request.headers_mut().append("cookie", cookie.parse().expect("valid"));
+        }
+        ask(&client, request, &[]).await.expect("answered");
+        let heard = pod.heard().pop().expect("a request");
+        let got: Vec<&str> =
+            heard.fields.iter().filter(|(name, _)| name == "cookie").map(|(_, value)| value.as_str()).collect();
+        let whole = cookies.join("; ");
+        assert_eq!(got, Vec::from_iter((!cookies.is_empty()).then_some(whole.as_str())));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_no_more_of_its_body_is_told_so() {
+    let http = HttpOptions { limits: short(), ..HttpOptions::default() };
+    let site =
+        HttpSite::of(BalancerOptions { hold: DEADLINE, http, ..BalancerOptions::default() }, AppProtocol::Http).await;
+    let pod = site.scripted(1, &[Answer::new("HTTP/1.1 200 OK|Content-Length: 2||ok")]).await;
+    site.set(&[1]);
+    let (client, _driver) = connect(site.connect().await).await;
+    let post = || Request::post("http://x.test/").header("content-length", "6").body(()).expect("valid");
+    for sent in [&[][..], &["he"], &["he", "ll"]] {
+        let mut ready = client.clone().ready().await.expect("open");
+        let (answer, mut stream) = ready.send_request(post(), false).expect("open");
+        for piece in sent {
+            stream.send_data(Bytes::from_static(piece.as_bytes()), false).expect("open");
+        }
+        assert_eq!(in_time(answer).await.expect("answered").status(), 408, "after {sent:?}");
+    }
+    assert!(pod.heard().is_empty());
+    until(|| site.stats(1).open, |open| *open == 0).await;
+    let stats = site.stats(1);
+    assert!(!stats.ejected && stats.troubles.is_empty(), "it is not the pod's fault: {stats:?}");
+    // Who goes on sending has all the time that takes.
+    let mut ready = client.clone().ready().await.expect("open");
+    let (answer, mut stream) = ready.send_request(post(), false).expect("open");
+    for piece in ["he", "ll", "o!"] {
+        tokio::time::sleep(short().body * 2 / 3).await;
+        stream.send_data(Bytes::from_static(piece.as_bytes()), piece == "o!").expect("open");
+    }
+    assert_eq!(in_time(answer).await.expect("answered").status(), 200);
+    assert_eq!(pod.heard().pop().expect("a request").body, b"hello!");
+}
+
 #[tokio::test]
 async fn pods_may_speak_http2_to_clients_that_do_not() {
     let site = HttpSite::with(HttpOptions::default(), AppProtocol::H2c).await;
@@ -180,7 +234,10 @@ async fn hosts_and_sizes_are_looked_at_in_http2_too() {
         );
     }
     let (answer, ..) = ask(&client, many, &[]).await.expect("answered");
-    assert_eq!(answer.status(), 400);
+    assert_eq!(answer.status(), 431);
+    let tunnel = Request::connect("x.test:22").body(()).expect("valid");
+    let (answer, ..) = ask(&client, tunnel, &[]).await.expect("answered");
+    assert_eq!(answer.status(), 405);
     let mut large = get("http://x.test/");
     large.headers_mut().insert("x", "x".repeat(100_000).parse().expect("valid"));
     let outcome = ask(&client, large, &[]).await;

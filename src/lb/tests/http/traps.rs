@@ -175,6 +175,27 @@ async fn nobody_gets_past_the_balancer_by_an_upgrade_that_it_does_not_follow() {
     }
 }
 
+/// What is sent behind a request for another protocol belongs to nobody until the pod has agreed to it.
+#[tokio::test]
+async fn nobody_gets_past_the_balancer_by_an_upgrade_that_the_pod_declines() {
+    for is_fast in [true, false] {
+        for fields in ["", "Content-Length: 3|"] {
+            for answer in ["HTTP/1.1 403 No|Content-Length: 2||no", "HTTP/1.1 426 No|Content-Length: 0||"] {
+                let (site, pod) = with_pod(is_fast, &[Answer::new(answer)]).await;
+                let body = if fields.is_empty() { "" } else { "abc" };
+                let upgrade =
+                    format!("GET /chat HTTP/1.1|Host: a|Upgrade: websocket|Connection: Upgrade|{fields}|{body}");
+                let text = site.get(&format!("{upgrade}GET /hidden HTTP/1.1|Host: a||")).await;
+                assert!(text.starts_with("HTTP/1.1 4"), "{fields}: {text}");
+                assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{fields}: {text}");
+                let heard = pod.heard();
+                assert!(heard.len() <= 1 && heard.iter().all(|heard| !heard.start.contains("hidden")), "{heard:?}");
+                assert!(heard.iter().all(|heard| heard.body == body.as_bytes()), "{heard:?}");
+            }
+        }
+    }
+}
+
 /// A pod that answers with what was asked for, once it may, and how many requests it got.
 async fn late(site: &HttpSite) -> (Pod, watch::Sender<bool>, Arc<AtomicUsize>) {
     let ((go_on, told), asked) = (watch::channel(false), Arc::new(AtomicUsize::new(0)));

@@ -25,7 +25,8 @@ impl Subject<'_, '_> {
             };
             return self.forward(&rewrite.node, path);
         };
-        if let Some((key, other)) = ["rewrite", "port"].into_iter().find_map(|key| Some((key, map.get(key)?))) {
+        let of_pods = ["rewrite", "port", "app_protocol"];
+        if let Some((key, other)) = of_pods.into_iter().find_map(|key| Some((key, map.get(key)?))) {
             let message = format!("a request that is sent elsewhere never comes to the pod, so `{key}` has no effect");
             let problem = Diagnostic::error(message).at(other.key, "").also(redirect.key, "sent elsewhere here");
             let help = if key == "port" { "a port to send to is `redirect: {port: PORT}`" } else { "keep one of them" };
