@@ -25,6 +25,7 @@ use crate::store::{Store, StoreError, Write};
 
 use super::AgentOptions;
 use super::ambassadors::Ambassadors;
+use super::oneoff::pod::Unstarted;
 use super::dataplane::Dataplane;
 use super::fleet::identity::IdentityFiles;
 use super::fleet::members::{Fleet, HostRecord, host_key};
@@ -66,6 +67,8 @@ pub struct Shared {
     pub(super) hooks: Hooks,
     /// What listens inside pods.
     pub(super) ambassadors: Ambassadors,
+    /// Pods that `run` has made and not started yet.
+    pub(super) oneoffs: Unstarted,
     /// Where metrics are told over TCP.
     pub(super) exposure: Exposure,
     /// Held while a desired state is computed and written, so that two projects never take the same address.
@@ -241,6 +244,7 @@ impl Shared {
             images: Images::default(),
             hooks: Hooks::default(),
             ambassadors: Ambassadors::default(),
+            oneoffs: Unstarted::default(),
             exposure: Exposure::default(),
             admission: tokio::sync::Mutex::default(),
             writing_files: tokio::sync::Mutex::default(),
