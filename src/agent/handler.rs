@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use crate::api::server::{ByteStream, Handler};
 use crate::api::types::{
-    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, AskRequest, BeginOneoff, ClusterStatus, DownRequest,
-    EndOneoff, ErrorKind, ExposeRequest, FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MakeOneoff, MetricsForm,
-    NameQuestion, NameTold, OfferImage, OneoffMade, PlaceOneoff, Progress, ProjectStatus, ProjectSummary, RemoveHost,
-    RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
+    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, AskRequest, BeginOneoff, ClusterStatus,
+    DownRequest, EndOneoff, ErrorKind, ExposeRequest, FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer,
+    KeyRequest, MakeOneoff, MetricsForm, NameQuestion, NameTold, OfferImage, OneoffMade, PlaceOneoff, Progress,
+    ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest,
+    Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::graph::{Graph, MAX_PODS};
 use crate::ids::{HostName, PodId, ProjectName, SnapshotHash};

@@ -137,7 +137,11 @@ pub(super) async fn post_start(
 ///
 /// # Errors
 /// How a hook failed.
-pub(super) async fn after_start(shared: &Shared, container: &ObservedContainer, service: &Service) -> Result<(), String> {
+pub(super) async fn after_start(
+    shared: &Shared,
+    container: &ObservedContainer,
+    service: &Service,
+) -> Result<(), String> {
     for hook in &service.container.post_start {
         match run(shared.engine.as_ref(), &container.id, hook, service.container.tty).await {
             Ok(Ended { code: 0, .. }) => {}

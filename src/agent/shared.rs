@@ -25,7 +25,6 @@ use crate::store::{Store, StoreError, Write};
 
 use super::AgentOptions;
 use super::ambassadors::Ambassadors;
-use super::oneoff::pod::Unstarted;
 use super::dataplane::Dataplane;
 use super::fleet::identity::IdentityFiles;
 use super::fleet::members::{Fleet, HostRecord, host_key};
@@ -35,6 +34,7 @@ use super::hooks::Hooks;
 use super::images::Images;
 use super::informer::Informer;
 use super::metrics::expose::Exposure;
+use super::oneoff::pod::Unstarted;
 use super::passing::Offers;
 use super::probes;
 

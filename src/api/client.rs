@@ -22,10 +22,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::server::{ByteStream, MAX_BODY, too_large};
 use super::types::{
-    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, AskRequest, BeginOneoff, ClusterStatus, DownRequest,
-    EndOneoff, ExposeRequest, FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MakeOneoff, MetricsForm,
-    NameQuestion, NameTold, OfferImage, OneoffMade, PlaceOneoff, Progress, ProjectStatus, ProjectSummary, RemoveHost,
-    RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
+    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, AskRequest, BeginOneoff, ClusterStatus,
+    DownRequest, EndOneoff, ExposeRequest, FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest,
+    MakeOneoff, MetricsForm, NameQuestion, NameTold, OfferImage, OneoffMade, PlaceOneoff, Progress, ProjectStatus,
+    ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest,
+    WhyQuestion, WhyTold,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;

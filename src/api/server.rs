@@ -35,10 +35,11 @@ use self::route::Route;
 pub use self::scrape::serve_metrics;
 pub use self::socket::{BindError, bind_socket};
 use super::types::{
-    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, AskRequest, BeginOneoff, ClusterStatus, DownRequest,
-    EndOneoff, ErrorKind, ExposeRequest, FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MakeOneoff, MetricsForm,
-    NameQuestion, NameTold, OfferImage, OneoffMade, PlaceOneoff, Progress, ProjectStatus, ProjectSummary, RemoveHost,
-    RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
+    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, AskRequest, BeginOneoff, ClusterStatus,
+    DownRequest, EndOneoff, ErrorKind, ExposeRequest, FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer,
+    KeyRequest, MakeOneoff, MetricsForm, NameQuestion, NameTold, OfferImage, OneoffMade, PlaceOneoff, Progress,
+    ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest,
+    Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;

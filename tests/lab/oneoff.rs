@@ -321,7 +321,8 @@ fn a_one_off_of_several_containers_is_a_pod_of_its_own_and_goes_whole() {
     assert_eq!((project.running("db").len(), project.running("web").len()), (1, 0));
 
     // In the background: whoever began it is long gone when it ends.
-    let run = ["run", "-d", "--rm", "-P", "--name", "one", "web", "sh", "-c", "until test -e /log/end; do sleep 0.1; done"];
+    let run =
+        ["run", "-d", "--rm", "-P", "--name", "one", "web", "sh", "-c", "until test -e /log/end; do sleep 0.1; done"];
     project.orch(&run).ok();
     let pod = ["one", "one-first", "one-helper", "one-pod"].map(str::to_owned);
     assert_eq!(oneoffs(&host, "whole"), BTreeSet::from(pod));

@@ -305,7 +305,9 @@ pub(in crate::agent) async fn run(shared: Arc<Shared>, stop: CancellationToken) 
         pictures.mark_unchanged();
         let everything = shared.informer.everything();
         let host = everything.hosts.get(shared.host());
-        for left in host.map(|host| left(host, |slug, main| shared.oneoffs.is_left_alone(slug, main))).unwrap_or_default() {
+        for left in
+            host.map(|host| left(host, |slug, main| shared.oneoffs.is_left_alone(slug, main))).unwrap_or_default()
+        {
             if busy.insert(left.slug.clone()) {
                 under_way.push(take_away(&shared, left));
             }

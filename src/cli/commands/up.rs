@@ -316,7 +316,6 @@ async fn pressed(menu: &mut Option<Menu>) -> Result<Key, CliError> {
     }
 }
 
-
 fn until(args: &UpArgs) -> Until {
     match &args.exit_code_from {
         Some(service) => Until::ServiceEnds(service.clone()),

@@ -269,7 +269,10 @@ mod tests {
             .collect();
         let holder = &graph.services[&ServiceName::new("web.pod").expect("valid")].container;
         let holder = format!("web.pod {} 1 ports 0 mounts No", holder.user.as_deref().unwrap_or("-"));
-        assert_eq!(shown, ["web 7 0 ports 1 mounts No".to_owned(), holder, "web.sync - 0 ports 0 mounts No".to_owned()]);
+        assert_eq!(
+            shown,
+            ["web 7 0 ports 1 mounts No".to_owned(), holder, "web.sync - 0 ports 0 mounts No".to_owned()]
+        );
         assert!(graph_of(&graph, &args("web.sync"), &around).is_err(), "a helper is nothing by itself");
     }
 
