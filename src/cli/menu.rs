@@ -45,7 +45,7 @@ impl Footer {
             self.set(String::new());
             let mut out = io::stdout();
             // The terminal may be gone, and the line with it.
-            let _ = out.write_all(ERASE.as_bytes()).and_then(|()| out.flush());
+            out.write_all(ERASE.as_bytes()).and_then(|()| out.flush()).ok();
         }
     }
 }
@@ -125,7 +125,7 @@ impl Menu {
         self.footer.set(format!("   d Detach{watch}   ctrl-c Stop"));
         let mut out = io::stdout();
         // Nobody sees it where the terminal is gone.
-        let _ = out.write_all(&self.footer.around(b"")).and_then(|()| out.flush());
+        out.write_all(&self.footer.around(b"")).and_then(|()| out.flush()).ok();
     }
 
     /// Waits for a key that means something; for ever once the menu is not shown any more.

@@ -1,6 +1,7 @@
 //! The user's side of a process in a container: standard input and output, the terminal, signals.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -14,6 +15,9 @@ use super::ui::Ui;
 
 /// Piece of standard input that is passed on at once.
 const PIECE: usize = 16 * 1024;
+
+/// Time that the engine has to end a connection that the user's keys end.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// The process at the other end.
 #[derive(Clone, Copy)]
@@ -77,6 +81,7 @@ impl Session<'_> {
                     let length = read.map_err(CliError::Terminal)?;
                     reads = self.pass(&piece[..length]).await;
                     if self.tty && self.detach.see(&piece[..length]) {
+                        self.leave(ui).await?;
                         return Ok(Ended::Detached);
                     }
                 }
@@ -84,6 +89,23 @@ impl Session<'_> {
                 signal = next(&mut signals) => self.signal(signal).await,
             }
         }
+    }
+
+    /// Takes leave of a process that goes on. The engine ends the connection, because it has seen the keys or because no
+    /// more will come: one that breaks is an error to it, and it then hangs up the terminal of a command of `exec`, which
+    /// ends the command.
+    async fn leave(&mut self, ui: &mut Ui) -> Result<(), CliError> {
+        if let Some(input) = &mut self.input {
+            input.shutdown().await.ok();
+        }
+        let rest = async {
+            while let Some(Ok(chunk)) = self.output.next().await {
+                ui.output(chunk.stderr, &chunk.bytes)?;
+            }
+            Ok(())
+        };
+        // One that writes on and on, or an engine that does not end it, is left all the same.
+        tokio::time::timeout(LEAVE, rest).await.unwrap_or(Ok(()))
     }
 
     /// Returns whether more is to be read. A process that does not read its input any more goes on to its end without.

@@ -75,6 +75,8 @@ fn exec_run_and_attach_hand_over_the_terminal_with_its_size_keys_and_end() {
     terminal.shows("begun");
     terminal.press("\x10\x11");
     assert_eq!(terminal.finish().0, 0);
+    crate::wait::stays(secs(2), "the command goes on", || project.within("terms-web-1", "pidof cat").stdout);
+    assert_ne!(project.within("terms-web-1", "pidof cat").stdout, "");
     project.orch(&["down", "-t", "0"]).ok();
 }
 

@@ -120,7 +120,7 @@ pub(in crate::agent) async fn begin(
         Err(message) => Progress::Failed { messages: vec![message] },
     };
     // A client that is gone does not need it.
-    let _ = sender.send(last).await;
+    sender.send(last).await.ok();
 }
 
 async fn begun(
@@ -146,7 +146,7 @@ async fn begun(
                 detail: None,
             };
             // A client that is gone does not need it.
-            let _ = sender.send(event).await;
+            sender.send(event).await.ok();
         };
         tell("Starting", ObjectState::Working).await;
         let started = shared.engine.start_container(&container.id).await.map_err(text)?;
@@ -220,7 +220,7 @@ pub(in crate::agent) async fn end(
         Err(message) => Progress::Failed { messages: vec![message] },
     };
     // A client that is gone does not need it.
-    let _ = sender.send(last).await;
+    sender.send(last).await.ok();
 }
 
 async fn over(shared: &Shared, project: &ProjectName, request: &EndOneoff) -> Result<(), String> {
