@@ -102,7 +102,7 @@ impl Session<'_> {
             while let Some(Ok(chunk)) = self.output.next().await {
                 ui.output(chunk.stderr, &chunk.bytes)?;
             }
-            Ok(())
+            Ok::<(), CliError>(())
         };
         // One that writes on and on, or an engine that does not end it, is left all the same.
         tokio::time::timeout(LEAVE, rest).await.unwrap_or(Ok(()))
