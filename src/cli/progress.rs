@@ -226,9 +226,9 @@ pub(crate) fn show(ui: &mut Ui, event: &Event) {
     }
 }
 
-/// Returns a change of a container.
-pub(crate) fn of_container(name: &str, host: &HostName, status: &str, state: ObjectState) -> Event {
-    Event { id: object_id("Container", name, host), status: status.to_owned(), state, detail: None }
+/// Returns a change of an object.
+pub(crate) fn of_object(kind: &str, name: &str, host: &HostName, status: &str, state: ObjectState) -> Event {
+    Event { id: object_id(kind, name, host), status: status.to_owned(), state, detail: None }
 }
 
 /// The local host goes without saying.

@@ -33,7 +33,7 @@ async fn kill_oneoffs(context: &mut Context<'_>, args: &KillArgs) -> Result<bool
     for (at, one) in among.containers.iter().filter(|(_, one)| one.oneoff && !one.helps_oneoff()) {
         let source = among.source(*at);
         let mut tell = |status, state| {
-            progress::show(context.ui, &progress::of_container(&one.name, &source.name, status, state));
+            progress::show(context.ui, &progress::of_object("Container", &one.name, &source.name, status, state));
         };
         tell("Killing", ObjectState::Working);
         match source.engine.kill_container(&one.id, &args.signal).await {
