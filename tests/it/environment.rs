@@ -103,9 +103,9 @@ fn files_of_variables_say_what_they_say_to_docker_compose() {
     let refused = |words: &str, variables: &[(&str, &str)]| {
         String::from_utf8_lossy(&desk.orch(words, variables).stderr).into_owned()
     };
-    assert!(refused("-f none.yaml config", &[]).contains("\x1b["), "in colours, and no JSON");
-    assert!(!refused("-f none.yaml config", &[("COMPOSE_ANSI", "never")]).contains('\x1b'));
-    assert!(!refused("--ansi never -f none.yaml config", &[]).contains('\x1b'));
+    assert!(refused("run --dry-run web", &[]).contains("\x1b["), "in colours, and no JSON");
+    assert!(!refused("run --dry-run web", &[("COMPOSE_ANSI", "never")]).contains('\x1b'));
+    assert!(!refused("--ansi never run --dry-run web", &[]).contains('\x1b'));
     dotenv("COMPOSE_COMPATIBILITY=1\n");
     desk.says("config --services", &[], "COMPOSE_COMPATIBILITY");
 }
