@@ -139,9 +139,9 @@ impl Menu {
             if count == 0 {
                 return std::future::pending().await;
             }
-            match Key::of(byte[0]).filter(|key| self.footer.is_shown() && (self.can_watch || *key != Key::Watch)) {
-                Some(key) => return Ok(key),
-                None => {}
+            let can = |key: &Key| self.footer.is_shown() && (self.can_watch || *key != Key::Watch);
+            if let Some(key) = Key::of(byte[0]).filter(can) {
+                return Ok(key);
             }
         }
     }

@@ -47,10 +47,7 @@ pub(super) fn graph_of(graph: &Graph, args: &RunArgs, around: &Surroundings<'_>)
     service.restart = Restart::No;
     // Where there are several containers the holder has the network, and its ports.
     let holder = graph.holders().get(name).copied().cloned();
-    let owner = match holder.and_then(|holder| one.services.get_mut(&holder)) {
-        Some(holder) => holder,
-        None => &mut service,
-    };
+    let owner = holder.and_then(|holder| one.services.get_mut(&holder)).unwrap_or(&mut service);
     owner.ports = ports(owner, args)?;
     owner.expose.extend(owner.ports.iter().map(|port| ExposedPort { port: port.target, protocol: port.protocol }));
     owner.expose.sort_by_key(|exposed| (exposed.protocol, exposed.port));
