@@ -1,7 +1,6 @@
 //! The user's side of a process in a container: standard input and output, the terminal, signals.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -15,9 +14,6 @@ use super::ui::Ui;
 
 /// Piece of standard input that is passed on at once.
 const PIECE: usize = 16 * 1024;
-
-/// Time that the engine has to end a connection that the user's keys end.
-const LEAVE: Duration = Duration::from_secs(1);
 
 /// The process at the other end.
 #[derive(Clone, Copy)]
@@ -79,9 +75,13 @@ impl Session<'_> {
                 },
                 read = stdin.read(&mut piece), if reads => {
                     let length = read.map_err(CliError::Terminal)?;
-                    reads = self.pass(&piece[..length]).await;
-                    if self.tty && self.detach.see(&piece[..length]) {
-                        self.leave(ui).await?;
+                    let pressed = &piece[..length];
+                    let (passed, detached) =
+                        if self.tty { self.detach.see(pressed) } else { (pressed.to_vec(), false) };
+                    if !passed.is_empty() || length == 0 {
+                        reads = self.pass(&passed).await;
+                    }
+                    if detached {
                         return Ok(Ended::Detached);
                     }
                 }
@@ -89,23 +89,6 @@ impl Session<'_> {
                 signal = next(&mut signals) => self.signal(signal).await,
             }
         }
-    }
-
-    /// Takes leave of a process that goes on. The engine ends the connection, because it has seen the keys or because no
-    /// more will come: one that breaks is an error to it, and it then hangs up the terminal of a command of `exec`, which
-    /// ends the command.
-    async fn leave(&mut self, ui: &mut Ui) -> Result<(), CliError> {
-        if let Some(input) = &mut self.input {
-            input.shutdown().await.ok();
-        }
-        let rest = async {
-            while let Some(Ok(chunk)) = self.output.next().await {
-                ui.output(chunk.stderr, &chunk.bytes)?;
-            }
-            Ok::<(), CliError>(())
-        };
-        // One that writes on and on, or an engine that does not end it, is left all the same.
-        tokio::time::timeout(LEAVE, rest).await.unwrap_or(Ok(()))
     }
 
     /// Returns whether more is to be read. A process that does not read its input any more goes on to its end without.
@@ -152,7 +135,10 @@ async fn next(signals: &mut Option<Forwarded>) -> &'static str {
     }
 }
 
-/// Keys that end a connection, as the engine takes them too, and how many of them were pressed.
+/// Keys that end a connection, and how many of them were pressed.
+///
+/// They are not passed on, as Docker's own client does not: an engine that sees them ends a command of `exec` with the
+/// connection, and a terminal would show them, to nobody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DetachKeys {
     keys: Vec<u8>,
@@ -188,15 +174,28 @@ impl DetachKeys {
         })
     }
 
-    /// Takes note of what was pressed. Returns whether that ends the connection.
-    fn see(&mut self, bytes: &[u8]) -> bool {
+    /// Takes note of what was pressed. Returns what of it is passed on, without what may be the beginning of the keys until
+    /// that is known; and whether the connection ends. At the end of all input nothing is kept back.
+    fn see(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {
+        let mut passed = Vec::with_capacity(bytes.len());
         for byte in bytes {
-            self.pressed = if self.keys.get(self.pressed) == Some(byte) { self.pressed + 1 } else { 0 };
+            if self.keys.get(self.pressed) != Some(byte) {
+                passed.extend(&self.keys[..self.pressed]);
+                self.pressed = 0;
+            }
+            if self.keys.get(self.pressed) == Some(byte) {
+                self.pressed += 1;
+            } else {
+                passed.push(*byte);
+            }
             if self.pressed == self.keys.len() {
-                return true;
+                return (passed, true);
             }
         }
-        false
+        if bytes.is_empty() {
+            passed.extend(&self.keys[..std::mem::take(&mut self.pressed)]);
+        }
+        (passed, false)
     }
 }
 
@@ -212,7 +211,12 @@ mod tests {
             assert!(DetachKeys::parse(wrong).is_err(), "{wrong}");
         }
         let mut keys = DetachKeys::usual();
-        assert!(!keys.see(b"ls\r") && !keys.see(&[16]) && !keys.see(b"x") && !keys.see(&[17]));
-        assert!(!keys.see(&[b'a', 16]) && keys.see(&[17, b'b']), "also in two pieces");
+        let mut see = |bytes: &[u8]| keys.see(bytes);
+        assert_eq!(see(b"ls\r"), (b"ls\r".to_vec(), false));
+        assert_eq!(see(&[16]), (Vec::new(), false), "kept back");
+        assert_eq!(see(b"x"), (vec![16, b'x'], false), "it was something else");
+        assert_eq!((see(&[17]), see(&[16, 16])), ((vec![17], false), (vec![16], false)));
+        assert_eq!(see(b"y"), (vec![16, b'y'], false));
+        assert_eq!((see(&[b'a', 16]), see(&[17, b'b'])), ((vec![b'a'], false), (Vec::new(), true)), "in two pieces");
     }
 }
