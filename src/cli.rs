@@ -28,6 +28,7 @@ mod join;
 mod lastwords;
 mod life;
 mod logline;
+mod menu;
 mod order;
 mod preview;
 mod progress;
@@ -44,9 +45,11 @@ mod template;
 mod terminal;
 mod time;
 mod travel;
+mod unsaid;
 mod watch;
 mod words;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
 pub use args::Cli;
@@ -62,9 +65,19 @@ const COMPATIBILITY: &str = "COMPOSE_COMPATIBILITY";
 
 /// Runs the command and says how the process ends. Prints what went wrong, once.
 pub fn run(cli: Cli) -> Exit {
-    let Cli { version: (), global, command } = cli;
+    let Cli { version: (), mut global, command } = cli;
+    let environment = if is_of_project(&command) { project::variables(&global) } else { Ok(BTreeMap::new()) };
+    let said = environment.and_then(|environment| unsaid::apply(&mut global, &environment).map(|()| environment));
     let mut ui = Ui::stdio(&global);
-    if std::env::var(COMPATIBILITY).is_ok_and(|value| ui::is_yes(&value)) {
+    let environment = match said {
+        Ok(environment) => environment,
+        Err(error) => {
+            ui.error(&error);
+            return Exit::of(&error);
+        }
+    };
+    let compatible = std::env::var(COMPATIBILITY).ok();
+    if compatible.as_ref().or_else(|| environment.get(COMPATIBILITY)).is_some_and(|value| ui::is_yes(value)) {
         ui.warn(&format!("{COMPATIBILITY} has no effect: names of containers have `-` between their parts"));
     }
     let result = match command {
@@ -79,6 +92,20 @@ pub fn run(cli: Cli) -> Exit {
         ui.error(&error);
         Exit::of(&error)
     })
+}
+
+/// Returns whether a command looks at compose files and what is beside them.
+fn is_of_project(command: &Command) -> bool {
+    !matches!(
+        command,
+        Command::Version(_)
+            | Command::Completion(_)
+            | Command::Man(_)
+            | Command::Demo(_)
+            | Command::Agent(_)
+            | Command::Host(_)
+            | Command::Ls(_)
+    )
 }
 
 /// Runs `future` on this thread. The runtime is made here, after parsing, so that `orch --help` does not pay for it.

@@ -241,6 +241,11 @@ pub fn working_dir(files: &dyn Files, request: &LoadRequest) -> PathBuf {
     discover::discover(files, request, &mut Report::default()).working_dir
 }
 
+/// Returns the variables that files are loaded with: those of the request, then those of files of variables.
+pub fn variables(files: &dyn Files, request: &LoadRequest) -> BTreeMap<String, String> {
+    discover::discover(files, request, &mut Report::default()).environment
+}
+
 /// The phases in order; `None` when there is nothing left to work on.
 fn run(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Option<Loaded> {
     let options = &request.options;

@@ -33,7 +33,13 @@ pub const OWNERS_LABEL: &str = "orch.owners";
 /// Label of a one-off that is also reached by its service's names.
 pub const ALIASES_LABEL: &str = "orch.use-aliases";
 
-/// Label of a volume that one pod has for itself: `web.1`.
+/// Label with the random digits of a one-off, which tell its containers from others'.
+pub const SLUG_LABEL: &str = "com.docker.compose.slug";
+
+/// Label with the ambassadors in the pod of a one-off, as JSON.
+pub const AMBASSADORS_LABEL: &str = "orch.ambassadors";
+
+/// Label of a volume that one pod has for itself: `web.1`, or `web.run-` and the first digits of a one-off.
 pub const POD_VOLUME_LABEL: &str = "orch.pod-volume";
 
 /// All hosts' observed state of one project, and what of the rest matters to it.
@@ -276,6 +282,16 @@ impl ObservedContainer {
     pub fn stands_in(&self) -> Option<PodId> {
         let stands_in = self.oneoff && self.labels.get(ALIASES_LABEL).is_some_and(|value| value == "True");
         self.service.clone().filter(|_| stands_in).map(|service| PodId::new(service, 0))
+    }
+
+    /// Returns the digits that tell a one-off from others, which all containers of its pod have.
+    pub fn slug(&self) -> Option<&str> {
+        self.labels.get(SLUG_LABEL).map(String::as_str).filter(|_| self.oneoff)
+    }
+
+    /// Returns whether it is in the pod of a one-off beside what that is for.
+    pub fn helps_oneoff(&self) -> bool {
+        self.oneoff && self.part().is_some_and(|part| part.role != Role::Main)
     }
 
     /// Returns what it is in a pod of several containers, if its labels say that it is in one.

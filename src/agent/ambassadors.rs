@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use crate::graph::Role;
 use crate::host::inside::Network;
-use crate::ids::PodId;
+use crate::ids::{PodId, ProjectName};
 use crate::lb::table::AmbassadorKey;
-use crate::plan::{Desired, Observed};
+use crate::model::Ambassador;
+use crate::plan::{Desired, Observed, ObservedContainer};
 
 use super::shared::Shared;
 
@@ -31,15 +32,24 @@ struct Place {
     port: u16,
 }
 
+impl Place {
+    fn of(ambassador: &Ambassador, holder: &ObservedContainer) -> Self {
+        Self {
+            container: holder.id.clone(),
+            started_at: holder.started_at.clone(),
+            address: ambassador.address,
+            port: ambassador.port,
+        }
+    }
+}
+
 impl Ambassadors {
     /// Opens what is missing and closes what is over, in all pods of this host.
     pub(super) async fn ensure_all(&self, shared: &Shared) {
         let mut wanted = BTreeMap::new();
         for record in shared.desired() {
             let Some(desired) = record.running() else { continue };
-            if desired.graph.services.values().any(|service| !service.ambassadors.is_empty()) {
-                wanted.extend(places(shared, desired));
-            }
+            wanted.extend(places(shared, desired));
         }
         let mut open = self.open.lock().await;
         if wanted.is_empty() && open.is_empty() {
@@ -66,8 +76,21 @@ impl Ambassadors {
     /// # Errors
     /// What keeps one from listening, for the reader.
     pub(super) async fn ensure(&self, shared: &Shared, desired: &Desired, pod: &PodId) -> Result<(), String> {
-        let wanted: BTreeMap<AmbassadorKey, Place> =
-            places(shared, desired).into_iter().filter(|(key, _)| key.pod == *pod).collect();
+        let mut wanted = places(shared, desired);
+        wanted.retain(|key, _| key.pod == *pod);
+        self.open(shared, wanted).await
+    }
+
+    /// Opens those in the pod of a one-off, by its holder.
+    ///
+    /// # Errors
+    /// What keeps one from listening, for the reader.
+    pub(super) async fn ensure_oneoff(&self, shared: &Shared, holder: &ObservedContainer) -> Result<(), String> {
+        let Some(project) = &holder.project else { return Ok(()) };
+        self.open(shared, places_of_oneoff(project, holder)).await
+    }
+
+    async fn open(&self, shared: &Shared, wanted: BTreeMap<AmbassadorKey, Place>) -> Result<(), String> {
         let mut open = self.open.lock().await;
         for (key, place) in wanted {
             if open.get(&key) == Some(&place) {
@@ -104,9 +127,9 @@ fn places(shared: &Shared, desired: &Desired) -> BTreeMap<AmbassadorKey, Place> 
     let Some(here) = observed.hosts.get(shared.host()) else { return BTreeMap::new() };
     let mut places = BTreeMap::new();
     for holder in here.containers.values().filter(|container| container.is_running()) {
-        let (Some(part), Some(number)) = (holder.part().filter(|part| part.role == Role::Holder), holder.number) else {
-            continue;
-        };
+        let Some(part) = holder.part().filter(|part| part.role == Role::Holder) else { continue };
+        places.extend(places_of_oneoff(&desired.graph.project, holder));
+        let Some(number) = holder.number else { continue };
         let Some(service) = desired.graph.services.get(&part.of) else { continue };
         for ambassador in &service.ambassadors {
             let key = AmbassadorKey {
@@ -114,16 +137,16 @@ fn places(shared: &Shared, desired: &Desired) -> BTreeMap<AmbassadorKey, Place> 
                 pod: PodId::new(part.of.clone(), number),
                 name: ambassador.name.clone(),
             };
-            let place = Place {
-                container: holder.id.clone(),
-                started_at: holder.started_at.clone(),
-                address: ambassador.address,
-                port: ambassador.port,
-            };
-            places.insert(key, place);
+            places.insert(key, Place::of(ambassador, holder));
         }
     }
     places
+}
+
+/// Returns where the ambassadors in the pod of a one-off shall listen.
+fn places_of_oneoff(project: &ProjectName, holder: &ObservedContainer) -> BTreeMap<AmbassadorKey, Place> {
+    let ambassadors = AmbassadorKey::of_oneoff(project, holder).into_iter().flat_map(|(_, ambassadors)| ambassadors);
+    ambassadors.map(|(key, ambassador)| (key, Place::of(&ambassador, holder))).collect()
 }
 
 /// Listens in the network of a container's run.

@@ -376,7 +376,7 @@ async fn make_pod_volumes(shared: &Shared, desired: &Desired, pod: &PodId, servi
 }
 
 /// Removes the volumes of a pod whose holder is gone. One that cannot be removed yet is found again by the next plan.
-async fn remove_pod_volumes(shared: &Shared, holder: &ObservedContainer) -> Result<(), String> {
+pub(super) async fn remove_pod_volumes(shared: &Shared, holder: &ObservedContainer) -> Result<(), String> {
     if holder.volumes.is_empty() || holder.part().is_none_or(|part| part.role != Role::Holder) {
         return Ok(());
     }

@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use crate::api::server::{ByteStream, Handler};
 use crate::api::types::{
-    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, AskRequest, ClusterStatus, DownRequest, ErrorKind,
-    ExposeRequest, FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MakeOneoff, MetricsForm,
-    NameQuestion, NameTold, OfferImage, OneoffMade, PlaceOneoff, Progress, ProjectStatus, ProjectSummary, RemoveHost,
-    RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
+    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, AskRequest, BeginOneoff, ClusterStatus,
+    DownRequest, EndOneoff, ErrorKind, ExposeRequest, FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer,
+    KeyRequest, MakeOneoff, MetricsForm, NameQuestion, NameTold, OfferImage, OneoffMade, PlaceOneoff, Progress,
+    ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest,
+    Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::graph::{Graph, MAX_PODS};
 use crate::ids::{HostName, PodId, ProjectName, SnapshotHash};
@@ -353,6 +354,22 @@ impl Handler for AgentHandler {
 
     async fn make_oneoff(&self, project: ProjectName, request: MakeOneoff) -> Result<OneoffMade, ApiError> {
         oneoff::make(&self.shared, &project, &request).await
+    }
+
+    async fn begin_oneoff(
+        &self,
+        project: ProjectName,
+        request: BeginOneoff,
+    ) -> Result<mpsc::Receiver<Progress>, ApiError> {
+        let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
+        self.shared.spawn(oneoff::pod::begin(self.shared.clone(), project, request, sender));
+        Ok(receiver)
+    }
+
+    async fn end_oneoff(&self, project: ProjectName, request: EndOneoff) -> Result<mpsc::Receiver<Progress>, ApiError> {
+        let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
+        self.shared.spawn(oneoff::pod::end(self.shared.clone(), project, request, sender));
+        Ok(receiver)
     }
 
     async fn cluster(&self) -> Result<ClusterStatus, ApiError> {

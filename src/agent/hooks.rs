@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::engine::{Engine, EngineError, ExecSpec, label};
-use crate::graph::Hook;
+use crate::graph::{Hook, Service};
 use crate::ids::{PodId, ProjectName};
 use crate::observed::{Hooked, ObservedContainer};
 use crate::plan::Desired;
@@ -130,6 +130,25 @@ pub(super) async fn post_start(
     }
     let hooked = Hooked { started_at: container.started_at.clone(), failure };
     shared.hooks.keep(shared.store.as_ref(), &container.id, hooked).await;
+    Ok(())
+}
+
+/// Runs what is to be run after the start of a helper of a one-off. It is not kept that it was: nobody starts it again.
+///
+/// # Errors
+/// How a hook failed.
+pub(super) async fn after_start(
+    shared: &Shared,
+    container: &ObservedContainer,
+    service: &Service,
+) -> Result<(), String> {
+    for hook in &service.container.post_start {
+        match run(shared.engine.as_ref(), &container.id, hook, service.container.tty).await {
+            Ok(Ended { code: 0, .. }) => {}
+            Ok(ended) => return Err(format!("container {}: hook {ended}", container.name)),
+            Err(error) => return Err(format!("container {}: hook: {error}", container.name)),
+        }
+    }
     Ok(())
 }
 

@@ -3,16 +3,16 @@
 //! waits for its end and removes it; the reconciler sees that it is nobody's pod and leaves it alone, `down` takes it
 //! with all else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::api::types::{ApiError, ErrorKind, MakeOneoff, ObjectState, OneoffMade, PlaceOneoff, Progress, UpRequest};
-use crate::controller::oneoff::{host_for, narrowed, with_oneoff};
+use crate::controller::oneoff::{host_for, narrowed, outward, with_oneoff};
 use crate::graph::NetworkMode;
-use crate::ids::{HostName, PodId, ProjectName};
+use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 use crate::plan::gates::{GateState, dependencies};
 use crate::plan::{Desired, Observed};
 
@@ -20,6 +20,8 @@ use super::execute;
 use super::fleet::seat;
 use super::shared::{Aim, Record, Shared};
 use super::spec::{self, OneoffParts};
+
+pub(super) mod pod;
 
 fn error(kind: ErrorKind, message: impl Into<String>) -> ApiError {
     ApiError { message: message.into(), kind }
@@ -96,9 +98,9 @@ async fn placed(shared: &Shared, project: &ProjectName, request: &PlaceOneoff) -
         let record = record(shared, project).map_err(|error| error.message)?;
         let desired = desired(&record).map_err(|error| error.message)?;
         let observed = shared.observed(Some(project));
-        let service = request.graph.services.get(&request.service);
+        let service = outward(&request.graph, &request.service);
         let service = service.ok_or_else(|| format!("no such service: {}", request.service))?;
-        match dependencies(desired, service, &observed) {
+        match dependencies(desired, &service, &observed) {
             GateState::Failed(why) if !request.no_deps => return Err(why),
             GateState::Waiting(_) if !request.no_deps => {
                 // The agent that is asked ends with its picture.
@@ -124,11 +126,62 @@ fn desired(record: &Record) -> Result<&Desired, ApiError> {
 pub(super) async fn make(shared: &Shared, project: &ProjectName, request: &MakeOneoff) -> Result<OneoffMade, ApiError> {
     let record = record(shared, project)?;
     let name = &request.service;
-    let desired = with_oneoff(desired(&record)?, &request.graph, name)
-        .ok_or_else(|| error(ErrorKind::User, format!("no such service: {name}")))?;
+    let desired = with_oneoff(desired(&record)?, &request.graph, name).ok_or_else(|| no_service(name))?;
     let host = |message: String| error(ErrorKind::Host, message);
-    ensure_resources(shared, &desired, request).await.map_err(host)?;
-    let Some(service) = desired.graph.services.get(name) else { return Err(error(ErrorKind::User, "no such service")) };
+    let order = pod::in_order(&desired.graph, name);
+    if let [only] = order[..] {
+        ensure_resources(shared, &desired, only).await.map_err(host)?;
+        let container = make_part(shared, &desired, only, request, &BTreeMap::new()).await?;
+        return Ok(OneoffMade { container });
+    }
+    let held = shared.oneoffs.hold(&request.slug);
+    let made = make_pod(shared, &desired, &order, request).await;
+    drop(held);
+    if made.is_err() {
+        shared.oneoffs.release(&request.slug);
+    }
+    Ok(OneoffMade { container: made? })
+}
+
+fn no_service(name: &ServiceName) -> ApiError {
+    error(ErrorKind::User, format!("no such service: {name}"))
+}
+
+/// Makes the containers of a pod of several, in the order in which they start; none is. Returns the main one's id.
+///
+/// What was made of one that cannot be made whole is taken away as what is left of any other.
+async fn make_pod(
+    shared: &Shared,
+    desired: &Desired,
+    order: &[&ServiceName],
+    request: &MakeOneoff,
+) -> Result<String, ApiError> {
+    let host = |message: String| error(ErrorKind::Host, message);
+    let mut made = BTreeMap::new();
+    let mut last = String::new();
+    for part in order {
+        ensure_resources(shared, desired, part).await.map_err(host)?;
+        if let Some(service) = desired.graph.services.get(*part) {
+            for (_, volume) in spec::oneoff_volumes(desired, &request.service, &request.slug, service) {
+                shared.engine.ensure_volume(&volume).await.map_err(|cause| host(execute::text(cause)))?;
+            }
+        }
+        last = make_part(shared, desired, part, request, &made).await?;
+        made.insert((*part).clone(), last.clone());
+    }
+    Ok(last)
+}
+
+/// Makes one container of a one-off. `beside`: the ids of those of its pod that are there.
+async fn make_part(
+    shared: &Shared,
+    desired: &Desired,
+    name: &ServiceName,
+    request: &MakeOneoff,
+    beside: &BTreeMap<ServiceName, String>,
+) -> Result<String, ApiError> {
+    let host = |message: String| error(ErrorKind::Host, message);
+    let service = desired.graph.services.get(name).ok_or_else(|| no_service(name))?;
     let reference = &service.container.image;
     let image = shared.engine.image_id(reference).await.map_err(|cause| host(execute::text(cause)))?;
     let Some(image) = image else {
@@ -139,28 +192,36 @@ pub(super) async fn make(shared: &Shared, project: &ProjectName, request: &MakeO
         let message = format!("it shares namespaces with `{owner}`, which does not run on host `{}`", shared.host());
         error(ErrorKind::Conflict, message)
     };
-    let mut parts = execute::parts(shared, &desired, &pod, service, None).await.map_err(host)?;
+    let mut parts = execute::parts(shared, desired, &pod, service, None).await.map_err(host)?;
+    let own = service.companions().filter_map(|owner| Some((owner.clone(), beside.get(owner)?.clone())));
+    parts.owners.extend(own);
     if let Some(owner) = service.owners().find(|owner| !parts.owners.contains_key(*owner)) {
         return Err(missing(owner));
     }
     parts.carried_volumes.clear();
+    let is_main = *name == request.service;
     let oneoff = OneoffParts {
         slug: &request.slug,
         labels: &request.labels,
         use_aliases: request.use_aliases,
-        auto_remove: request.auto_remove,
-        stdin_once: request.stdin_once,
+        // The engine removes what ends by itself; the agent removes the rest of its pod after that.
+        auto_remove: request.auto_remove && is_main,
+        stdin_once: request.stdin_once && is_main,
     };
-    let spec = spec::oneoff(&desired, name, &request.name, &parts.borrowed(&image), &oneoff)
-        .ok_or_else(|| error(ErrorKind::User, format!("no such service: {name}")))?;
+    let container = match &service.part {
+        Some(part) if !is_main => format!("{}-{}", request.name, part.member(name)),
+        _ => request.name.clone(),
+    };
+    let spec = spec::oneoff(desired, name, &container, &parts.borrowed(&image), &oneoff);
+    let spec = spec.ok_or_else(|| no_service(name))?;
     let container = shared.engine.create_container(&spec).await.map_err(|cause| host(execute::text(cause)))?;
     shared.informer.refresh(&container).await.map_err(|cause| host(execute::text(cause)))?;
-    Ok(OneoffMade { container })
+    Ok(container)
 }
 
 /// Makes the networks and volumes of the one-off that are not there: it may be the first of the project on this host.
-async fn ensure_resources(shared: &Shared, desired: &Desired, request: &MakeOneoff) -> Result<(), String> {
-    let Some(service) = desired.graph.services.get(&request.service) else { return Ok(()) };
+async fn ensure_resources(shared: &Shared, desired: &Desired, name: &ServiceName) -> Result<(), String> {
+    let Some(service) = desired.graph.services.get(name) else { return Ok(()) };
     let engine = shared.engine.as_ref();
     if let NetworkMode::Networks(attachments) = &service.network {
         for attachment in attachments {

@@ -34,6 +34,7 @@ use super::hooks::Hooks;
 use super::images::Images;
 use super::informer::Informer;
 use super::metrics::expose::Exposure;
+use super::oneoff::pod::Unstarted;
 use super::passing::Offers;
 use super::probes;
 
@@ -66,6 +67,8 @@ pub struct Shared {
     pub(super) hooks: Hooks,
     /// What listens inside pods.
     pub(super) ambassadors: Ambassadors,
+    /// Pods that `run` has made and not started yet.
+    pub(super) oneoffs: Unstarted,
     /// Where metrics are told over TCP.
     pub(super) exposure: Exposure,
     /// Held while a desired state is computed and written, so that two projects never take the same address.
@@ -241,6 +244,7 @@ impl Shared {
             images: Images::default(),
             hooks: Hooks::default(),
             ambassadors: Ambassadors::default(),
+            oneoffs: Unstarted::default(),
             exposure: Exposure::default(),
             admission: tokio::sync::Mutex::default(),
             writing_files: tokio::sync::Mutex::default(),

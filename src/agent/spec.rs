@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::{ContainerSpec, HostPort, NetworkSpec, SpecAttachment, SpecNetwork, VolumeSpec, label};
 use crate::graph::{
-    Attachment, Condition, Container, Mount, MountSource, Namespace, NetworkMode, PortMode, Recursion, Service,
+    Attachment, Condition, Container, Mount, MountSource, Namespace, NetworkMode, PortMode, Recursion, Role, Service,
 };
 use crate::ids::{PodId, ResourceKey, ServiceName, SnapshotHash};
 use crate::model::Medium;
@@ -104,6 +104,9 @@ pub fn container(desired: &Desired, pod: &PodId, name: &str, parts: &HostParts<'
     })
 }
 
+/// Digits of a one-off's slug that are in names.
+const SLUG_IN_NAME: usize = 12;
+
 /// What is said of a one-off beside its service.
 #[derive(Debug, Clone)]
 pub struct OneoffParts<'a> {
@@ -122,7 +125,8 @@ pub struct OneoffParts<'a> {
 /// Returns what to ask the engine for to make a one-off (`run`) of a service under `name`; `None` if the graph does
 /// not have it.
 ///
-/// It carries neither a number nor the hash of a spec: it is nobody's pod, and never taken for one.
+/// It carries neither a number nor the hash of a spec: it is nobody's pod, and never taken for one. `service` may be any
+/// part of a pod of several containers.
 pub fn oneoff(
     desired: &Desired,
     service: &ServiceName,
@@ -142,8 +146,19 @@ pub fn oneoff(
     if oneoff.use_aliases {
         spec.labels.insert(label::ALIASES.to_owned(), "True".to_owned());
     }
+    let front = PodId::new(desired.graph.front(service).clone(), 1);
+    let graph_service = desired.graph.services.get(service)?;
+    let volumes = oneoff_volumes(desired, &front.service, oneoff.slug, graph_service);
+    spec.volume_names.extend(volumes.map(|(key, volume)| (key.to_string(), volume.name)));
+    let ambassadors = desired.graph.services.get(&front.service).map(|front| &front.ambassadors);
+    let has_them = graph_service.part.as_ref().is_some_and(|part| matches!(part.role, Role::Holder | Role::Main));
+    if let Some(ambassadors) = ambassadors.filter(|all| has_them && !all.is_empty())
+        && let Ok(text) = serde_json::to_string(ambassadors)
+    {
+        spec.labels.insert(label::AMBASSADORS.to_owned(), text);
+    }
     if let SpecNetwork::Networks(attachments) = &mut spec.network {
-        let main = desired.graph.container_name(&pod);
+        let main = desired.graph.container_name(&front);
         for attachment in attachments {
             attachment.aliases.retain(|alias| oneoff.use_aliases && *alias != main);
         }
@@ -165,10 +180,31 @@ fn volume_names(desired: &Desired, pod: &PodId, service: &Service) -> BTreeMap<S
 /// Returns what to ask the engine for to make the volumes that a pod has for itself, as far as this container mounts them.
 pub fn pod_volumes<'a>(
     desired: &'a Desired,
-    pod: &'a PodId,
+    pod: &PodId,
     service: &'a Service,
 ) -> impl Iterator<Item = (&'a ResourceKey, VolumeSpec)> {
-    let front = PodId::new(desired.graph.front(&pod.service).clone(), pod.number);
+    let front = desired.graph.front(&pod.service);
+    volumes_of(desired, format!("{front}_{}", pod.number), format!("{front}.{}", pod.number), service)
+}
+
+/// Returns the same for the pod of a one-off of `front`.
+pub fn oneoff_volumes<'a>(
+    desired: &'a Desired,
+    front: &ServiceName,
+    slug: &str,
+    service: &'a Service,
+) -> impl Iterator<Item = (&'a ResourceKey, VolumeSpec)> {
+    let digits = slug.get(..SLUG_IN_NAME).unwrap_or(slug);
+    volumes_of(desired, format!("{front}_run-{digits}"), format!("{front}.run-{digits}"), service)
+}
+
+/// Returns the volumes of a pod that is called `of` in their names and `pod` on their labels.
+fn volumes_of<'a>(
+    desired: &'a Desired,
+    of: String,
+    pod: String,
+    service: &'a Service,
+) -> impl Iterator<Item = (&'a ResourceKey, VolumeSpec)> {
     let keys = service.container.mounts.iter().filter_map(|mount| match &mount.source {
         MountSource::PodVolume { volume } => Some(volume),
         _ => None,
@@ -179,7 +215,7 @@ pub fn pod_volumes<'a>(
         labels.insert(label::PROJECT.into(), desired.graph.project.to_string());
         labels.insert(label::VOLUME.into(), key.to_string());
         labels.insert(label::VERSION.into(), env!("CARGO_PKG_VERSION").into());
-        labels.insert(label::POD_VOLUME.into(), front.to_string());
+        labels.insert(label::POD_VOLUME.into(), pod.clone());
         let mut driver_opts = BTreeMap::new();
         if volume.medium == Medium::Memory {
             let size = volume.size.map(|size| format!(",size={size}")).unwrap_or_default();
@@ -190,7 +226,7 @@ pub fn pod_volumes<'a>(
             ]);
         }
         let spec = VolumeSpec {
-            name: format!("{}_{key}_{}_{}", desired.graph.project, front.service, front.number),
+            name: format!("{}_{key}_{of}", desired.graph.project),
             driver: "local".into(),
             driver_opts: driver_opts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
             labels,

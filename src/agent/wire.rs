@@ -5,6 +5,7 @@
 //! | informer | the engine's events | the picture, records of exits | with the agent |
 //! | dataplane | picture, records | tables, listeners, rules, addresses | with the agent |
 //! | ambassadors | picture, records | listeners inside pods | with the agent |
+//! | one-offs | the picture | what is left of pods that `run` made | with the agent |
 //! | probes | picture, records, what containers answer | the picture | with the agent |
 //! | machine | the host | what is told of it | with the agent |
 //! | show | the picture | what the other hosts are told | with the agent |
@@ -140,6 +141,7 @@ pub(super) async fn start(
     tasks.spawn(shared.informer.clone().run(stop.clone()));
     tasks.spawn(shared.dataplane.clone().run(shared.clone(), uninstalled.clone()));
     tasks.spawn(super::ambassadors::run(shared.clone(), uninstalled.clone()));
+    tasks.spawn(super::oneoff::pod::run(shared.clone(), uninstalled.clone()));
     tasks.spawn(super::access::run(shared.clone(), stop.clone()));
     tasks.spawn(super::probes::run(shared.clone(), stop.clone()));
     tasks.spawn(super::fleet::seat::run(shared.clone(), stop.clone()));

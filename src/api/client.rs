@@ -22,10 +22,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::server::{ByteStream, MAX_BODY, too_large};
 use super::types::{
-    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, AskRequest, ClusterStatus, DownRequest,
-    ExposeRequest, FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MakeOneoff, MetricsForm,
-    NameQuestion, NameTold, OfferImage, OneoffMade, PlaceOneoff, Progress, ProjectStatus, ProjectSummary, RemoveHost,
-    RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
+    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, AskRequest, BeginOneoff, ClusterStatus,
+    DownRequest, EndOneoff, ExposeRequest, FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest,
+    MakeOneoff, MetricsForm, NameQuestion, NameTold, OfferImage, OneoffMade, PlaceOneoff, Progress, ProjectStatus,
+    ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest,
+    WhyQuestion, WhyTold,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -158,6 +159,21 @@ impl Client {
     /// Has a one-off made on the agent's host; it is not started.
     pub async fn make_oneoff(&self, project: &ProjectName, request: &MakeOneoff) -> Result<OneoffMade, ClientError> {
         self.value(self.post(&format!("/v1/projects/{project}/oneoffs"), request)?, WORKING).await
+    }
+
+    /// Has what comes before the main container of a one-off's pod started. Dropping the stream before its end has all of
+    /// it removed.
+    pub async fn begin_oneoff(
+        &self,
+        project: &ProjectName,
+        request: &BeginOneoff,
+    ) -> Result<ProgressStream, ClientError> {
+        self.stream(self.post(&format!("/v1/projects/{project}/oneoffs/begin"), request)?).await
+    }
+
+    /// Lets go of a one-off's pod. Dropping the stream does not keep it.
+    pub async fn end_oneoff(&self, project: &ProjectName, request: &EndOneoff) -> Result<ProgressStream, ClientError> {
+        self.stream(self.post(&format!("/v1/projects/{project}/oneoffs/end"), request)?).await
     }
 
     /// Asks what a name means to a container of a project.

@@ -35,10 +35,11 @@ use self::route::Route;
 pub use self::scrape::serve_metrics;
 pub use self::socket::{BindError, bind_socket};
 use super::types::{
-    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, AskRequest, ClusterStatus, DownRequest, ErrorKind,
-    ExposeRequest, FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer, KeyRequest, MakeOneoff, MetricsForm,
-    NameQuestion, NameTold, OfferImage, OneoffMade, PlaceOneoff, Progress, ProjectStatus, ProjectSummary, RemoveHost,
-    RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest, Traffic, UpRequest, WhyQuestion, WhyTold,
+    AccessLogRequest, Admission, AdmitRequest, AgentInfo, ApiError, AskRequest, BeginOneoff, ClusterStatus,
+    DownRequest, EndOneoff, ErrorKind, ExposeRequest, FetchImage, FoundRequest, HostChange, ImageOffer, KeyAnswer,
+    KeyRequest, MakeOneoff, MetricsForm, NameQuestion, NameTold, OfferImage, OneoffMade, PlaceOneoff, Progress,
+    ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest,
+    Traffic, UpRequest, WhyQuestion, WhyTold,
 };
 use crate::ids::{HostName, ProjectName, SnapshotHash};
 use crate::plan::Plan;
@@ -86,6 +87,14 @@ pub trait Handler: Send + Sync + 'static {
     ) -> Result<mpsc::Receiver<Progress>, ApiError>;
     /// Makes a one-off on this host.
     async fn make_oneoff(&self, project: ProjectName, request: MakeOneoff) -> Result<OneoffMade, ApiError>;
+    /// Starts what comes before the main container of a one-off's pod.
+    async fn begin_oneoff(
+        &self,
+        project: ProjectName,
+        request: BeginOneoff,
+    ) -> Result<mpsc::Receiver<Progress>, ApiError>;
+    /// Lets go of a one-off's pod.
+    async fn end_oneoff(&self, project: ProjectName, request: EndOneoff) -> Result<mpsc::Receiver<Progress>, ApiError>;
     /// Says what a name means to a container of a project.
     async fn dns(&self, project: ProjectName, question: NameQuestion) -> Result<NameTold, ApiError>;
     /// Says why something of a project is as it is.
@@ -256,6 +265,8 @@ async fn dispatch(handler: &dyn Handler, request: Request<Incoming>) -> Result<R
         }
         Route::PlaceOneoff(project) => Ok(progress(handler.place_oneoff(project, read(request).await?).await?)),
         Route::MakeOneoff(project) => json(&handler.make_oneoff(project, read(request).await?).await?),
+        Route::BeginOneoff(project) => Ok(progress(handler.begin_oneoff(project, read(request).await?).await?)),
+        Route::EndOneoff(project) => Ok(progress(handler.end_oneoff(project, read(request).await?).await?)),
         Route::Dns(project) => json(&handler.dns(project, read(request).await?).await?),
         Route::Why(project) => json(&handler.why(project, read(request).await?).await?),
         Route::Metrics => metrics(handler, &request).await,

@@ -12,6 +12,8 @@
 //! | `POST /v1/projects/NAME/ask` | [`AskRequest`] | stream of [`Progress`] |
 //! | `POST /v1/projects/NAME/oneoffs/place` | [`PlaceOneoff`] | stream of [`Progress`], from the seat; the object before `Done` has the host |
 //! | `POST /v1/projects/NAME/oneoffs` | [`MakeOneoff`] | [`OneoffMade`], from the host that it is for |
+//! | `POST /v1/projects/NAME/oneoffs/begin` | [`BeginOneoff`] | stream of [`Progress`], from that host |
+//! | `POST /v1/projects/NAME/oneoffs/end` | [`EndOneoff`] | stream of [`Progress`], from that host |
 //! | `POST /v1/projects/NAME/dns` | [`NameQuestion`] | [`NameTold`] |
 //! | `POST /v1/projects/NAME/why` | [`WhyQuestion`] | [`WhyTold`] |
 //! | `GET /v1/traffic` | | [`Traffic`] |
@@ -42,7 +44,7 @@
 mod oneoff;
 mod seeing;
 
-pub use oneoff::{MakeOneoff, OneoffMade, PlaceOneoff};
+pub use oneoff::{BeginOneoff, EndOneoff, MakeOneoff, OneoffMade, PlaceOneoff};
 pub use seeing::{
     AccessLogRequest, ExposeRequest, Finding, MetricsForm, NameQuestion, NameSays, NameTold, RouteQuestion,
     ServiceTold, Traffic, Weight, WhyQuestion, WhyTold,
@@ -544,7 +546,7 @@ impl PodStatus {
             reason: None,
             resting: false,
             wanted: false,
-            part: None,
+            part: container.part(),
         })
     }
 }

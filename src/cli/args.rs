@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::hosts::HostFlag;
 use crate::ids::ServiceName;
@@ -71,7 +72,12 @@ impl Cli {
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
-        Self::try_parse_from(arguments).map_err(|error| Usage(refused::explain(error)))
+        let wrong = |error: clap::Error| Usage(refused::explain(error.format(&mut Self::command())));
+        let matches = Self::command().try_get_matches_from(arguments).map_err(wrong)?;
+        let mut cli = Self::from_arg_matches(&matches).map_err(wrong)?;
+        let is_unsaid = |flag| matches.value_source(flag) == Some(ValueSource::DefaultValue);
+        cli.global.unsaid = Unsaid { ansi: is_unsaid("ansi"), parallel: is_unsaid("parallel") };
+        Ok(cli)
     }
 }
 
@@ -158,6 +164,19 @@ pub struct Global {
     /// Say what would be done and change nothing
     #[arg(long, global = true)]
     pub dry_run: bool,
+
+    /// What of this nobody said.
+    #[arg(skip)]
+    pub unsaid: Unsaid,
+}
+
+/// Flags that have their default values: neither the arguments nor the environment say them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unsaid {
+    /// `--ansi`.
+    pub ansi: bool,
+    /// `--parallel`.
+    pub parallel: bool,
 }
 
 /// How progress is shown.
@@ -395,6 +414,13 @@ pub struct UpArgs {
     #[arg(short, long, conflicts_with_all = ["detach", "wait", "no_start", "no_build"])]
     pub watch: bool,
 
+    /// Show keys below the output, on a terminal: `d` leaves the containers running, `w` begins and ends watching
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(conflicts_with_all = ["wait", "no_start"])]
+    #[arg(help = "Show keys below the output, on a terminal: `d` leaves the containers running, `w` begins and ends \
+                  watching [env: COMPOSE_MENU]")]
+    pub menu: Option<bool>,
+
     /// How output looks.
     #[command(flatten)]
     pub look: LogLook,
@@ -575,7 +601,7 @@ mod tests {
             "up --build --no-build",
             "up -w -d",
             "up -w --no-build",
-            "up --menu",
+            "up --menu --wait",
             "down --rmi some",
             "ps --filter x=y",
             "ls --filter x=y",

@@ -124,6 +124,7 @@ impl Foreground<'_> {
 
     /// Answers Ctrl-C: stops the containers; the result is always an error, [`CliError::Cancelled`] if all went well.
     pub(crate) async fn cancel(&mut self, ui: &mut Ui) -> Result<Exit, CliError> {
+        ui.footer().hide();
         ui.say("Gracefully Stopping... press Ctrl+C again to force");
         self.stop(ui).await.and(Err(CliError::Cancelled))
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::LogQuery;
+use crate::ids::ProjectName;
 use crate::observed::{ContainerState, Health, ObservedContainer};
 
 use super::error::CliError;
@@ -34,7 +35,19 @@ pub(super) async fn show(ui: &mut Ui, sources: &[Source], choice: &Choice, error
     failed.sort_by_key(|(_, container)| !concerned(container));
     failed.truncate(CONTAINERS);
     // It is a help, not the answer: the error itself comes after it in any case.
-    let _shown = tokio::time::timeout(PATIENCE, lines(ui, sources, choice, &failed)).await;
+    let _shown = tokio::time::timeout(PATIENCE, lines(ui, sources, &choice.project, &failed)).await;
+}
+
+/// Shows the last lines of the containers of a one-off's pod that `error` names.
+pub(super) async fn show_of_oneoff(ui: &mut Ui, source: &Source, project: &ProjectName, slug: &str, error: &CliError) {
+    let CliError::Failed(messages) = error else { return };
+    let Ok(Ok(seen)) = tokio::time::timeout(PATIENCE, source.engine.observe(Some(project))).await else { return };
+    let containers = seen.containers.into_values().filter(|one| one.slug() == Some(slug));
+    let concerned = |one: &ObservedContainer| messages.iter().any(|message| names(message, &one.name));
+    let failed: Vec<(usize, ObservedContainer)> = containers.filter(concerned).map(|one| (0, one)).collect();
+    let failed: Vec<_> = failed.iter().collect();
+    // As above.
+    let _shown = tokio::time::timeout(PATIENCE, lines(ui, std::slice::from_ref(source), project, &failed)).await;
 }
 
 /// Returns whether a message names a container, and not one whose name begins with its own.
@@ -76,7 +89,7 @@ fn fit(line: &str) -> String {
 async fn lines(
     ui: &mut Ui,
     sources: &[Source],
-    choice: &Choice,
+    project: &ProjectName,
     containers: &[&(usize, ObservedContainer)],
 ) -> Result<(), CliError> {
     let query = LogQuery { tail: Some(LINES), ..LogQuery::default() };
@@ -84,7 +97,7 @@ async fn lines(
     for (at, container) in containers {
         check(ui, &sources[*at], container).await;
         let mut readers = Readers::default();
-        let name = short_name(&choice.project, &container.name);
+        let name = short_name(project, &container.name);
         names.add(name);
         let (to, from) = channel();
         readers.read(&sources[*at], &container.id, &query, to);

@@ -226,6 +226,11 @@ pub(crate) fn show(ui: &mut Ui, event: &Event) {
     }
 }
 
+/// Returns a change of an object.
+pub(crate) fn of_object(kind: &str, name: &str, host: &HostName, status: &str, state: ObjectState) -> Event {
+    Event { id: object_id(kind, name, host), status: status.to_owned(), state, detail: None }
+}
+
 /// The local host goes without saying.
 fn object_id(kind: &str, name: &str, host: &HostName) -> String {
     if *host == HostName::local() { format!("{kind} {name}") } else { format!("{kind} {name} on {host}") }

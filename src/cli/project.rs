@@ -64,6 +64,16 @@ impl Project {
         self.loaded.environment.get(variable).is_some_and(|value| is_yes(value))
     }
 
+    /// Returns whether the environment wants keys below the output of an `up` (`COMPOSE_MENU`).
+    pub(crate) fn wants_menu(&self) -> bool {
+        self.says_yes("COMPOSE_MENU")
+    }
+
+    /// Returns whether there is something that can be watched.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.loaded.model.services.values().any(|service| service.develop.is_some())
+    }
+
     /// Adds to the flags of one `up` what the environment says of orphans.
     ///
     /// # Errors
@@ -126,6 +136,15 @@ fn request(global: &Global, services: &[ServiceName], options: &LoadOptions) -> 
         environment: environment(),
         options: LoadOptions { all_resources: global.all_resources, ..options.clone() },
     })
+}
+
+/// Returns the variables of the process and of the files of variables (`.env`, `--env-file`) that files are loaded with.
+/// What is wrong with those is said when files are loaded.
+///
+/// # Errors
+/// When this directory is gone.
+pub(crate) fn variables(global: &Global) -> Result<BTreeMap<String, String>, CliError> {
+    Ok(load::variables(&OsFiles, &request(global, &[], &LoadOptions::default())?))
 }
 
 /// Returns this directory, and those that patterns are looked for in, the nearest first.

@@ -75,8 +75,13 @@ impl Session<'_> {
                 },
                 read = stdin.read(&mut piece), if reads => {
                     let length = read.map_err(CliError::Terminal)?;
-                    reads = self.pass(&piece[..length]).await;
-                    if self.tty && self.detach.see(&piece[..length]) {
+                    let pressed = &piece[..length];
+                    let (passed, detached) =
+                        if self.tty { self.detach.see(pressed) } else { (pressed.to_vec(), false) };
+                    if !passed.is_empty() || length == 0 {
+                        reads = self.pass(&passed).await;
+                    }
+                    if detached {
                         return Ok(Ended::Detached);
                     }
                 }
@@ -130,7 +135,10 @@ async fn next(signals: &mut Option<Forwarded>) -> &'static str {
     }
 }
 
-/// Keys that end a connection, as the engine takes them too, and how many of them were pressed.
+/// Keys that end a connection, and how many of them were pressed.
+///
+/// They are not passed on, as Docker's own client does not: an engine that sees them ends a command of `exec` with the
+/// connection, and a terminal would show them, to nobody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DetachKeys {
     keys: Vec<u8>,
@@ -166,15 +174,28 @@ impl DetachKeys {
         })
     }
 
-    /// Takes note of what was pressed. Returns whether that ends the connection.
-    fn see(&mut self, bytes: &[u8]) -> bool {
+    /// Takes note of what was pressed. Returns what of it is passed on, without what may be the beginning of the keys until
+    /// that is known; and whether the connection ends. At the end of all input nothing is kept back.
+    fn see(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {
+        let mut passed = Vec::with_capacity(bytes.len());
         for byte in bytes {
-            self.pressed = if self.keys.get(self.pressed) == Some(byte) { self.pressed + 1 } else { 0 };
+            if self.keys.get(self.pressed) != Some(byte) {
+                passed.extend(&self.keys[..self.pressed]);
+                self.pressed = 0;
+            }
+            if self.keys.get(self.pressed) == Some(byte) {
+                self.pressed += 1;
+            } else {
+                passed.push(*byte);
+            }
             if self.pressed == self.keys.len() {
-                return true;
+                return (passed, true);
             }
         }
-        false
+        if bytes.is_empty() {
+            passed.extend(&self.keys[..std::mem::take(&mut self.pressed)]);
+        }
+        (passed, false)
     }
 }
 
@@ -190,7 +211,12 @@ mod tests {
             assert!(DetachKeys::parse(wrong).is_err(), "{wrong}");
         }
         let mut keys = DetachKeys::usual();
-        assert!(!keys.see(b"ls\r") && !keys.see(&[16]) && !keys.see(b"x") && !keys.see(&[17]));
-        assert!(!keys.see(&[b'a', 16]) && keys.see(&[17, b'b']), "also in two pieces");
+        let mut see = |bytes: &[u8]| keys.see(bytes);
+        assert_eq!(see(b"ls\r"), (b"ls\r".to_vec(), false));
+        assert_eq!(see(&[16]), (Vec::new(), false), "kept back");
+        assert_eq!(see(b"x"), (vec![16, b'x'], false), "it was something else");
+        assert_eq!((see(&[17]), see(&[16, 16])), ((vec![17], false), (vec![16], false)));
+        assert_eq!(see(b"y"), (vec![16, b'y'], false));
+        assert_eq!((see(&[b'a', 16]), see(&[17, b'b'])), ((vec![b'a'], false), (Vec::new(), true)), "in two pieces");
     }
 }

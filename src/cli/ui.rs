@@ -12,6 +12,7 @@ use crate::diag::Diagnostics;
 use super::args::{Ansi, Global, ProgressKind};
 use super::board::{Canvas, fit};
 use super::error::CliError;
+use super::menu::Footer;
 
 /// Where output goes, and how it may look there.
 pub struct Ui {
@@ -41,6 +42,8 @@ pub(crate) enum Style {
 struct Stream {
     to: Box<dyn Write>,
     colour: bool,
+    /// What stays below all that is written.
+    footer: Footer,
 }
 
 /// Where the size of the terminal is known from.
@@ -77,9 +80,10 @@ impl Ui {
             ProgressKind::Quiet => Style::Quiet,
         };
         let (out_colour, err_colour) = (colour(out.is_terminal()), colour(err.is_terminal()));
+        let footer = Footer::default();
         Self {
-            out: Stream { to: Box::new(out), colour: out_colour },
-            err: Stream { to: Box::new(err), colour: err_colour },
+            out: Stream { to: Box::new(out), colour: out_colour, footer: footer.clone() },
+            err: Stream { to: Box::new(err), colour: err_colour, footer },
             progress,
             told_is_data: false,
             progress_on_stdout,
@@ -210,6 +214,17 @@ impl Ui {
         self.told_is_data = true;
     }
 
+    /// Returns what stays below all that is written.
+    pub(crate) fn footer(&self) -> &Footer {
+        &self.out.footer
+    }
+
+    /// From now on writes to the terminal that has this below.
+    pub(crate) fn share(&mut self, footer: &Footer) {
+        self.out.footer = footer.clone();
+        self.err.footer = footer.clone();
+    }
+
     /// From now on says nothing about the work but warnings and errors.
     pub(crate) fn hush(&mut self) {
         self.progress = Style::Quiet;
@@ -311,7 +326,7 @@ fn terminal_size(stream: impl std::os::fd::AsFd) -> Option<(usize, usize)> {
 impl Stream {
     /// One write and flush for each call: a line is never seen by half.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.to.write_all(bytes)?;
+        self.to.write_all(&self.footer.around(bytes))?;
         self.to.flush()
     }
 
@@ -355,8 +370,8 @@ pub(crate) mod testing {
     pub(crate) fn ui(progress: Style) -> (Ui, Captured, Captured) {
         let (out, err) = (Captured::default(), Captured::default());
         let ui = Ui {
-            out: Stream { to: Box::new(out.clone()), colour: false },
-            err: Stream { to: Box::new(err.clone()), colour: false },
+            out: Stream { to: Box::new(out.clone()), colour: false, footer: Footer::default() },
+            err: Stream { to: Box::new(err.clone()), colour: false, footer: Footer::default() },
             progress,
             told_is_data: false,
             progress_on_stdout: false,

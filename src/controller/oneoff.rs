@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::{Graph, NetworkMode, Scale, Service};
+use crate::graph::{Graph, MountSource, Namespace, NetworkMode, Scale, Service};
 use crate::ids::{HostName, PodId, ServiceName};
 use crate::place::{self, HostFacts};
 use crate::plan::{Desired, Observed, UpOptions};
@@ -16,7 +16,9 @@ use super::revise::{limited, selected};
 pub fn narrowed(requested: Graph, options: &UpOptions, previous: Option<&Desired>) -> Graph {
     let Some(previous) = previous else { return requested };
     let mut needed = selected(&requested, options);
-    needed.extend(options.services.iter().filter(|name| !previous.graph.services.contains_key(*name)).cloned());
+    for name in options.services.iter().filter(|name| !previous.graph.services.contains_key(*name)) {
+        needed.extend(parts(&requested, name).cloned());
+    }
     let mut graph = previous.graph.clone();
     for name in &needed {
         let Some(service) = requested.services.get(name) else { continue };
@@ -25,10 +27,29 @@ pub fn narrowed(requested: Graph, options: &UpOptions, previous: Option<&Desired
         graph.disabled.remove(name);
     }
     // Of the service as the file has it now, what is there already stays as it is.
-    for service in options.services.iter().filter_map(|name| requested.services.get(name)) {
-        add_parts(&mut graph, &requested, service);
+    for name in &options.services {
+        for service in parts(&requested, name).filter_map(|part| requested.services.get(part)) {
+            add_parts(&mut graph, &requested, service);
+        }
     }
     graph
+}
+
+/// Returns the services that one pod of `name` consists of: itself, or those of a pod of several containers.
+pub fn parts<'a>(graph: &'a Graph, name: &'a ServiceName) -> impl Iterator<Item = &'a ServiceName> {
+    let front = graph.front(name);
+    let others = graph.parts(front).map(|(part, _)| part).filter(move |part| *part != name);
+    std::iter::once(name).chain(others)
+}
+
+/// Returns a service with what its pod as a whole depends on: what the parts of one wait for among themselves is not in it.
+#[must_use]
+pub fn outward(graph: &Graph, name: &ServiceName) -> Option<Service> {
+    let mut service = graph.services.get(name)?.clone();
+    let own: BTreeSet<&ServiceName> = parts(graph, name).collect();
+    let all = own.iter().filter_map(|part| graph.services.get(*part)).flat_map(|part| &part.depends_on);
+    service.depends_on = all.filter(|dependency| !own.contains(&dependency.service)).cloned().collect();
+    Some(service)
 }
 
 /// Adds the networks, volumes and files of a service that the graph lacks.
@@ -45,21 +66,59 @@ fn add_parts(graph: &mut Graph, from: &Graph, service: &Service) {
             graph.volumes.insert(key.clone(), volume.clone());
         }
     }
-    for hash in service.container.files.iter().map(|file| &file.hash) {
+    for mount in &service.container.mounts {
+        if let MountSource::PodVolume { volume: key } = &mount.source
+            && let Some(volume) = from.pod_volumes.get(key)
+        {
+            graph.pod_volumes.entry(key.clone()).or_insert_with(|| volume.clone());
+        }
+    }
+    let tls = service.ambassadors.iter().filter_map(|ambassador| ambassador.tls.as_ref());
+    let keys = tls.flat_map(|tls| {
+        let (chain, key) = tls.identity.as_ref().map(|(chain, key)| (chain, key)).unzip();
+        [tls.authorities.as_ref(), chain, key].into_iter().flatten()
+    });
+    for hash in service.container.files.iter().map(|file| &file.hash).chain(keys) {
         if let Some(content) = from.files.get(hash) {
             graph.files.insert(hash.clone(), content.clone());
         }
     }
 }
 
-/// Returns the project with a one-off's service as it is to be made.
+/// Returns the project with a one-off's service as it is to be made, and all parts of its pod.
 #[must_use]
 pub fn with_oneoff(desired: &Desired, asked: &Graph, name: &ServiceName) -> Option<Desired> {
-    let service = asked.services.get(name)?;
+    asked.services.get(name)?;
     let mut desired = desired.clone();
-    add_parts(&mut desired.graph, asked, service);
-    desired.graph.services.insert(name.clone(), service.clone());
+    for part in parts(asked, name) {
+        let service = asked.services.get(part)?;
+        add_parts(&mut desired.graph, asked, service);
+        desired.graph.services.insert(part.clone(), service.clone());
+    }
     Some(desired)
+}
+
+/// Makes a part of a pod one of the pod that is called otherwise.
+fn rename(service: &mut Service, names: &BTreeMap<ServiceName, ServiceName>) {
+    let change = |name: &mut ServiceName| {
+        if let Some(other) = names.get(name) {
+            name.clone_from(other);
+        }
+    };
+    if let Some(part) = &mut service.part {
+        change(&mut part.of);
+    }
+    if let NetworkMode::Service(owner) = &mut service.network {
+        change(owner);
+    }
+    for namespace in [&mut service.container.ipc, &mut service.container.pid].into_iter().flatten() {
+        if let Namespace::Service(owner) = namespace {
+            change(owner);
+        }
+    }
+    for dependency in &mut service.depends_on {
+        change(&mut dependency.service);
+    }
 }
 
 /// Chooses a host for a one-off as for one more pod of its service; all others stay where they are.
@@ -77,19 +136,27 @@ pub fn host_for(
     let no_service = || format!("no such service: {name}");
     let with = with_oneoff(desired, asked, name).ok_or_else(no_service)?;
     let mut graph = with.graph;
-    let mut one = graph.services.get(name).cloned().ok_or_else(no_service)?;
-    one.scale = Scale::Replicas(1);
-    one.container.name = None;
-    if let Some(there) = desired.graph.services.get(name) {
-        graph.services.insert(name.clone(), there.clone());
-    } else {
-        graph.services.remove(name);
-    }
-    let mut own = ServiceName::new(format!("{name}-run")).map_err(|error| error.to_string())?;
+    let named = |text: String| ServiceName::new(text).map_err(|error| error.to_string());
+    let mut own = named(format!("{name}-run"))?;
     while graph.services.contains_key(&own) {
-        own = ServiceName::new(format!("{own}-run")).map_err(|error| error.to_string())?;
+        own = named(format!("{own}-run"))?;
     }
-    graph.services.insert(own.clone(), one);
+    let mut names = BTreeMap::new();
+    for part in parts(asked, name) {
+        let rest = part.as_str().strip_prefix(name.as_str()).unwrap_or(part.as_str());
+        names.insert(part.clone(), named(format!("{own}{rest}"))?);
+    }
+    for (part, as_one) in &names {
+        let mut one = graph.services.get(part).cloned().ok_or_else(no_service)?;
+        one.scale = Scale::Replicas(1);
+        one.container.name = None;
+        rename(&mut one, &names);
+        match desired.graph.services.get(part) {
+            Some(there) => graph.services.insert(part.clone(), there.clone()),
+            None => graph.services.remove(part),
+        };
+        graph.services.insert(as_one.clone(), one);
+    }
     let hosts = limited(hosts, &desired.hosts);
     let assignments = place::place(&graph, &hosts, &desired.assignments.on(members), observed);
     if let Some(host) = assignments.pods.get(&PodId::new(own.clone(), 1)) {

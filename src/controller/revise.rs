@@ -250,7 +250,8 @@ pub(super) fn selected(graph: &Graph, options: &UpOptions) -> BTreeSet<ServiceNa
         }
     }
     if options.only_dependencies {
-        seen.retain(|name| !options.services.contains(name));
+        // Nor the other containers of its pod.
+        seen.retain(|name| !options.services.contains(name) && !options.services.contains(graph.front(name)));
     }
     seen
 }

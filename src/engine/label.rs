@@ -9,7 +9,7 @@ pub const NUMBER: &str = "com.docker.compose.container-number";
 /// `True` on containers that `run` made, else `False`.
 pub const ONEOFF: &str = "com.docker.compose.oneoff";
 /// Random digits of a one-off, of which its name has the first.
-pub const SLUG: &str = "com.docker.compose.slug";
+pub const SLUG: &str = crate::observed::SLUG_LABEL;
 /// Docker Compose's own hash of what a container, network or volume was made for.
 pub const CONFIG_HASH: &str = crate::observed::CONFIG_HASH_LABEL;
 /// Id of the image.
@@ -51,6 +51,8 @@ pub const POD: &str = crate::observed::POD_LABEL;
 pub const POD_ROLE: &str = crate::observed::ROLE_LABEL;
 /// orch: `True` on a one-off that is also reached by its service's names (`run --use-aliases`).
 pub const ALIASES: &str = crate::observed::ALIASES_LABEL;
+/// orch: the ambassadors in the pod of a one-off, as JSON: they are its own, whatever the file says by then.
+pub const AMBASSADORS: &str = crate::observed::AMBASSADORS_LABEL;
 /// orch: the containers whose namespaces the container lives in.
 pub const OWNERS: &str = crate::observed::OWNERS_LABEL;
 /// orch: the pod that a volume is for.

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::Protocol;
 use crate::ids::{HostName, PodId, ProjectName, ResourceKey, ServiceName};
-use crate::model::{AppProtocol, Balance, Breaker, Export, Route};
+use crate::model::{Ambassador, AppProtocol, Balance, Breaker, Export, Route};
+use crate::observed::{AMBASSADORS_LABEL, ObservedContainer};
 
 /// All that the load balancer of one host knows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -168,6 +169,26 @@ pub struct AmbassadorKey {
     pub pod: PodId,
     /// The ambassador's name in the file.
     pub name: String,
+}
+
+impl AmbassadorKey {
+    /// Returns the service that a one-off is of and the ambassadors of its pod, as the label of the holder or the main
+    /// container has them, named `cache@0f0f0f0f0f0f` by the first digits of it; `None` where it has none.
+    pub fn of_oneoff(
+        project: &ProjectName,
+        container: &ObservedContainer,
+    ) -> Option<(ServiceName, Vec<(Self, Ambassador)>)> {
+        let (slug, part) = (container.slug()?, container.part()?);
+        let ambassadors: Vec<Ambassador> =
+            serde_json::from_str(container.labels.get(AMBASSADORS_LABEL)?).unwrap_or_default();
+        let key = |ambassador: &Ambassador| Self {
+            project: project.clone(),
+            pod: PodId::new(part.of.clone(), 0),
+            name: format!("{}@{}", ambassador.name, slug.get(..12).unwrap_or(slug)),
+        };
+        let keyed = ambassadors.iter().map(|ambassador| (key(ambassador), ambassador.clone())).collect();
+        Some((part.of, keyed))
+    }
 }
 
 impl fmt::Display for AmbassadorKey {

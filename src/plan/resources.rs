@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::{Network, NetworkMode, Volume};
-use crate::ids::{HostName, ResourceKey};
+use crate::ids::{HostName, PodId, ResourceKey};
 use crate::observed::{CONFIG_HASH_LABEL, ObservedHost, ObservedNetwork, ObservedVolume, SPEC_HASH_LABEL};
 
-use super::survey::Survey;
+use super::asked::Asked;
+use super::survey::{Found, Survey};
 use super::{Desired, Failure, FailureKind};
 
 /// What must happen to the networks and volumes of one host.
@@ -75,14 +76,19 @@ pub(super) fn changes<'a>(
     answer
 }
 
-/// Returns the networks and volumes that pods assigned to `host` use.
+/// Returns the networks and volumes that pods assigned to `host` use, but for those that were removed by hand: what only
+/// they need may be missing.
 fn needed<'a>(
     desired: &'a Desired,
     survey: &Survey<'a>,
     host: &HostName,
 ) -> (BTreeSet<&'a ResourceKey>, BTreeSet<&'a ResourceKey>) {
     let (mut networks, mut volumes) = (BTreeSet::new(), BTreeSet::new());
-    let here = survey.pods.iter().filter(|(_, (assigned, _))| *assigned == host).map(|(pod, _)| &pod.service);
+    let is_gone = |pod: &PodId, found: &Option<Found<'_>>| {
+        found.is_none() && matches!(desired.asked.get(pod), Some(Asked::Removed { .. }))
+    };
+    let here = survey.pods.iter().filter(|(pod, (assigned, found))| *assigned == host && !is_gone(pod, found));
+    let here = here.map(|(pod, _)| &pod.service);
     for service in here.collect::<BTreeSet<_>>() {
         let Some(service) = desired.graph.services.get(service) else { continue };
         if let NetworkMode::Networks(attachments) = &service.network {

@@ -94,7 +94,9 @@ fn belongs(desired: &Desired, unplaced: &BTreeSet<&PodId>, container: &ObservedC
     let Some(name) = &container.service else { return Belongs::Orphan };
     if container.oneoff {
         // Whoever made it has seen its end, or will remove it himself.
-        let is_over = matches!(container.state, ContainerState::Exited { .. } | ContainerState::Dead);
+        // Helpers go with what they help.
+        let is_over = matches!(container.state, ContainerState::Exited { .. } | ContainerState::Dead)
+            && !container.helps_oneoff();
         return if is_over { Belongs::Orphan } else { Belongs::Other };
     }
     let part = container.part();

@@ -52,15 +52,17 @@ struct Members<'a> {
 }
 
 fn folded_host(host: &ObservedHost, graph: &Graph) -> ObservedHost {
-    let mut pods: BTreeMap<PodId, Members<'_>> = BTreeMap::new();
+    let mut pods: BTreeMap<(PodId, &str), Members<'_>> = BTreeMap::new();
     let mut containers = BTreeMap::new();
     for (id, container) in &host.containers {
-        let pod = container.part().zip(container.number).filter(|_| !container.oneoff);
-        let Some((part, number)) = pod else {
+        // Those of a one-off have its digits, and no number.
+        let number = if container.oneoff { container.slug().map(|_| 0) } else { container.number };
+        let Some((part, number)) = container.part().zip(number) else {
             containers.insert(id.clone(), container.clone());
             continue;
         };
-        let members = pods.entry(PodId::new(part.of, number)).or_default();
+        let pod = (PodId::new(part.of, number), container.slug().unwrap_or_default());
+        let members = pods.entry(pod).or_default();
         match part.role {
             Role::Holder => members.holder = Some(newer(members.holder, container)),
             Role::Main => members.main = Some(newer(members.main, container)),
@@ -68,7 +70,7 @@ fn folded_host(host: &ObservedHost, graph: &Graph) -> ObservedHost {
             Role::Init => {}
         }
     }
-    for (pod, members) in &pods {
+    for ((pod, _), members) in &pods {
         if let Some(container) = members.fold(pod, graph) {
             containers.insert(container.id.clone(), container);
         }
@@ -84,6 +86,7 @@ fn newer<'a>(one: Option<&'a ObservedContainer>, other: &'a ObservedContainer) -
 }
 
 impl Members<'_> {
+    /// Of a one-off nothing is asked but that it runs: its helpers were as they shall be before it was started.
     fn fold(&self, pod: &PodId, graph: &Graph) -> Option<ObservedContainer> {
         let main = self.main.filter(|main| main.state.is_active());
         let base = main.or(self.holder).or(self.main)?;
@@ -95,6 +98,7 @@ impl Members<'_> {
         let holder = self.holder.filter(|holder| holder.is_running());
         folded.networks = holder.map(|holder| holder.networks.clone()).unwrap_or_default();
         if let ContainerState::Running { health } = &mut folded.state
+            && !folded.oneoff
             && !self.is_ready(pod, graph)
             && *health != Health::Unhealthy
         {

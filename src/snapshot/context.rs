@@ -206,17 +206,26 @@ impl Context {
 /// # Errors
 /// An ignore file that cannot be read.
 pub fn left_out(root: &Path, instructions: Instructions<'_>) -> Result<Rules, ContextError> {
-    if let Instructions::File(name) = instructions
-        && let Ok(file) = dockerfile(root, name)
-    {
-        let mut own = file.into_os_string();
-        own.push(IGNORE_FILE);
-        if let Some(text) = text_if_there(Path::new(&own))? {
-            return rules(Path::new(&own), Some(&text));
+    for file in ignore_files(root, instructions) {
+        if let Some(text) = text_if_there(&file)? {
+            return rules(&file, Some(&text));
         }
     }
-    let plain = root.join(IGNORE_FILE);
-    rules(&plain, text_if_there(&plain)?.as_deref())
+    rules(&root.join(IGNORE_FILE), None)
+}
+
+/// Returns the ignore files that a build of a directory looks for; the first one that is there counts.
+pub fn ignore_files(root: &Path, instructions: Instructions<'_>) -> Vec<PathBuf> {
+    let own = match instructions {
+        Instructions::File(name) => dockerfile(root, name).ok(),
+        Instructions::Text(_) => None,
+    };
+    let own = own.map(|file| {
+        let mut own = file.into_os_string();
+        own.push(IGNORE_FILE);
+        PathBuf::from(own)
+    });
+    own.into_iter().chain([root.join(IGNORE_FILE)]).collect()
 }
 
 /// What visits a directory that is built of.

@@ -28,10 +28,11 @@ const EXITS: &[(&str, &str)] = &[
 
 /// Variables that are read, with what they mean.
 const VARIABLES: &[(&str, &str)] = &[
-    ("COMPOSE_ANSI", "as `--ansi`"),
+    ("COMPOSE_ANSI", "as `--ansi`; also in `.env`"),
     (
         "COMPOSE_COMPATIBILITY",
-        "has no effect but a warning: names of containers have `-` between their parts, as with Docker Compose's default",
+        "has no effect but a warning: names of containers have `-` between their parts, as with Docker Compose's default; \
+         also in `.env`",
     ),
     ("COMPOSE_CONVERT_WINDOWS_PATHS", "has no effect: orch does not run on Windows, and paths stay as they are"),
     ("COMPOSE_DISABLE_ENV_FILE", "yes: `.env` is not read"),
@@ -41,8 +42,8 @@ const VARIABLES: &[(&str, &str)] = &[
         "COMPOSE_IGNORE_ORPHANS",
         "yes: nothing is said of containers of services that the file does not have; also in `.env`",
     ),
-    ("COMPOSE_MENU", "has no effect: there is no menu"),
-    ("COMPOSE_PARALLEL_LIMIT", "as `--parallel`"),
+    ("COMPOSE_MENU", "yes: as `up --menu`; also in `.env`"),
+    ("COMPOSE_PARALLEL_LIMIT", "as `--parallel`; also in `.env`"),
     ("COMPOSE_PATH_SEPARATOR", "what stands between the files of `COMPOSE_FILE`, instead of `:`"),
     ("COMPOSE_PROFILES", "profiles that are enabled, with commas between; as `--profile`"),
     ("COMPOSE_PROGRESS", "as `--progress`"),

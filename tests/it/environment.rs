@@ -66,9 +66,8 @@ fn variables_about_files_and_projects_are_honoured() {
     desk.says("-f other.yaml config --images", &[("COMPOSE_DISABLE_ENV_FILE", "1")], "busybox:none");
     // What has no effect is said to have none where it would change something.
     desk.says("config --services", &[("COMPOSE_COMPATIBILITY", "true")], "COMPOSE_COMPATIBILITY");
-    for variable in ["COMPOSE_MENU", "COMPOSE_CONVERT_WINDOWS_PATHS"] {
-        assert_eq!(desk.orch("config", &[(variable, "1")]), desk.orch("config", &[]), "{variable}");
-    }
+    let variable = "COMPOSE_CONVERT_WINDOWS_PATHS";
+    assert_eq!(desk.orch("config", &[(variable, "1")]), desk.orch("config", &[]), "{variable}");
 }
 
 #[test]
@@ -79,6 +78,36 @@ fn variables_that_stand_for_flags_are_checked_like_them() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(1) && text.contains("nonsense"), "{variable}: {text}");
     }
+}
+
+#[test]
+fn files_of_variables_say_what_they_say_to_docker_compose() {
+    let desk = Desk::new();
+    let dotenv = |text: &str| std::fs::write(desk.folder.path().join(".env"), text).expect("written");
+    let wrong = |variable: &str| {
+        let output = desk.orch("config -q", &[]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code() == Some(1), text.contains("nonsense")), (true, true), "{variable}: {text}");
+    };
+    for variable in ["COMPOSE_ANSI", "COMPOSE_PARALLEL_LIMIT"] {
+        dotenv(&format!("{variable}=nonsense\n"));
+        wrong(variable);
+        desk.says("version", &[], "orch");
+    }
+    // Neither does 2.40 take these from there.
+    for variable in ["COMPOSE_PROGRESS", "DOCKER_HOST", "DOCKER_CONTEXT", "COMPOSE_ENV_FILES"] {
+        dotenv(&format!("{variable}=nonsense\n"));
+        assert_eq!(desk.orch("config -q", &[]).status.code(), Some(0), "{variable}");
+    }
+    dotenv("COMPOSE_ANSI=always\nCOMPOSE_PROGRESS=json\n");
+    let refused = |words: &str, variables: &[(&str, &str)]| {
+        String::from_utf8_lossy(&desk.orch(words, variables).stderr).into_owned()
+    };
+    assert!(refused("run --dry-run web", &[]).contains("\x1b["), "in colours, and no JSON");
+    assert!(!refused("run --dry-run web", &[("COMPOSE_ANSI", "never")]).contains('\x1b'));
+    assert!(!refused("--ansi never run --dry-run web", &[]).contains('\x1b'));
+    dotenv("COMPOSE_COMPATIBILITY=1\n");
+    desk.says("config --services", &[], "COMPOSE_COMPATIBILITY");
 }
 
 /// What the agent is asked of orphans.

@@ -337,3 +337,73 @@ fn up_watches_beside_the_output_of_containers() {
     assert_eq!(program.signal("INT").code, 130);
     assert_eq!(project.running("app").len(), 0, "they are stopped");
 }
+
+/// Waits until a watch, whose output is in these files, says something. Returns all that it has said.
+fn says(host: &Host, name: &str, words: &str) -> String {
+    eventually(secs(90), words, || {
+        let text = host.exec(&["cat", &format!("/var/{name}.out"), &format!("/var/{name}.err")]).stdout;
+        if text.contains(words) { Ok(text) } else { Err(text) }
+    })
+}
+
+#[test]
+fn flags_of_watch_and_a_change_of_the_ignore_file_alone() {
+    let host = Host::boot(&["busybox"]);
+    let project = Project::new(
+        &host,
+        "flags",
+        "services:
+  app:
+    build: app
+    command: [sleep, '1000000']
+    stop_signal: SIGKILL
+    develop: {watch: [{path: app/src, action: sync, target: /srv/src}, {path: app/package, action: rebuild}]}
+",
+    );
+    host.sh("mkdir -p flags/app/src; cd flags/app; echo '**/*.log' >.dockerignore; echo 1 >package; \
+         printf 'FROM busybox\\nCOPY . /srv\\nRUN echo this is bui\"\"lt\\n' >Dockerfile");
+    let watch = |name: &str, flags: &str| {
+        let script = format!(
+            "export DOCKER_BUILDKIT=0; exec {ORCH} -f flags/compose.yaml watch {flags} >/var/{name}.out 2>/var/{name}.err"
+        );
+        let program = host.start(&["sh", "-c", &script]);
+        says(&host, name, "Watch enabled");
+        program
+    };
+    let dangling = || {
+        let filter = ["--filter", "dangling=true", "--filter", "label=com.docker.compose.project=flags"];
+        host.docker(&[&["images", "-q"][..], &filter].concat()).lines().count()
+    };
+    let cat = |path: &str| project.within("flags-app-1", &format!("cat {path}")).stdout.trim().to_owned();
+
+    // Nothing is brought up, and what is brought up meanwhile gets what changes.
+    let program = watch("loud", "--no-up --prune=false");
+    assert_eq!(host.docker(&["ps", "-aq", "--filter", "label=com.docker.compose.project=flags"]), "");
+    project.up();
+    host.sh("cd flags/app/src; echo 1 >a.tmp; echo 1 >a.log; echo 1 >a");
+    becomes(secs(20), "an edit", &"1".to_owned(), || cat("/srv/src/a"));
+    becomes(secs(20), "another", &"1".to_owned(), || cat("/srv/src/a.tmp"));
+    assert_eq!(cat("/srv/src/a.log"), "");
+    // What was ignored and is not any more gets there; what was brought and is ignored now is left alone.
+    host.sh("echo '**/*.tmp' >flags/app/.dockerignore");
+    becomes(secs(20), "what is not ignored any more", &"1".to_owned(), || cat("/srv/src/a.log"));
+    host.sh("cd flags/app/src; echo 2 >a.tmp; echo 2 >a");
+    becomes(secs(20), "another edit", &"2".to_owned(), || cat("/srv/src/a"));
+    assert_eq!(cat("/srv/src/a.tmp"), "1");
+    host.sh("rm flags/app/.dockerignore");
+    becomes(secs(20), "without an ignore file", &"2".to_owned(), || cat("/srv/src/a.tmp"));
+    // The image that a build has taken the name of stays.
+    host.sh("echo 2 >flags/app/package");
+    let told = says(&host, "loud", "successfully built");
+    assert!(told.contains("this is built"), "{told}");
+    assert_eq!(dangling(), 1);
+    assert_eq!(program.signal("INT").code, 130);
+
+    // Nothing of a build is shown, and what it has taken the name of is removed.
+    let program = watch("hushed", "--quiet");
+    host.sh("echo 3 >flags/app/package");
+    let told = says(&host, "hushed", "successfully built");
+    assert!(!told.contains("this is built"), "{told}");
+    becomes(secs(10), "that of before alone", &1, dangling);
+    assert_eq!(program.signal("INT").code, 130);
+}

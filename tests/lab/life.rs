@@ -228,6 +228,50 @@ fn create_and_scale_and_a_part_taken_down() {
 }
 
 #[test]
+fn a_part_that_is_taken_down_takes_its_own_network_along_and_kill_reaches_one_offs() {
+    let host = Host::boot(&["busybox"]);
+    let yaml = "\
+services:
+  web: {image: busybox, command: [sleep, '1000000'], stop_signal: SIGKILL, networks: [only, both]}
+  db: {image: busybox, command: [sleep, '1000000'], stop_signal: SIGKILL, networks: [both]}
+networks: {only: {}, both: {}}
+";
+    let project = Project::new(&host, "own", yaml);
+    project.up();
+    let networks = || {
+        let filter = ["network", "ls", "--filter", "label=com.docker.compose.project=own", "--format", "{{.Name}}"];
+        let mut names: Vec<String> = host.docker(&filter).lines().map(str::to_owned).collect();
+        names.sort_unstable();
+        names
+    };
+    let done = project.orch(&["down", "web"]);
+    assert!(done.stderr.contains("Network own_only  Removed"), "{}", done.stderr);
+    done.ok();
+    stays(secs(3), "a network that nobody needs", networks);
+    assert_eq!(networks(), ["own_both"]);
+    project.up();
+    assert_eq!(networks(), ["own_both", "own_only"]);
+    // A one-off is on both: they stay.
+    project.orch(&["run", "-d", "--name", "one", "web", "sleep", "1000000"]).ok();
+    project.orch(&["down", "web"]).ok();
+    assert_eq!(networks(), ["own_both", "own_only"]);
+
+    project.orch(&["run", "-d", "--name", "other", "db", "sleep", "1000000"]).ok();
+    let runs = |name: &str| project.inspect(name, "{{.State.Running}}") == "true";
+    let done = project.orch(&["kill", "web"]);
+    assert!(done.stderr.contains("Container one  Killed"), "{}", done.stderr);
+    eventually(secs(5), "its end", || if runs("one") { Err("it runs") } else { Ok(()) });
+    assert!(runs("other") && runs("own-db-1"));
+    project.orch(&["stop", "db"]).ok();
+    assert!(runs("other"), "it is nobody's to stop");
+    project.orch(&["kill"]).ok();
+    eventually(secs(5), "its end", || if runs("other") { Err("it runs") } else { Ok(()) });
+    let done = project.orch(&["kill"]);
+    assert!(done.code == 0 && done.stderr.contains("no container to kill"), "{done:?}");
+    project.down();
+}
+
+#[test]
 fn docker_compose_does_the_same() {
     let host = Host::boot(&["busybox"]);
     let reference = std::env::var("ORCH_COMPOSE_REFERENCE").expect(

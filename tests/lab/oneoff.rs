@@ -270,3 +270,112 @@ configs: {note: {content: a note}}
     project.down();
     assert_eq!([1, 2, 3].map(|node| oneoffs(&cluster[node], "far").len()), [0, 0, 0]);
 }
+
+/// A pod of each kind of container; what prepares it fails where `/data/bad` is.
+const POD: &str = "\
+services:
+  web:
+    image: busybox
+    command: [sh, -c, 'exec sleep 1000000']
+    stop_signal: SIGKILL
+    volumes: ['log:/log', 'data:/data']
+    ports: ['8080:80']
+    depends_on: [db]
+    x-init:
+      first:
+        image: busybox
+        command: [sh, -c, 'if test -e /data/bad; then echo no such table; exit 7; fi; echo first >> /log/order']
+        volumes: ['log:/log', 'data:/data']
+    x-sidecars:
+      helper:
+        image: busybox
+        init: true
+        command: [sh, -c, 'echo helper >> /log/order; exec sleep 1000000']
+        volumes: ['log:/log']
+        healthcheck: {test: [CMD, grep, -q, helper, /log/order], interval: 200ms, retries: 100}
+    x-ambassadors: {back: {listen: 8000, to: ['db:80']}}
+  db: {<<: *web}
+volumes: {log: {x-pod: {medium: memory}}, data: {}}
+";
+
+/// All that is there of one-offs, in whatever state, and the volumes of their pods.
+fn left(host: &Host, name: &str) -> (BTreeSet<String>, String) {
+    (oneoffs(host, name), host.docker(&["volume", "ls", "-q", "--filter", "label=orch.pod-volume"]))
+}
+
+fn is_gone(host: &Host, name: &str) {
+    eventually(secs(20), "nothing of it to be left", || match left(host, name) {
+        (names, volumes) if names.is_empty() && volumes.is_empty() => Ok(()),
+        left => Err(left),
+    });
+}
+
+#[test]
+fn a_one_off_of_several_containers_is_a_pod_of_its_own_and_goes_whole() {
+    let host = Host::boot(&["busybox"]);
+    let project = Project::new(&host, "whole", POD);
+    let script = "cat /log/order; wget -q -O - http://127.0.0.1:8000/ | grep -c Hostname; exit 3";
+    let done = project.orch(&["run", "--rm", "-T", "web", "sh", "-c", script]);
+    assert_eq!((done.code, done.stdout.as_str()), (3, "first\nhelper\n1\n"), "{done:?}");
+    assert_eq!(left(&host, "whole"), (BTreeSet::new(), String::new()), "it is gone when the command ends");
+    assert_eq!((project.running("db").len(), project.running("web").len()), (1, 0));
+
+    // In the background: whoever began it is long gone when it ends.
+    let run =
+        ["run", "-d", "--rm", "-P", "--name", "one", "web", "sh", "-c", "until test -e /log/end; do sleep 0.1; done"];
+    project.orch(&run).ok();
+    let pod = ["one", "one-first", "one-helper", "one-pod"].map(str::to_owned);
+    assert_eq!(oneoffs(&host, "whole"), BTreeSet::from(pod));
+    assert!(host.docker(&["port", "one-pod"]).contains("80/tcp -> 0.0.0.0:8080"));
+    assert!(!project.orch(&["ps"]).ok().contains("one"));
+    let all = project.orch(&["ps", "-a"]).ok();
+    assert!(all.lines().any(|line| line.starts_with("one-helper ") && line.contains("Up ")), "{all}");
+    project.orch(&["exec", "-T", "web", "true"]).refused(1, &["web"]);
+    assert!(!project.orch(&["logs"]).ok().contains("one-"));
+    assert!(project.orch(&["rm", "-f"]).stderr.contains("No stopped containers"));
+    // Neither an `up` nor the agent's restart is anything to it.
+    let lives = || ["one", "one-helper", "one-pod"].map(|name| project.inspect(name, "{{.Id}} {{.State.StartedAt}}"));
+    let before = lives();
+    project.orch(&["up", "-d", "--remove-orphans", "db"]).ok();
+    host.docker(&["restart", "-t", "1", "orch-agent"]);
+    project.orch(&["run", "--rm", "-T", "web", "true"]).ok();
+    assert_eq!(lives(), before);
+    host.docker(&["exec", "one-helper", "touch", "/log/end"]);
+    is_gone(&host, "whole");
+
+    // Without `--rm` its helpers stop with it, stay beside it, and go with it.
+    let done = project.orch(&["run", "--name", "kept", "web", "sh", "-c", "exit 4"]);
+    assert_eq!(done.code, 4, "{done:?}");
+    let states = host.docker(&["ps", "-a", "--filter", "name=kept", "--format", "{{.Names}} {{.State}}"]);
+    let states: BTreeSet<&str> = states.lines().collect();
+    assert_eq!(states, BTreeSet::from(["kept exited", "kept-first exited", "kept-helper exited", "kept-pod exited"]));
+    let done = project.orch(&["up", "-d", "db"]);
+    assert!(done.stderr.contains("Found orphan containers ([kept])"), "{}", done.stderr);
+    project.orch(&["up", "-d", "--remove-orphans", "db"]).ok();
+    is_gone(&host, "whole");
+
+    // What prepares it fails: its last lines are said, and nothing is left.
+    project.orch(&["run", "--rm", "-T", "--no-deps", "web", "touch", "/data/bad"]).ok();
+    let done = project.orch(&["run", "--name", "bad", "web", "true"]);
+    done.refused(1, &["container bad-first failed", "ended with 7", "no such table"]);
+    assert_eq!(left(&host, "whole"), (BTreeSet::new(), String::new()));
+    host.docker(&["run", "--rm", "-v", "whole_data:/data", "busybox", "rm", "/data/bad"]);
+
+    // What cannot be started, and what is interrupted, leaves nothing either.
+    let done = project.orch(&["run", "--rm", "web", "nosuchprogram"]);
+    assert_eq!(done.code, 1, "{done:?}");
+    assert_eq!(left(&host, "whole"), (BTreeSet::new(), String::new()));
+    project.rewrite(&POD.replace("echo first >> /log/order", "exec sleep 1000"));
+    let waiting = host.start_orch(&project.args(&["run", "--name", "stopped", "web", "true"]));
+    eventually(secs(20), "it to be prepared", || {
+        let state = host.exec(&["docker", "inspect", "-f", "{{.State.Running}}", "stopped-first"]).stdout;
+        if state.trim() == "true" { Ok(()) } else { Err(state) }
+    });
+    assert_eq!(waiting.signal("INT").code, 130);
+    is_gone(&host, "whole");
+
+    project.rewrite(POD);
+    project.orch(&["run", "-d", "--name", "two", "web", "sleep", "1000"]).ok();
+    project.down();
+    assert_eq!(left(&host, "whole"), (BTreeSet::new(), String::new()));
+}

@@ -75,6 +75,8 @@ fn exec_run_and_attach_hand_over_the_terminal_with_its_size_keys_and_end() {
     terminal.shows("begun");
     terminal.press("\x10\x11");
     assert_eq!(terminal.finish().0, 0);
+    crate::wait::stays(secs(2), "the command goes on", || project.within("terms-web-1", "pidof cat").stdout);
+    assert_ne!(project.within("terms-web-1", "pidof cat").stdout, "");
     project.orch(&["down", "-t", "0"]).ok();
 }
 
@@ -107,4 +109,59 @@ services:
     let (code, seen) = terminal.finish();
     assert_eq!((code, &seen.wrapped), (0, &Vec::new()), "{}", seen.screen());
     assert!(seen.screen().contains("Removed") && seen.has_cursor(), "{}", seen.screen());
+}
+
+#[test]
+fn keys_below_the_output_of_up_detach_and_watch_and_never_stand_between_lines() {
+    let host = Host::boot(&["busybox"]);
+    let yaml = "\
+services:
+  web:
+    image: busybox
+    command: [sh, -c, 'i=0; while :; do i=$$((i + 1)); echo line $$i end; sleep 0.05; done']
+    init: true
+    develop: {watch: [{path: src, action: sync, target: /srv}]}
+";
+    let project = Project::new(&host, "keys", yaml);
+    host.sh("mkdir keys/src");
+    project.orch(&["up", "--no-start"]).ok(); // the agent is there
+    // Nobody asks for it: no key is taken.
+    let mut terminal = start(&project, &["up"], (80, 24));
+    terminal.shows("line 20 end");
+    assert!(terminal.is_sane());
+    terminal.press("\x03");
+    let (code, seen) = terminal.finish();
+    assert!(code == 130 && !seen.text().contains("Detach"), "{}", seen.screen());
+
+    let mut terminal = start(&project, &["up", "--menu"], (80, 24));
+    terminal.until("keys below", |seen| {
+        let last = seen.screen().lines().last().unwrap_or_default().to_owned();
+        (last == "   d Detach   w Enable Watch   ctrl-c Stop").then_some(())
+    });
+    terminal.press("x");
+    terminal.press("w");
+    terminal.shows("Watch enabled");
+    terminal.shows("w Disable Watch");
+    host.sh("echo 1 >keys/src/a");
+    crate::wait::eventually(secs(20), "the file to be there", || {
+        let seen = project.within("keys-web-1", "cat /srv/a");
+        if seen.stdout.trim() == "1" { Ok(()) } else { Err(seen.stderr) }
+    });
+    terminal.press("w");
+    terminal.shows("w Enable Watch");
+    terminal.press("d");
+    let (code, seen) = terminal.finish();
+    assert_eq!(code, 0, "{}", seen.screen());
+    assert!(!seen.screen().contains("d Detach") && seen.has_cursor(), "{}", seen.screen());
+    let lines: Vec<String> = seen.screen().lines().filter(|line| line.contains("| line")).map(str::to_owned).collect();
+    assert!(lines.len() > 5 && lines.iter().all(|line| line.ends_with(" end")), "{lines:?}");
+    assert_eq!(project.running("web").len(), 1, "it goes on");
+
+    // Ctrl-C is what it was.
+    let mut terminal = start(&project, &["up", "--menu"], (80, 24));
+    terminal.shows("d Detach");
+    terminal.press("\x03");
+    let (code, seen) = terminal.finish();
+    assert!(code == 130 && !seen.screen().contains("d Detach"), "{code}: {}", seen.screen());
+    project.down();
 }

@@ -138,6 +138,17 @@ const DESIGN: &[(&str, &str, &str)] = &[
         "is applied, as `up` would; a file that does not load is said, and the old one holds",
     ),
     (
+        "fewer replicas, where some are outdated (`up --scale`)",
+        "removes those first, and keeps others whatever their numbers are; new ones are numbered after the highest",
+        "keeps those of the lowest numbers, which are always 1 to N, and makes them anew one after the other",
+    ),
+    (
+        "what `run` made, under `down`",
+        "stays without `--remove-orphans`, and keeps its networks from being removed",
+        "goes with the project",
+    ),
+    ("`down SERVICE`", "removes networks that only stopped containers are on, which then cannot start", "leaves them"),
+    (
         "a container that is made anew under `watch`",
         "has what its image has",
         "gets what was brought to the one before, but for what its own image was built of since",

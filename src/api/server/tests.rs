@@ -59,6 +59,12 @@ impl Handler for FakeHandler {
     async fn place_oneoff(&self, _: ProjectName, _: PlaceOneoff) -> Result<mpsc::Receiver<Progress>, ApiError> {
         self.stream().await
     }
+    async fn begin_oneoff(&self, _: ProjectName, _: BeginOneoff) -> Result<mpsc::Receiver<Progress>, ApiError> {
+        self.stream().await
+    }
+    async fn end_oneoff(&self, _: ProjectName, _: EndOneoff) -> Result<mpsc::Receiver<Progress>, ApiError> {
+        self.stream().await
+    }
     async fn make_oneoff(&self, project: ProjectName, _: MakeOneoff) -> Result<OneoffMade, ApiError> {
         Err(ApiError { message: format!("no project `{project}`"), kind: ErrorKind::NotFound })
     }

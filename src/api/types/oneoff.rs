@@ -45,6 +45,29 @@ pub struct MakeOneoff {
     pub stdin_once: bool,
 }
 
+/// Body of `oneoffs/begin`: what comes before the main container of a one-off that was made as a pod of several containers
+/// is started, in order. Whoever goes away meanwhile does not want it any more: then all of it is removed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BeginOneoff {
+    /// The graph that it was made of.
+    pub graph: Graph,
+    /// The service of the main container.
+    pub service: ServiceName,
+    /// Its digits.
+    pub slug: String,
+}
+
+/// Body of `oneoffs/end`: nobody starts or watches a one-off's pod any more. Done once what is left of it is as it shall
+/// be: stopped beside a main container that has ended, gone with one that is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndOneoff {
+    /// Its digits.
+    pub slug: String,
+    /// Remove the main container, where it does not run.
+    #[serde(default)]
+    pub remove: bool,
+}
+
 /// Answer to [`MakeOneoff`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OneoffMade {

@@ -22,11 +22,6 @@ pub const REFUSED: &[Refused] = &[
         reason: "names of containers always have `-` between their parts, as Docker Compose's have without this flag",
     },
     Refused {
-        command: "up",
-        flag: "--menu",
-        reason: "there is no menu of keys: Ctrl-C stops what is attached, all other commands work beside it",
-    },
-    Refused {
         command: "build",
         flag: "--builder",
         reason: "images are built by the engine that would run them, not by instances of buildx",

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::types::{DownRequest, HostState};
+use crate::api::types::{DownRequest, HostState, ObjectState};
 use crate::cli::args::{DownArgs, TextFormat, seconds};
 use crate::cli::consent::{self, Deed};
 use crate::cli::context::{Context, if_there};
 use crate::cli::error::CliError;
 use crate::cli::life::{How, Life};
-use crate::cli::progress::follow;
+use crate::cli::progress::{self, follow};
 use crate::cli::rmi;
 use crate::cli::signals::Interrupts;
-use crate::cli::source;
+use crate::cli::source::{self, Source};
 use crate::cli::tail::Choice;
-use crate::engine::{Engine, label};
+use crate::engine::{Engine, EngineError, label};
 use crate::ids::ProjectName;
 use crate::observed::{Observed, ObservedHost};
 use crate::plan::{Ask, Intent, Plan, plan, render};
@@ -51,6 +51,34 @@ async fn some(context: &mut Context<'_>, args: &DownArgs) -> Result<(), CliError
     }
     if !life.run(context, how).await?.is_some_and(|ended| ended.moved) {
         warn_nothing(context, life.project());
+    }
+    if args.dry_run || context.global.dry_run { Ok(()) } else { unused_networks(context, life.project()).await }
+}
+
+/// Removes the project's networks that no container is on any more, as Docker Compose 2.40 does; an `up` makes them again.
+async fn unused_networks(context: &mut Context<'_>, project: &ProjectName) -> Result<(), CliError> {
+    let sources = context.sources().await?;
+    let (hosts, errors) = source::observe(&sources, project).await.some()?;
+    context.ui.warn_all(&errors);
+    for (at, host) in hosts {
+        let Source { name, engine, .. } = &sources[at];
+        let is_used = |network: &str| host.containers.values().any(|one| one.networks.contains_key(network));
+        let unused = host.networks.values().filter(|one| one.belongs_to(project) && !is_used(&one.name));
+        for network in unused {
+            if !engine.network_users(&network.name).await.map_err(|error| sources[at].failed(error))?.is_empty() {
+                continue;
+            }
+            let mut tell = |status, state| {
+                progress::show(context.ui, &progress::of_object("Network", &network.name, name, status, state));
+            };
+            tell("Removing", ObjectState::Working);
+            match engine.remove_network(&network.name).await {
+                Ok(()) => tell("Removed", ObjectState::Done),
+                // Somebody has come meanwhile.
+                Err(EngineError::Conflict { .. }) => tell("Resource is still in use", ObjectState::Warning),
+                Err(error) => return Err(sources[at].failed(error)),
+            }
+        }
     }
     Ok(())
 }

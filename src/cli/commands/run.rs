@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::api::client::{Client, ProgressStream};
-use crate::api::types::{MakeOneoff, PlaceOneoff, Progress, UpRequest};
+use crate::api::types::{BeginOneoff, EndOneoff, MakeOneoff, PlaceOneoff, Progress, UpRequest};
 use crate::cli::args::{RunArgs, RunPull, Selection};
 use crate::cli::builds::{self, MakeOptions, When, Wish};
 use crate::cli::consent::{self, Deed};
@@ -21,16 +21,19 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::fleet::Fleet;
 use crate::cli::images::{self, Place, PullOptions};
+use crate::cli::lastwords;
 use crate::cli::progress::{Step, follow, step};
 use crate::cli::project::Project;
 use crate::cli::session::{DetachKeys, Ended, Process, Session};
 use crate::cli::signals::{Forwarded, Interrupts};
+use crate::cli::source::Source;
 use crate::cli::spread::{self, Needs};
+use crate::controller::oneoff::parts;
 use crate::engine::by_hand::{AttachSpec, Attached, ByHand as _, WaitFor};
 use crate::engine::docker::DockerEngine;
 use crate::engine::{Engine, EngineError};
 use crate::graph::{Graph, PullPolicy};
-use crate::ids::{HostName, ServiceName};
+use crate::ids::{HostName, ProjectName, ServiceName};
 use crate::plan::{Caller, UpOptions};
 
 use super::exec::has_terminal;
@@ -79,6 +82,28 @@ struct Made {
     id: String,
     /// For messages.
     name: String,
+    /// The pod of several containers that it is in.
+    pod: Option<Pod>,
+}
+
+/// The pod of a one-off, where that has several containers: the agent starts the others before it, and takes them away.
+struct Pod {
+    agent: Client,
+    project: ProjectName,
+    slug: String,
+}
+
+impl Pod {
+    /// Has it brought to an end, and waits for that.
+    async fn end(&self, remove: bool) -> Result<(), CliError> {
+        let request = EndOneoff { slug: self.slug.clone(), remove };
+        let mut stream = self.agent.end_oneoff(&self.project, &request).await?;
+        loop {
+            if let Step::Done(_) = step(stream.next().await)? {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Brings up what the one-off depends on, and makes it where it can run.
@@ -105,9 +130,9 @@ async fn make(
         quiet_pull,
         make: MakeOptions { quiet: args.quiet || args.quiet_build, parallel, ..MakeOptions::of_environment() },
     };
-    let (needed, own) = (needed(&project.graph, &args.service, args.no_deps), only(&graph, &args.service));
+    let (needed, own) = (needed(&project.graph, &args.service, args.no_deps), graph.clone());
     let (mut builds, all) = (project.builds(), builds::services(&project.builds()));
-    let own_build: Vec<_> = builds.extract_if(.., |build| build.service == args.service).collect();
+    let own_build: Vec<_> = builds.extract_if(.., |build| own.services.contains_key(&build.service)).collect();
     builds.retain(|build| needed.contains(&build.service));
     let alone = None::<DockerEngine>;
     let (seat, local) = if let Some(fleet) = &fleet {
@@ -144,7 +169,29 @@ async fn make(
     let request = oneoff(project, args, graph)?;
     let made = client.make_oneoff(project.name(), &request).await;
     let made = made.map_err(|error| if fleet.is_some() { CliError::on_host(&host, error) } else { error.into() })?;
-    Ok(Made { engine, id: made.container, name: request.name })
+    let pod = request.graph.services.get(&args.service).and_then(|service| service.part.as_ref());
+    let pod = pod.map(|_| Pod { agent: client, project: project.name().clone(), slug: request.slug.clone() });
+    if let Some(pod) = &pod {
+        begin(context, pod, request.graph, &args.service, &engine).await?;
+    }
+    Ok(Made { engine, id: made.container, name: request.name, pod })
+}
+
+/// Has what comes before the main container of a pod started. Where that fails its last lines are shown, and all of it goes.
+async fn begin(
+    context: &mut Context<'_>,
+    pod: &Pod,
+    graph: Graph,
+    service: &ServiceName,
+    engine: &DockerEngine,
+) -> Result<(), CliError> {
+    let request = BeginOneoff { graph, service: service.clone(), slug: pod.slug.clone() };
+    let stream = pod.agent.begin_oneoff(&pod.project, &request).await?;
+    let Err(error) = follow(context.ui, "Running", stream).await else { return Ok(()) };
+    let source = Source::local(Arc::new(engine.clone()));
+    lastwords::show_of_oneoff(context.ui, &source, &pod.project, &pod.slug, &error).await;
+    pod.end(true).await?;
+    Err(error)
 }
 
 fn policy(flag: RunPull) -> Option<PullPolicy> {
@@ -160,7 +207,9 @@ fn policy(flag: RunPull) -> Option<PullPolicy> {
 fn needed(graph: &Graph, name: &ServiceName, no_deps: bool) -> BTreeSet<ServiceName> {
     let mut queue: Vec<&ServiceName> = Vec::new();
     let of = |name: &ServiceName| graph.services.get(name).into_iter().flat_map(crate::graph::Service::dependencies);
-    queue.extend(of(name).filter(|_| !no_deps));
+    // What its pod consists of is made with it.
+    let own: BTreeSet<&ServiceName> = parts(graph, name).collect();
+    queue.extend(own.iter().flat_map(|part| of(part)).filter(|other| !no_deps && !own.contains(other)));
     let mut seen = BTreeSet::new();
     while let Some(next) = queue.pop() {
         if seen.insert(next.clone()) {
@@ -175,10 +224,6 @@ fn restricted(graph: &Graph, names: &BTreeSet<ServiceName>) -> Graph {
     let mut graph = graph.clone();
     graph.services.retain(|name, _| names.contains(name));
     graph
-}
-
-fn only(graph: &Graph, name: &ServiceName) -> Graph {
-    restricted(graph, &BTreeSet::from([name.clone()]))
 }
 
 async fn bring_up(
@@ -252,26 +297,46 @@ fn oneoff(project: &Project, args: &RunArgs, graph: Graph) -> Result<MakeOneoff,
 
 /// Starts it; unless it is to run in the background, stays until it has ended.
 async fn start(context: &mut Context<'_>, args: &RunArgs, made: Made, tty: bool) -> Result<Exit, CliError> {
-    let Made { engine, id, name } = made;
+    let Made { engine, id, name, pod } = made;
     let engine = &engine;
     if args.detach {
-        started(engine, &name, args.rm).await?;
+        let started = started(engine, &name, args.rm).await;
+        if let (Err(_), Some(pod)) = (&started, &pod) {
+            pod.end(args.rm).await?;
+        }
+        started?;
         context.ui.line(&id)?;
         return Ok(Exit::Success);
     }
+    let ended = watched(context, args, engine, &id, &name, tty).await;
+    if let Some(pod) = pod.filter(|_| !matches!(ended, Ok(None))) {
+        pod.end(args.rm).await?;
+    }
+    Ok(ended?.unwrap_or(Exit::Success))
+}
+
+/// Starts it and stays until it has ended; `None`: somebody went away from it before.
+async fn watched(
+    context: &mut Context<'_>,
+    args: &RunArgs,
+    engine: &DockerEngine,
+    id: &str,
+    name: &str,
+    tty: bool,
+) -> Result<Option<Exit>, CliError> {
     let signals = Forwarded::listen()?;
     let spec = AttachSpec { stdin: args.interactive, detach_keys: None };
-    let Attached { output, input } = engine.attach(&id, &spec).await?;
+    let Attached { output, input } = engine.attach(id, &spec).await?;
     let wait = if args.rm { WaitFor::Removed } else { WaitFor::NextExit };
-    let exiting = engine.begin_wait(&id, wait).await?;
-    started(engine, &name, args.rm).await?;
+    let exiting = engine.begin_wait(id, wait).await?;
+    started(engine, name, args.rm).await?;
     let input = args.interactive.then_some(input);
     let detach = DetachKeys::usual();
-    let session = Session { engine, process: Process::Main(&id), output, input, ends_input: true, tty, detach };
+    let session = Session { engine, process: Process::Main(id), output, input, ends_input: true, tty, detach };
     if session.run(context.ui, Some(signals)).await? == Ended::Detached {
-        return Ok(Exit::Success);
+        return Ok(None);
     }
-    Ok(Exit::of_container(exiting.await?))
+    Ok(Some(Exit::of_container(exiting.await?)))
 }
 
 /// One that could not be started is not left behind where it would have removed itself.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +20,14 @@ use crate::cli::exit::Exit;
 use crate::cli::foreground::{Foreground, Until};
 use crate::cli::images::{self, PullOptions};
 use crate::cli::lastwords;
+use crate::cli::menu::{Key, Menu};
 use crate::cli::progress::follow;
 use crate::cli::project::{Project, with_dependencies};
 use crate::cli::signals::Interrupts;
 use crate::cli::source::Source;
 use crate::cli::spread::{self, Ground, Needs};
 use crate::cli::tail::Choice;
+use crate::cli::ui::Style;
 use crate::cli::words;
 use crate::engine::docker::DockerEngine;
 use crate::graph::{PullPolicy, Role};
@@ -45,6 +48,9 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
         return dry_run(context, &project, args).await.map(|()| Exit::Success);
     }
     let attached = !(args.detach || args.wait || args.selection.no_start);
+    if args.menu == Some(true) && args.detach {
+        return Err(CliError::Flag { flag: "--menu", command: "up -d" });
+    }
     if args.format == TextFormat::Json {
         if attached {
             return Err(CliError::Flag { flag: "--format json", command: "up` without `-d" });
@@ -70,7 +76,10 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
     };
     let sources = ground.sources.clone();
     let ended = if attached {
-        let watch = prepared.map(|prepared| Box::pin(watch::beside(context.global.clone(), &watched, prepared)));
+        let footer = context.ui.footer().clone();
+        let watch = prepared.map(|prepared| -> Beside<'_> {
+            Box::pin(watch::beside(context.global.clone(), &watched, prepared, footer))
+        });
         in_foreground(context, &project, ground, &mut interrupts, args, caller, watch).await
     } else {
         detached(context, &project, &ground.seat, &mut interrupts, args, caller).await
@@ -228,6 +237,9 @@ fn lacking(pod: &PodStatus, now: Timestamp) -> Option<String> {
     }
 }
 
+/// Watches the source beside the output of containers.
+type Beside<'a> = Pin<Box<dyn Future<Output = Infallible> + 'a>>;
+
 /// Shows the containers' output until they end or the user has had enough.
 async fn in_foreground(
     context: &mut Context<'_>,
@@ -236,7 +248,7 @@ async fn in_foreground(
     interrupts: &mut Interrupts,
     args: &UpArgs,
     mut caller: Caller,
-    watch: Option<impl Future<Output = Infallible>>,
+    mut watch: Option<Beside<'_>>,
 ) -> Result<Exit, CliError> {
     let begun = now();
     let choice = choice(project, args);
@@ -258,11 +270,49 @@ async fn in_foreground(
         ended => ended?,
     };
     let until = until(args);
-    let shown = foreground.run(context.ui, begun, &until);
-    let Some(watch) = watch else { return shown.await };
-    tokio::select! {
-        ended = shown => ended,
-        never = watch => match never {},
+    let (global, footer) = (context.global.clone(), context.ui.footer().clone());
+    // Only where somebody asks for it, as with Docker Compose 2.40 without its desktop application, and on a terminal.
+    let wanted = args.menu.unwrap_or_else(|| project.wants_menu()) && context.ui.style() == Style::Live;
+    let open = || Menu::open(footer.clone(), project.is_watched(), watch.is_some());
+    let mut menu = (wanted && Menu::is_possible()).then(open).transpose()?;
+    let mut shown = Box::pin(foreground.run(context.ui, begun, &until));
+    loop {
+        tokio::select! {
+            ended = &mut shown => return ended,
+            never = always(&mut watch) => match never {},
+            key = pressed(&mut menu) => match key? {
+                Key::Detach => return Ok(Exit::Success),
+                Key::Watch => {
+                    watch = match watch {
+                        Some(_) => None,
+                        None => {
+                            let args = WatchArgs {
+                                services: args.selection.services.clone(),
+                                ..WatchArgs::beside_up(args.quiet_build)
+                            };
+                            Some(Box::pin(watch::from_now_on(global.clone(), args, footer.clone())))
+                        }
+                    };
+                    if let Some(menu) = &menu {
+                        menu.show(watch.is_some());
+                    }
+                }
+            },
+        }
+    }
+}
+
+async fn always(watch: &mut Option<Beside<'_>>) -> Infallible {
+    match watch {
+        Some(watch) => watch.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn pressed(menu: &mut Option<Menu>) -> Result<Key, CliError> {
+    match menu {
+        Some(menu) => menu.key().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -24,6 +24,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::fleet::Host;
 use crate::cli::life::{How, Life};
+use crate::cli::menu::Footer;
 use crate::cli::project;
 use crate::cli::signals::Interrupts;
 use crate::cli::source::Source;
@@ -34,6 +35,9 @@ use crate::load::{LoadOptions, Loaded};
 use crate::plan::Ask;
 
 use super::up;
+
+/// Before each line about the work, where lines of containers are between.
+const BESIDE: &str = " ⦿ ";
 
 /// A restart waits for hosts that are being brought files, but no longer than this for one that does not answer.
 const RESTART_WITHIN: Duration = Duration::from_secs(10);
@@ -69,18 +73,38 @@ pub(super) struct Prepared {
 /// # Errors
 /// When the files are wrong, or nothing is to be watched.
 pub(super) fn prepare(context: &mut Context<'_>, args: &WatchArgs) -> Result<Prepared, CliError> {
-    let (loaded, files) = load(context, args);
+    let (loaded, mut files) = load(context, args);
     let loaded = loaded?;
     if loaded.config_files.iter().any(|path| path == Path::new("-")) {
         return Err(CliError::Flag { flag: "-f -", command: "watch" });
     }
     let watched = rules::read(&loaded, &args.services)?;
     watched.warnings.iter().for_each(|warning| context.ui.warn(warning));
+    files.extend(watched.ignore_files);
     Ok(Prepared { site: Site::begin(watched.rules, files)?, loaded })
 }
 
 /// Watches beside something else that is shown, until it is dropped. What goes wrong is said.
-pub(super) async fn beside(global: Global, args: &WatchArgs, prepared: Prepared) -> Infallible {
+pub(super) async fn beside(global: Global, args: &WatchArgs, prepared: Prepared, footer: Footer) -> Infallible {
+    let shown = async |context: &mut Context<'_>| watch(context, args, prepared, BESIDE).await;
+    say_beside(global, &footer, shown).await
+}
+
+/// As [`beside`], from the moment at which somebody wants it.
+pub(super) async fn from_now_on(global: Global, args: WatchArgs, footer: Footer) -> Infallible {
+    let shown = async |context: &mut Context<'_>| {
+        let prepared = prepare(context, &args)?;
+        watch(context, &args, prepared, BESIDE).await
+    };
+    say_beside(global, &footer, shown).await
+}
+
+/// Says what something does beside what else is shown, for ever.
+async fn say_beside(
+    global: Global,
+    footer: &Footer,
+    shown: impl AsyncFnOnce(&mut Context<'_>) -> Result<Exit, CliError>,
+) -> Infallible {
     let progress = match global.progress {
         // Nothing is rewritten in place between lines of containers.
         ProgressKind::Auto | ProgressKind::Tty => ProgressKind::Plain,
@@ -88,8 +112,9 @@ pub(super) async fn beside(global: Global, args: &WatchArgs, prepared: Prepared)
     };
     let global = Global { progress, ..global };
     let mut ui = Ui::stdio(&global);
+    ui.share(footer);
     let mut context = Context::new(global, &mut ui);
-    if let Err(error) = watch(&mut context, args, prepared, " ⦿ ").await {
+    if let Err(error) = shown(&mut context).await {
         context.ui.error(&error);
     }
     std::future::pending().await
@@ -332,9 +357,9 @@ impl Watching<'_> {
 
     /// The project's own files have changed.
     async fn reload(&mut self, context: &mut Context<'_>) -> Result<(), CliError> {
-        let (loaded, files) = load(context, self.args);
+        let (loaded, mut files) = load(context, self.args);
         let read = loaded.and_then(|loaded| Ok((rules::read(&loaded, &self.args.services)?, loaded)));
-        let (Watched { rules, warnings }, loaded) = match read {
+        let (Watched { rules, warnings, ignore_files }, loaded) = match read {
             Ok(read) => read,
             Err(error) => {
                 context.ui.error(&error);
@@ -345,6 +370,7 @@ impl Watching<'_> {
         let same = loaded.model == self.loaded.model && loaded.contents == self.loaded.contents;
         let rebuilt = changed_builds(&self.loaded, &loaded);
         self.loaded = loaded;
+        files.extend(ignore_files);
         let problems = self.site.use_rules(rules, files);
         for problem in &problems {
             context.ui.error(problem);

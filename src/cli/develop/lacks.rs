@@ -42,8 +42,12 @@ impl Tracked {
     }
 
     /// Goes on by a rule that says the same of files and where they get; what is ignored may be other.
+    ///
+    /// What is ignored from now on is nobody's business any more, also not where it was brought before.
     pub(crate) fn by(self, rule: Rule) -> Self {
-        Self { rule, ..self }
+        let mut touched = self.touched;
+        touched.retain(|path, _| rule.filter.takes(path));
+        Self { rule, touched, ..self }
     }
 
     /// Takes in what has changed.

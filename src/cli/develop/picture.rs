@@ -119,10 +119,10 @@ impl Picture {
         }
         let Look { found, problems, .. } = look;
         let old = std::mem::replace(&mut self.found, found);
-        (self.compare(&old, told), problems)
+        (self.compare(&old, filter, told), problems)
     }
 
-    fn compare(&self, old: &BTreeMap<PathBuf, Known>, told: &Told) -> BTreeMap<PathBuf, Change> {
+    fn compare(&self, old: &BTreeMap<PathBuf, Known>, filter: &Filter, told: &Told) -> BTreeMap<PathBuf, Change> {
         let mut changes = BTreeMap::new();
         let taken = |known: Option<&Known>| known.filter(|known| known.taken).cloned();
         for path in old.keys().chain(self.found.keys()) {
@@ -130,6 +130,8 @@ impl Picture {
                 (Some(before), Some(now)) if before.kind != now.kind => Change::Replaced,
                 (Some(before), Some(now)) if before == now && !self.is_written(path, &now, told) => continue,
                 (_, Some(_)) => Change::Written,
+                // It does not matter any more, whether it is there or not.
+                (Some(_), None) if !filter.takes(path) => continue,
                 (Some(_), None) => Change::Gone,
                 (None, None) => continue,
             };

@@ -1,5 +1,6 @@
 //! Which changes of files matter to which service, and what follows from them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::cli::carry::Written;
@@ -10,7 +11,7 @@ use crate::ids::ServiceName;
 use crate::load::Loaded;
 use crate::model::{self, Hook, MountType, Repository, Service};
 use crate::snapshot::Rules;
-use crate::snapshot::context::{Instructions, left_out};
+use crate::snapshot::context::{Instructions, ignore_files, left_out};
 
 /// What is never brought anywhere: what editors write beside the files that they are about, and the repository itself.
 /// Source: Docker Compose 2.40, pkg/watch/ephemeral.go, and its documentation, which names `.git` too.
@@ -151,6 +152,8 @@ pub(crate) struct Watched {
     pub rules: Vec<Rule>,
     /// What is doubtful.
     pub warnings: Vec<String>,
+    /// The ignore files of builds that count, or would if they were there.
+    pub ignore_files: BTreeSet<PathBuf>,
 }
 
 /// Reads what the chosen services, and those that they depend on, have watched; none chosen: all.
@@ -164,7 +167,10 @@ pub(crate) fn read(loaded: &Loaded, chosen: &[ServiceName]) -> Result<Watched, C
             continue;
         }
         let context = match context(service) {
-            Ok(context) => context,
+            Ok(context) => context.map(|(root, rules, files)| {
+                watched.ignore_files.extend(files.into_iter().filter(|_| service.develop.is_some()));
+                (root, rules)
+            }),
             Err(problem) => {
                 problems.push(place(loaded, &format!("services.{name}.build"), Diagnostic::error(problem)));
                 continue;
@@ -212,8 +218,8 @@ fn needed(loaded: &Loaded, chosen: &[ServiceName]) -> Vec<ServiceName> {
     all
 }
 
-/// The directory that an image is built of, and what the build leaves out.
-fn context(service: &Service) -> Result<Option<(PathBuf, Rules)>, String> {
+/// The directory that an image is built of, what the build leaves out, and the files that say so.
+fn context(service: &Service) -> Result<Option<(PathBuf, Rules, Vec<PathBuf>)>, String> {
     let Some(build) = &service.build else { return Ok(None) };
     let named = build.context.as_deref().unwrap_or(".");
     if Repository::parse(named).is_some() {
@@ -223,7 +229,7 @@ fn context(service: &Service) -> Result<Option<(PathBuf, Rules)>, String> {
     let file = build.dockerfile.as_deref().unwrap_or_default();
     let instructions = inline.map_or(Instructions::File(file), Instructions::Text);
     let rules = left_out(Path::new(named), instructions).map_err(|error| error.to_string())?;
-    Ok(Some((PathBuf::from(named), rules)))
+    Ok(Some((PathBuf::from(named), rules, ignore_files(Path::new(named), instructions))))
 }
 
 fn mounted(service: &Service) -> Vec<PathBuf> {
@@ -380,7 +386,7 @@ pub(super) mod tests {
     fn what_is_mounted_is_not_watched() {
         let service = "{image: x, volumes: ['./app:/app', './app/data:/data'], develop: {watch: [
             {path: ./app, action: sync, target: /app}, {path: ./app/x, action: restart}, {path: ., action: sync, target: /srv}]}}";
-        let Watched { rules, warnings } = watched(service).expect("read");
+        let Watched { rules, warnings, .. } = watched(service).expect("read");
         assert_eq!(warnings, ["service `web`: `/src/app` is mounted into its containers already, and not watched"]);
         assert_eq!(rules.iter().map(|rule| rule.action).collect::<Vec<_>>(), [Action::Restart, Action::Sync]);
         assert!(!rules[1].filter.takes(Path::new("app/x")) && rules[1].filter.takes(Path::new("application")));

@@ -69,6 +69,9 @@ impl Site {
         for rule in rules {
             if let Some(at) = old.iter().position(|tracked| tracked.rule.is_same(&rule)) {
                 self.all.push(old.swap_remove(at).by(rule));
+                // What an ignore file left out may matter now.
+                self.told.all = true;
+                self.quiet.heard(Instant::now());
                 continue;
             }
             let mut picture = Picture::new(&rule.path);
@@ -163,6 +166,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::cli::develop::rules::Watched;
     use crate::cli::develop::rules::tests::watched;
     use crate::ids::ServiceName;
 
@@ -218,6 +222,34 @@ mod tests {
         fs::write(&compose, "services: {}").expect("written");
         let last = batch(&mut site).await;
         assert!(last.files && last.consequences == Consequences::default(), "{last:?}");
+    }
+
+    #[tokio::test]
+    async fn a_change_of_an_ignore_file_alone_counts_at_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path();
+        for (name, text) in [(".dockerignore", "*.log\n"), ("a.log", "1"), ("b.tmp", "1")] {
+            fs::write(root.join(name), text).expect("written");
+        }
+        let read = || {
+            let path = root.display();
+            watched(&format!("{{build: {path}, develop: {{watch: [{{path: {path}, action: sync, target: /app}}]}}}}"))
+                .expect("read")
+        };
+        let Watched { rules, ignore_files, .. } = read();
+        assert!(ignore_files.contains(&root.join(".dockerignore")), "{ignore_files:?}");
+        let mut site = Site::begin(rules, ignore_files).expect("begun");
+        fs::write(root.join(".dockerignore"), "*.tmp\n").expect("written");
+        let told = batch(&mut site).await;
+        assert!(told.files && syncs(&told) == 1, "the file itself is one of those that are watched: {told:?}");
+
+        let Watched { rules, ignore_files, .. } = read();
+        assert!(site.use_rules(rules, ignore_files).is_empty());
+        assert_eq!(syncs(&batch(&mut site).await), 1, "`a.log` matters now, and `b.tmp` no more, which is not removed");
+        let web = ServiceName::new("web").expect("a name");
+        let lacks = crate::cli::develop::lacks::lacks(&site.all, &web, 0, 0);
+        let put: Vec<String> = lacks.put.keys().map(|path| path.display().to_string()).collect();
+        assert_eq!((put, lacks.remove), (vec!["/app/.dockerignore".to_owned(), "/app/a.log".to_owned()], Vec::new()));
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use super::{MAX_SHARING, Project, address_in};
 use crate::graph::{Attachment, Graph, NetworkMode, Service};
 use crate::ids::{HostName, PodId, ServiceName};
 use crate::model::{Ambassador, AmbassadorTarget, Balance, Export};
+use crate::observed::ObservedContainer;
 
 impl Project<'_> {
     /// Adds the services that other projects may reach.
@@ -55,19 +56,36 @@ impl Project<'_> {
         for (name, service) in with {
             let here = desired.assignments.pods.range(PodId::all_of(name)).filter(|(_, host)| *host == own);
             for (pod, _) in here {
+                let is_pod = |container: &ObservedContainer| container.pod().as_ref() == Some(pod);
+                let address = self.pod_address(own, is_pod, service);
                 for ambassador in &service.ambassadors {
                     let key = AmbassadorKey {
                         project: graph.project.clone(),
                         pod: pod.clone(),
                         name: ambassador.name.clone(),
                     };
-                    table.ambassadors.insert(key, self.ambassador(own, pod, service, ambassador));
+                    table.ambassadors.insert(key, self.ambassador(address, service, ambassador));
                 }
+            }
+        }
+        self.add_ambassadors_of_oneoffs(own, table);
+    }
+
+    /// Those of a one-off are what its label says: the project's file may say something else by now.
+    fn add_ambassadors_of_oneoffs(self, own: &HostName, table: &mut LbTable) {
+        let graph = &self.view.desired.graph;
+        let Some(here) = self.view.observed.hosts.get(own) else { return };
+        for container in here.containers.values() {
+            let Some((service, ambassadors)) = AmbassadorKey::of_oneoff(&graph.project, container) else { continue };
+            let Some(service) = graph.services.get(&service) else { continue };
+            let address = self.pod_address(own, |other| other.id == container.id, service);
+            for (key, ambassador) in ambassadors {
+                table.ambassadors.insert(key, self.ambassador(address, service, &ambassador));
             }
         }
     }
 
-    fn ambassador(self, own: &HostName, pod: &PodId, service: &Service, ambassador: &Ambassador) -> AmbassadorEntry {
+    fn ambassador(self, address: Option<IpAddr>, service: &Service, ambassador: &Ambassador) -> AmbassadorEntry {
         let Ambassador { name: _, address: _, port: _, targets, tls, timeout, retries, breaker } = ambassador;
         let graph = &self.view.desired.graph;
         let content = |hash: &String| -> Option<Arc<[u8]>> { Some(graph.files.get(hash)?.bytes.as_slice().into()) };
@@ -77,7 +95,7 @@ impl Project<'_> {
             identity: tls.identity.as_ref().and_then(|(chain, key)| Some((content(chain)?, content(key)?))),
         });
         AmbassadorEntry {
-            address: self.pod_address(own, pod, service),
+            address,
             targets: targets.iter().map(|target| self.way(service, target)).collect(),
             tls,
             timeout: *timeout,
@@ -87,10 +105,15 @@ impl Project<'_> {
     }
 
     /// Returns the pod's address in the first of its networks.
-    fn pod_address(self, own: &HostName, pod: &PodId, service: &Service) -> Option<IpAddr> {
+    fn pod_address(
+        self,
+        own: &HostName,
+        is_pod: impl Fn(&ObservedContainer) -> bool,
+        service: &Service,
+    ) -> Option<IpAddr> {
         let graph = &self.view.desired.graph;
         let containers = &self.view.observed.hosts.get(own)?.containers;
-        let container = containers.values().find(|container| container.pod().as_ref() == Some(pod))?;
+        let container = containers.values().find(|container| is_pod(container))?;
         let mut networks = attachments(service).iter().filter_map(|one| graph.networks.get(&one.network));
         networks.find_map(|network| address_in(container, &network.name)).map(IpAddr::V4)
     }

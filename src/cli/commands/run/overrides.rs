@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::cli::args::RunArgs;
 use crate::cli::error::CliError;
 use crate::graph::{
-    Container, ExposedPort, Graph, Mount, MountSource, NetworkMode, Port, PortMode, Protocol, Recursion, Restart,
+    Container, ExposedPort, Graph, Mount, MountSource, NetworkMode, Port, PortMode, Protocol, Recursion, Restart, Role,
     Service, Volume,
 };
 use crate::ids::ResourceKey;
@@ -23,7 +23,8 @@ pub(super) struct Surroundings<'a> {
     pub local: bool,
 }
 
-/// Returns the part of the project that a one-off is made of: its service as the flags want it, and what that mounts.
+/// Returns the part of the project that a one-off is made of: its service as the flags want it with the other containers
+/// of its pod, and what they mount.
 ///
 /// # Errors
 /// What is wrong with a flag, and what a service cannot do by itself.
@@ -32,17 +33,26 @@ pub(super) fn graph_of(graph: &Graph, args: &RunArgs, around: &Surroundings<'_>)
     let no_service = || CliError::NoSuchService { name: name.clone(), similar: None };
     let mut service = graph.services.get(name).ok_or_else(no_service)?.clone();
     let refuse = |reason| CliError::NoOneoff { service: name.clone(), reason };
-    if service.part.is_some() || !service.ambassadors.is_empty() {
-        return Err(refuse("it is a pod of several containers, or has ambassadors; `orch exec` runs commands in one"));
+    if service.part.as_ref().is_some_and(|part| part.role != Role::Main) {
+        return Err(refuse("it helps in the pods of another service, which is what can be run"));
     }
     let mut one = Graph { services: BTreeMap::new(), ..graph.clone() };
+    for (part, _) in graph.parts(name).filter(|(part, _)| *part != name) {
+        let Some(helper) = graph.services.get(part) else { continue };
+        let mut helper = Service { restart: Restart::No, ..helper.clone() };
+        helper.container.name = None;
+        one.services.insert(part.clone(), helper);
+    }
     change(&mut service.container, args, around)?;
-    service.ports = ports(&service, args)?;
-    service.expose.extend(service.ports.iter().map(|port| ExposedPort { port: port.target, protocol: port.protocol }));
-    service.expose.sort_by_key(|exposed| (exposed.protocol, exposed.port));
-    service.expose.dedup();
     service.restart = Restart::No;
-    if !service.ports.is_empty() && !matches!(service.network, NetworkMode::Networks(_) | NetworkMode::Engine(_)) {
+    // Where there are several containers the holder has the network, and its ports.
+    let holder = graph.holders().get(name).copied().cloned();
+    let owner = holder.and_then(|holder| one.services.get_mut(&holder)).unwrap_or(&mut service);
+    owner.ports = ports(owner, args)?;
+    owner.expose.extend(owner.ports.iter().map(|port| ExposedPort { port: port.target, protocol: port.protocol }));
+    owner.expose.sort_by_key(|exposed| (exposed.protocol, exposed.port));
+    owner.expose.dedup();
+    if !owner.ports.is_empty() && !matches!(owner.network, NetworkMode::Networks(_) | NetworkMode::Engine(_)) {
         return Err(refuse("it has no network of its own, so that no ports of it can be published"));
     }
     for text in &args.volumes {
@@ -212,6 +222,7 @@ mod tests {
 
     use super::*;
     use crate::cli::args::{Cli, Command};
+    use crate::ids::ServiceName;
     use crate::plan::fixture;
 
     fn args(line: &str) -> RunArgs {
@@ -234,6 +245,32 @@ mod tests {
         let around = Surroundings { variable: &variable, directory: "/desk".to_owned(), terminal: true, local };
         let graph = graph_of(&graph(), &args(line), &around)?;
         Ok(graph.services.into_values().next().expect("one"))
+    }
+
+    #[test]
+    fn of_a_pod_of_several_containers_the_flags_are_for_the_main_one_and_ports_for_its_holder() {
+        let graph = fixture::graph(
+            "web: {image: w, restart: always, x-sidecars: {sync: {image: s}}, \
+             ports: [{target: 80, published: '8080', protocol: tcp, mode: ingress}]}",
+        );
+        let around = Surroundings { variable: &|_| None, directory: "/desk".to_owned(), terminal: true, local: true };
+        let one = graph_of(&graph, &args("-P -u 7 -v /x:/x web true"), &around).expect("can be run");
+        let shown: Vec<String> = one
+            .services
+            .iter()
+            .map(|(name, one)| {
+                let container = &one.container;
+                let user = container.user.as_deref().unwrap_or("-");
+                format!("{name} {user} {} ports {} mounts {:?}", one.ports.len(), container.mounts.len(), one.restart)
+            })
+            .collect();
+        let holder = &graph.services[&ServiceName::new("web.pod").expect("valid")].container;
+        let holder = format!("web.pod {} 1 ports 0 mounts No", holder.user.as_deref().unwrap_or("-"));
+        assert_eq!(
+            shown,
+            ["web 7 0 ports 1 mounts No".to_owned(), holder, "web.sync - 0 ports 0 mounts No".to_owned()]
+        );
+        assert!(graph_of(&graph, &args("web.sync"), &around).is_err(), "a helper is nothing by itself");
     }
 
     fn service(line: &str) -> Service {

@@ -1,0 +1,408 @@
+//! One-offs of services whose pods have several containers: holder, ambassadors, what prepares the pod and its sidecars
+//! come before the container that `run` is about, and go after it.
+//!
+//! Nothing is written down here either. All containers of such a pod have the same digits (`slug`) on a label; what is
+//! left of one whose main container has ended or is gone is stopped or removed, whoever made it and whatever became of
+//! him. Only while it is being made, and until whoever asked for it has had time to start it, is it left alone although
+//! its main container does not run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::types::{BeginOneoff, EndOneoff, ObjectState, Progress};
+use crate::graph::{Condition, Graph, Role};
+use crate::ids::{ProjectName, ServiceName};
+use crate::observed::{ContainerState, Health, ObservedContainer, ObservedHost};
+
+use super::super::dataplane::CHECK;
+use super::super::execute::{self, text};
+use super::super::hooks;
+use super::super::shared::Shared;
+
+/// How long one may be made and not started: after that nobody comes who will.
+const UNSTARTED: Duration = Duration::from_mins(1);
+
+/// Grace of a helper that the project does not know any more.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The one-offs that are left alone although their main container does not run, by their digits.
+#[derive(Debug, Default)]
+pub(in crate::agent) struct Unstarted {
+    /// Until when; `None`: as long as somebody works at it.
+    until: Mutex<BTreeMap<String, Option<Instant>>>,
+    changed: Notify,
+}
+
+impl Unstarted {
+    /// Leaves one alone while the result lives, and for a while after that.
+    pub(super) fn hold<'a>(&'a self, slug: &'a str) -> Held<'a> {
+        self.lock().insert(slug.to_owned(), None);
+        Held { all: self, slug }
+    }
+
+    pub(super) fn release(&self, slug: &str) {
+        self.lock().remove(slug);
+        self.changed.notify_one();
+    }
+
+    /// Returns whether one is still made, or its main container may still be started.
+    fn is_left_alone(&self, slug: &str, main: Option<ContainerState>) -> bool {
+        let mut all = self.lock();
+        let now = Instant::now();
+        all.retain(|_, until| until.is_none_or(|until| until > now));
+        all.get(slug).is_some_and(|until| until.is_none() || main == Some(ContainerState::Created))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Option<Instant>>> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody works at a one-off.
+pub(super) struct Held<'a> {
+    all: &'a Unstarted,
+    slug: &'a str,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.all.lock().insert(self.slug.to_owned(), Some(Instant::now() + UNSTARTED));
+    }
+}
+
+/// Returns the parts of a pod in the order in which they start: the holder first, `main` last.
+pub(super) fn in_order<'a>(graph: &'a Graph, main: &'a ServiceName) -> Vec<&'a ServiceName> {
+    let parts: BTreeSet<&ServiceName> = graph.parts(main).map(|(part, _)| part).collect();
+    let mut order = vec![main];
+    let mut at = main;
+    while let Some(service) = graph.services.get(at)
+        && let Some(before) = service.depends_on.iter().map(|one| &one.service).find(|name| parts.contains(name))
+        && !order.contains(&before)
+    {
+        order.push(before);
+        at = before;
+    }
+    order.reverse();
+    order
+}
+
+/// Starts all of a pod but its main container, each part once the one before is as it shall be. Ends with the client:
+/// then all of it goes.
+pub(in crate::agent) async fn begin(
+    shared: Arc<Shared>,
+    project: ProjectName,
+    request: BeginOneoff,
+    sender: mpsc::Sender<Progress>,
+) {
+    // Whoever asked looks at what has failed before it goes.
+    let held = shared.oneoffs.hold(&request.slug);
+    let begun = tokio::select! {
+        begun = begun(&shared, &project, &request, &sender) => begun,
+        () = sender.closed() => {
+            drop(held);
+            let end = EndOneoff { slug: request.slug.clone(), remove: true };
+            if let Err(message) = over(&shared, &project, &end).await {
+                tracing::warn!(%project, message, "a one-off that nobody waits for is still here");
+            }
+            return;
+        }
+    };
+    drop(held);
+    let last = match begun {
+        Ok(()) => Progress::Done { revision: 0 },
+        Err(message) => Progress::Failed { messages: vec![message] },
+    };
+    // A client that is gone does not need it.
+    sender.send(last).await.ok();
+}
+
+async fn begun(
+    shared: &Shared,
+    project: &ProjectName,
+    request: &BeginOneoff,
+    sender: &mpsc::Sender<Progress>,
+) -> Result<(), String> {
+    let graph = &request.graph;
+    let order = in_order(graph, &request.service);
+    for (part, next) in order.iter().zip(order.iter().skip(1)) {
+        let (Some(service), Some(next)) = (graph.services.get(*part), graph.services.get(*next)) else { continue };
+        let seen = of_slug(&here(shared, project), &request.slug);
+        let container = seen.into_iter().find(|one| one.service.as_ref() == Some(*part));
+        let container = container.ok_or_else(|| format!("a container of `{part}` was made and is gone"))?;
+        let tell = async |status: &str, state| {
+            let event = Progress::Object {
+                kind: "Container".to_owned(),
+                name: container.name.clone(),
+                host: shared.host().clone(),
+                status: status.to_owned(),
+                state,
+                detail: None,
+            };
+            // A client that is gone does not need it.
+            sender.send(event).await.ok();
+        };
+        tell("Starting", ObjectState::Working).await;
+        let started = shared.engine.start_container(&container.id).await.map_err(text)?;
+        shared.informer.put(started.clone());
+        if started.part().is_some_and(|part| part.role == Role::Holder) {
+            // What starts in the pod finds names, and what listens for it there.
+            shared.dataplane.refresh_tables(shared);
+            shared.ambassadors.ensure_oneoff(shared, &started).await?;
+        }
+        hooks::after_start(shared, &started, service).await?;
+        let condition = next.depends_on.iter().find(|one| one.service == **part).map(|one| one.condition);
+        let told = match condition {
+            None | Some(Condition::ServiceStarted) => "Started",
+            Some(condition) => {
+                tell("Waiting", ObjectState::Working).await;
+                wait(shared, project, &started, condition).await?;
+                if condition == Condition::ServiceHealthy { "Healthy" } else { "Exited" }
+            }
+        };
+        tell(told, ObjectState::Done).await;
+    }
+    Ok(())
+}
+
+/// Waits until a container is as what comes after it demands.
+async fn wait(
+    shared: &Shared,
+    project: &ProjectName,
+    started: &ObservedContainer,
+    condition: Condition,
+) -> Result<(), String> {
+    let name = &started.name;
+    let mut pictures = shared.informer.subscribe();
+    loop {
+        pictures.mark_unchanged();
+        let host = here(shared, project);
+        let container = host.containers.get(&started.id).ok_or_else(|| format!("container {name} was removed"))?;
+        match container.state {
+            ContainerState::Exited { code: 0, .. } if condition == Condition::ServiceCompletedSuccessfully => {
+                return Ok(());
+            }
+            ContainerState::Exited { code, .. } if condition == Condition::ServiceCompletedSuccessfully => {
+                return Err(format!("container {name} failed: it prepares its pod, and ended with {code}"));
+            }
+            ContainerState::Exited { code, .. } => {
+                return Err(format!("container {name} failed: it ended with {code} before it was healthy"));
+            }
+            ContainerState::Running { health: Health::Unhealthy } if condition == Condition::ServiceHealthy => {
+                return Err(format!("container {name} is unhealthy"));
+            }
+            _ if condition == Condition::ServiceHealthy && container.is_ready() => return Ok(()),
+            _ => {}
+        }
+        pictures.changed().await.map_err(|_| "the agent ends".to_owned())?;
+    }
+}
+
+/// Lets go of a pod, and waits until what is left of it is as it shall be. Ends when nobody listens.
+pub(in crate::agent) async fn end(
+    shared: Arc<Shared>,
+    project: ProjectName,
+    request: EndOneoff,
+    sender: mpsc::Sender<Progress>,
+) {
+    let over = tokio::select! {
+        over = over(&shared, &project, &request) => over,
+        () = sender.closed() => return,
+    };
+    let last = match over {
+        Ok(()) => Progress::Done { revision: 0 },
+        Err(message) => Progress::Failed { messages: vec![message] },
+    };
+    // A client that is gone does not need it.
+    sender.send(last).await.ok();
+}
+
+async fn over(shared: &Shared, project: &ProjectName, request: &EndOneoff) -> Result<(), String> {
+    let EndOneoff { slug, remove } = request;
+    let mut pictures = shared.informer.subscribe();
+    for container in of_slug(&here(shared, project), slug) {
+        shared.informer.refresh(&container.id).await.map_err(text)?;
+    }
+    let main = of_slug(&here(shared, project), slug).into_iter().find(|one| !one.helps_oneoff());
+    if let Some(main) = main.filter(|main| *remove && !main.state.is_active()) {
+        shared.engine.remove_container(&main.id, true).await.map_err(text)?;
+        shared.informer.remove(&main.id);
+    }
+    shared.oneoffs.release(slug);
+    loop {
+        pictures.mark_unchanged();
+        if left(&here(shared, project), |other, _| other != slug).is_empty() {
+            return Ok(());
+        }
+        pictures.changed().await.map_err(|_| "the agent ends".to_owned())?;
+    }
+}
+
+/// What is on this host of a project.
+fn here(shared: &Shared, project: &ProjectName) -> ObservedHost {
+    shared.observed(Some(project)).hosts.remove(shared.host()).unwrap_or_default()
+}
+
+fn of_slug(host: &ObservedHost, slug: &str) -> Vec<ObservedContainer> {
+    host.containers.values().filter(|one| one.slug() == Some(slug)).cloned().collect()
+}
+
+/// What is left of a one-off's pod and is not needed any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Left {
+    slug: String,
+    /// To be stopped, in this order.
+    stop: Vec<ObservedContainer>,
+    /// To be removed after that, in this order.
+    remove: Vec<ObservedContainer>,
+}
+
+/// Returns what is left of pods of several containers whose main container does not run: where it has ended they are
+/// stopped and kept beside it, where it is gone or never ran they go.
+fn left(host: &ObservedHost, is_left_alone: impl Fn(&str, Option<ContainerState>) -> bool) -> Vec<Left> {
+    let mut pods: BTreeMap<&str, Vec<&ObservedContainer>> = BTreeMap::new();
+    for container in host.containers.values().filter(|one| one.part().is_some()) {
+        if let Some(slug) = container.slug() {
+            pods.entry(slug).or_default().push(container);
+        }
+    }
+    let mut left = Vec::new();
+    for (slug, mut members) in pods {
+        let role = |one: &ObservedContainer| one.part().map_or(Role::Main, |part| part.role);
+        // Main and sidecars before what they live in, what was started last first.
+        let rank = |one: &ObservedContainer| (role(one) == Role::Holder, role(one) != Role::Main);
+        members.sort_by(|a, b| (rank(a), &b.started_at).cmp(&(rank(b), &a.started_at)));
+        let main = members.iter().find(|one| role(one) == Role::Main).map(|main| main.state);
+        let is_at_work = main.is_some_and(|state| state.is_active() || state == ContainerState::Removing);
+        if is_at_work || is_left_alone(slug, main) || members.iter().all(|one| !one.helps_oneoff()) {
+            continue;
+        }
+        let helpers = members.iter().filter(|one| role(one) != Role::Main && one.state.is_active());
+        let stop: Vec<ObservedContainer> = helpers.map(|one| (*one).clone()).collect();
+        let goes = main.is_none_or(|state| state == ContainerState::Created);
+        let remove = if goes { members.into_iter().cloned().collect() } else { Vec::new() };
+        if !stop.is_empty() || !remove.is_empty() {
+            left.push(Left { slug: slug.to_owned(), stop, remove });
+        }
+    }
+    left
+}
+
+/// Follows the picture of the engine until stopped, and takes away what is left of pods. Started by `wire` only.
+pub(in crate::agent) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut pictures = shared.informer.subscribe();
+    let mut check = tokio::time::interval(CHECK);
+    check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut under_way = FuturesUnordered::new();
+    let mut busy: BTreeSet<String> = BTreeSet::new();
+    loop {
+        pictures.mark_unchanged();
+        let everything = shared.informer.everything();
+        let host = everything.hosts.get(shared.host());
+        for left in
+            host.map(|host| left(host, |slug, main| shared.oneoffs.is_left_alone(slug, main))).unwrap_or_default()
+        {
+            if busy.insert(left.slug.clone()) {
+                under_way.push(take_away(&shared, left));
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = pictures.changed() => if changed.is_err() { return },
+            () = shared.oneoffs.changed.notified() => {}
+            _ = check.tick() => {}
+            Some(slug) = under_way.next(), if !under_way.is_empty() => drop(busy.remove(&slug)),
+        }
+    }
+}
+
+/// Returns the digits of the pod, once it is done or is to be tried again.
+async fn take_away(shared: &Shared, left: Left) -> String {
+    if let Err(message) = taken_away(shared, &left).await {
+        tracing::warn!(message, "what is left of a one-off is still here");
+        tokio::time::sleep(CHECK).await;
+    }
+    left.slug
+}
+
+async fn taken_away(shared: &Shared, left: &Left) -> Result<(), String> {
+    for container in &left.stop {
+        let Some(project) = &container.project else { continue };
+        let (_keep, graces) = watch::channel(grace(shared, project, container));
+        let grace = *graces.borrow();
+        shared.informer.expect_end(&container.id);
+        hooks::pre_stop(shared, project, &container.id, graces).await;
+        shared.engine.stop_container(&container.id, grace).await.map_err(text)?;
+        shared.informer.refresh(&container.id).await.map_err(text)?;
+    }
+    for container in &left.remove {
+        shared.engine.remove_container(&container.id, true).await.map_err(text)?;
+        shared.informer.remove(&container.id);
+        execute::remove_pod_volumes(shared, container).await?;
+    }
+    Ok(())
+}
+
+fn grace(shared: &Shared, project: &ProjectName, container: &ObservedContainer) -> Duration {
+    let record = shared.project(project).and_then(|handle| handle.record.borrow().clone());
+    let desired = record.as_ref().and_then(|record| record.desired.as_ref());
+    let service = container.service.as_ref().and_then(|name| desired?.graph.services.get(name));
+    service.map_or(GRACE, |service| service.stop_grace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::label;
+    use crate::testing;
+
+    /// A pod of a one-off: `main STATE`, where `-` means that it is not there.
+    fn pod(main: Option<ContainerState>, sidecar: ContainerState) -> ObservedHost {
+        let mut host = ObservedHost::default();
+        let roles = [("web", "main", main), ("web.sync", "sidecar", Some(sidecar)), ("web.pod", "holder", Some(RUNS))];
+        for (service, role, state) in roles {
+            let Some(state) = state else { continue };
+            let mut container = testing::container("shop", service, 1);
+            (container.oneoff, container.number, container.state) = (true, None, state);
+            let labels = [(label::SLUG, "0f"), (label::POD, "web"), (label::POD_ROLE, role)];
+            container.labels.extend(labels.map(|(key, value)| (key.to_owned(), value.to_owned())));
+            host.containers.insert(container.id.clone(), container);
+        }
+        host
+    }
+
+    const RUNS: ContainerState = ContainerState::Running { health: Health::None };
+    const ENDED: ContainerState = ContainerState::Exited { code: 0, by_itself: true };
+
+    #[track_caller]
+    fn check(host: &ObservedHost, stop: &[&str], remove: &[&str]) {
+        let names = |list: &[ObservedContainer]| -> Vec<String> {
+            list.iter().map(|one| one.service.as_ref().expect("of one").to_string()).collect()
+        };
+        let left = left(host, |_, _| false);
+        let shown = left.first().map(|left| (names(&left.stop), names(&left.remove))).unwrap_or_default();
+        assert_eq!((shown.0.as_slice(), shown.1.as_slice()), (owned(stop).as_slice(), owned(remove).as_slice()));
+    }
+
+    fn owned(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn helpers_end_with_what_they_help_and_go_with_it() {
+        check(&pod(Some(RUNS), RUNS), &[], &[]);
+        check(&pod(Some(RUNS), ENDED), &[], &[]);
+        check(&pod(Some(ENDED), RUNS), &["web.sync", "web.pod"], &[]);
+        check(&pod(Some(ContainerState::Removing), RUNS), &[], &[]);
+        check(&pod(None, RUNS), &["web.sync", "web.pod"], &["web.sync", "web.pod"]);
+        check(&pod(None, ENDED), &["web.pod"], &["web.sync", "web.pod"]);
+        check(&pod(Some(ContainerState::Created), RUNS), &["web.sync", "web.pod"], &["web", "web.sync", "web.pod"]);
+        assert_eq!(left(&pod(None, RUNS), |slug, _| slug == "0f"), [], "somebody is at it");
+    }
+}
