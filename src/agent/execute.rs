@@ -309,6 +309,7 @@ async fn create(
 pub(super) struct Parts {
     resolv_conf: Option<PathBuf>,
     files: BTreeMap<String, PathBuf>,
+    engine_socket: String,
     snapshots: BTreeMap<SnapshotHash, PathBuf>,
     pub(super) carried_volumes: BTreeMap<String, String>,
     pub(super) owners: BTreeMap<ServiceName, String>,
@@ -321,6 +322,7 @@ impl Parts {
             image,
             resolv_conf: self.resolv_conf.as_deref(),
             files: self.files.clone(),
+            engine_socket: &self.engine_socket,
             snapshots: self.snapshots.clone(),
             carried_volumes: self.carried_volumes.clone(),
             owners: self.owners.clone(),
@@ -340,6 +342,7 @@ pub(super) async fn parts(
     Ok(Parts {
         resolv_conf: resolv_conf_of(shared, desired, service).await?,
         files: files_of(shared, desired, pod).await?,
+        engine_socket: super::process::engine_socket(),
         snapshots: snapshots::ensure(shared, service).await?,
         carried_volumes: carried_volumes(shared, desired, pod, replaces).await?,
         owners: owners(&observed.hosts, desired, pod, service),

@@ -90,9 +90,9 @@ pub(crate) async fn ensure(
 ) -> Result<(), CliError> {
     let mut pulls = Vec::new();
     let mut failures = Vec::new();
-    for wanted in
-        wanted(graph, options.policy, options.platform.as_ref(), &BTreeMap::new(), |service| !built.contains(service))
-    {
+    for wanted in wanted(graph, options.policy, options.platform.as_ref(), &BTreeMap::new(), |service| {
+        !is_built(graph, built, service)
+    }) {
         let here = !wanted.is_due(engine).await? && engine.image_id(&wanted.reference).await?.is_some();
         match wanted.policy {
             _ if here => {}
@@ -105,6 +105,13 @@ pub(crate) async fn ensure(
         logins.take_problems().iter().for_each(|problem| ui.warn(problem));
     }
     if failures.is_empty() { Ok(()) } else { Err(CliError::Images(failures.iter().map(Missing::message).collect())) }
+}
+
+/// Returns whether the image of a service is built, or that of the service that it is run before and has its image.
+fn is_built(graph: &Graph, built: &BTreeSet<ServiceName>, name: &ServiceName) -> bool {
+    let image = |name: &ServiceName| graph.services.get(name).map(|service| &service.container.image);
+    let of = graph.services.get(name).and_then(|service| service.part.as_ref()).map(|part| &part.of);
+    built.contains(name) || of.is_some_and(|of| built.contains(of) && image(of) == image(name))
 }
 
 /// A host that needs images.

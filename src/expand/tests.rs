@@ -30,6 +30,7 @@ fn run(text: &str, scales: &[(&str, u32)]) -> Result<Expanded, Vec<String>> {
     let input = Input {
         model: &model,
         contents: &contents(),
+        logins: None,
         snapshots: &snapshots(),
         scales: &scales.iter().map(|(service, count)| (name(service), *count)).collect(),
         disabled: &BTreeSet::new(),

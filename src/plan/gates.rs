@@ -197,9 +197,20 @@ impl<'a> Gates<'a> {
 
     /// Returns whether it helps a container that ended well.
     fn has_ended_with_main(&self, pod: &PodId, service: &Service) -> bool {
-        let Some(part) = service.part.as_ref().filter(|part| part.role != Role::Main) else { return false };
+        let Some(part) = service.pod_part().filter(|part| part.role != Role::Main) else { return false };
         let main = self.desired.graph.services.get(&part.of);
         main.is_some_and(|main| self.has_finished(&PodId::new(part.of.clone(), pod.number), main))
+    }
+}
+
+/// Returns what Docker Compose calls a step of `pre_start`: `service "web" pre_start[0]`.
+fn step_name(name: &str, service: &Service) -> String {
+    let part = service.part.as_ref();
+    let (of, member) =
+        part.map_or((name, ""), |part| (part.of.as_str(), name.strip_prefix(part.of.as_str()).unwrap_or_default()));
+    match member.trim_start_matches('.').rsplit_once('-') {
+        Some((hook, index)) => format!("service \"{of}\" {hook}[{index}]"),
+        None => format!("service \"{name}\""),
     }
 }
 
@@ -226,6 +237,10 @@ fn pod_state(condition: Condition, name: &str, service: &Service, container: &Ob
             match (code, by_itself || service.restart == Restart::No) {
                 (_, false) => wait("was stopped by hand"),
                 (0, true) => GateState::Open,
+                (_, true) if service.part.as_ref().is_some_and(|part| part.role.prepares()) && service.is_job() => {
+                    let step = step_name(name, service);
+                    GateState::Failed(format!("{step} exited with code {code} (container {})", container.name))
+                }
                 (_, true) if matches!(service.restart, Restart::No | Restart::Unset) => {
                     GateState::Failed(format!("service \"{name}\" didn't complete successfully: exit {code}"))
                 }

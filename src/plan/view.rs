@@ -56,6 +56,12 @@ fn folded_host(host: &ObservedHost, graph: &Graph) -> ObservedHost {
     let mut containers = BTreeMap::new();
     for (id, container) in &host.containers {
         let pod = container.part().zip(container.number).filter(|_| !container.oneoff);
+        if let Some((part, _)) = pod.as_ref().filter(|(part, _)| part.role == Role::PreStart) {
+            // It may reach what the service may, and is none of its pods.
+            let guest = ObservedContainer { service: Some(part.of.clone()), oneoff: true, ..container.clone() };
+            containers.insert(id.clone(), guest);
+            continue;
+        }
         let Some((part, number)) = pod else {
             containers.insert(id.clone(), container.clone());
             continue;
@@ -65,7 +71,7 @@ fn folded_host(host: &ObservedHost, graph: &Graph) -> ObservedHost {
             Role::Holder => members.holder = Some(newer(members.holder, container)),
             Role::Main => members.main = Some(newer(members.main, container)),
             Role::Sidecar => members.sidecars.push(container),
-            Role::Init => {}
+            Role::Init | Role::PreStart => {}
         }
     }
     for (pod, members) in &pods {

@@ -40,7 +40,7 @@ pub(super) fn wire<'a>(
 
 /// Returns whether two services are parts of the same pods.
 fn is_one_pod(one: &Service, other: &Service) -> bool {
-    one.part.as_ref().zip(other.part.as_ref()).is_some_and(|(one, other)| one.of == other.of)
+    one.pod_part().zip(other.pod_part()).is_some_and(|(one, other)| one.of == other.of)
 }
 
 struct Wiring<'a, 's> {
@@ -141,7 +141,7 @@ impl<'a> Wiring<'a, '_> {
                 self.after(member.create, source.create);
             }
             // In a pod of several the main container ends first, then its helpers, the last one first.
-            for dependency in service.depends_on.iter().filter(|_| service.part.is_some()) {
+            for dependency in service.depends_on.iter().filter(|_| service.pod_part().is_some()) {
                 let before = self.nodes(&PodId::new(dependency.service.clone(), pod.number)).cloned();
                 let in_pod = self.service(&dependency.service).is_some_and(|other| is_one_pod(other, service));
                 if let Some(before) = before.filter(|_| in_pod) {
@@ -334,6 +334,19 @@ impl<'a> Wiring<'a, '_> {
         any
     }
 
+    /// Returns whether `preparing` has prepared this pod or its service, whatever became of its container since.
+    fn has_prepared(&self, pod: &PodId, preparing: &ServiceName) -> bool {
+        let role = self.service(preparing).and_then(|service| service.part.as_ref()).map(|part| part.role);
+        let decision = |number| self.decisions.get(&PodId::new(preparing.clone(), number));
+        match role {
+            Some(Role::Init) if self.is_family(&pod.service, preparing) => {
+                matches!(decision(pod.number), Some(Decision::Done { .. }))
+            }
+            Some(Role::PreStart) => matches!(decision(1), Some(Decision::Done { code: None | Some(0) })),
+            _ => false,
+        }
+    }
+
     fn disrupted(&self, service: &ServiceName) -> Vec<&'a PodId> {
         let pods = self.decisions.range::<PodId, _>(PodId::all_of(service)).filter(|(_, decision)| decision.disrupts());
         pods.map(|(pod, _)| *pod).collect()
@@ -371,14 +384,7 @@ impl<'a> Wiring<'a, '_> {
             .decisions
             .range::<PodId, _>(PodId::all_of(service))
             .any(|(_, decision)| *decision == (Decision::Done { code: None }));
-        // What prepared this pod has done so, whatever became of its container since.
-        let prepared = family
-            && self
-                .service(service)
-                .and_then(|service| service.part.as_ref())
-                .is_some_and(|part| part.role == Role::Init)
-            && matches!(self.decisions.get(&PodId::new(service.clone(), pod.number)), Some(Decision::Done { .. }));
-        let met = prepared || gone && *condition == Condition::ServiceStarted;
+        let met = self.has_prepared(pod, service) || gone && *condition == Condition::ServiceStarted;
         for target in targets {
             for start in &starts {
                 self.emitter.draft.after_if_possible(target, *start);

@@ -54,7 +54,7 @@ pub(super) async fn last<'a>(
 fn is_of_interest(container: &ObservedContainer) -> bool {
     match container.state {
         ContainerState::Running { health: Health::Unhealthy } | ContainerState::Restarting => true,
-        ContainerState::Running { .. } => container.part().is_some_and(|part| part.role == Role::Init),
+        ContainerState::Running { .. } => container.part().is_some_and(|part| part.role.prepares()),
         ContainerState::Exited { code, .. } => code != 0,
         ContainerState::Created | ContainerState::Paused | ContainerState::Dead | ContainerState::Removing => false,
     }

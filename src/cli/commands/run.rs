@@ -29,7 +29,7 @@ use crate::cli::spread::{self, Needs};
 use crate::engine::by_hand::{AttachSpec, Attached, ByHand as _, WaitFor};
 use crate::engine::docker::DockerEngine;
 use crate::engine::{Engine, EngineError};
-use crate::graph::{Graph, PullPolicy};
+use crate::graph::{Graph, PullPolicy, Service};
 use crate::ids::{HostName, ServiceName};
 use crate::plan::{Caller, UpOptions};
 
@@ -160,12 +160,15 @@ fn policy(flag: RunPull) -> Option<PullPolicy> {
 fn needed(graph: &Graph, name: &ServiceName, no_deps: bool) -> BTreeSet<ServiceName> {
     let mut queue: Vec<&ServiceName> = Vec::new();
     let of = |name: &ServiceName| graph.services.get(name).into_iter().flat_map(crate::graph::Service::dependencies);
-    queue.extend(of(name).filter(|_| !no_deps));
+    // What is run before the service is not run before a one-off of it, as in Docker Compose.
+    let is_own = |other: &ServiceName| graph.services.get(other).and_then(Service::prepares_service) == Some(name);
+    queue.extend(of(name).filter(|other| !no_deps && !is_own(other)));
     let mut seen = BTreeSet::new();
     while let Some(next) = queue.pop() {
         if seen.insert(next.clone()) {
             queue.extend(of(next));
             queue.extend(graph.parts(graph.front(next)).map(|(part, _)| part));
+            queue.extend(graph.before_start(next));
         }
     }
     seen

@@ -8,7 +8,7 @@ use crate::graph::{
     Container, ExposedPort, Graph, Mount, MountSource, NetworkMode, Port, PortMode, Protocol, Recursion, Restart,
     Service, Volume,
 };
-use crate::ids::ResourceKey;
+use crate::ids::{ResourceKey, ServiceName};
 use crate::load::flags;
 
 /// What the process and the terminal say.
@@ -32,7 +32,7 @@ pub(super) fn graph_of(graph: &Graph, args: &RunArgs, around: &Surroundings<'_>)
     let no_service = || CliError::NoSuchService { name: name.clone(), similar: None };
     let mut service = graph.services.get(name).ok_or_else(no_service)?.clone();
     let refuse = |reason| CliError::NoOneoff { service: name.clone(), reason };
-    if service.part.is_some() || !service.ambassadors.is_empty() {
+    if service.pod_part().is_some() || !service.ambassadors.is_empty() {
         return Err(refuse("it is a pod of several containers, or has ambassadors; `orch exec` runs commands in one"));
     }
     let mut one = Graph { services: BTreeMap::new(), ..graph.clone() };
@@ -42,6 +42,8 @@ pub(super) fn graph_of(graph: &Graph, args: &RunArgs, around: &Surroundings<'_>)
     service.expose.sort_by_key(|exposed| (exposed.protocol, exposed.port));
     service.expose.dedup();
     service.restart = Restart::No;
+    let is_step = |other: &ServiceName| graph.services.get(other).is_some_and(|one| one.prepares_service().is_some());
+    service.depends_on.retain(|dependency| !is_step(&dependency.service));
     if !service.ports.is_empty() && !matches!(service.network, NetworkMode::Networks(_) | NetworkMode::Engine(_)) {
         return Err(refuse("it has no network of its own, so that no ports of it can be published"));
     }
