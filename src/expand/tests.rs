@@ -2,6 +2,7 @@
 
 mod host;
 mod lives;
+mod prestart;
 
 use std::collections::{BTreeMap, BTreeSet};
 
