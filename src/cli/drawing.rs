@@ -266,7 +266,7 @@ fn about(graph: &Graph, name: &ServiceName, placed: &Placed) -> Vec<String> {
     }
     lines.extend(graph.before_start(name).filter_map(|step| {
         let member = graph.services[step].part.as_ref()?.member(step);
-        Some(format!("before all pods {member}"))
+        Some(format!("first {member}"))
     }));
     for ambassador in parts(graph, name).flat_map(|part| &part.ambassadors) {
         lines.push(format!("ambassador {} at {}:{}", ambassador.name, ambassador.address, ambassador.port));

@@ -203,15 +203,11 @@ impl<'a> Gates<'a> {
     }
 }
 
-/// Returns what Docker Compose calls a step of `pre_start`: `service "web" pre_start[0]`.
-fn step_name(name: &str, service: &Service) -> String {
-    let part = service.part.as_ref();
-    let (of, member) =
-        part.map_or((name, ""), |part| (part.of.as_str(), name.strip_prefix(part.of.as_str()).unwrap_or_default()));
-    match member.trim_start_matches('.').rsplit_once('-') {
-        Some((hook, index)) => format!("service \"{of}\" {hook}[{index}]"),
-        None => format!("service \"{name}\""),
-    }
+/// Returns what Docker Compose calls a step of `pre_start`, if it is one: `service "web" pre_start[0]`.
+fn step_name(name: &str, service: &Service) -> Option<String> {
+    let of = &service.part.as_ref()?.of;
+    let index = name.strip_prefix(of.as_str())?.strip_prefix(".pre_start-")?;
+    Some(format!("service \"{of}\" pre_start[{index}]"))
 }
 
 fn pod_state(condition: Condition, name: &str, service: &Service, container: &ObservedContainer) -> GateState {
@@ -237,12 +233,11 @@ fn pod_state(condition: Condition, name: &str, service: &Service, container: &Ob
             match (code, by_itself || service.restart == Restart::No) {
                 (_, false) => wait("was stopped by hand"),
                 (0, true) => GateState::Open,
-                (_, true) if service.part.as_ref().is_some_and(|part| part.role.prepares()) && service.is_job() => {
-                    let step = step_name(name, service);
-                    GateState::Failed(format!("{step} exited with code {code} (container {})", container.name))
-                }
                 (_, true) if matches!(service.restart, Restart::No | Restart::Unset) => {
-                    GateState::Failed(format!("service \"{name}\" didn't complete successfully: exit {code}"))
+                    GateState::Failed(match step_name(name, service) {
+                        Some(step) => format!("{step} exited with code {code} (container {})", container.name),
+                        None => format!("service \"{name}\" didn't complete successfully: exit {code}"),
+                    })
                 }
                 (_, true) => wait(&format!("exited ({code})")),
             }

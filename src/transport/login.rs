@@ -375,6 +375,41 @@ esac\n";
         assert_eq!(asked, "get a.example\nget t.example\nget n.example\nget l.example\n");
     }
 
+    #[tokio::test]
+    async fn all_logins_are_written_down_without_the_helpers() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let script = "#!/bin/sh\n[ $1 = list ] && { echo '{\"a.example\":\"me\",\"t.example\":\"<token>\"}'; exit; }
+read -r registry
+case $registry in
+a.example) echo '{\"ServerURL\":\"a.example\",\"Username\":\"me\",\"Secret\":\"word\"}';;
+t.example) echo '{\"ServerURL\":\"t.example\",\"Username\":\"<token>\",\"Secret\":\"t0ken\"}';;
+*) echo 'the keychain is locked'; exit 1;;
+esac\n";
+        let program = directory.path().join("docker-credential-mine");
+        std::fs::write(&program, script).expect("written");
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("a program");
+        let with = |config: &str| Logins { helpers: Some(directory.path().to_owned()), ..logins(config) };
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        let (none, lacking) = with("{}").config().await.expect("read");
+        assert_eq!((text(none).as_str(), lacking.len()), ("{\n\t\"auths\": {}\n}", 0));
+        let of_file =
+            with(r#"{"auths": {"https://index.docker.io/v1/": {"auth": "bWU6c2U6Y3JldA=="}, "none.example": {}}}"#);
+        let (bytes, _) = of_file.config().await.expect("read");
+        let expected = "{\n\t\"auths\": {\n\t\t\"https://index.docker.io/v1/\": {\n\t\t\t\"auth\": \"bWU6c2U6Y3JldA==\"\n\t\t}\n\t}\n}";
+        assert_eq!(text(bytes), expected);
+        let of_store = with(
+            r#"{"credsStore": "mine", "credHelpers": {"l.example": "mine", "x.example": "gone"}, "auths": {"a.example": {}}}"#,
+        );
+        let (bytes, lacking) = of_store.config().await.expect("read");
+        let found: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+        assert_eq!(found["auths"]["a.example"]["auth"], "bWU6d29yZA==");
+        assert_eq!(found["auths"]["t.example"], serde_json::json!({"identitytoken": "t0ken"}));
+        assert_eq!(found.as_object().map(serde_json::Map::len), Some(1), "{found}");
+        assert!(lacking.len() == 2 && lacking[0].contains("the keychain is locked"), "{lacking:?}");
+        let no_store = with(r#"{"credsStore": "gone"}"#).config().await;
+        assert!(no_store.as_ref().is_err_and(|why| why.contains("docker-credential-gone")), "{no_store:?}");
+    }
+
     #[test]
     fn a_broken_file_is_told_without_its_content_and_a_missing_one_is_none() {
         let directory = tempfile::tempdir().expect("a directory");
