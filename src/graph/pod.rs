@@ -99,6 +99,14 @@ impl Part {
     }
 }
 
+impl Part {
+    /// Returns of which service the one called `name` in the graph is a step of `pre_start`, and which; `None`: it is none.
+    pub fn step(&self, name: &str) -> Option<(&ServiceName, usize)> {
+        let index = name.strip_prefix(self.of.as_str())?.strip_prefix(".pre_start-")?;
+        Some((&self.of, index.parse().ok()?))
+    }
+}
+
 impl Graph {
     /// Returns the service of the compose file that `name` is or works for: `web` for `web`, `web.sync` and `web.pod`.
     pub fn front<'a>(&'a self, name: &'a ServiceName) -> &'a ServiceName {

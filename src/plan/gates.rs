@@ -203,11 +203,13 @@ impl<'a> Gates<'a> {
     }
 }
 
-/// Returns what Docker Compose calls a step of `pre_start`, if it is one: `service "web" pre_start[0]`.
-fn step_name(name: &str, service: &Service) -> Option<String> {
-    let of = &service.part.as_ref()?.of;
-    let index = name.strip_prefix(of.as_str())?.strip_prefix(".pre_start-")?;
-    Some(format!("service \"{of}\" pre_start[{index}]"))
+/// Says that a job ended badly, as Docker Compose does of what a service depends on, and of steps of `pre_start`.
+pub(super) fn never_completed(name: &str, service: &Service, code: i32) -> String {
+    let step = service.part.as_ref().and_then(|part| part.step(name));
+    match step {
+        Some((of, index)) => format!("service \"{of}\" pre_start[{index}] exited with code {code}"),
+        None => format!("service \"{name}\" didn't complete successfully: exit {code}"),
+    }
 }
 
 fn pod_state(condition: Condition, name: &str, service: &Service, container: &ObservedContainer) -> GateState {
@@ -234,8 +236,7 @@ fn pod_state(condition: Condition, name: &str, service: &Service, container: &Ob
                 (_, false) => wait("was stopped by hand"),
                 (0, true) => GateState::Open,
                 (_, true) if matches!(service.restart, Restart::No | Restart::Unset) => {
-                    GateState::Failed(match step_name(name, service) {
-                        Some(step) => format!("{step} exited with code {code} (container {})", container.name),
+                    GateState::Failed(never_completed(name, service, code))", container.name),
                         None => format!("service \"{name}\" didn't complete successfully: exit {code}"),
                     })
                 }
