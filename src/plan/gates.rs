@@ -236,9 +236,7 @@ fn pod_state(condition: Condition, name: &str, service: &Service, container: &Ob
                 (_, false) => wait("was stopped by hand"),
                 (0, true) => GateState::Open,
                 (_, true) if matches!(service.restart, Restart::No | Restart::Unset) => {
-                    GateState::Failed(never_completed(name, service, code))", container.name),
-                        None => format!("service \"{name}\" didn't complete successfully: exit {code}"),
-                    })
+                    GateState::Failed(never_completed(name, service, code))
                 }
                 (_, true) => wait(&format!("exited ({code})")),
             }
