@@ -91,7 +91,7 @@ pub(crate) async fn ensure(
     let mut pulls = Vec::new();
     let mut failures = Vec::new();
     for wanted in wanted(graph, options.policy, options.platform.as_ref(), &BTreeMap::new(), |service| {
-        !is_built(graph, built, service)
+        !built.contains(owner_of_image(graph, service))
     }) {
         let here = !wanted.is_due(engine).await? && engine.image_id(&wanted.reference).await?.is_some();
         match wanted.policy {
@@ -107,11 +107,12 @@ pub(crate) async fn ensure(
     if failures.is_empty() { Ok(()) } else { Err(CliError::Images(failures.iter().map(Missing::message).collect())) }
 }
 
-/// Returns whether the image of a service is built, or that of the service that it is run before and has its image.
-fn is_built(graph: &Graph, built: &BTreeSet<ServiceName>, name: &ServiceName) -> bool {
+/// Returns the service that the file gives the image of `name` to: what is run before a service has that one's, unless it has
+/// its own.
+pub(crate) fn owner_of_image<'a>(graph: &'a Graph, name: &'a ServiceName) -> &'a ServiceName {
     let image = |name: &ServiceName| graph.services.get(name).map(|service| &service.container.image);
     let of = graph.services.get(name).and_then(|service| service.part.as_ref()).map(|part| &part.of);
-    built.contains(name) || of.is_some_and(|of| built.contains(of) && image(of) == image(name))
+    of.filter(|of| image(of) == image(name)).unwrap_or(name)
 }
 
 /// A host that needs images.

@@ -58,7 +58,8 @@ fn folded_host(host: &ObservedHost, graph: &Graph) -> ObservedHost {
         let pod = container.part().zip(container.number).filter(|_| !container.oneoff);
         if let Some((part, _)) = pod.as_ref().filter(|(part, _)| part.role == Role::PreStart) {
             // It may reach what the service may, and is none of its pods.
-            let guest = ObservedContainer { service: Some(part.of.clone()), oneoff: true, ..container.clone() };
+            let guest =
+                ObservedContainer { service: Some(part.of.clone()), number: None, oneoff: true, ..container.clone() };
             containers.insert(id.clone(), guest);
             continue;
         }
