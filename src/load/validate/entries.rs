@@ -43,7 +43,8 @@ impl Container<'_> {
 
     /// What is run once for a service is run before any of its replicas starts, so before what is run for each.
     fn order_of_steps(&mut self) {
-        let is_for_each = |step: &&Node| step.get("per_replica").is_some_and(|node| node.value == Value::Bool(true));
+        let is_for_each =
+            |step: &&Node| step.get("per_replica").is_some_and(|node| matches!(node.value, Value::Bool(true)));
         let steps = self.entry.node.items("pre_start");
         let Some(first) = steps.iter().position(|step| is_for_each(&step)) else { return };
         let (Some(each), once) = (steps.get(first), steps.iter().skip(first).find(|step| !is_for_each(step))) else {
