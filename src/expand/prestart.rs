@@ -151,7 +151,7 @@ fn container(whole: &Container, hook: &Hook) -> Container {
         labels: BTreeMap::new(),
         hostname: None,
         domainname: None,
-        healthcheck: Some(Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() }),
+        healthcheck: Some(no_check()),
         tty: false,
         stdin_open: false,
         post_start: Vec::new(),
@@ -161,6 +161,18 @@ fn container(whole: &Container, hook: &Hook) -> Container {
         device_requests: Vec::new(),
         generic_resources: BTreeMap::new(),
         ..whole.clone()
+    }
+}
+
+/// None, also where the image has one.
+fn no_check() -> Healthcheck {
+    Healthcheck {
+        test: vec!["NONE".to_owned()],
+        interval: None,
+        timeout: None,
+        retries: None,
+        start_period: None,
+        start_interval: None,
     }
 }
 
