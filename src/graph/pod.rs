@@ -124,8 +124,8 @@ impl Graph {
 
     /// Returns the services that are run once before any pod of `front` starts, in the order of their names.
     pub fn before_start<'a>(&'a self, front: &'a ServiceName) -> impl Iterator<Item = &'a ServiceName> {
-        let of_front = |service: &Service| service.prepares_service().is_some_and(|of| of == front);
-        self.services.iter().filter(move |(_, service)| of_front(service)).map(|(name, _)| name)
+        let steps = self.services.iter().filter(move |(_, service)| service.prepares_service() == Some(front));
+        steps.map(|(name, _)| name)
     }
 
     /// Returns the services that own the namespaces of pods with several containers, by the service that they hold them for.

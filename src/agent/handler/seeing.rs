@@ -7,7 +7,7 @@ use crate::api::types::{
     ApiError, ErrorKind, Finding, NameQuestion, NameSays, NameTold, ServiceTold, Traffic, Weight, WhyQuestion, WhyTold,
 };
 use crate::diag::did_you_mean;
-use crate::graph::{Protocol, Role};
+use crate::graph::Protocol;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 use crate::lb::table::PublishedKey;
 use crate::model::{Route, RouteAction};

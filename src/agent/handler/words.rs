@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 
 use crate::engine::{Engine, LogQuery};
-use crate::graph::Role;
 use crate::observed::{ContainerState, Health, ObservedContainer};
 
 /// Lines of each container.
