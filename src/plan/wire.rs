@@ -336,13 +336,15 @@ impl<'a> Wiring<'a, '_> {
 
     /// Returns whether `preparing` has prepared this pod or its service, whatever became of its container since.
     fn has_prepared(&self, pod: &PodId, preparing: &ServiceName) -> bool {
-        let role = self.service(preparing).and_then(|service| service.part.as_ref()).map(|part| part.role);
-        let decision = |number| self.decisions.get(&PodId::new(preparing.clone(), number));
-        match role {
-            Some(Role::Init) if self.is_family(&pod.service, preparing) => {
-                matches!(decision(pod.number), Some(Decision::Done { .. }))
-            }
-            Some(Role::PreStart) => matches!(decision(1), Some(Decision::Done { code: None | Some(0) })),
+        let Some(service) = self.service(preparing) else { return false };
+        let number = match service.part.as_ref().map(|part| part.role) {
+            Some(Role::Init) if self.is_family(&pod.service, preparing) => pod.number,
+            Some(Role::PreStart) => 1,
+            _ => return false,
+        };
+        match self.decisions.get(&PodId::new(preparing.clone(), number)) {
+            // What is not tried again after it ended badly has prepared nothing.
+            Some(Decision::Done { code }) => code.unwrap_or(0) == 0 || !service.is_job(),
             _ => false,
         }
     }
