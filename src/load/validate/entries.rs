@@ -2,7 +2,7 @@
 
 use super::Container;
 use crate::diag::Diagnostic;
-use crate::load::node::{Node, Value};
+use crate::load::node::Node;
 
 /// Lists of a container whose entries need keys: path, keys, chapter.
 const NEEDED: &[(&[&str], &[&str], &str)] = &[
@@ -33,31 +33,10 @@ impl Container<'_> {
                 self.error(item.span, message, "", "05-services.md#post_start");
             }
         }
-        self.order_of_steps();
         let provider = self.entry.node.get("provider").filter(|provider| provider.as_map().is_some());
         if let Some(provider) = provider.filter(|provider| provider.str("type").is_none_or(str::is_empty)) {
             let message = format!("the provider of {} needs a `type`", self.name);
             self.error(provider.span, message, "name the program", "05-services.md#provider");
-        }
-    }
-
-    /// What is run once for a service is run before any of its replicas starts, so before what is run for each.
-    fn order_of_steps(&mut self) {
-        let is_for_each =
-            |step: &&Node| step.get("per_replica").is_some_and(|node| matches!(node.value, Value::Bool(true)));
-        let steps = self.entry.node.items("pre_start");
-        let Some(first) = steps.iter().position(|step| is_for_each(&step)) else { return };
-        let (Some(each), once) = (steps.get(first), steps.iter().skip(first).find(|step| !is_for_each(step))) else {
-            return;
-        };
-        if let Some(once) = once {
-            let message =
-                format!("`pre_start` of {} runs a step for the whole service after one for each replica", self.name);
-            let problem = Diagnostic::error(message)
-                .at(once.span, "once for the service, before any replica starts")
-                .also(each.span, "for each replica");
-            let help = "put the steps with `per_replica: true` last, or say it of both";
-            self.report.push(problem.help(help).spec("05-services.md#pre_start"));
         }
     }
 
