@@ -491,7 +491,10 @@ async fn remember_anonymous_volumes(shared: &Shared, record: &Record, id: &str, 
 
 /// A container's volumes that no volume of the file names, by target.
 fn anonymous_volumes(desired: &Desired, container: &ObservedContainer) -> BTreeMap<String, String> {
-    let named = |name: &str| desired.graph.volumes.values().any(|volume| volume.name == name);
+    // Those of the pod itself are made with its holder, and go with it.
+    let of_pod = container.part().zip(container.number).map(|(part, number)| format!("_{}_{number}", part.of));
+    let of_pod = |name: &str| of_pod.as_ref().is_some_and(|end| name.ends_with(end.as_str()));
+    let named = |name: &str| of_pod(name) || desired.graph.volumes.values().any(|volume| volume.name == name);
     let service = container.service.as_ref().and_then(|name| desired.graph.services.get(name));
     // Of one that has the mounts of another container these are that one's, but for those that it says itself.
     let foreign = |target: &str| {
