@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::{Graph, Scale};
+use crate::graph::{Graph, Scale, Service};
 use crate::ids::{HostName, PodId, ServiceName};
 use crate::observed::Observed;
 
@@ -54,7 +54,7 @@ pub(super) fn units(graph: &Graph) -> (Vec<Unit>, Vec<Vec<ServiceName>>) {
 /// Returns the service with whose replicas those of `name` are placed.
 fn placing_root<'a>(graph: &'a Graph, name: &'a ServiceName) -> &'a ServiceName {
     let own = graph.namespace_root(name);
-    let of = graph.services.get(name).and_then(|service| service.prepares_service());
+    let of = graph.services.get(name).and_then(Service::prepares_service);
     let Some(root) = of.map(|of| graph.namespace_root(of)) else { return own };
     // One that is on every host has no first replica.
     let counted = |root: &ServiceName| matches!(graph.services.get(root), Some(one) if one.scale != Scale::Global);

@@ -150,4 +150,7 @@ fn a_step_for_each_replica_is_run_for_each_and_again_where_it_failed() {
     assert_eq!(starts(&mut world, "web-1-pre_start-1"), "web-pre_start-0, web-1-pod, web-1-pre_start-1");
     world.up(&each.replace("scale: 2", "scale: 1"));
     assert_eq!(starts(&mut world, ""), "web-1-pre_start-1, web-1");
+    // So it is with what prepares the pod of a job, which is not tried again either.
+    let mut world = World::new("web: {restart: 'no', x-init: {migrate: {}}}", &["local"]);
+    assert_eq!(starts(&mut world, "web-1-migrate"), "web-1-pod, web-1-migrate");
 }
