@@ -54,6 +54,11 @@ impl Decision {
         matches!(self, Self::Restart(_) | Self::Replace(_))
     }
 
+    /// Returns whether the container that there is stays the pod's.
+    pub(super) fn keeps(&self) -> bool {
+        !matches!(self, Self::Create(_) | Self::Replace(_) | Self::Resting | Self::Remove { .. })
+    }
+
     /// Returns whether what it depends on is waited for before it starts.
     pub(super) fn is_gated(&self) -> bool {
         self.starts() && !matches!(self, Self::Start { crashed: true, .. })

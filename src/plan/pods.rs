@@ -147,14 +147,8 @@ impl<'a> Relations<'a> {
             .range::<PodId, _>(PodId::all_of(of))
             .map(|(main, one)| (one, self.container(main)))
             .collect();
-        let is_kept = |decision: &Decision| {
-            !matches!(
-                decision,
-                Decision::Create(_) | Decision::Replace(_) | Decision::Resting | Decision::Remove { .. }
-            )
-        };
         let started = |container: &ObservedContainer| !container.started_at.is_empty();
-        let goes_on = pods.iter().any(|(decision, container)| is_kept(decision) && container.is_some_and(started));
+        let goes_on = pods.iter().any(|(decision, container)| decision.keeps() && container.is_some_and(started));
         let own = self.container(pod);
         let code = own.and_then(|container| container.state.code());
         match mine {

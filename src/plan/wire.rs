@@ -345,8 +345,19 @@ impl<'a> Wiring<'a, '_> {
         match self.decisions.get(&PodId::new(preparing.clone(), number)) {
             // What is not tried again after it ended badly has prepared nothing.
             Some(Decision::Done { code }) => code.unwrap_or(0) == 0 || !service.is_job(),
-            _ => false,
+            Some(_) => false,
+            // Its host does not answer: what was prepared by it and goes on tells of it.
+            None => service.prepares_service().is_some_and(|of| self.goes_on(of)),
         }
+    }
+
+    /// Returns whether a pod of the service was started as it shall be, and stays.
+    fn goes_on(&self, service: &ServiceName) -> bool {
+        let mut pods = self.decisions.range::<PodId, _>(PodId::all_of(service));
+        pods.any(|(pod, decision)| {
+            let found = self.survey.pods.get(*pod).and_then(|(_, found)| *found);
+            decision.keeps() && found.is_some_and(|found| !found.container.started_at.is_empty())
+        })
     }
 
     fn disrupted(&self, service: &ServiceName) -> Vec<&'a PodId> {
