@@ -14,7 +14,9 @@ mod network;
 mod placement;
 mod pod;
 mod port;
+mod prestart;
 mod served;
+mod socket;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -60,6 +62,8 @@ pub struct Input<'a> {
     pub model: &'a Model,
     /// Contents of its configs and secrets; those of external ones are absent.
     pub contents: &'a Contents,
+    /// A `config.json` with the user's logins, for containers that use the engine's API; `None`: nobody read it.
+    pub logins: Option<&'a [u8]>,
     /// Binds whose files travel; the others are paths of the host that the pod runs on.
     pub snapshots: &'a Snapshots,
     /// `--scale` of the command line: wins over the file.
@@ -89,11 +93,12 @@ pub fn expand(input: &Input<'_>) -> Result<Expanded, Vec<ExpandError>> {
     let mut sink = Sink::default();
     let mut files = BTreeMap::new();
     let mut services = BTreeMap::new();
+    let mut pod_volumes = pod::volumes(input.model);
     for (name, service) in &input.model.services {
         let at = format!("services.{name}");
         let mut part = Part { input, name, at, service, sink: &mut sink, files: &mut files };
         let whole = part.expand();
-        pod::split(&mut part, whole, &mut services);
+        pod_volumes.extend(pod::split(&mut part, whole, &mut services));
     }
     pod::through_holders(&mut services);
     for name in input.scales.keys().filter(|name| !input.model.services.contains_key(*name)) {
@@ -108,7 +113,7 @@ pub fn expand(input: &Input<'_>) -> Result<Expanded, Vec<ExpandError>> {
         services,
         networks,
         volumes,
-        pod_volumes: pod::volumes(input.model),
+        pod_volumes,
         disabled: input.disabled.clone(),
         files,
     };

@@ -23,7 +23,7 @@ pub use container::{
     Resources, VolumesFrom,
 };
 pub use network::{Attachment, ExposedPort, Network, NetworkMode, Port, PortMode, Protocol};
-pub use pod::{HOLDER, HOLDER_IMAGE, Part, PodVolume, Role, member_name};
+pub use pod::{HOLDER, HOLDER_IMAGE, Part, PodVolume, Role, member_name, pre_start_member};
 pub use rules::{
     Condition, Constraint, Dependency, EndpointMode, Link, Placement, PullPolicy, Restart, RestartPace, Scale,
 };
@@ -106,7 +106,8 @@ pub struct Service {
     pub attach: bool,
     /// When the image is pulled.
     pub pull: PullPolicy,
-    /// What it is in a pod of several containers; `None`: its containers are pods by themselves.
+    /// What it is in a pod of several containers, or for another service; `None`: its containers are pods by themselves, and
+    /// what the service is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
     /// Stand-ins that its pods find inside their namespace.
@@ -252,14 +253,18 @@ impl Graph {
     }
 
     /// Returns the name of a pod's container: `container_name`, or Docker Compose's `<project>-<service>-<number>`. Those of a
-    /// helper in a pod have its name after that: `shop-web-1-sync`.
+    /// helper in a pod have its name after that: `shop-web-1-sync`; what is run once before all pods has that of the service:
+    /// `shop-web-pre_start-0`.
     ///
-    /// Source: observed from Docker Compose 2.40.
+    /// Sources: observed from Docker Compose 2.40; docker/compose 5.5, `pkg/compose/pre_start.go`.
     pub fn container_name(&self, pod: &PodId) -> String {
         let service = self.services.get(&pod.service);
         if let Some(part) = service.and_then(|service| service.part.as_ref()).filter(|part| part.role != Role::Main) {
-            let main = self.container_name(&PodId::new(part.of.clone(), pod.number));
-            return format!("{main}-{}", part.member(&pod.service));
+            let of = match part.role {
+                Role::PreStart => format!("{}-{}", self.project, part.of),
+                _ => self.container_name(&PodId::new(part.of.clone(), pod.number)),
+            };
+            return format!("{of}-{}", part.member(&pod.service));
         }
         match service.and_then(|service| service.container.name.as_ref()) {
             Some(name) => name.clone(),

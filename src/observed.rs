@@ -294,7 +294,7 @@ impl ObservedContainer {
         self.oneoff && self.part().is_some_and(|part| part.role != Role::Main)
     }
 
-    /// Returns what it is in a pod of several containers, if its labels say that it is in one.
+    /// Returns what it is in a pod of several containers, or for another service, if its labels say so.
     pub fn part(&self) -> Option<Part> {
         part_of(|label| self.labels.get(label).map(String::as_str))
     }
@@ -369,6 +369,7 @@ pub fn part_of<'a>(label: impl Fn(&str) -> Option<&'a str>) -> Option<Part> {
         "init" => Role::Init,
         "sidecar" => Role::Sidecar,
         "main" => Role::Main,
+        "pre_start" => Role::PreStart,
         _ => return None,
     };
     Some(Part { of, role })

@@ -309,6 +309,7 @@ async fn create(
 pub(super) struct Parts {
     resolv_conf: Option<PathBuf>,
     files: BTreeMap<String, PathBuf>,
+    engine_socket: String,
     snapshots: BTreeMap<SnapshotHash, PathBuf>,
     pub(super) carried_volumes: BTreeMap<String, String>,
     pub(super) owners: BTreeMap<ServiceName, String>,
@@ -321,6 +322,7 @@ impl Parts {
             image,
             resolv_conf: self.resolv_conf.as_deref(),
             files: self.files.clone(),
+            engine_socket: &self.engine_socket,
             snapshots: self.snapshots.clone(),
             carried_volumes: self.carried_volumes.clone(),
             owners: self.owners.clone(),
@@ -340,6 +342,7 @@ pub(super) async fn parts(
     Ok(Parts {
         resolv_conf: resolv_conf_of(shared, desired, service).await?,
         files: files_of(shared, desired, pod).await?,
+        engine_socket: super::process::engine_socket(),
         snapshots: snapshots::ensure(shared, service).await?,
         carried_volumes: carried_volumes(shared, desired, pod, replaces).await?,
         owners: owners(&observed.hosts, desired, pod, service),
@@ -488,7 +491,10 @@ async fn remember_anonymous_volumes(shared: &Shared, record: &Record, id: &str, 
 
 /// A container's volumes that no volume of the file names, by target.
 fn anonymous_volumes(desired: &Desired, container: &ObservedContainer) -> BTreeMap<String, String> {
-    let named = |name: &str| desired.graph.volumes.values().any(|volume| volume.name == name);
+    // Those of the pod itself are made with its holder, and go with it.
+    let of_pod = container.part().zip(container.number).map(|(part, number)| format!("_{}_{number}", part.of));
+    let of_pod = |name: &str| of_pod.as_ref().is_some_and(|end| name.ends_with(end.as_str()));
+    let named = |name: &str| of_pod(name) || desired.graph.volumes.values().any(|volume| volume.name == name);
     let service = container.service.as_ref().and_then(|name| desired.graph.services.get(name));
     // Of one that has the mounts of another container these are that one's, but for those that it says itself.
     let foreign = |target: &str| {

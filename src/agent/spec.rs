@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::{ContainerSpec, HostPort, NetworkSpec, SpecAttachment, SpecNetwork, VolumeSpec, label};
 use crate::graph::{
-    Attachment, Condition, Container, Mount, MountSource, Namespace, NetworkMode, PortMode, Recursion, Role, Service,
+    Attachment, Condition, Container, Graph, Mount, MountSource, Namespace, NetworkMode, PortMode, Recursion, Role, Service,
 };
 use crate::ids::{PodId, ResourceKey, ServiceName, SnapshotHash};
 use crate::model::Medium;
@@ -23,6 +23,8 @@ pub struct HostParts<'a> {
     pub resolv_conf: Option<&'a Path>,
     /// Contents of configs and secrets on the host, by target in the container.
     pub files: BTreeMap<String, PathBuf>,
+    /// The engine's socket on the host.
+    pub engine_socket: &'a str,
     /// Where the snapshots are on the host that it mounts.
     pub snapshots: BTreeMap<SnapshotHash, PathBuf>,
     /// Anonymous volumes taken over: target to engine name.
@@ -219,10 +221,12 @@ fn volumes_of<'a>(
         let mut driver_opts = BTreeMap::new();
         if volume.medium == Medium::Memory {
             let size = volume.size.map(|size| format!(",size={size}")).unwrap_or_default();
+            let more = Some(&volume.options).filter(|text| !text.is_empty());
+            let more = more.map(|options| format!(",{options}")).unwrap_or_default();
             driver_opts.extend([
                 ("type", "tmpfs".to_owned()),
                 ("device", "tmpfs".to_owned()),
-                ("o", format!("mode=1777{size}")),
+                ("o", format!("mode=1777{size}{more}")),
             ]);
         }
         let spec = VolumeSpec {
@@ -235,7 +239,8 @@ fn volumes_of<'a>(
     })
 }
 
-/// Puts what only this host knows into a container: where snapshots and the pod's volumes are, and whose namespaces it shares.
+/// Puts what only this host knows into a container: where snapshots, the pod's volumes and the engine's socket are, and whose
+/// namespaces it shares.
 fn placed(container: &Container, parts: &HostParts<'_>) -> Container {
     let mut container = container.clone();
     for mount in &mut container.mounts {
@@ -243,6 +248,13 @@ fn placed(container: &Container, parts: &HostParts<'_>) -> Container {
             MountSource::Snapshot { hash, selinux } => parts.snapshots.get(hash).map(|path| {
                 let (path, selinux) = (path.display().to_string(), selinux.then(|| "z".to_owned()));
                 MountSource::Bind { path, create: false, propagation: None, selinux, recursion: Recursion::default() }
+            }),
+            MountSource::EngineSocket => Some(MountSource::Bind {
+                path: parts.engine_socket.to_owned(),
+                create: false,
+                propagation: None,
+                selinux: None,
+                recursion: Recursion::default(),
             }),
             MountSource::PodVolume { volume } => {
                 Some(MountSource::Volume { volume: volume.clone(), no_copy: true, subpath: None })
@@ -289,7 +301,13 @@ fn attachment(desired: &Desired, pod: &PodId, attachment: &Attachment) -> SpecAt
     let network = desired.graph.networks.get(&attachment.network);
     let front = desired.graph.front(&pod.service).clone();
     let main = PodId::new(front.clone(), pod.number);
-    let mut aliases = vec![desired.graph.container_name(&main), front.to_string()];
+    let is_guest = desired.graph.services.get(&pod.service).is_some_and(|one| one.prepares_service().is_some());
+    let mut aliases = if is_guest {
+        // The names of the service are those of its pods.
+        vec![desired.graph.container_name(pod)]
+    } else {
+        vec![desired.graph.container_name(&main), front.to_string()]
+    };
     aliases.extend(attachment.aliases.iter().cloned());
     aliases.dedup();
     SpecAttachment {
@@ -332,7 +350,7 @@ fn container_labels(
         (label::ONEOFF, "False".to_owned()),
         (label::CONFIG_HASH, config_hash(service, parts)),
         (label::IMAGE, image.to_owned()),
-        (label::DEPENDS_ON, depends_on_label(service)),
+        (label::DEPENDS_ON, depends_on_label(graph, service)),
         (label::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
         (label::WORKING_DIR, graph.working_dir.clone()),
         (label::CONFIG_FILES, graph.config_files.join(",")),
@@ -370,10 +388,12 @@ fn config_hash(service: &Service, parts: &HostParts<'_>) -> String {
 }
 
 /// `db:service_healthy:true,…`, as Docker Compose writes it.
-fn depends_on_label(service: &Service) -> String {
+fn depends_on_label(graph: &Graph, service: &Service) -> String {
+    let is_own = |other: &ServiceName| graph.services.get(other).is_some_and(|one| one.prepares_service().is_some());
     let mut parts: Vec<String> = service
         .depends_on
         .iter()
+        .filter(|dependency| !is_own(&dependency.service))
         .map(|dependency| {
             let condition = match dependency.condition {
                 Condition::ServiceStarted => "service_started",

@@ -235,7 +235,10 @@ fn fronts(graph: &Graph) -> BTreeSet<&ServiceName> {
 
 /// All services of the graph that a service's pods are made of.
 fn parts<'a>(graph: &'a Graph, name: &'a ServiceName) -> impl Iterator<Item = &'a Service> {
-    graph.services.iter().filter(move |(one, _)| graph.front(one) == name).map(|(_, service)| service)
+    // What is run before a service depends on what that does, and mounts the same.
+    let is_part =
+        move |one: &ServiceName, service: &Service| graph.front(one) == name && service.prepares_service().is_none();
+    graph.services.iter().filter(move |(one, service)| is_part(one, service)).map(|(_, service)| service)
 }
 
 fn words<const N: usize>(words: [Option<&str>; N]) -> Vec<String> {
@@ -264,6 +267,10 @@ fn about(graph: &Graph, name: &ServiceName, placed: &Placed) -> Vec<String> {
             lines.push(format!("{} {member}", role.word()));
         }
     }
+    lines.extend(graph.before_start(name).filter_map(|step| {
+        let member = graph.services[step].part.as_ref()?.member(step);
+        Some(format!("first {member}"))
+    }));
     for ambassador in parts(graph, name).flat_map(|part| &part.ambassadors) {
         lines.push(format!("ambassador {} at {}:{}", ambassador.name, ambassador.address, ambassador.port));
     }

@@ -69,7 +69,7 @@ impl Foreground<'_> {
                 () = self.interrupts.next() => return self.cancel(ui).await,
             };
             match happening {
-                Happening::Exited { pod, code } if until.is_met(&pod, code) => {
+                Happening::Exited { pod, code } if !self.is_step(&pod) && until.is_met(&pod, code) => {
                     ui.say("Aborting on container exit...");
                     self.stop(ui).await?;
                     return Ok(Exit::of_container(code));
@@ -120,6 +120,11 @@ impl Foreground<'_> {
         let restart = service.and_then(|name| self.project.graph.services.get(name)).map(|service| service.restart);
         let awaited = service.is_some_and(|name| self.project.graph.is_awaited_job(name));
         !is_finished(container.state, restart.unwrap_or(Restart::No), awaited)
+    }
+
+    /// Returns whether a pod is there to end before its service starts.
+    fn is_step(&self, pod: &PodId) -> bool {
+        self.project.graph.services.get(&pod.service).is_some_and(|service| service.prepares_service().is_some())
     }
 
     /// Answers Ctrl-C: stops the containers; the result is always an error, [`CliError::Cancelled`] if all went well.

@@ -90,9 +90,9 @@ pub(crate) async fn ensure(
 ) -> Result<(), CliError> {
     let mut pulls = Vec::new();
     let mut failures = Vec::new();
-    for wanted in
-        wanted(graph, options.policy, options.platform.as_ref(), &BTreeMap::new(), |service| !built.contains(service))
-    {
+    for wanted in wanted(graph, options.policy, options.platform.as_ref(), &BTreeMap::new(), |service| {
+        !built.contains(owner_of_image(graph, service))
+    }) {
         let here = !wanted.is_due(engine).await? && engine.image_id(&wanted.reference).await?.is_some();
         match wanted.policy {
             _ if here => {}
@@ -105,6 +105,14 @@ pub(crate) async fn ensure(
         logins.take_problems().iter().for_each(|problem| ui.warn(problem));
     }
     if failures.is_empty() { Ok(()) } else { Err(CliError::Images(failures.iter().map(Missing::message).collect())) }
+}
+
+/// Returns the service that the file gives the image of `name` to: what is run before a service has that one's, unless it has
+/// its own.
+pub(crate) fn owner_of_image<'a>(graph: &'a Graph, name: &'a ServiceName) -> &'a ServiceName {
+    let image = |name: &ServiceName| graph.services.get(name).map(|service| &service.container.image);
+    let of = graph.services.get(name).and_then(|service| service.part.as_ref()).map(|part| &part.of);
+    of.filter(|of| image(of) == image(name)).unwrap_or(name)
 }
 
 /// A host that needs images.

@@ -11,10 +11,12 @@ use crate::graph::Graph;
 use crate::hosts::HostEntry;
 use crate::ids::{ProjectName, ServiceName};
 use crate::load::{self, Files, LoadOptions, LoadRequest, Loaded, OsFiles};
+use crate::model::{Model, Service};
 use crate::plan::UpOptions;
 
 use super::args::{Global, Selection};
 use super::builds::{self, BuiltImage};
+use super::context::logins;
 use super::error::CliError;
 use super::travel::Luggage;
 use super::ui::is_yes;
@@ -198,11 +200,13 @@ pub(crate) fn expand(loaded: Loaded, selection: &Selection, luggage: Luggage) ->
     let scales: BTreeMap<_, _> = selection.scales.iter().cloned().collect();
     check_services(&loaded, &scales.keys().cloned().collect::<Vec<_>>())?;
     let contents = loaded.contents.iter().map(|((kind, key), bytes)| ((file_kind(*kind), key.clone()), bytes.clone()));
+    let (logins, lacking) = logins_of(&loaded.model)?;
     let files: Vec<String> = loaded.config_files.iter().map(|path| path.display().to_string()).collect();
     let disabled: BTreeSet<ServiceName> = loaded.disabled.keys().cloned().collect();
     let expanded = expand::expand(&expand::Input {
         model: &loaded.model,
         contents: &contents.collect(),
+        logins: logins.as_deref(),
         snapshots: &luggage.snapshots,
         scales: &scales,
         disabled: &disabled,
@@ -215,8 +219,27 @@ pub(crate) fn expand(loaded: Loaded, selection: &Selection, luggage: Luggage) ->
     })?;
     let at = |path: &str, diagnostic| place(&loaded, path, diagnostic);
     let warnings = warnings.iter().map(|warning| at(&warning.path, Diagnostic::warning(&warning.text)));
+    let warnings = warnings.chain(lacking.iter().map(Diagnostic::warning));
     let warnings = vec![loaded.warnings.clone(), diagnostics(warnings.collect())];
     Ok(Project { graph, warnings, luggage, loaded })
+}
+
+/// Returns a `config.json` with the user's logins where containers use the engine's API, and what of them could not be had.
+fn logins_of(model: &Model) -> Result<(Option<Vec<u8>>, Vec<String>), CliError> {
+    let helpers = |service: &Service| service.keys.helpers().any(|(_, _, helper)| helper.use_api_socket);
+    if !model.services.values().any(|service| service.use_api_socket || helpers(service)) {
+        return Ok((None, Vec::new()));
+    }
+    let failed =
+        |cause: String| CliError::Failed(vec![format!("the logins for `use_api_socket` cannot be had: {cause}")]);
+    let read = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|error| error.to_string())?.block_on(logins().config())
+    };
+    // Whoever loads files may be a task already, and waits for the helpers as for the files.
+    let read = std::thread::scope(|scope| scope.spawn(read).join());
+    let (config, lacking) = read.map_err(|_| failed("internal error".to_owned()))?.map_err(failed)?;
+    Ok((Some(config), lacking))
 }
 
 fn file_kind(kind: load::FileKind) -> expand::FileKind {

@@ -240,8 +240,11 @@ pub(super) fn selected(graph: &Graph, options: &UpOptions) -> BTreeSet<ServiceNa
         if !seen.insert(name.clone()) {
             continue;
         }
-        // A pod comes as a whole.
+        // A pod comes as a whole, and with what is run before its service.
         queue.extend(graph.parts(graph.front(&name)).map(|(part, _)| part.clone()));
+        if !(options.only_dependencies && options.services.contains(&name)) {
+            queue.extend(graph.before_start(graph.front(&name)).cloned());
+        }
         if !options.no_deps {
             queue.extend(service.depends_on.iter().map(|dependency| dependency.service.clone()));
             if options.only_dependencies {
@@ -250,10 +253,15 @@ pub(super) fn selected(graph: &Graph, options: &UpOptions) -> BTreeSet<ServiceNa
         }
     }
     if options.only_dependencies {
-        // Nor the other containers of its pod.
+        // Nor the other containers of its pod, nor what prepares it, as in Docker Compose.
         seen.retain(|name| !options.services.contains(name) && !options.services.contains(graph.front(name)));
     }
     seen
+}
+
+/// Returns the service that `name` is run before, else `name`.
+fn front_of_step<'a>(graph: &'a Graph, name: &'a ServiceName) -> &'a ServiceName {
+    graph.services.get(name).and_then(Service::prepares_service).unwrap_or(name)
 }
 
 /// Pods that are made and not started. With `--no-start` those that do not run, and those that run but must be made anew;
@@ -313,11 +321,13 @@ fn recreate_before(
         previous.map(|desired| desired.recreate_before.clone()).unwrap_or_default();
     before.retain(|name, _| graph.services.contains_key(name));
     if options.recreate_deps && !options.services.is_empty() {
-        let dependencies = selected(graph, options).into_iter().filter(|name| !options.services.contains(name));
+        let is_named = |name: &ServiceName| options.services.contains(front_of_step(graph, name));
+        let dependencies = selected(graph, options).into_iter().filter(|name| !is_named(name));
         before.extend(dependencies.map(|name| (name, generation)));
     }
     if options.force_recreate {
-        let named = graph.services.keys().filter(|name| options.services.is_empty() || options.services.contains(name));
+        let is_named = |name: &&ServiceName| options.services.contains(front_of_step(graph, name));
+        let named = graph.services.keys().filter(|name| options.services.is_empty() || is_named(name));
         before.extend(named.map(|name| (name.clone(), generation)));
     }
     before

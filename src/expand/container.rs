@@ -103,6 +103,9 @@ impl Part<'_, '_> {
             volumes_from: _,
             post_start: _,
             pre_stop: _,
+            // Containers of their own.
+            pre_start: _,
+            use_api_socket: _,
             cap_add,
             cap_drop,
             command,
@@ -141,7 +144,7 @@ impl Part<'_, '_> {
             name: container_name.clone(),
             entrypoint: entrypoint.clone(),
             command: command.clone(),
-            environment: present(environment),
+            environment: self.environment(environment),
             labels: labels.clone(),
             hostname: hostname.clone(),
             domainname: domainname.clone(),

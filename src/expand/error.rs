@@ -54,6 +54,20 @@ pub enum Problem {
         /// The service with the helper.
         of: String,
     },
+    /// A step that is run once for the service, after one that is run for each replica.
+    #[error(
+        "is run once for the service, before any replica starts, and `pre_start[{each}]`, which comes before it, is run for each replica"
+    )]
+    SharedAfterEach {
+        /// Index of the other step.
+        each: usize,
+    },
+    /// A volume that only one container has, and a step that is run for each replica to prepare it.
+    #[error("is run for each replica, and does not share the volume without a name at `{target}`")]
+    NamelessForEach {
+        /// Where it is mounted.
+        target: String,
+    },
     /// Namespaces of containers that are not placed together.
     #[error(
         "shares namespaces or volumes with `{one}` and with `{other}`, which need not be on one host: let one of these share the other's"
@@ -190,6 +204,12 @@ impl Problem {
                 let help = "the one holds the certificate and the chain above it, the other its unencrypted private key, both PEM";
                 Some(help.to_owned())
             }
+            Self::SharedAfterEach { .. } => {
+                Some("put the steps with `per_replica: true` last, or say `per_replica: true` of both".to_owned())
+            }
+            Self::NamelessForEach { .. } => Some(
+                "give it a name, and say `x-pod: true` of the volume where each replica shall have its own".to_owned(),
+            ),
             Self::NoSuchCapability { .. } => {
                 Some("`man 7 capabilities` has them all; `ALL` means every one".to_owned())
             }

@@ -24,6 +24,7 @@ impl Part<'_, '_> {
                 mounts.extend(self.file_mount(kind, index, reference));
             }
         }
+        mounts.extend(self.logins());
         mounts.sort_by(|a, b| a.target.cmp(&b.target));
         let volumes: BTreeSet<&str> = self.service.volumes.iter().map(|volume| volume.target.as_str()).collect();
         for (at, mount) in mounts.iter().enumerate() {

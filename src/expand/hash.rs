@@ -1,7 +1,7 @@
 //! The spec hash: equal for two services exactly when a container of one can stay as a container of the other; and the
 //! like for networks and volumes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -32,20 +32,30 @@ pub(super) fn seal(graph: &mut Graph) {
     }
 }
 
-/// The containers of a pod are replaced as one: the hash of each is over all of them. Which helper changed is a part of its own.
+/// The containers of a pod are replaced as one, and what is run before a service is run again for a new one: the hash of each is
+/// over all of them. Which helper changed is a part of its own.
 fn seal_pods(graph: &mut Graph) {
+    let prepared: BTreeSet<ServiceName> =
+        graph.services.values().filter_map(|service| service.prepares_service().cloned()).collect();
+    let of = |name: &ServiceName, service: &Service| match &service.part {
+        Some(part) => Some(part.of.clone()),
+        None => prepared.get(name).cloned(),
+    };
     let mut pods: BTreeMap<ServiceName, Vec<(String, String)>> = BTreeMap::new();
     for (name, service) in &graph.services {
-        let Some(part) = &service.part else { continue };
-        let member = match part.role {
-            Role::Main => part.of.to_string(),
-            Role::Holder => "what its containers share".to_owned(),
-            Role::Init | Role::Sidecar => part.member(name).to_owned(),
+        let Some(front) = of(name, service) else { continue };
+        let (member, order) = match &service.part {
+            // Order counts: the names of the file do not sort as they run.
+            Some(part) => match part.role {
+                Role::Main => (front.to_string(), service.depends_on.as_slice()),
+                Role::Holder => ("what its containers share".to_owned(), &[][..]),
+                Role::Init | Role::Sidecar => (part.member(name).to_owned(), service.depends_on.as_slice()),
+                Role::PreStart => (part.member(name).to_owned(), &[][..]),
+            },
+            None => (front.to_string(), &[][..]),
         };
-        // Order counts: the names of the file do not sort as they run.
-        let order = if part.role == Role::Holder { &[][..] } else { &service.depends_on };
         let spec = json!([service.spec_hash, order]).to_string();
-        pods.entry(part.of.clone()).or_default().push((member, sha256(spec.as_bytes())));
+        pods.entry(front).or_default().push((member, sha256(spec.as_bytes())));
     }
     let pods: BTreeMap<ServiceName, (String, BTreeMap<String, String>)> = pods
         .into_iter()
@@ -55,12 +65,15 @@ fn seal_pods(graph: &mut Graph) {
             (of, (whole, members.iter().map(|(member, hash)| (member.clone(), digits(hash))).collect()))
         })
         .collect();
-    for service in graph.services.values_mut() {
-        let Some((whole, members)) = service.part.as_ref().and_then(|part| pods.get(&part.of)) else { continue };
+    for (name, service) in &mut graph.services {
+        let Some(front) = of(name, service) else { continue };
+        let Some((whole, members)) = pods.get(&front) else { continue };
         service.spec_hash.clone_from(whole);
-        let of = service.part.as_ref().map(|part| part.of.as_str()).unwrap_or_default();
-        let others = members.iter().filter(|(member, _)| member.as_str() != of && !member.contains([',', '=']));
-        service.spec_parts.extend(others.map(|(member, hash)| (member.clone(), hash.clone())));
+        // What is run before a service does not have what that one consists of.
+        let is_own = |member: &str| service.prepares_service().is_none() && member == front.as_str();
+        let others: Vec<(&String, &String)> =
+            members.iter().filter(|(member, _)| !is_own(member) && !member.contains([',', '='])).collect();
+        service.spec_parts.extend(others.into_iter().map(|(member, hash)| (member.clone(), hash.clone())));
     }
 }
 

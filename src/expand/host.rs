@@ -97,7 +97,7 @@ impl Part<'_, '_> {
     pub(super) fn hooks(&mut self, key: &str, hooks: &[model::Hook]) -> Vec<Hook> {
         let mut all = Vec::new();
         for (index, hook) in hooks.iter().enumerate() {
-            // Image and number are for `pre_start`, which `load` refuses.
+            // Image and number are for `pre_start` alone.
             let model::Hook {
                 command,
                 environment,

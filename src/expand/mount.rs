@@ -27,6 +27,7 @@ impl Part<'_, '_> {
             let source = MountSource::Tmpfs { size: None, mode: None, options: options.to_owned() };
             mounts.push((format!("tmpfs[{index}]"), Mount { target: target.to_owned(), read_only: false, source }));
         }
+        mounts.extend(self.engine_socket().map(|mount| ("use_api_socket".to_owned(), mount)));
         mounts.sort_by(|(_, a), (_, b)| a.target.cmp(&b.target));
         for pair in mounts.windows(2) {
             if pair[0].1.target == pair[1].1.target {

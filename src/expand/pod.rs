@@ -15,7 +15,7 @@ use crate::graph::{
 use crate::ids::{ResourceKey, ServiceName};
 use crate::model::{self, ComposeHash, Export, HostOptions, Model, Serving};
 
-use super::{Part, Problem};
+use super::{Part, Problem, prestart};
 
 /// Grace period of holders: they end at once.
 const HOLDER_GRACE: Duration = Duration::from_secs(2);
@@ -28,32 +28,49 @@ pub(super) fn volumes(model: &Model) -> BTreeMap<ResourceKey, PodVolume> {
     let keys = model.volumes.iter().filter_map(|(key, volume)| Some((key, volume, volume.pod?)));
     keys.map(|(key, volume, pod)| {
         let size = pod.size.and_then(|size| u64::try_from(size.0).ok());
-        (key.clone(), PodVolume { size, medium: pod.medium, labels: volume.labels.clone() })
+        let labels = volume.labels.clone();
+        (key.clone(), PodVolume { size, medium: pod.medium, options: String::new(), labels })
     })
     .collect()
 }
 
-/// Puts what `whole` consists of into `services`: itself where that is one container, else the parts of its pods.
-pub(super) fn split(part: &mut Part<'_, '_>, whole: Service, services: &mut BTreeMap<ServiceName, Service>) {
+/// Puts what `whole` consists of into `services`: itself where that is one container, else the parts of its pods; and what is run
+/// before it. Returns volumes that its pods have and the file does not name.
+pub(super) fn split(
+    part: &mut Part<'_, '_>,
+    mut whole: Service,
+    services: &mut BTreeMap<ServiceName, Service>,
+) -> Vec<(ResourceKey, PodVolume)> {
     let name = part.name.clone();
+    prestart::once(part, &mut whole, services);
+    let memory = if part.service.pre_start.iter().any(|hook| hook.per_replica) {
+        prestart::share_memory(&name, &mut whole.container)
+    } else {
+        Vec::new()
+    };
+    let mut each = prestart::each(part, &whole);
     let mut members = Vec::new();
     for (group, key, model) in part.service.keys.helpers() {
         let role = if group == "x-init" { Role::Init } else { Role::Sidecar };
         let at = format!("{}.{group}.{key}", part.at);
+        if role == Role::Sidecar {
+            members.append(&mut each);
+        }
         if let Some(member) = helper(part, &at, key, model, role) {
             members.push(member);
         }
     }
+    members.append(&mut each);
     let has_volumes = volumes_of(&whole.container).next().is_some();
     if members.is_empty() && whole.ambassadors.is_empty() && !has_volumes {
         services.insert(name, whole);
-        return;
+        return memory;
     }
     if let (NetworkMode::Host, false) = (&whole.network, whole.ambassadors.is_empty()) {
         let instead = "they would listen for the whole host: give the service a network of its own";
         part.error("x-ambassadors", Problem::Unsupported { what: "`network_mode: host`".to_owned(), instead });
     }
-    let Ok(holder_name) = member_name(&name, HOLDER) else { return };
+    let Ok(holder_name) = member_name(&name, HOLDER) else { return memory };
     let (holder, mut main) = hold(&name, &holder_name, whole, &members);
     let mut before = after(&holder_name, Condition::ServiceStarted);
     for (member, mut service) in members {
@@ -67,11 +84,12 @@ pub(super) fn split(part: &mut Part<'_, '_>, whole: Service, services: &mut BTre
     main.depends_on = vec![before];
     part.enter(holder_name, holder, services);
     part.enter(name, main, services);
+    memory
 }
 
 impl Part<'_, '_> {
     /// Adds a service of the graph whose name is made up here.
-    fn enter(&mut self, name: ServiceName, service: Service, services: &mut BTreeMap<ServiceName, Service>) {
+    pub(super) fn enter(&mut self, name: ServiceName, service: Service, services: &mut BTreeMap<ServiceName, Service>) {
         if name != *self.name && self.input.model.services.contains_key(&name) {
             let path = format!("services.{name}");
             self.sink.error(path, Problem::NameOfHelper { name: name.to_string(), of: self.name.to_string() });
@@ -104,8 +122,10 @@ fn helper(
     role: Role,
 ) -> Option<(ServiceName, Service)> {
     let name = member_name(part.name, key);
-    let Some(name) = name.ok().filter(|_| key != HOLDER) else {
-        let expected = "letters, digits, hyphens and underscores, and not `pod`";
+    // The names of holders, and of what `pre_start` makes.
+    let is_taken = key == HOLDER || key.starts_with("pre_start-");
+    let Some(name) = name.ok().filter(|_| !is_taken) else {
+        let expected = "letters, digits, hyphens and underscores, and not `pod` or `pre_start-…`";
         part.sink.error(at.to_owned(), Problem::Invalid { what: "name of a helper", text: key.to_owned(), expected });
         return None;
     };

@@ -2,6 +2,7 @@
 
 mod host;
 mod lives;
+mod prestart;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +31,7 @@ fn run(text: &str, scales: &[(&str, u32)]) -> Result<Expanded, Vec<String>> {
     let input = Input {
         model: &model,
         contents: &contents(),
+        logins: None,
         snapshots: &snapshots(),
         scales: &scales.iter().map(|(service, count)| (name(service), *count)).collect(),
         disabled: &BTreeSet::new(),

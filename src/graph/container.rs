@@ -279,6 +279,8 @@ pub enum MountSource {
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         labels: BTreeMap<String, String>,
     },
+    /// The socket of the engine that the container is on.
+    EngineSocket,
     /// Content of an image.
     Image {
         /// Which.

@@ -1,14 +1,15 @@
 //! Pods of several containers as the network sees them: one service with one address each, whatever they consist of.
 //!
 //! Names, virtual addresses, ports and balancing are for pods. [`Graph::folded`] gives a graph in which each of them is one
-//! service again, as it stands in the compose file; `observed` is folded likewise.
+//! service again, as it stands in the compose file; `observed` is folded likewise. What is run once before a service starts is
+//! no service for others: nobody finds it.
 
 use std::borrow::Cow;
 
 use super::{Graph, Role, Service};
 
 impl Graph {
-    /// Returns the graph without holders and helpers: what holders have of the network is the main service's.
+    /// Returns the graph without holders, helpers and what is run before a service: what holders have of the network is the main service's.
     pub fn folded(&self) -> Cow<'_, Self> {
         if self.services.values().all(|service| service.part.is_none()) {
             return Cow::Borrowed(self);

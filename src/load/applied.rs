@@ -17,6 +17,7 @@ pub(super) fn refuse(tree: &Node, report: &mut Report) {
         if let Some(build) = service.node.get("build") {
             refuse_build(name, build, report);
         }
+        refuse_order(name, service.node.items("pre_start"), report);
     }
 }
 
@@ -30,6 +31,23 @@ fn refuse_build(service: &str, build: &Node, report: &mut Report) {
     {
         let problem = problem(&format!("context: {address}`"), context.span, "build.md#context");
         report.push(problem.help("name a directory, or a git repository (`https://….git#REFERENCE:DIRECTORY`)"));
+    }
+}
+
+/// What is run once for a service is run before any of its replicas starts, so before what is run for each.
+fn refuse_order(service: &str, steps: &[Node], report: &mut Report) {
+    let is_for_each =
+        |step: &&Node| step.get("per_replica").is_some_and(|node| matches!(node.value, Value::Bool(true)));
+    let Some(each) = steps.iter().find(is_for_each) else { return };
+    let mut after = steps.iter().skip_while(|step| !is_for_each(step));
+    if let Some(once) = after.find(|step| !is_for_each(step)) {
+        let message =
+            format!("`pre_start` of service `{service}` has a step for the whole service after one for each replica");
+        let problem = Diagnostic::error(message)
+            .at(once.span, "once for the service, before any replica starts")
+            .also(each.span, "for each replica");
+        let help = "put the steps with `per_replica: true` last, or say it of both";
+        report.push(problem.help(help).spec("05-services.md#pre_start"));
     }
 }
 

@@ -358,7 +358,7 @@ mod tests {
         let of = |key: &str| &root(Keys::All).keys["services"].keys["*"].keys[key].keys["*"];
         for group in ["x-init", "x-sidecars", "x-ambassadors"] {
             assert_eq!(of(group).keys["volumes"].keys["[]"].keys["bind"].keys.len(), 4, "{group}");
-            assert!(of(group).keys["use_api_socket"].rule().unapplied.is_some(), "{group}");
+            assert!(of(group).keys["isolation"].rule().unapplied.is_some(), "{group}");
             assert!(matches!(of(group).keys["ports"].rule().shape, Shape::Elsewhere(_)), "{group}");
             assert!(of(group).keys["ports"].keys.is_empty(), "{group}");
             assert!(of(group).keys["build"].rule().unapplied.is_some(), "{group}");

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::ids::{ResourceKey, ServiceName};
@@ -120,18 +120,25 @@ pub fn compose_hashes(model: &Model) -> ComposeHashes {
 }
 
 fn service_hash(service: &Service) -> ComposeHash {
-    let mut json = json(service);
+    let mut json = json_of(service);
     if let Some(deploy) = json.get_mut("deploy").and_then(Value::as_object_mut) {
         deploy.shift_remove("replicas");
     }
     if let Some(Value::Array(files)) = json.get_mut("env_file") {
         *files = once_each(std::mem::take(files));
     }
+    let added = if service.use_api_socket { with_api_socket(service, &json) } else { Map::new() };
     let mut pieces = Vec::new();
     let mut text = String::new();
     for (key, shape) in shape::SERVICE {
+        if let Some(made) = added.get(*key) {
+            let pair = |value: Option<&Value>| value.map(|value| written_pair(key, *shape, value)).unwrap_or_default();
+            let piece = Piece::Container { written: pair(json.get(*key)), prefix: pair(Some(made)), of: None };
+            pieces.extend([Piece::Text(std::mem::take(&mut text)), piece]);
+            continue;
+        }
         let Some(value) = json.get(*key) else { continue };
-        text.push(if text.is_empty() { '{' } else { ',' });
+        text.push(if text.is_empty() && pieces.is_empty() { '{' } else { ',' });
         shape::write_text(key, &mut text);
         text.push(':');
         let named = containers(key, value);
@@ -154,6 +161,36 @@ fn service_hash(service: &Service) -> ComposeHash {
     }
     pieces.push(Piece::Text(text));
     ComposeHash::Text(pieces)
+}
+
+/// Returns what `use_api_socket` makes of a service before its containers are made. Source: docker/compose 2.40,
+/// `pkg/compose/apiSocket.go`.
+fn with_api_socket(service: &Service, json: &Map<String, Value>) -> Map<String, Value> {
+    let list = |key: &str, more: Value| {
+        let mut items = json.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+        items.push(more);
+        Value::Array(items)
+    };
+    let socket = "/var/run/docker.sock";
+    let mut made = Map::new();
+    made.insert("volumes".to_owned(), list("volumes", json!({"type": "bind", "source": socket, "target": socket})));
+    let file = json!({"source": "#apisocket", "target": "/run/secrets/docker/config.json"});
+    made.insert("configs".to_owned(), list("configs", file));
+    if !service.environment.contains_key("DOCKER_CONFIG") {
+        let mut environment = json.get("environment").and_then(Value::as_object).cloned().unwrap_or_default();
+        environment.insert("DOCKER_CONFIG".to_owned(), "/run/secrets/docker".into());
+        made.insert("environment".to_owned(), Value::Object(environment));
+    }
+    made
+}
+
+/// `,"key":value`: no key of a service that is added comes first.
+fn written_pair(key: &str, shape: Shape, value: &Value) -> String {
+    let mut text = ",".to_owned();
+    shape::write_text(key, &mut text);
+    text.push(':');
+    shape.write(value, &mut text);
+    text
 }
 
 /// A file of variables that is named twice is hashed once: in its first place, as it was named last.
@@ -194,20 +231,20 @@ fn containers(key: &str, value: &Value) -> Vec<Piece> {
 
 fn network_hash(network: &Network) -> String {
     let mut text = String::new();
-    Shape::Fields(shape::NETWORK).write(&json(network).into(), &mut text);
+    Shape::Fields(shape::NETWORK).write(&json_of(network).into(), &mut text);
     sha256(&text)
 }
 
 /// One without a driver is hashed as of the local one.
 fn volume_hash(volume: &Volume) -> String {
-    let mut json = json(volume);
+    let mut json = json_of(volume);
     json.entry("driver").or_insert_with(|| "local".into());
     let mut text = String::new();
     Shape::Fields(shape::VOLUME).write(&json.into(), &mut text);
     sha256(&text)
 }
 
-fn json(value: &impl Serialize) -> Map<String, Value> {
+fn json_of(value: &impl Serialize) -> Map<String, Value> {
     match serde_json::to_value(value) {
         Ok(Value::Object(map)) => map,
         _ => Map::new(),
@@ -268,10 +305,26 @@ volumes: {data: {name: shop_data}}
     }
 
     #[test]
+    fn a_container_that_uses_the_engine_is_hashed_with_what_it_is_given_for_that() {
+        let text = "{name: shop, services: {web: {image: i, use_api_socket: true, networks: {default: null}}}}";
+        let model: Model = serde_yaml::from_str(text).expect("a model");
+        let hashes = compose_hashes(&model);
+        let web = hashes.services.get("web").expect("it is there");
+        let start = r#"{"command":null,"#;
+        let plain =
+            format!(r#"{start}"entrypoint":null,"image":"i","networks":{{"default":null}},"use_api_socket":true}}"#);
+        assert_eq!(web.of_file(), sha256(&plain));
+        let made = format!(
+            r##"{start}"configs":[{{"source":"#apisocket","target":"/run/secrets/docker/config.json"}}],"entrypoint":null,"environment":{{"DOCKER_CONFIG":"/run/secrets/docker"}},"image":"i","networks":{{"default":null}},"use_api_socket":true,"volumes":[{{"type":"bind","source":"/var/run/docker.sock","target":"/var/run/docker.sock"}}]}}"##
+        );
+        assert_eq!(web.of_container(|_| None), Some(sha256(&made)));
+    }
+
+    #[test]
     fn numbers_and_texts_are_written_as_go_writes_them() {
         let float = |value: f64| {
             let mut text = String::new();
-            Shape::Float.write(&serde_json::json!(value), &mut text);
+            Shape::Float.write(&json!(value), &mut text);
             text
         };
         assert_eq!([0.1, 0.123_456_789, 1e-7, 2.5e-9].map(float), ["0.1", "0.12345679", "1e-7", "2.5e-9"]);

@@ -147,6 +147,9 @@ pub struct Service {
     /// Run in the container once it is started.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub post_start: Vec<Hook>,
+    /// Run to their end before it is started, each in a container of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pre_start: Vec<Hook>,
     /// Run in the container before it is stopped.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pre_stop: Vec<Hook>,
@@ -201,6 +204,9 @@ pub struct Service {
     /// Limits of processes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub ulimits: BTreeMap<String, Ulimit>,
+    /// It may use the API of the engine that it runs on, with the user's logins.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub use_api_socket: bool,
     /// User.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,

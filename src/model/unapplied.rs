@@ -7,8 +7,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ids::ResourceKey;
 
-use super::Hook;
-
 /// Attributes of a service that `up` refuses; see `docs/compose-compat.md`.
 ///
 /// Numbers are 0 and lists empty where nothing is said: Docker Compose does not tell the two apart either.
@@ -24,18 +22,12 @@ pub struct Unapplied {
     /// Language models that it uses, by key.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub models: BTreeMap<ResourceKey, Option<ServiceModel>>,
-    /// Run to their end before it is started.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub pre_start: Vec<Hook>,
     /// Whoever provides the service instead of a container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<Provider>,
     /// Age at which an image is pulled again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_refresh_after: Option<String>,
-    /// It may use the engine's API.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub use_api_socket: bool,
 }
 
 /// `credential_spec`: exactly one of the sources is set.

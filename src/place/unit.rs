@@ -1,8 +1,9 @@
-//! What is placed as a whole: a pod, and the pods that share its network namespace.
+//! What is placed as a whole: a pod, and the pods that share its network namespace; and with the first replica of a service what is
+//! run before it, for the sake of what both mount.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::{Graph, Scale};
+use crate::graph::{Graph, Scale, Service};
 use crate::ids::{HostName, PodId, ServiceName};
 use crate::observed::Observed;
 
@@ -31,7 +32,7 @@ impl Unit {
 pub(super) fn units(graph: &Graph) -> (Vec<Unit>, Vec<Vec<ServiceName>>) {
     let mut families: BTreeMap<&ServiceName, Vec<ServiceName>> = BTreeMap::new();
     for name in graph.services.keys() {
-        let root = graph.namespace_root(name);
+        let root = placing_root(graph, name);
         let family = families.entry(root).or_default();
         if name == root {
             family.insert(0, name.clone());
@@ -48,6 +49,16 @@ pub(super) fn units(graph: &Graph) -> (Vec<Unit>, Vec<Vec<ServiceName>>) {
         }
     }
     (fixed, global)
+}
+
+/// Returns the service with whose replicas those of `name` are placed.
+fn placing_root<'a>(graph: &'a Graph, name: &'a ServiceName) -> &'a ServiceName {
+    let own = graph.namespace_root(name);
+    let of = graph.services.get(name).and_then(Service::prepares_service);
+    let Some(root) = of.map(|of| graph.namespace_root(of)) else { return own };
+    // One that is on every host has no first replica.
+    let counted = |root: &ServiceName| matches!(graph.services.get(root), Some(one) if one.scale != Scale::Global);
+    if counted(root) { root } else { own }
 }
 
 /// Returns the units of one family: unit `i` holds the members that have a replica `i`.

@@ -57,7 +57,8 @@ impl HostUsage {
         let resources = &service.container.resources;
         self.nano_cpus += resources.reserved_nano_cpus.unwrap_or(0);
         self.memory += resources.reserved_memory.unwrap_or(0);
-        self.pods += 1;
+        // What is run before a service has ended when that is there.
+        self.pods += u32::from(service.prepares_service().is_none());
         *self.services.entry(pod.service.clone()).or_default() += 1;
         Ok(())
     }

@@ -370,6 +370,20 @@ impl<'a> Asking<'a> {
                 self.set(member.pod, Asked::Stopped { timeout });
             }
         }
+        for pod in self.before_start(fronts) {
+            if !self.is_removed(&pod) {
+                self.set(pod, Asked::Stopped { timeout });
+            }
+        }
+    }
+
+    /// Returns the pods of what is run before services of the file.
+    fn before_start(&self, fronts: &BTreeSet<ServiceName>) -> Vec<PodId> {
+        let graph = self.graph();
+        let services = fronts.iter().flat_map(|front| graph.before_start(front));
+        services
+            .flat_map(|name| self.now.assignments.pods.range(PodId::all_of(name)).map(|(pod, _)| pod.clone()))
+            .collect()
     }
 
     fn start(&mut self, fronts: &BTreeSet<ServiceName>) -> Result<(), AskError> {
@@ -404,6 +418,20 @@ impl<'a> Asking<'a> {
                 }
             }
         }
+        for pod in self.before_start(&asked) {
+            match self.containers.of_pod(&pod) {
+                // What has prepared a service has done so; one that did not end well is run again.
+                Some(container) if container.state.code().is_some_and(|code| code != 0) => {
+                    self.set(pod, Asked::Started { run: Run::of(container) });
+                }
+                Some(_) if !self.is_removed(&pod) => {
+                    self.pods.insert(pod.clone());
+                    self.asked.remove(&pod);
+                }
+                Some(_) => {}
+                None => self.make_again(&pod),
+            }
+        }
         Ok(())
     }
 
@@ -421,7 +449,7 @@ impl<'a> Asking<'a> {
                     Some(Role::Holder) if lives => {}
                     Some(Role::Init) => drop(self.asked.remove(&pod)),
                     Some(Role::Holder) => self.set(pod, Asked::Started { run: Run::of(container) }),
-                    Some(Role::Main | Role::Sidecar) | None => {
+                    Some(Role::Main | Role::Sidecar | Role::PreStart) | None => {
                         self.set(pod, Asked::Restarted { run: Run::of(container), timeout });
                     }
                 }
@@ -453,6 +481,15 @@ impl<'a> Asking<'a> {
             }
             for member in members {
                 self.set(member.pod, removed.clone());
+            }
+        }
+        // A service that is made again is prepared again.
+        for front in fronts {
+            let mut pods = self.now.assignments.pods.range(PodId::all_of(front)).map(|(pod, _)| pod);
+            if pods.all(|pod| self.is_removed(pod)) {
+                for pod in self.before_start(&BTreeSet::from([front.clone()])) {
+                    self.set(pod, removed.clone());
+                }
             }
         }
     }

@@ -54,6 +54,11 @@ impl Decision {
         matches!(self, Self::Restart(_) | Self::Replace(_))
     }
 
+    /// Returns whether the container that there is stays the pod's.
+    pub(super) fn keeps(&self) -> bool {
+        !matches!(self, Self::Create(_) | Self::Replace(_) | Self::Resting | Self::Remove { .. })
+    }
+
     /// Returns whether what it depends on is waited for before it starts.
     pub(super) fn is_gated(&self) -> bool {
         self.starts() && !matches!(self, Self::Start { crashed: true, .. })
@@ -92,7 +97,7 @@ pub(super) fn decide(case: &Case<'_>) -> Decision {
     let alone = if case.is_unstarted() { Decision::Leave } else { case.by_state(container) };
     match case.outdated(container) {
         // What was run for this `up` and ended is not run again for a newer spec or image: the next `up` does that.
-        Some(_) if matches!(alone, Decision::Done { .. }) => alone,
+        Some(_) if matches!(alone, Decision::Done { .. }) && case.role() != Some(Role::PreStart) => alone,
         Some(reason) => Decision::Replace(reason),
         None => alone,
     }
@@ -210,8 +215,10 @@ impl Case<'_> {
     fn after_exit(&self, code: i32, by_itself: bool) -> Decision {
         let done = Decision::Done { code: Some(code) };
         let state = if by_itself { format!("exited with {code}") } else { format!("stopped by hand, {code}") };
-        // What prepares a pod runs once for it, not once for each `up`.
-        if self.role() != Some(Role::Init) && self.started_generation() < self.desired.generation {
+        // What prepares a pod or a service runs once for it, not once for each `up`, if it ends well.
+        let has_prepared =
+            self.role().is_some_and(Role::prepares) && (code == 0 || self.service.restart != Restart::No);
+        if !has_prepared && self.started_generation() < self.desired.generation {
             return self.start(&state, false);
         }
         let again = match self.service.restart {
@@ -270,7 +277,9 @@ impl Case<'_> {
             all.min_by_key(|one| &one.name).map(|one| one.id.as_str())
         };
         let hash = self.service.compose_hash.of_container(first).filter(|hash| !hash.is_empty());
-        self.service.part.is_none() && hash.is_some() && hash.as_ref() == container.labels.get(CONFIG_HASH_LABEL)
+        let graph = &self.desired.graph;
+        let is_alone = self.service.part.is_none() && graph.before_start(&self.pod.service).next().is_none();
+        is_alone && hash.is_some() && hash.as_ref() == container.labels.get(CONFIG_HASH_LABEL)
     }
 
     /// Returns which keys of the service say something else than when the container was made, as far as it tells.

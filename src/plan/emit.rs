@@ -309,7 +309,7 @@ impl<'a> Emitter<'a> {
                 let holder = graph.parts(name).find(|(_, role)| *role == Role::Holder).map(|(holder, _)| holder);
                 holder.filter(|holder| self.is_connected(container, &PodId::new((*holder).clone(), number)))
             }
-            Some(Role::Holder | Role::Init | Role::Sidecar) => None,
+            Some(Role::Holder | Role::Init | Role::Sidecar | Role::PreStart) => None,
         };
         let network = own.and_then(|name| graph.services.get(name)).map(|service| &service.network);
         matches!(network, Some(NetworkMode::Networks(_))) && container.is_ready() && container.pod().is_some()

@@ -38,6 +38,7 @@ pub(crate) fn graph(text: &str) -> Graph {
     let input = Input {
         model: &model,
         contents: &BTreeMap::new(),
+        logins: None,
         snapshots: &BTreeMap::new(),
         scales: &BTreeMap::new(),
         disabled: &BTreeSet::new(),

@@ -197,9 +197,18 @@ impl<'a> Gates<'a> {
 
     /// Returns whether it helps a container that ended well.
     fn has_ended_with_main(&self, pod: &PodId, service: &Service) -> bool {
-        let Some(part) = service.part.as_ref().filter(|part| part.role != Role::Main) else { return false };
+        let Some(part) = service.pod_part().filter(|part| part.role != Role::Main) else { return false };
         let main = self.desired.graph.services.get(&part.of);
         main.is_some_and(|main| self.has_finished(&PodId::new(part.of.clone(), pod.number), main))
+    }
+}
+
+/// Says that a job ended badly, as Docker Compose does of what a service depends on, and of steps of `pre_start`.
+pub(super) fn never_completed(name: &str, service: &Service, code: i32) -> String {
+    let step = service.part.as_ref().and_then(|part| part.step(name));
+    match step {
+        Some((of, index)) => format!("service \"{of}\" pre_start[{index}] exited with code {code}"),
+        None => format!("service \"{name}\" didn't complete successfully: exit {code}"),
     }
 }
 
@@ -227,7 +236,7 @@ fn pod_state(condition: Condition, name: &str, service: &Service, container: &Ob
                 (_, false) => wait("was stopped by hand"),
                 (0, true) => GateState::Open,
                 (_, true) if matches!(service.restart, Restart::No | Restart::Unset) => {
-                    GateState::Failed(format!("service \"{name}\" didn't complete successfully: exit {code}"))
+                    GateState::Failed(never_completed(name, service, code))
                 }
                 (_, true) => wait(&format!("exited ({code})")),
             }

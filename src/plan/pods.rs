@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::graph::{Graph, Role};
+use crate::graph::{Graph, Role, Service};
 use crate::ids::{PodId, ServiceName};
 use crate::observed::ObservedContainer;
 
@@ -33,8 +33,7 @@ impl<'a> Relations<'a> {
     fn pods_of_several(&self) -> Vec<(PodId, Vec<(&'a PodId, Role)>)> {
         let mut pods: BTreeMap<PodId, Vec<(&PodId, Role)>> = BTreeMap::new();
         for &pod in self.survey.pods.keys() {
-            if let Some(part) = self.desired.graph.services.get(&pod.service).and_then(|service| service.part.as_ref())
-            {
+            if let Some(part) = self.desired.graph.services.get(&pod.service).and_then(Service::pod_part) {
                 pods.entry(PodId::new(part.of.clone(), pod.number)).or_default().push((pod, part.role));
             }
         }
@@ -116,6 +115,9 @@ impl<'a> Relations<'a> {
     /// it runs again only in new ones. Returns what becomes of it; `None`: `mine` is right.
     pub(super) fn prepare(&self, pod: &PodId, mine: &Decision) -> Option<Decision> {
         let graph = &self.desired.graph;
+        if let Some(of) = graph.services.get(&pod.service)?.prepares_service() {
+            return self.prepare_service(pod, of, mine);
+        }
         let part = graph.services.get(&pod.service)?.part.as_ref().filter(|part| part.role == Role::Init)?;
         let state = "the pod was started anew".to_owned();
         let again = Decision::Start { reason: Reason::NotRunning { state }, crashed: false };
@@ -137,14 +139,44 @@ impl<'a> Relations<'a> {
         (done && started_before(self.container(pod)?, holder)).then_some(again)
     }
 
+    /// What prepares a service has run for it once any pod of it was started as it shall be; it runs again for pods that are all
+    /// made anew. Its own container need not be there any more.
+    fn prepare_service(&self, pod: &PodId, of: &ServiceName, mine: &Decision) -> Option<Decision> {
+        let pods: Vec<(&Decision, Option<&ObservedContainer>)> = self
+            .decisions
+            .range::<PodId, _>(PodId::all_of(of))
+            .map(|(main, one)| (one, self.container(main)))
+            .collect();
+        let started = |container: &ObservedContainer| !container.started_at.is_empty();
+        let goes_on = pods.iter().any(|(decision, container)| decision.keeps() && container.is_some_and(started));
+        let own = self.container(pod);
+        let code = own.and_then(|container| container.state.code());
+        match mine {
+            Decision::Create(_) if goes_on => Some(Decision::Done { code: None }),
+            Decision::Replace(Reason::Moved { .. } | Reason::ImageChanged) if goes_on && code == Some(0) => {
+                Some(Decision::Done { code })
+            }
+            // With an image of its own it does not show that the service's is another one now.
+            Decision::Done { .. } if own.and_then(|one| one.generation) < Some(self.desired.generation) => {
+                let renewed = pods.iter().any(|(one, _)| matches!(one, Decision::Replace(Reason::ImageChanged)));
+                (renewed && own.is_some()).then_some(Decision::Replace(Reason::ImageChanged))
+            }
+            _ => None,
+        }
+    }
+
     /// Returns whether a pod is what prepared one that has gone on since, so that it is never needed again.
     pub(super) fn has_prepared(&self, pod: &PodId) -> bool {
-        matches!(self.prepare(pod, &Decision::Done { code: None }), Some(Decision::Done { .. }))
+        // Of what prepares a service its pods tell, of what prepares a pod the containers after it.
+        let of_service =
+            self.desired.graph.services.get(&pod.service).is_some_and(|one| one.prepares_service().is_some());
+        let mine = if of_service { Decision::Create(Reason::Missing) } else { Decision::Done { code: None } };
+        matches!(self.prepare(pod, &mine), Some(Decision::Done { .. }))
     }
 
     /// Returns whether a pod serves a main container that has ended and is left so: it goes with that one.
     pub(super) fn is_idle(&self, pod: &PodId) -> bool {
-        let part = self.desired.graph.services.get(&pod.service).and_then(|service| service.part.as_ref());
+        let part = self.desired.graph.services.get(&pod.service).and_then(Service::pod_part);
         part.filter(|part| part.role != Role::Main).is_some_and(|part| {
             let main = PodId::new(part.of.clone(), pod.number);
             matches!(self.decisions.get(&main), Some(Decision::Done { .. }))

@@ -110,7 +110,7 @@ impl<'a> Relations<'a> {
         if foreign {
             return remade(mine, reason, member);
         }
-        let in_pod = self.desired.graph.services.get(&pod.service).is_some_and(|service| service.part.is_some());
+        let in_pod = self.desired.graph.services.get(&pod.service).is_some_and(|service| service.pod_part().is_some());
         if let (true, Decision::Start { reason, crashed: true }) = (in_pod, mine)
             && (owners.starts()
                 || member.zip(self.container(owner)).is_some_and(|(one, other)| started_before(one, other)))

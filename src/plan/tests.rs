@@ -49,6 +49,7 @@ mod companions;
 mod large;
 mod oneoffs;
 mod pods;
+mod prestart;
 mod probed;
 mod unplaced;
 

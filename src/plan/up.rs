@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::Condition;
+use crate::graph::{Condition, Service};
 use crate::ids::{HostName, PodId, ServiceName};
 use crate::observed::{ContainerState, Health, Observed, ObservedHost, PodMemory};
 use crate::place::Unplaced;
 
 use super::decide::{Case, Decision, decide};
 use super::emit::Emitter;
+use super::gates::never_completed;
 use super::order::ranks;
 use super::relate::Relations;
 use super::resources::{Changes, Messages, changes};
@@ -235,14 +236,15 @@ impl Messages {
             let pending = decisions.range::<PodId, _>(PodId::all_of(name)).any(|(pod, decision)| gated(pod, decision));
             for dependency in service.depends_on.iter().filter(|dependency| desired.awaits(dependency)) {
                 let others = decisions.range::<PodId, _>(PodId::all_of(&dependency.service));
+                let Some(job) = desired.graph.services.get(&dependency.service) else { continue };
                 let problem = others.filter_map(|(pod, decision)| match dependency.condition {
                     Condition::ServiceStarted => None,
-                    _ if !pending => never_completed(pod, decision).filter(|_| is_end(dependency.condition)),
+                    _ if !pending => ended_badly(job, pod, decision).filter(|_| is_end(dependency.condition)),
                     Condition::ServiceHealthy => {
                         never_healthy(found, pod, decision).or_else(|| keeps_failing(found, pod, decision, memory))
                     }
                     Condition::ServiceCompletedSuccessfully => {
-                        never_completed(pod, decision).or_else(|| keeps_failing(found, pod, decision, memory))
+                        ended_badly(job, pod, decision).or_else(|| keeps_failing(found, pod, decision, memory))
                     }
                 });
                 for problem in problem.filter(|problem| said.insert((problem.clone(), dependency.required))) {
@@ -303,10 +305,10 @@ fn failed_hook(
     hooked.failure.clone().filter(|_| is_of_run)
 }
 
-fn never_completed(pod: &PodId, decision: &Decision) -> Option<String> {
+fn ended_badly(service: &Service, pod: &PodId, decision: &Decision) -> Option<String> {
     match decision {
         Decision::Done { code: Some(code) } if *code != 0 => {
-            Some(format!("service \"{}\" didn't complete successfully: exit {code}", pod.service))
+            Some(never_completed(pod.service.as_str(), service, *code))
         }
         _ => None,
     }

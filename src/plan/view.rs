@@ -57,7 +57,15 @@ fn folded_host(host: &ObservedHost, graph: &Graph) -> ObservedHost {
     for (id, container) in &host.containers {
         // Those of a one-off have its digits, and no number.
         let number = if container.oneoff { container.slug().map(|_| 0) } else { container.number };
-        let Some((part, number)) = container.part().zip(number) else {
+        let pod = container.part().zip(number);
+        if let Some((part, _)) = pod.as_ref().filter(|(part, _)| part.role == Role::PreStart) {
+            // It may reach what the service may, and is none of its pods.
+            let guest =
+                ObservedContainer { service: Some(part.of.clone()), number: None, oneoff: true, ..container.clone() };
+            containers.insert(id.clone(), guest);
+            continue;
+        }
+        let Some((part, number)) = pod else {
             containers.insert(id.clone(), container.clone());
             continue;
         };
@@ -67,7 +75,7 @@ fn folded_host(host: &ObservedHost, graph: &Graph) -> ObservedHost {
             Role::Holder => members.holder = Some(newer(members.holder, container)),
             Role::Main => members.main = Some(newer(members.main, container)),
             Role::Sidecar => members.sidecars.push(container),
-            Role::Init => {}
+            Role::Init | Role::PreStart => {}
         }
     }
     for ((pod, _), members) in &pods {

@@ -40,7 +40,7 @@ pub(super) fn wire<'a>(
 
 /// Returns whether two services are parts of the same pods.
 fn is_one_pod(one: &Service, other: &Service) -> bool {
-    one.part.as_ref().zip(other.part.as_ref()).is_some_and(|(one, other)| one.of == other.of)
+    one.pod_part().zip(other.pod_part()).is_some_and(|(one, other)| one.of == other.of)
 }
 
 struct Wiring<'a, 's> {
@@ -141,7 +141,7 @@ impl<'a> Wiring<'a, '_> {
                 self.after(member.create, source.create);
             }
             // In a pod of several the main container ends first, then its helpers, the last one first.
-            for dependency in service.depends_on.iter().filter(|_| service.part.is_some()) {
+            for dependency in service.depends_on.iter().filter(|_| service.pod_part().is_some()) {
                 let before = self.nodes(&PodId::new(dependency.service.clone(), pod.number)).cloned();
                 let in_pod = self.service(&dependency.service).is_some_and(|other| is_one_pod(other, service));
                 if let Some(before) = before.filter(|_| in_pod) {
@@ -334,6 +334,32 @@ impl<'a> Wiring<'a, '_> {
         any
     }
 
+    /// Returns whether `preparing` has prepared this pod or its service, whatever became of its container since.
+    fn has_prepared(&self, pod: &PodId, preparing: &ServiceName) -> bool {
+        let Some(service) = self.service(preparing) else { return false };
+        let number = match service.part.as_ref().map(|part| part.role) {
+            Some(Role::Init) if self.is_family(&pod.service, preparing) => pod.number,
+            Some(Role::PreStart) => 1,
+            _ => return false,
+        };
+        match self.decisions.get(&PodId::new(preparing.clone(), number)) {
+            // What is not tried again after it ended badly has prepared nothing.
+            Some(Decision::Done { code }) => code.unwrap_or(0) == 0 || !service.is_job(),
+            Some(_) => false,
+            // Its host does not answer: what was prepared by it and goes on tells of it.
+            None => service.prepares_service().is_some_and(|of| self.goes_on(of)),
+        }
+    }
+
+    /// Returns whether a pod of the service was started as it shall be, and stays.
+    fn goes_on(&self, service: &ServiceName) -> bool {
+        let mut pods = self.decisions.range::<PodId, _>(PodId::all_of(service));
+        pods.any(|(pod, decision)| {
+            let found = self.survey.pods.get(*pod).and_then(|(_, found)| *found);
+            decision.keeps() && found.is_some_and(|found| !found.container.started_at.is_empty())
+        })
+    }
+
     fn disrupted(&self, service: &ServiceName) -> Vec<&'a PodId> {
         let pods = self.decisions.range::<PodId, _>(PodId::all_of(service)).filter(|(_, decision)| decision.disrupts());
         pods.map(|(pod, _)| *pod).collect()
@@ -371,14 +397,7 @@ impl<'a> Wiring<'a, '_> {
             .decisions
             .range::<PodId, _>(PodId::all_of(service))
             .any(|(_, decision)| *decision == (Decision::Done { code: None }));
-        // What prepared this pod has done so, whatever became of its container since.
-        let prepared = family
-            && self
-                .service(service)
-                .and_then(|service| service.part.as_ref())
-                .is_some_and(|part| part.role == Role::Init)
-            && matches!(self.decisions.get(&PodId::new(service.clone(), pod.number)), Some(Decision::Done { .. }));
-        let met = prepared || gone && *condition == Condition::ServiceStarted;
+        let met = self.has_prepared(pod, service) || gone && *condition == Condition::ServiceStarted;
         for target in targets {
             for start in &starts {
                 self.emitter.draft.after_if_possible(target, *start);

@@ -8,6 +8,9 @@ use super::reach::Reach;
 use super::ssh::SshError;
 use crate::engine::EngineError;
 
+/// Variable by which an agent is told where the engine's socket is on its host, if it is not at the usual place.
+pub const ENGINE_SOCKET_VARIABLE: &str = "ORCH_ENGINE_SOCKET";
+
 /// Directory of the agent's state on every host.
 pub const STATE_DIR: &str = "/var/lib/orch";
 /// Directory of the agent's socket and of secrets on every host; empty after a reboot.

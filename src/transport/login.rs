@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -36,6 +36,8 @@ pub struct Logins {
     helpers: Option<PathBuf>,
     /// By registry: a helper is asked once.
     found: Mutex<BTreeMap<String, Option<RegistryLogin>>>,
+    /// Why there is no configuration although there is a file.
+    broken: Option<String>,
     /// What could not be read, for the user.
     problems: std::sync::Mutex<Vec<String>>,
 }
@@ -93,7 +95,7 @@ impl Logins {
 
     fn unreadable(problem: &str) -> Self {
         let problems = vec![format!("{problem}; images are pulled without a login")];
-        Self { problems: std::sync::Mutex::new(problems), ..Self::default() }
+        Self { broken: Some(problem.to_owned()), problems: std::sync::Mutex::new(problems), ..Self::default() }
     }
 
     /// Returns the login for the registry of an image, if the user has one.
@@ -111,6 +113,42 @@ impl Logins {
     /// Returns what could not be read since the last time, for the user.
     pub fn take_problems(&self) -> Vec<String> {
         std::mem::take(&mut *self.problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Returns a `config.json` with all logins of the user and without helpers, which only this machine has; and what could not be
+    /// had, for the user.
+    ///
+    /// # Errors
+    /// The user's configuration, or the helper that keeps all logins, cannot be read.
+    ///
+    /// Source: docker/cli, `cli/config/configfile/file.go`, `GetAllCredentials` and `SaveToWriter`.
+    pub async fn config(&self) -> Result<(Vec<u8>, Vec<String>), String> {
+        if let Some(problem) = &self.broken {
+            return Err(problem.clone());
+        }
+        let mut all: BTreeMap<String, RegistryLogin> = BTreeMap::new();
+        let mut lacking = Vec::new();
+        if let Some(store) = self.config.creds_store.as_deref().filter(|name| !name.is_empty()) {
+            let of_store = |problem: String| format!("`docker-credential-{store}`: {problem}");
+            for registry in self.list(store).await.map_err(of_store)? {
+                if let Some(login) = self.ask(store, &registry).await.map_err(of_store)? {
+                    all.insert(registry, login);
+                }
+            }
+        } else {
+            let keys = self.config.auths.keys();
+            all.extend(keys.filter_map(|registry| Some((registry.clone(), self.in_file(registry)?))));
+        }
+        for (registry, helper) in &self.config.cred_helpers {
+            match self.ask(helper, registry).await {
+                Ok(login) => all.extend(login.map(|login| (registry.clone(), login))),
+                Err(problem) => lacking.push(format!(
+                    "the login for `{registry}` cannot be had from `docker-credential-{helper}`: {problem}; containers with \
+                     `use_api_socket` do without it"
+                )),
+            }
+        }
+        Ok((written(&all), lacking))
     }
 
     async fn look(&self, registry: &str) -> Option<RegistryLogin> {
@@ -150,15 +188,30 @@ impl Logins {
         (!login.is_empty()).then_some(login)
     }
 
-    /// Asks the user's own program. Its name comes from the user's file, as that of `ssh` does from the user's `PATH`.
-    async fn ask(&self, helper: &str, registry: &str) -> Result<Option<RegistryLogin>, String> {
+    /// Runs the user's own program. Its name comes from the user's file, as that of `ssh` does from the user's `PATH`.
+    async fn run(&self, helper: &str, verb: &str, input: &str) -> Result<Output, String> {
         if helper.contains('/') {
             return Err("its name is none".to_owned());
         }
         let name = format!("docker-credential-{helper}");
         let program = self.helpers.as_ref().map_or_else(|| PathBuf::from(&name), |directory| directory.join(&name));
-        let answer = tokio::time::timeout(HELPER_WITHIN, run(program, registry)).await;
-        let output = answer.map_err(|_| "it does not answer".to_owned())?.map_err(|error| error.to_string())?;
+        let answer = tokio::time::timeout(HELPER_WITHIN, run(program, verb, input)).await;
+        answer.map_err(|_| "it does not answer".to_owned())?.map_err(|error| error.to_string())
+    }
+
+    /// Returns the registries that a helper has logins for.
+    async fn list(&self, helper: &str) -> Result<Vec<String>, String> {
+        let output = self.run(helper, "list", "").await?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        }
+        let users: BTreeMap<String, String> =
+            serde_json::from_slice(&output.stdout).map_err(|_| "its answer is not understood".to_owned())?;
+        Ok(users.into_keys().collect())
+    }
+
+    async fn ask(&self, helper: &str, registry: &str) -> Result<Option<RegistryLogin>, String> {
+        let output = self.run(helper, "get", registry).await?;
         let said = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() {
             let said = said.trim();
@@ -176,15 +229,40 @@ impl Logins {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is where credential helpers are started")]
-async fn run(program: PathBuf, registry: &str) -> io::Result<std::process::Output> {
+async fn run(program: PathBuf, verb: &str, input: &str) -> io::Result<Output> {
     let mut command = Command::new(program);
-    command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    command.arg(verb).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let mut child = command.spawn()?;
-    if let Some(mut input) = child.stdin.take() {
+    if let Some(mut stdin) = child.stdin.take() {
         // One that does not read what it is asked says why in its answer.
-        input.write_all(registry.as_bytes()).await.ok();
+        stdin.write_all(input.as_bytes()).await.ok();
     }
     child.wait_with_output().await
+}
+
+/// Returns logins as Docker's client writes them.
+fn written(logins: &BTreeMap<String, RegistryLogin>) -> Vec<u8> {
+    let entry = |login: &RegistryLogin| {
+        let RegistryLogin { registry: _, username, password, identity_token, registry_token } = login;
+        let mut entry = serde_json::Map::new();
+        if !(username.is_empty() && password.is_empty()) {
+            entry.insert("auth".to_owned(), STANDARD.encode(format!("{username}:{password}")).into());
+        }
+        for (key, token) in [("identitytoken", identity_token), ("registrytoken", registry_token)] {
+            if !token.is_empty() {
+                entry.insert(key.to_owned(), token.clone().into());
+            }
+        }
+        serde_json::Value::Object(entry)
+    };
+    let auths: serde_json::Map<_, _> =
+        logins.iter().map(|(registry, login)| (registry.clone(), entry(login))).collect();
+    let mut text = Vec::new();
+    let format = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+    let mut writer = serde_json::Serializer::with_formatter(&mut text, format);
+    // Text alone: it cannot fail.
+    serde::Serialize::serialize(&serde_json::json!({ "auths": auths }), &mut writer).ok();
+    text
 }
 
 /// Returns the key under which the login for an image is kept.
@@ -295,6 +373,41 @@ esac\n";
         }
         let asked = std::fs::read_to_string(directory.path().join("asked")).expect("it was asked");
         assert_eq!(asked, "get a.example\nget t.example\nget n.example\nget l.example\n");
+    }
+
+    #[tokio::test]
+    async fn all_logins_are_written_down_without_the_helpers() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let script = "#!/bin/sh\n[ $1 = list ] && { echo '{\"a.example\":\"me\",\"t.example\":\"<token>\"}'; exit; }
+read -r registry
+case $registry in
+a.example) echo '{\"ServerURL\":\"a.example\",\"Username\":\"me\",\"Secret\":\"word\"}';;
+t.example) echo '{\"ServerURL\":\"t.example\",\"Username\":\"<token>\",\"Secret\":\"t0ken\"}';;
+*) echo 'the keychain is locked'; exit 1;;
+esac\n";
+        let program = directory.path().join("docker-credential-mine");
+        std::fs::write(&program, script).expect("written");
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("a program");
+        let with = |config: &str| Logins { helpers: Some(directory.path().to_owned()), ..logins(config) };
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        let (none, lacking) = with("{}").config().await.expect("read");
+        assert_eq!((text(none).as_str(), lacking.len()), ("{\n\t\"auths\": {}\n}", 0));
+        let of_file =
+            with(r#"{"auths": {"https://index.docker.io/v1/": {"auth": "bWU6c2U6Y3JldA=="}, "none.example": {}}}"#);
+        let (bytes, _) = of_file.config().await.expect("read");
+        let expected = "{\n\t\"auths\": {\n\t\t\"https://index.docker.io/v1/\": {\n\t\t\t\"auth\": \"bWU6c2U6Y3JldA==\"\n\t\t}\n\t}\n}";
+        assert_eq!(text(bytes), expected);
+        let of_store = with(
+            r#"{"credsStore": "mine", "credHelpers": {"l.example": "mine", "x.example": "gone"}, "auths": {"a.example": {}}}"#,
+        );
+        let (bytes, lacking) = of_store.config().await.expect("read");
+        let found: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+        assert_eq!(found["auths"]["a.example"]["auth"], "bWU6d29yZA==");
+        assert_eq!(found["auths"]["t.example"], serde_json::json!({"identitytoken": "t0ken"}));
+        assert_eq!(found.as_object().map(serde_json::Map::len), Some(1), "{found}");
+        assert!(lacking.len() == 2 && lacking[0].contains("the keychain is locked"), "{lacking:?}");
+        let no_store = with(r#"{"credsStore": "gone"}"#).config().await;
+        assert!(no_store.as_ref().is_err_and(|why| why.contains("docker-credential-gone")), "{no_store:?}");
     }
 
     #[test]

@@ -61,6 +61,10 @@ const VARIABLES: &[(&str, &str)] = &[
     ("HOME", "where `.docker`, `.config` and `.ssh` are"),
     ("NO_COLOR", "not empty: no colours, unless `--ansi always`"),
     ("ORCH_AGENT_SOCKET", "socket of the agent, instead of `/run/orch/agent.sock`; whoever sets it runs the agent"),
+    (
+        "ORCH_ENGINE_SOCKET",
+        "set by orch for an agent whose engine has its socket elsewhere than at `/var/run/docker.sock`",
+    ),
     ("ORCH_HOSTS_FILE", "the user's hosts file, instead of `$XDG_CONFIG_HOME/orch/hosts.yaml`"),
     ("ORCH_LOG", "what is logged to standard error: `debug`, `orch::plan=trace,info`; the agent's own log too"),
     ("ORCH_SSH_CONFIG", "configuration file of `ssh`, instead of the user's"),

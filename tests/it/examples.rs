@@ -44,6 +44,7 @@ fn every_example_becomes_a_graph_without_a_warning_and_has_ports_of_its_own() {
             ((kind, key.clone()), bytes.clone())
         });
         let expanded = orch::expand::expand(&orch::expand::Input {
+            logins: None,
             model: &loaded.model,
             contents: &contents.collect(),
             snapshots: &BTreeMap::new(),

@@ -24,6 +24,10 @@ const DELIBERATE: &[(&str, &str)] = &[
     ("HostConfig.DnsSearch", "in the container's own `resolv.conf`"),
     ("HostConfig.DnsOptions", "in the container's own `resolv.conf`"),
     ("Mounts./etc/resolv.conf.*", "orch's own DNS"),
+    (
+        "Mounts./run/secrets/docker/config.json.*",
+        "the user's logins are a secret in memory, and not copied into the container",
+    ),
 ];
 
 /// Parts of an inspection that say what was asked for. The rest says what became of it this time: ids, times, addresses.

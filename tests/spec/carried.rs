@@ -25,6 +25,7 @@ fn expand_with(text: &str, files: &[(&str, &str)]) -> Result<Expanded, Vec<Strin
         ((kind, key.clone()), bytes.clone())
     });
     let expanded = expand::expand(&expand::Input {
+        logins: None,
         model: &loaded.model,
         contents: &contents.collect(),
         snapshots: &BTreeMap::new(),

@@ -116,6 +116,11 @@ const DESIGN: &[(&str, &str, &str)] = &[
         "run by the agent after each start; one that failed is told for as long as that run lasts",
     ),
     (
+        "`pre_start`",
+        "is refused as unknown; since 5.3 run by the client, whenever no replica runs, and not yet for each replica",
+        "run by the agents: once for the service as it is, whatever is started again; `per_replica` as an init container of the pod",
+    ),
+    (
         "`pre_stop`",
         "of the file; one that fails keeps the container from being stopped",
         "of the container, whatever the file says by then; the container is stopped all the same",
@@ -124,6 +129,11 @@ const DESIGN: &[(&str, &str, &str)] = &[
         "`deploy.restart_policy`",
         "ignores `delay` and `window`, and `max_attempts` is for `on-failure` only",
         "applies them; `max_attempts` counts for `any`, too",
+    ),
+    (
+        "`use_api_socket`",
+        "copies the user's logins into the container, also where it has a `DOCKER_CONFIG` of its own",
+        "mounts them as a secret, where nothing says `DOCKER_CONFIG`, and the socket of the engine that the container is on",
     ),
     (
         "`volumes_from`",

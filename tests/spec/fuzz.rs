@@ -153,6 +153,7 @@ fn run(loaded: &Loaded) {
         ((kind, key.clone()), bytes.clone())
     });
     let expanded = expand::expand(&expand::Input {
+        logins: None,
         model: &loaded.model,
         contents: &contents.collect(),
         snapshots: &BTreeMap::new(),

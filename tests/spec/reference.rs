@@ -65,7 +65,7 @@ pub(crate) const DIFFERENT: &[Difference] = &[
     Difference { case: "myproject", element: "services.*.build.ssh",
         theirs: "cannot print keys with a path as JSON", ours: "prints `ID=PATH`, which it reads again" },
     Difference { case: "pre_start", element: "services.*.pre_start",
-        theirs: "does not know it yet", ours: "loads and prints it" },
+        theirs: "does not know it; 5.3 and later do", ours: "prints it, and runs it" },
     Difference { case: "no_cache_filter", element: "services.*.build.no_cache_filter",
         theirs: "does not know it yet", ours: "loads and prints it" },
     Difference { case: "--no-env-resolution", element: "services.*.env_file",

@@ -8,7 +8,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep_until};
 
 use crate::api::types::{PodStatus, Progress};
-use crate::graph::{Restart, Role};
+use crate::graph::{Part, Restart, Role};
 use crate::ids::PodId;
 use crate::plan::{Asked, ContainerState, Desired, Health, Plan, PlannedStep};
 
@@ -202,6 +202,8 @@ impl Follow {
         for pod in pods.iter().filter(|pod| pod.wanted && awaited(&pod.pod)) {
             match pod.state {
                 _ if pod.ready || has_ended_with_main(pod, &pods) => {}
+                // What it was run for goes on without its container.
+                None if pod.part.as_ref().is_some_and(|part| part.role == Role::PreStart) => {}
                 Some(ContainerState::Exited { code: 0, by_itself: true }) => {}
                 Some(ContainerState::Exited { code, by_itself: true }) if is_job(desired, &pod.pod) => {
                     messages.push(format!("container {} exited ({code})", pod.name));
@@ -221,8 +223,8 @@ impl Follow {
 
 /// Says of a container that others wait for to end that it runs, and since when.
 fn unfinished(desired: &Desired, pod: &PodStatus, now: Duration) -> Option<String> {
-    let is_init = pod.part.as_ref().is_some_and(|part| part.role == Role::Init);
-    let is_awaited = is_init || desired.graph.is_awaited_job(&pod.pod.service);
+    let prepares = pod.part.as_ref().is_some_and(|part| part.role.prepares());
+    let is_awaited = prepares || desired.graph.is_awaited_job(&pod.pod.service);
     if !is_awaited || !matches!(pod.state, Some(ContainerState::Running { .. })) {
         return None;
     }
@@ -248,7 +250,8 @@ fn note(pending: &[String]) -> Progress {
 
 /// Returns whether a container helps one that has ended by itself, and ended for that reason.
 fn has_ended_with_main(helper: &PodStatus, pods: &[PodStatus]) -> bool {
-    let Some(part) = helper.part.as_ref().filter(|part| part.role != Role::Main) else { return false };
+    let helps = |part: &&Part| !matches!(part.role, Role::Main | Role::PreStart);
+    let Some(part) = helper.part.as_ref().filter(helps) else { return false };
     let is_main = |pod: &&PodStatus| pod.pod.service == part.of && pod.pod.number == helper.pod.number;
     let main = pods.iter().find(is_main).and_then(|main| main.state);
     matches!(main, Some(ContainerState::Exited { by_itself: true, .. }))

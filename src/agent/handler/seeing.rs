@@ -7,7 +7,7 @@ use crate::api::types::{
     ApiError, ErrorKind, Finding, NameQuestion, NameSays, NameTold, ServiceTold, Traffic, Weight, WhyQuestion, WhyTold,
 };
 use crate::diag::did_you_mean;
-use crate::graph::{Protocol, Role};
+use crate::graph::Protocol;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 use crate::lb::table::PublishedKey;
 use crate::model::{Route, RouteAction};
@@ -344,7 +344,7 @@ impl<'a> Seen<'a> {
         for member in members {
             let id = PodId::new(member, pod.number);
             let Some(status) = statuses.iter().find(|status| status.pod == id) else { continue };
-            let is_init = status.part.as_ref().is_some_and(|part| part.role == Role::Init);
+            let is_init = status.part.as_ref().is_some_and(|part| part.role.prepares());
             let host = self.desired.assignments.pods.get(&id);
             if let Some(host) = host.filter(|host| !self.observed.hosts.contains_key(*host)) {
                 findings.push(problem(format!("`{id}` is on host `{host}`, which does not answer")));

@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 
 use crate::engine::{Engine, LogQuery};
-use crate::graph::Role;
 use crate::observed::{ContainerState, Health, ObservedContainer};
 
 /// Lines of each container.
@@ -54,7 +53,7 @@ pub(super) async fn last<'a>(
 fn is_of_interest(container: &ObservedContainer) -> bool {
     match container.state {
         ContainerState::Running { health: Health::Unhealthy } | ContainerState::Restarting => true,
-        ContainerState::Running { .. } => container.part().is_some_and(|part| part.role == Role::Init),
+        ContainerState::Running { .. } => container.part().is_some_and(|part| part.role.prepares()),
         ContainerState::Exited { code, .. } => code != 0,
         ContainerState::Created | ContainerState::Paused | ContainerState::Dead | ContainerState::Removing => false,
     }

@@ -66,7 +66,8 @@ fn wanted(project: &Project, args: &PullArgs) -> BTreeSet<ServiceName> {
     }
     let builds = project.builds();
     let left_out = |name: &ServiceName| {
-        let mut own = builds.iter().filter(|build| build.service == *name);
+        let of = images::owner_of_image(&project.graph, name);
+        let mut own = builds.iter().filter(|build| build.service == *of);
         own.any(|build| args.ignore_buildable || !build.named || build.policy.as_deref() == Some("build"))
     };
     let all = project.graph.services.keys().filter(|name| {

@@ -32,7 +32,7 @@ use crate::controller::oneoff::parts;
 use crate::engine::by_hand::{AttachSpec, Attached, ByHand as _, WaitFor};
 use crate::engine::docker::DockerEngine;
 use crate::engine::{Engine, EngineError};
-use crate::graph::{Graph, PullPolicy};
+use crate::graph::{Graph, PullPolicy, Service};
 use crate::ids::{HostName, ProjectName, ServiceName};
 use crate::plan::{Caller, UpOptions};
 
@@ -207,14 +207,17 @@ fn policy(flag: RunPull) -> Option<PullPolicy> {
 fn needed(graph: &Graph, name: &ServiceName, no_deps: bool) -> BTreeSet<ServiceName> {
     let mut queue: Vec<&ServiceName> = Vec::new();
     let of = |name: &ServiceName| graph.services.get(name).into_iter().flat_map(crate::graph::Service::dependencies);
-    // What its pod consists of is made with it.
+    // What its pod consists of is made with it; what is run before the service is not, as in Docker Compose.
     let own: BTreeSet<&ServiceName> = parts(graph, name).collect();
-    queue.extend(own.iter().flat_map(|part| of(part)).filter(|other| !no_deps && !own.contains(other)));
+    let is_step = |other: &ServiceName| graph.services.get(other).and_then(Service::prepares_service) == Some(name);
+    let outside = |other: &&ServiceName| !no_deps && !own.contains(other) && !is_step(other);
+    queue.extend(own.iter().flat_map(|part| of(part)).filter(outside));
     let mut seen = BTreeSet::new();
     while let Some(next) = queue.pop() {
         if seen.insert(next.clone()) {
             queue.extend(of(next));
             queue.extend(graph.parts(graph.front(next)).map(|(part, _)| part));
+            queue.extend(graph.before_start(next));
         }
     }
     seen

@@ -216,12 +216,13 @@ async fn missing(client: &Client, project: &Project) -> Vec<String> {
 /// Says what a pod lacks; `None`: nothing, or nothing of its own.
 fn lacking(pod: &PodStatus, now: Timestamp) -> Option<String> {
     let name = &pod.name;
-    let is_init = pod.part.as_ref().is_some_and(|part| part.role == Role::Init);
+    let prepares = pod.part.as_ref().map(|part| part.role).filter(|role| role.prepares());
     let time = words::since(&pod.started_at, now).map(|time| words::duration(time).to_lowercase()).unwrap_or_default();
     let reason = || pod.reason.as_ref().map(|reason| format!("container {name}: {reason}"));
     match pod.state {
-        Some(ContainerState::Running { .. }) if is_init => {
-            Some(format!("container {name} prepares its pod, has run for {time}, and has not ended"))
+        Some(ContainerState::Running { .. }) if prepares.is_some() => {
+            let what = if prepares == Some(Role::Init) { "pod" } else { "service" };
+            Some(format!("container {name} prepares its {what}, has run for {time}, and has not ended"))
         }
         _ if pod.ready => None,
         Some(ContainerState::Running { health: Health::Starting }) => {

@@ -294,6 +294,7 @@ impl State {
                 MountSource::Bind { .. }
                 | MountSource::Snapshot { .. }
                 | MountSource::PodVolume { .. }
+                | MountSource::EngineSocket
                 | MountSource::Image { .. }
                 | MountSource::Tmpfs { .. } => continue,
             };

@@ -64,7 +64,7 @@ fn add(result: &mut Mounts, spec: &ContainerSpec, mount: &Mount, api: ApiVersion
                 result.typed.push(bind(mount, path, create, propagation.as_deref(), *recursion));
             }
         }
-        MountSource::Snapshot { .. } | MountSource::PodVolume { .. } => {
+        MountSource::Snapshot { .. } | MountSource::PodVolume { .. } | MountSource::EngineSocket => {
             return Err(Untranslatable::Unplaced(target.clone()));
         }
         MountSource::Volume { volume, no_copy, subpath } => {

@@ -162,6 +162,7 @@ static OF_THE_POD: &[(&[&str], &str)] = &[
         "the containers of a pod know the same names: say it of the service"),
     (&["hostname", "domainname"], "the containers of a pod have one name: say it of the service"),
     (&["depends_on"], "the pod waits as a whole: say it of the service"),
+    (&["pre_start"], "it is run before the pod starts: say it of the service, or put it into `x-init`"),
     (&["scale"], "there is one in each pod: `scale` of the service says how many pods there are"),
     (&["container_name"], "it is named after the service and its own key"),
     (&["profiles"], "it is there with its service: give the service the profile"),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use crate::graph::{EndpointMode, NetworkMode, Protocol, Service};
+use crate::graph::{EndpointMode, NetworkMode, Protocol, Role, Service};
 use crate::ids::{PodId, ResourceKey, ServiceName};
 use crate::plan::{ObservedContainer, ObservedNetwork, ProjectView};
 
@@ -178,7 +178,10 @@ fn zone(project: &ProjectView<'_>, key: &ResourceKey) -> Zone {
         zone.enter(&container.name, Rank::Container, POD_TTL_SECS, &[address], &ports);
         let short_id = container.id.get(..12).unwrap_or(&container.id);
         zone.enter(short_id, Rank::Container, POD_TTL_SECS, &[address], &ports);
-        if let Some(hostname) = service.and_then(|service| service.container.hostname.as_ref()) {
+        // A step that is run before the service has its rights, and not its names.
+        let is_step = container.part().is_some_and(|part| part.role == Role::PreStart);
+        let named = service.filter(|_| !is_step);
+        if let Some(hostname) = named.and_then(|service| service.container.hostname.as_ref()) {
             zone.enter(hostname, Rank::Container, POD_TTL_SECS, &[address], &ports);
         }
     }

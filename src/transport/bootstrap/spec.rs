@@ -8,6 +8,7 @@ use super::decide::AGENT_ROLE;
 use crate::engine::{ContainerSpec, EngineInfo, EngineRestart, SpecNetwork, label};
 use crate::graph::{Container, Logging, Mount, MountSource, Namespace, Recursion};
 use crate::transport::image::Build;
+use crate::transport::local::ENGINE_SOCKET_VARIABLE;
 
 /// Time for an agent to hand over or close its connections.
 pub(super) const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -37,11 +38,14 @@ const ENGINE_SOCKET: &str = "/var/run/docker.sock";
 /// where the engine runs with a bounded set of capabilities). The agent raises its own as far as it may.
 pub fn agent_spec(build: &Build, options: &AgentOptions, engine: &EngineInfo) -> ContainerSpec {
     let AgentOptions { name, engine_socket, state_dir, run_dir, environment, .. } = options;
+    // Containers that use the engine's API are given the socket of that path.
+    let elsewhere =
+        (engine_socket != ENGINE_SOCKET).then(|| (ENGINE_SOCKET_VARIABLE.to_owned(), engine_socket.clone()));
     let command = ["agent", "--state", state_dir, "--run", run_dir];
     let logging = BTreeMap::from([("max-size", "10m"), ("max-file", "3")]);
     let container = Container {
         command: Some(command.map(str::to_owned).to_vec()),
-        environment: environment.iter().cloned().collect(),
+        environment: elsewhere.into_iter().chain(environment.iter().cloned()).collect(),
         mounts: vec![
             // Inside the state directory of a read-only image only these can be written.
             bind(state_dir, state_dir, true),

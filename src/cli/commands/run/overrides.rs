@@ -8,7 +8,7 @@ use crate::graph::{
     Container, ExposedPort, Graph, Mount, MountSource, NetworkMode, Port, PortMode, Protocol, Recursion, Restart, Role,
     Service, Volume,
 };
-use crate::ids::ResourceKey;
+use crate::ids::{ResourceKey, ServiceName};
 use crate::load::flags;
 
 /// What the process and the terminal say.
@@ -61,6 +61,11 @@ pub(super) fn graph_of(graph: &Graph, args: &RunArgs, around: &Surroundings<'_>)
         service.container.mounts.push(mount);
     }
     one.services.insert(name.clone(), service);
+    // What is run before the service is not run before a one-off of it, as in Docker Compose.
+    let is_step = |other: &ServiceName| graph.services.get(other).is_some_and(|one| one.prepares_service().is_some());
+    for part in one.services.values_mut() {
+        part.depends_on.retain(|dependency| !is_step(&dependency.service));
+    }
     Ok(one)
 }
 
