@@ -171,15 +171,7 @@ impl Case {
                 let is_default = self.flags.is_empty();
                 is_default.then(|| Written::new(&self.project()).difference(program, false).ok().flatten()).flatten()
             }
-            Verdict::BothRefuse => None,
-            Verdict::Differ(diff) => Some(diff),
-            Verdict::OnlyOurs(message) => (!WIDER.iter().any(|wider| message.contains(wider.case)))
-                .then(|| format!("only orch accepts it: {message}")),
-            Verdict::OnlyTheirs(problems) => {
-                let is_known = |problem: &String| STRICTER.iter().any(|stricter| problem.contains(stricter.case));
-                let unknown: Vec<_> = problems.into_iter().filter(|problem| !is_known(problem)).collect();
-                (!unknown.is_empty()).then(|| format!("only Docker Compose accepts it: {}", unknown.join("; ")))
-            }
+            verdict => verdict.unknown(),
         }
     }
 
