@@ -194,8 +194,8 @@ pub enum CliError {
     NoSuchService {
         /// What was named.
         name: ServiceName,
-        /// A service of almost that name.
-        similar: Option<String>,
+        /// What was meant, or which there are.
+        instead: Option<String>,
     },
     /// An image whose digest is asked for, and that the local engine does not have.
     #[error("image `{0}` is not on this machine: its digest is not known")]
@@ -456,7 +456,10 @@ impl CliError {
                 Some("`orch pattern ls` lists them; a file is named by its path".to_owned())
             }
             Self::NoSuchPattern { similar: Some(similar), .. }
-            | Self::NoSuchService { similar: Some(similar), .. } | Self::NoSuchHost { similar: Some(similar), .. } => Some(format!("did you mean `{similar}`?")),
+            | Self::NoSuchHost { similar: Some(similar), .. } => Some(format!("did you mean `{similar}`?")),
+            Self::NoSuchService { instead, .. } => {
+                Some(instead.clone().unwrap_or_else(|| "`orch config --services` lists them".to_owned()))
+            }
             Self::NoService => Some(
                 "the file defines no service that is enabled: add one, or name its profile with `--profile`".to_owned(),
             ),

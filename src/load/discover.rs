@@ -161,23 +161,51 @@ pub(super) fn read(
     required: bool,
     report: &mut Report,
 ) -> Option<SourceId> {
+    match text_of(files, path, cwd) {
+        Ok((shown, text)) => Some(report.sources.add(shown, text)),
+        Err((_, Some(std::io::ErrorKind::NotFound))) if !required => None,
+        Err((problem, _)) => {
+            report.push(problem);
+            None
+        }
+    }
+}
+
+/// Reads a compose file that the command line names. Where it is not there, says which is.
+pub(super) fn read_named(files: &dyn Files, path: &Path, cwd: &Path, report: &mut Report) -> Option<SourceId> {
+    match text_of(files, path, cwd) {
+        Ok((shown, text)) => Some(report.sources.add(shown, text)),
+        Err((problem, kind)) => {
+            let within = BASE.iter().map(|name| path.join(name));
+            let mut all = within.chain(BASE.iter().map(|name| path.with_file_name(name)));
+            let there = all.find(|path| kind.is_some() && files.is_file(path));
+            report.push(match there {
+                Some(path) => problem.help(format!("`{}` is there", path.strip_prefix(cwd).unwrap_or(&path).display())),
+                None => problem,
+            });
+            None
+        }
+    }
+}
+
+/// Returns a file's text, with the name that a user in `cwd` would use; else what is wrong with it, and with reading it.
+fn text_of(
+    files: &dyn Files,
+    path: &Path,
+    cwd: &Path,
+) -> Result<(String, String), (Diagnostic, Option<std::io::ErrorKind>)> {
     let stdin = path.as_os_str() == "-";
     let shown = if stdin { "<stdin>".to_owned() } else { path.strip_prefix(cwd).unwrap_or(path).display().to_string() };
-    let bytes = match if stdin { files.read_stdin() } else { files.read(path) } {
-        Ok(bytes) => bytes,
-        Err(error) if !required && error.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            report.push(Diagnostic::error(format!("`{shown}` could not be read: {}", reason(&error))));
-            return None;
-        }
-    };
+    let bytes = if stdin { files.read_stdin() } else { files.read(path) }.map_err(|error| {
+        let problem = Diagnostic::error(format!("`{shown}` could not be read: {}", reason(&error)));
+        (problem, Some(error.kind()))
+    })?;
     match String::from_utf8(bytes) {
-        Ok(text) => Some(report.sources.add(shown, text)),
+        Ok(text) => Ok((shown, text)),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
             let line = error.as_bytes()[..at].split(|byte| *byte == b'\n').count();
-            report.push(Diagnostic::error(format!("`{shown}` is not UTF-8 text: wrong byte in line {line}")));
-            None
+            Err((Diagnostic::error(format!("`{shown}` is not UTF-8 text: wrong byte in line {line}")), None))
         }
     }
 }

@@ -10,7 +10,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag as YamlTag};
 use crate::diag::{Diagnostic, SourceId, SourceMap, Span};
 
 use super::node::{Entry, Map, Node, Tag, Value};
-use super::scalar;
+use super::{scalar, slips};
 
 /// Deepest nesting. The specification's own elements nest about ten deep; the rest is room for `x-` keys.
 const MAX_DEPTH: usize = 100;
@@ -135,7 +135,12 @@ impl<'a> Reader<'a> {
         if error.info().contains("recursion limit") {
             return Diagnostic::error(format!("nested more than {MAX_DEPTH} deep")).at(self.span(at, at + 1), "");
         }
-        Diagnostic::error(format!("this is not valid YAML: {}", error.info())).at(self.span(at, at + 1), "")
+        let span = self.span(at, at + 1);
+        let problem = Diagnostic::error(format!("this is not valid YAML: {}", error.info())).at(span, "");
+        match slips::help(self.text, span.start as usize) {
+            Some(help) => problem.help(help),
+            None => problem,
+        }
     }
 
     fn event(&mut self, event: Event<'_>, span: Span) -> Step {
