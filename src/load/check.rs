@@ -88,6 +88,10 @@ fn keys(map: &mut Map, rules: &Rules, path: &Path<'_>, report: &mut Report) {
                     problem = problem.help(format!("did you mean `{own}`?"));
                 } else if let Some(meant) = did_you_mean(key, rules.names()) {
                     problem = problem.help(format!("did you mean `{meant}`?"));
+                } else if let Some(help) = rules::astray(key, path) {
+                    problem = problem.help(help);
+                } else if looks_like_a_service(path, &entry.node) {
+                    problem = problem.help("services stand below `services:`");
                 } else if matches!(path, Path::Root) {
                     problem = problem.help("keys of your own start with `x-`");
                 }
@@ -95,6 +99,11 @@ fn keys(map: &mut Map, rules: &Rules, path: &Path<'_>, report: &mut Report) {
             }
         }
     }
+}
+
+/// Whether a key of the top level has what services have, as in files of the first version.
+fn looks_like_a_service(path: &Path<'_>, node: &Node) -> bool {
+    matches!(path, Path::Root) && (node.get("image").is_some() || node.get("build").is_some())
 }
 
 /// A key of somebody's own means nothing here, but for slips: one of ours at a wrong place, or almost one of ours.
