@@ -46,9 +46,40 @@ pub(super) fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut
                 let expected = || if rule.expected.is_empty() { says(shape) } else { rule.expected.to_owned() };
                 let reason = reason.unwrap_or_else(|| format!("must be {}, not {}", expected(), node.value.kind()));
                 let what = if matches!(path, Path::Root) { "this file".to_owned() } else { format!("`{path}`") };
-                report.push(Diagnostic::error(format!("{what} {reason}")).at(node.span, "").spec(rule.spec));
+                let problem = Diagnostic::error(format!("{what} {reason}")).at(node.span, "").spec(rule.spec);
+                report.push(match advice(path, shape, &node.value) {
+                    Some(help) => problem.help(help),
+                    None => problem,
+                });
             }
         },
+    }
+}
+
+/// What to do about a value of the wrong kind, where a slip is known that leads to it.
+fn advice(path: &Path<'_>, shape: Shape, value: &Value) -> Option<String> {
+    let is_of_services = |name: &str| rules::of_service().names().any(|key| key == name);
+    match (path, value) {
+        (Path::Key(Path::Root, _), Value::Seq(_)) if shape == Shape::Open => {
+            Some("name each by a key: `NAME:` instead of `- NAME`".to_owned())
+        }
+        (Path::Key(Path::Key(Path::Root, "services"), name), _) if is_of_services(name) => {
+            Some(format!("`{name}` is a key of services: indent it below the name of one"))
+        }
+        (Path::Key(Path::Key(Path::Root, "services"), _), Value::Str(text)) => match text.split_once(':') {
+            Some((key, _)) if is_of_services(key) => Some(format!("a space is missing after `{key}:`")),
+            _ => Some("name its image below it: `image: NAME`".to_owned()),
+        },
+        (_, Value::Str(_) | Value::Int(_)) if shape == Shape::List => {
+            Some("write a list: a line that starts with `- ` for each".to_owned())
+        }
+        (_, Value::Str(word)) if shape == Shape::Bool && matches!(&*word.to_lowercase(), "yes" | "on") => {
+            Some("write `true`".to_owned())
+        }
+        (_, Value::Str(word)) if shape == Shape::Bool && matches!(&*word.to_lowercase(), "no" | "off") => {
+            Some("write `false`".to_owned())
+        }
+        _ => None,
     }
 }
 
