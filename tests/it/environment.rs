@@ -64,6 +64,17 @@ fn editors_are_told_as_objects_what_is_wrong_with_a_file() {
 }
 
 #[test]
+fn a_dry_run_leaves_the_agent_alone() {
+    let desk = Desk::new();
+    for command in ["agent stop", "agent uninstall", "agent uninstall --force"] {
+        let output = desk.orch(&format!("--dry-run {command}"), &[("DOCKER_HOST", &desk.engine_address())]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{command}: {told}");
+        assert!(told.contains("`--dry-run` cannot be used with `agent "), "{command}: {told}");
+    }
+}
+
+#[test]
 fn variables_about_files_and_projects_are_honoured() {
     let desk = Desk::new();
     desk.says("config --services", &[], "web\n");
