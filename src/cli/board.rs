@@ -338,10 +338,10 @@ mod tests {
         ");
         insta::assert_snapshot!(draw(12, 24), @"
         [+] Running…
-         ✔ shop…ult
+         ✔ shop…ault
          ✔ shop-db-1
-         ⠸ shop…b-1
-         ✘ shop…b-2
+         ⠸ shop…eb-1
+         ✘ shop…eb-2
         ");
         for width in 0..100 {
             for line in draw(width, 24).lines() {
