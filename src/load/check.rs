@@ -70,6 +70,10 @@ fn advice(path: &Path<'_>, shape: Shape, value: &Value) -> Option<String> {
             Some((key, _)) if is_of_services(key) => Some(format!("a space is missing after `{key}:`")),
             _ => Some("name its image below it: `image: NAME`".to_owned()),
         },
+        (_, Value::Int(number)) if shape == Shape::Duration => Some(format!("write its unit, too: `{number}s`")),
+        (Path::Item(..), Value::Int(_) | Value::Float(_) | Value::Bool(_)) if shape == Shape::Text => {
+            Some(format!("put it in quotes: `\"{}\"`", value.scalar_text().unwrap_or_default()))
+        }
         (_, Value::Str(_) | Value::Int(_)) if shape == Shape::List => {
             Some("write a list: a line that starts with `- ` for each".to_owned())
         }
