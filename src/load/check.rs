@@ -18,6 +18,9 @@ pub(super) fn check(node: &mut Node, keys: Keys, report: &mut Report) {
 /// Checks a part of a file, or a file that is no compose file.
 pub(super) fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
     let rule = rules.rule();
+    if indented_wrongly(node, rules, path, report) {
+        node.value = Value::Unknown;
+    }
     if node.is_unknown() || node.is_null() && (rule.nullable || rule.shape == Shape::Any) {
         return;
     }
@@ -68,14 +71,30 @@ fn advice(path: &Path<'_>, shape: Shape, value: &Value) -> Option<String> {
         }
         (Path::Key(Path::Key(Path::Root, "services"), _), Value::Str(text)) => match text.split_once(':') {
             Some((key, _)) if is_of_services(key) => Some(format!("a space is missing after `{key}:`")),
-            _ => Some("name its image below it: `image: NAME`".to_owned()),
+            _ => Some(match text.split_once('=') {
+                Some((key, value)) if is_of_services(key.trim()) => format!("write `{}: {}`", key.trim(), value.trim()),
+                _ => "name its image below it: `image: NAME`".to_owned(),
+            }),
         },
+        (Path::Key(Path::Key(Path::Root, "services"), _), Value::Null) => {
+            Some("name its image below it: `image: NAME`".to_owned())
+        }
+        (Path::Key(Path::Key(Path::Root, "configs" | "secrets"), _), Value::Str(_)) => {
+            Some("name its file below it: `file: PATH`".to_owned())
+        }
+        (Path::Key(Path::Key(Path::Root, "networks" | "volumes"), _), Value::Str(_)) => {
+            Some("name its driver below it: `driver: NAME`".to_owned())
+        }
+        (_, Value::Str(text)) if shape == Shape::List && text.starts_with('-') => {
+            Some("a space is missing after `-`".to_owned())
+        }
+        (_, Value::Map(_)) if shape == Shape::List => Some("write a list: `- ` before each item".to_owned()),
         (_, Value::Int(number)) if shape == Shape::Duration => Some(format!("write its unit, too: `{number}s`")),
         (Path::Item(..), Value::Int(_) | Value::Float(_) | Value::Bool(_)) if shape == Shape::Text => {
             Some(format!("put it in quotes: `\"{}\"`", value.scalar_text().unwrap_or_default()))
         }
         (_, Value::Str(_) | Value::Int(_)) if shape == Shape::List => {
-            Some("write a list: a line that starts with `- ` for each".to_owned())
+            Some("write a list: `- ` before each item".to_owned())
         }
         (_, Value::Str(word)) if shape == Shape::Bool && matches!(&*word.to_lowercase(), "yes" | "on") => {
             Some("write `true`".to_owned())
@@ -125,8 +144,8 @@ fn keys(map: &mut Map, rules: &Rules, path: &Path<'_>, report: &mut Report) {
                     problem = problem.help(format!("did you mean `{meant}`?"));
                 } else if let Some(help) = rules::astray(key, path) {
                     problem = problem.help(help);
-                } else if looks_like_a_service(path, &entry.node) {
-                    problem = problem.help("services stand below `services:`");
+                } else if let Some(help) = service_elsewhere(path, &entry.node) {
+                    problem = problem.help(help);
                 } else if matches!(path, Path::Root) {
                     problem = problem.help("keys of your own start with `x-`");
                 }
@@ -136,9 +155,36 @@ fn keys(map: &mut Map, rules: &Rules, path: &Path<'_>, report: &mut Report) {
     }
 }
 
-/// Whether a key of the top level has what services have, as in files of the first version.
-fn looks_like_a_service(path: &Path<'_>, node: &Node) -> bool {
-    matches!(path, Path::Root) && (node.get("image").is_some() || node.get("build").is_some())
+/// Where a service belongs that stands elsewhere: at the top level, as in files of the first version, or in another one.
+fn service_elsewhere(path: &Path<'_>, node: &Node) -> Option<String> {
+    if node.get("image").is_none() && node.get("build").is_none() {
+        return None;
+    }
+    match path {
+        Path::Root => Some("services stand below `services:`".to_owned()),
+        Path::Key(Path::Key(Path::Root, "services"), name) => {
+            Some(format!("services stand side by side: align it with `{name}`"))
+        }
+        _ => None,
+    }
+}
+
+/// Reports what is no service, but a part of one or of the project that was indented wrongly. Returns whether it is that.
+fn indented_wrongly(node: &Node, rules: &Rules, path: &Path<'_>, report: &mut Report) -> bool {
+    let Path::Key(Path::Key(Path::Root, "services"), name) = path else { return false };
+    let Some(map) = node.as_map() else { return false };
+    let is_service = map.is_empty() || map.keys().any(|key| key.starts_with("x-") || rules.key(key).is_some());
+    if is_service || rules.key(name).is_none() {
+        return false;
+    }
+    let help = if matches!(*name, "networks" | "volumes" | "configs" | "secrets") {
+        format!("indent it below a service, or not at all where it is the project's `{name}`")
+    } else {
+        format!("`{name}` is a key of services: indent it below the name of one")
+    };
+    let problem = Diagnostic::error(format!("`{path}` has nothing that a service has")).at(node.span, "");
+    report.push(problem.help(help).spec(rules.rule().spec));
+    true
 }
 
 /// A key of somebody's own means nothing here, but for slips: one of ours at a wrong place, or almost one of ours.

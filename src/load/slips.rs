@@ -117,7 +117,9 @@ impl<'a> Place<'a> {
         let word = self.previous().trim();
         let is_word = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
         let below = indent(self.line) >= indent(self.previous());
-        (is_word && below && !word.starts_with('-')).then(|| format!("a colon is missing after `{word}`"))
+        let number = self.before.last().map_or(0, |(number, _)| *number);
+        let found = is_word && below && !word.starts_with('-');
+        found.then(|| format!("a colon is missing after `{word}` in line {number}"))
     }
 
     /// `image:nginx`, `-"80:80"`.
@@ -127,7 +129,7 @@ impl<'a> Place<'a> {
                 || line.split_once(':').is_some_and(|(key, rest)| is_key(key) && rest.starts_with(char::is_alphanumeric))
         })?;
         let sign = if line.starts_with('-') { '-' } else { ':' };
-        Some(format!("a space is missing after `{sign}`"))
+        Some(format!("a space is missing after `{sign}` in `{line}`"))
     }
 
     /// A quote without its end, or text behind one.

@@ -53,6 +53,8 @@ pub(crate) const DIFFERENT: &[Difference] = &[
     Difference { case: "x-keys/forms.yaml", element: "keys with `x-`",
         theirs: "does not know that a list and a mapping are the same in keys that it does not know",
         ours: "merges its own keys as it merges the specification's" },
+    Difference { case: "whole-files/login.yaml", element: "`!reset` beside `<<`",
+        theirs: "takes out the key that is reset, so that the one that `<<` brings is there again", ours: "takes out both" },
     Difference { case: "05-services/extends-tags.yaml", element: "services.*.extends",
         theirs: "does not obey `!reset` where the base is of the same document; later ones do", ours: "obeys it" },
     Difference { case: "14-include/conflict.yaml", element: "include",
