@@ -5,10 +5,11 @@ use crate::diag::{Diagnostic, did_you_mean};
 use crate::model::quantity::parse_duration;
 use crate::model::{GoDuration, quantity::parse_bytes};
 
+use super::long::Long;
 use super::node::{Map, Node, Value};
 use super::path::Path;
 use super::report::Report;
-use super::rules::{self, Keys, Rules, Shape};
+use super::rules::{self, Keys, Rule, Rules, Shape};
 
 /// Checks all of `node`.
 pub(super) fn check(node: &mut Node, keys: Keys, report: &mut Report) {
@@ -46,11 +47,15 @@ pub(super) fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut
             Ok(Some(printed)) => node.value = printed,
             Ok(None) => {}
             Err(reason) => {
-                let expected = || if rule.expected.is_empty() { says(shape) } else { rule.expected.to_owned() };
+                let expected = || match (rule.expected, shape, rule.long) {
+                    ("", Shape::Open, Long::Value(_)) => "a mapping or a list".to_owned(),
+                    ("", ..) => says(shape),
+                    (expected, ..) => expected.to_owned(),
+                };
                 let reason = reason.unwrap_or_else(|| format!("must be {}, not {}", expected(), node.value.kind()));
                 let what = if matches!(path, Path::Root) { "this file".to_owned() } else { format!("`{path}`") };
                 let problem = Diagnostic::error(format!("{what} {reason}")).at(node.span, "").spec(rule.spec);
-                report.push(match advice(path, shape, &node.value) {
+                report.push(match advice(path, rule, &node.value) {
                     Some(help) => problem.help(help),
                     None => problem,
                 });
@@ -60,7 +65,9 @@ pub(super) fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut
 }
 
 /// What to do about a value of the wrong kind, where a slip is known that leads to it.
-fn advice(path: &Path<'_>, shape: Shape, value: &Value) -> Option<String> {
+fn advice(path: &Path<'_>, rule: &Rule, value: &Value) -> Option<String> {
+    let shape = rule.shape;
+    let takes_list = shape == Shape::List || shape == Shape::Open && matches!(rule.long, Long::Value(_));
     let is_of_services = |name: &str| rules::of_service().names().any(|key| key == name);
     match (path, value) {
         (Path::Key(Path::Root, _), Value::Seq(_)) if shape == Shape::Open => {
@@ -93,9 +100,7 @@ fn advice(path: &Path<'_>, shape: Shape, value: &Value) -> Option<String> {
         (Path::Item(..), Value::Int(_) | Value::Float(_) | Value::Bool(_)) if shape == Shape::Text => {
             Some(format!("put it in quotes: `\"{}\"`", value.scalar_text().unwrap_or_default()))
         }
-        (_, Value::Str(_) | Value::Int(_)) if shape == Shape::List => {
-            Some("write a list: `- ` before each item".to_owned())
-        }
+        (_, Value::Str(_) | Value::Int(_)) if takes_list => Some("write a list: `- ` before each item".to_owned()),
         (_, Value::Str(word)) if shape == Shape::Bool && matches!(&*word.to_lowercase(), "yes" | "on") => {
             Some("write `true`".to_owned())
         }
@@ -138,7 +143,10 @@ fn keys(map: &mut Map, rules: &Rules, path: &Path<'_>, report: &mut Report) {
                     continue;
                 }
                 let own = format!("x-{key}");
-                if rules.names().any(|name| name == own) {
+                if let Some(blank) = key.chars().next().filter(|c| c.is_whitespace()) {
+                    let blank = u32::from(blank);
+                    problem = problem.help(format!("indent with plain spaces: it starts with U+{blank:04X}"));
+                } else if rules.names().any(|name| name == own) {
                     problem = problem.help(format!("did you mean `{own}`?"));
                 } else if let Some(meant) = did_you_mean(key, rules.names()) {
                     problem = problem.help(format!("did you mean `{meant}`?"));

@@ -75,7 +75,10 @@ impl<'a> Place<'a> {
         let wrong = self.both().into_iter().map(of).find_map(|blanks| blanks.chars().find(|c| *c != ' '))?;
         Some(match wrong {
             '\t' => "indent with spaces: YAML takes no tabs".to_owned(),
-            other => format!("indent with plain spaces, not with U+{:04X}, as text from pages of the web has it", other as u32),
+            other => format!(
+                "indent with plain spaces, not with U+{:04X}, as text from pages of the web has it",
+                u32::from(other)
+            ),
         })
     }
 
@@ -93,6 +96,7 @@ impl<'a> Place<'a> {
         }
         Some(match did_you_mean(name, anchors().filter(|at| *at < self.at).map(named)) {
             Some(meant) => format!("did you mean `*{meant}`?"),
+            None if name.is_empty() => "a text that starts with `*` needs quotes".to_owned(),
             None => format!("nothing above is named `&{name}`; a text that starts with `*` needs quotes"),
         })
     }
@@ -126,7 +130,9 @@ impl<'a> Place<'a> {
     fn no_space(&self) -> Option<String> {
         let line = self.both().into_iter().map(str::trim).find(|line| {
             line.strip_prefix('-').is_some_and(|rest| rest.starts_with(['"', '\'']))
-                || line.split_once(':').is_some_and(|(key, rest)| is_key(key) && rest.starts_with(char::is_alphanumeric))
+                || line
+                    .split_once(':')
+                    .is_some_and(|(key, rest)| is_key(key) && rest.starts_with(char::is_alphanumeric))
         })?;
         let sign = if line.starts_with('-') { '-' } else { ':' };
         Some(format!("a space is missing after `{sign}` in `{line}`"))
@@ -177,10 +183,13 @@ impl<'a> Place<'a> {
         let (here, before) = (indent(self.line), indent(self.previous()));
         let has_value = key_and_value(self.previous()).is_some_and(|(_, value)| !value.is_empty());
         if here > before && has_value {
-            return Some("this line stands deeper than the one before, which has a value already: align the two".to_owned());
+            return Some(
+                "this line stands deeper than the one before, which has a value already: align the two".to_owned(),
+            );
         }
         let is_column = self.before.iter().any(|(_, line)| indent(line) == here);
-        (here < before && !is_column).then(|| "no line before stands in this column: align it with those that it belongs to".to_owned())
+        (here < before && !is_column)
+            .then(|| "no line before stands in this column: align it with those that it belongs to".to_owned())
     }
 }
 

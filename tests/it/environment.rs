@@ -57,7 +57,11 @@ fn editors_are_told_as_objects_what_is_wrong_with_a_file() {
     let told: Value = serde_json::from_slice(&output.stdout).expect("an object");
     let first = &told["diagnostics"][0];
     assert_eq!((output.status.code(), output.stderr), (Some(1), Vec::new()));
-    assert_eq!((&first["line"], &first["column"], &first["file"]), (&3.into(), &5.into(), &"wrong.yaml".into()), "{told}");
+    assert_eq!(
+        (&first["line"], &first["column"], &first["file"]),
+        (&3.into(), &5.into(), &"wrong.yaml".into()),
+        "{told}"
+    );
     assert_eq!(first["help"], "did you mean `image`?", "{told}");
     let output = desk.orch("config -q --format json", &[]);
     assert_eq!((output.status.code(), output.stdout), (Some(0), Vec::new()));

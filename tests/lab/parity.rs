@@ -124,7 +124,11 @@ fn containers(host: &Host) -> BTreeMap<String, BTreeMap<String, String>> {
 fn shared(host: &Host) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     for (kind, title, fields) in [
-        ("network", "Network", &["Driver", "EnableIPv6", "IPAM", "Internal", "Attachable", "Options", "Labels", "Scope"][..]),
+        (
+            "network",
+            "Network",
+            &["Driver", "EnableIPv6", "IPAM", "Internal", "Attachable", "Options", "Labels", "Scope"][..],
+        ),
         ("volume", "Volume", &["Driver", "Options", "Labels", "Scope"]),
     ] {
         let names = host.docker(&[kind, "ls", "-q", "--filter", "label=com.docker.compose.project=parity"]);
@@ -196,7 +200,8 @@ fn compare(host: &Host, yaml: &str, command: &[&str], list: &[(&'static str, &st
             }
         }
     }
-    let unseen: Vec<&str> = list.iter().map(|(pattern, _)| *pattern).filter(|pattern| !seen.contains(pattern)).collect();
+    let unseen: Vec<&str> =
+        list.iter().map(|(pattern, _)| *pattern).filter(|pattern| !seen.contains(pattern)).collect();
     let (wrong, unseen) = (wrong.join("\n"), unseen.join("\n"));
     assert!(
         wrong.is_empty() && unseen.is_empty(),
