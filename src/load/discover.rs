@@ -172,13 +172,19 @@ pub(super) fn read(
 }
 
 /// Reads a compose file that the command line names. Where it is not there, says which is.
-pub(super) fn read_named(files: &dyn Files, path: &Path, cwd: &Path, report: &mut Report) -> Option<SourceId> {
+pub(super) fn read_named(
+    files: &dyn Files,
+    path: &Path,
+    named: &[PathBuf],
+    cwd: &Path,
+    report: &mut Report,
+) -> Option<SourceId> {
     match text_of(files, path, cwd) {
         Ok((shown, text)) => Some(report.sources.add(shown, text)),
         Err((problem, kind)) => {
             let within = BASE.iter().map(|name| path.join(name));
             let mut all = within.chain(BASE.iter().map(|name| path.with_file_name(name)));
-            let there = all.find(|path| kind.is_some() && files.is_file(path));
+            let there = all.find(|path| kind.is_some() && files.is_file(path) && !named.contains(path));
             report.push(match there {
                 Some(path) => problem.help(format!("`{}` is there", path.strip_prefix(cwd).unwrap_or(&path).display())),
                 None => problem,
