@@ -47,10 +47,12 @@ impl<'a> Place<'a> {
         let at = if text[at..].trim().is_empty() { text.trim_end().len() } else { at };
         let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
         let line = text[start..].lines().next().unwrap_or("");
-        let lines = text[..start].lines().enumerate().map(|(index, line)| (index + 1, line));
-        let mut before: Vec<_> = lines.filter(|(_, line)| holds(line)).collect();
-        let first = before.len().saturating_sub(BEFORE);
-        before.drain(..first);
+        // The text before the line ends where a line ends.
+        let above = &text[..start];
+        let count = memchr::memchr_iter(b'\n', above.as_bytes()).count();
+        let numbered = above.lines().rev().enumerate().map(|(back, line)| (count.saturating_sub(back), line));
+        let mut before: Vec<_> = numbered.filter(|(_, line)| holds(line)).take(BEFORE).collect();
+        before.reverse();
         Self { text, at, line, before }
     }
 
