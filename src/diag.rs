@@ -206,7 +206,6 @@ pub fn instead<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         return Some(format!("did you mean `{meant}`?"));
     }
     match candidates.as_slice() {
-        [] => None,
         [only] => Some(format!("there is `{only}` only")),
         [first @ .., last] if candidates.len() <= LISTED => {
             let first: Vec<String> = first.iter().map(|name| format!("`{name}`")).collect();

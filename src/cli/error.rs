@@ -244,7 +244,7 @@ pub enum CliError {
         reason: &'static str,
     },
     /// The port is not published.
-    #[error("no port {port}/{protocol} for container {container}: {}", .known.join(", "))]
+    #[error("no port {port}/{protocol} for container {container}{}", if .known.is_empty() { ", which publishes none".to_owned() } else { format!(": {}", .known.join(", ")) })]
     NoPort {
         /// The port in the container.
         port: u16,
@@ -475,8 +475,8 @@ impl CliError {
                 "what runs on {} cannot be reached; `orch ps -a` shows what runs where",
                 names(away)
             )),
-            Self::NotRunning { index: 0, .. } => {
-                Some("start it with `orch up -d`; `orch ps -a` shows what is there".to_owned())
+            Self::NotRunning { index: 0, name, .. } => {
+                Some(format!("start it with `orch up -d {name}`; `orch ps -a` shows what is there"))
             }
             Self::NotRunning { index, .. } => {
                 Some(format!("replica {index} does not run; `orch ps -a` shows what is there"))

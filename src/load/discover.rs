@@ -163,9 +163,9 @@ pub(super) fn read(
 ) -> Option<SourceId> {
     match text_of(files, path, cwd) {
         Ok((shown, text)) => Some(report.sources.add(shown, text)),
-        Err((_, Some(std::io::ErrorKind::NotFound))) if !required => None,
-        Err((problem, _)) => {
-            report.push(problem);
+        Err(unread) if !required && unread.kind == Some(std::io::ErrorKind::NotFound) => None,
+        Err(unread) => {
+            report.push(*unread.problem);
             None
         }
     }
@@ -181,37 +181,40 @@ pub(super) fn read_named(
 ) -> Option<SourceId> {
     match text_of(files, path, cwd) {
         Ok((shown, text)) => Some(report.sources.add(shown, text)),
-        Err((problem, kind)) => {
+        Err(Unread { problem, kind }) => {
             let within = BASE.iter().map(|name| path.join(name));
             let mut all = within.chain(BASE.iter().map(|name| path.with_file_name(name)));
             let there = all.find(|path| kind.is_some() && files.is_file(path) && !named.contains(path));
             report.push(match there {
                 Some(path) => problem.help(format!("`{}` is there", path.strip_prefix(cwd).unwrap_or(&path).display())),
-                None => problem,
+                None => *problem,
             });
             None
         }
     }
 }
 
-/// Returns a file's text, with the name that a user in `cwd` would use; else what is wrong with it, and with reading it.
-fn text_of(
-    files: &dyn Files,
-    path: &Path,
-    cwd: &Path,
-) -> Result<(String, String), (Diagnostic, Option<std::io::ErrorKind>)> {
+/// What is wrong with a file, or with reading it, which then has a kind.
+struct Unread {
+    problem: Box<Diagnostic>,
+    kind: Option<std::io::ErrorKind>,
+}
+
+/// Returns a file's text, with the name that a user in `cwd` would use.
+fn text_of(files: &dyn Files, path: &Path, cwd: &Path) -> Result<(String, String), Unread> {
     let stdin = path.as_os_str() == "-";
     let shown = if stdin { "<stdin>".to_owned() } else { path.strip_prefix(cwd).unwrap_or(path).display().to_string() };
     let bytes = if stdin { files.read_stdin() } else { files.read(path) }.map_err(|error| {
         let problem = Diagnostic::error(format!("`{shown}` could not be read: {}", reason(&error)));
-        (problem, Some(error.kind()))
+        Unread { problem: Box::new(problem), kind: Some(error.kind()) }
     })?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok((shown, text)),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
             let line = error.as_bytes()[..at].split(|byte| *byte == b'\n').count();
-            Err((Diagnostic::error(format!("`{shown}` is not UTF-8 text: wrong byte in line {line}")), None))
+            let problem = Diagnostic::error(format!("`{shown}` is not UTF-8 text: wrong byte in line {line}"));
+            Err(Unread { problem: Box::new(problem), kind: None })
         }
     }
 }
