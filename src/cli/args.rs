@@ -26,6 +26,7 @@ mod pattern;
 mod print;
 mod refused;
 mod running;
+mod slips;
 
 pub use agent::*;
 pub use hands::*;
@@ -72,8 +73,9 @@ impl Cli {
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
-        let wrong = |error: clap::Error| Usage(refused::explain(error.format(&mut Self::command())));
-        let matches = Self::command().try_get_matches_from(arguments).map_err(wrong)?;
+        let arguments = slips::help(arguments.into_iter().map(Into::into).collect());
+        let wrong = |error: clap::Error| Usage(refused::explain(slips::explain(error.format(&mut Self::command()), &arguments)));
+        let matches = Self::command().try_get_matches_from(&arguments).map_err(wrong)?;
         let mut cli = Self::from_arg_matches(&matches).map_err(wrong)?;
         let is_unsaid = |flag| matches.value_source(flag) == Some(ValueSource::DefaultValue);
         cli.global.unsaid = Unsaid { ansi: is_unsaid("ansi"), parallel: is_unsaid("parallel") };
