@@ -403,7 +403,7 @@ fn fill_nulls(tree: &mut Node) {
     for kind in normalise::RESOURCES {
         let entries = tree.get_mut(kind).and_then(Node::as_map_mut).into_iter().flat_map(|map| map.values_mut());
         for entry in entries.filter(|entry| entry.node.is_null()) {
-            entry.node.value = Value::map(node::Map::new());
+            entry.node.value = Value::map(node::Map::default());
         }
     }
 }
