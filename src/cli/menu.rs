@@ -163,7 +163,7 @@ mod tests {
     fn lines_are_whole_and_the_keys_below_them() {
         let text = |bytes: &[u8], width| String::from_utf8(framed(bytes, "d Detach", width)).expect("text");
         assert_eq!(text(b"web-1  | one\n", 80), "\r\x1b[Kweb-1  | one\nd Detach");
-        assert_eq!(text(b"no end", 80), "\r\x1b[Kno end\nd Detach");
+        assert_eq!(text(b"| no end", 80), "\r\x1b[K| no end\nd Detach");
         assert_eq!(text(b"", 80), "\r\x1b[Kd Detach");
         assert_eq!(text(b"one\n", 5), "\r\x1b[Kone\nd D…");
         assert_eq!(*Footer::default().around(b"no end"), *b"no end");

@@ -284,15 +284,12 @@ async fn in_foreground(
             key = pressed(&mut menu) => match key? {
                 Key::Detach => return Ok(Exit::Success),
                 Key::Watch => {
-                    watch = match watch {
-                        Some(_) => None,
-                        None => {
-                            let args = WatchArgs {
-                                services: args.selection.services.clone(),
-                                ..WatchArgs::beside_up(args.quiet_build)
-                            };
-                            Some(Box::pin(watch::from_now_on(global.clone(), args, footer.clone())))
-                        }
+                    watch = if watch.is_some() {
+                        None
+                    } else {
+                        let services = args.selection.services.clone();
+                        let args = WatchArgs { services, ..WatchArgs::beside_up(args.quiet_build) };
+                        Some(Box::pin(watch::from_now_on(global.clone(), args, footer.clone())))
                     };
                     if let Some(menu) = &menu {
                         menu.show(watch.is_some());
