@@ -1,6 +1,7 @@
 //! What is under way, as lines for a terminal: a value that events change and that renders itself for a size and a time.
 //!
-//! The picture is Docker Compose's: a count, then a line for each object with what it does and for how long.
+//! The picture is Docker Compose's: a count, then a line for each object with what it does and for how long. Where the terminal
+//! is narrow, first the kinds of objects give way (`Container`), then the middles of names.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -90,9 +91,16 @@ impl Board {
 
         let room = canvas.height.saturating_sub(2).max(1);
         let shown = self.shown(room);
-        let id_width = shown.iter().map(|item| item.event.id.width()).max().unwrap_or(0);
         let status_width = shown.iter().map(|item| item.event.status.width()).max().unwrap_or(0);
-        let columns = Columns::of(canvas.width, id_width, status_width);
+        let columns = |kinds: bool| {
+            let id_width = shown.iter().map(|item| item.name(kinds).width()).max().unwrap_or(0);
+            let columns = Columns::of(canvas.width, id_width, status_width, kinds);
+            (columns, id_width <= columns.id)
+        };
+        let columns = match columns(true) {
+            (columns, true) => columns,
+            _ => columns(false).0,
+        };
         lines.extend(shown.iter().map(|item| item.line(columns, now, canvas)));
         if shown.len() < self.items.len() {
             lines.push(fit(&format!("   … and {} more", self.items.len() - shown.len()), canvas.width));
@@ -124,8 +132,14 @@ impl Board {
 }
 
 impl Item {
+    /// The name, with what kind of object it is of.
+    fn name(&self, with_kind: bool) -> &str {
+        let id = &self.event.id;
+        if with_kind { id } else { id.split_once(' ').map_or(id, |(_, name)| name) }
+    }
+
     fn line(&self, columns: Columns, now: Duration, canvas: Canvas) -> String {
-        let Event { id, status, state, detail } = &self.event;
+        let Event { id: _, status, state, detail } = &self.event;
         let elapsed = self.ended.unwrap_or(now).saturating_sub(self.begun);
         let timer = format!("{:.1}s ", elapsed.as_secs_f64());
         let (icon, colour) = match state {
@@ -136,7 +150,7 @@ impl Item {
         };
         let timer_fits = canvas.width >= SIGN + TIMER + LEAST_ID;
         let room = canvas.width.saturating_sub(SIGN + if timer_fits { timer.len() + 1 } else { 0 });
-        let mut text = pad(&squeeze(id, columns.id), columns.id);
+        let mut text = pad(&squeeze(self.name(columns.kinds), columns.id), columns.id);
         if columns.status {
             write!(text, "  {status}").expect("a string takes all");
         }
@@ -171,18 +185,20 @@ struct Columns {
     id: usize,
     /// Whether statuses are shown.
     status: bool,
+    /// Whether the kinds of objects stand before their names.
+    kinds: bool,
 }
 
 impl Columns {
     /// Leaves room for what becomes of the objects, which is what is looked for; names give way. Where both have no room
     /// the name stays, and the sign before it says the rest.
-    fn of(width: usize, id: usize, status: usize) -> Self {
+    fn of(width: usize, id: usize, status: usize, kinds: bool) -> Self {
         let beside = width.saturating_sub(SIGN + TIMER + status + 2);
         if beside >= LEAST_ID {
-            return Self { id: id.min(beside), status: true };
+            return Self { id: id.min(beside), status: true, kinds };
         }
         let timer = if width >= SIGN + TIMER + LEAST_ID { TIMER } else { 0 };
-        Self { id: id.min(width.saturating_sub(SIGN + timer)), status: false }
+        Self { id: id.min(width.saturating_sub(SIGN + timer)), status: false, kinds }
     }
 }
 
@@ -305,12 +321,27 @@ mod tests {
          ⠸ Container shop-web-1  Starting  0.9s
          ✘ Container shop-web-2  Error  p… 0.0s
         ");
+        // Names lose what kind of object they are of before they lose anything of their own.
+        insta::assert_snapshot!(draw(34, 24), @"
+        [+] Running 3/4
+         ✔ shop_default  Created     0.1s
+         ✔ shop-db-1     Started     0.3s
+         ⠸ shop-web-1    Starting    0.9s
+         ✘ shop-web-2    Error  por… 0.0s
+        ");
         insta::assert_snapshot!(draw(18, 24), @"
         [+] Running 3/4
-         ✔ Network…default
-         ✔ Contain…op-db-1
-         ⠸ Contain…p-web-1
-         ✘ Contain…p-web-2
+         ✔ shop_default
+         ✔ shop-db-1
+         ⠸ shop-web-1
+         ✘ shop-web-2
+        ");
+        insta::assert_snapshot!(draw(12, 24), @"
+        [+] Running…
+         ✔ shop…ault
+         ✔ shop-db-1
+         ⠸ shop…eb-1
+         ✘ shop…eb-2
         ");
         for width in 0..100 {
             for line in draw(width, 24).lines() {
