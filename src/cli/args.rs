@@ -25,6 +25,7 @@ mod pattern;
 mod print;
 mod refused;
 mod running;
+mod slips;
 
 pub use agent::*;
 pub use hands::*;
@@ -71,7 +72,9 @@ impl Cli {
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
-        Self::try_parse_from(arguments).map_err(|error| Usage(refused::explain(error)))
+        let arguments = slips::help(arguments.into_iter().map(Into::into).collect());
+        let explain = |error| Usage(refused::explain(slips::explain(error, &arguments)));
+        Self::try_parse_from(&arguments).map_err(explain)
     }
 }
 

@@ -194,8 +194,8 @@ pub enum CliError {
     NoSuchService {
         /// What was named.
         name: ServiceName,
-        /// A service of almost that name.
-        similar: Option<String>,
+        /// What was meant, or which there are.
+        instead: Option<String>,
     },
     /// An image whose digest is asked for, and that the local engine does not have.
     #[error("image `{0}` is not on this machine: its digest is not known")]
@@ -244,7 +244,7 @@ pub enum CliError {
         reason: &'static str,
     },
     /// The port is not published.
-    #[error("no port {port}/{protocol} for container {container}: {}", .known.join(", "))]
+    #[error("no port {port}/{protocol} for container {container}{}", if .known.is_empty() { ", which publishes none".to_owned() } else { format!(": {}", .known.join(", ")) })]
     NoPort {
         /// The port in the container.
         port: u16,
@@ -456,7 +456,10 @@ impl CliError {
                 Some("`orch pattern ls` lists them; a file is named by its path".to_owned())
             }
             Self::NoSuchPattern { similar: Some(similar), .. }
-            | Self::NoSuchService { similar: Some(similar), .. } | Self::NoSuchHost { similar: Some(similar), .. } => Some(format!("did you mean `{similar}`?")),
+            | Self::NoSuchHost { similar: Some(similar), .. } => Some(format!("did you mean `{similar}`?")),
+            Self::NoSuchService { instead, .. } => {
+                Some(instead.clone().unwrap_or_else(|| "`orch config --services` lists them".to_owned()))
+            }
             Self::NoService => Some(
                 "the file defines no service that is enabled: add one, or name its profile with `--profile`".to_owned(),
             ),
@@ -472,8 +475,8 @@ impl CliError {
                 "what runs on {} cannot be reached; `orch ps -a` shows what runs where",
                 names(away)
             )),
-            Self::NotRunning { index: 0, .. } => {
-                Some("start it with `orch up -d`; `orch ps -a` shows what is there".to_owned())
+            Self::NotRunning { index: 0, name, .. } => {
+                Some(format!("start it with `orch up -d {name}`; `orch ps -a` shows what is there"))
             }
             Self::NotRunning { index, .. } => {
                 Some(format!("replica {index} does not run; `orch ps -a` shows what is there"))

@@ -215,8 +215,8 @@ fn check_services(loaded: &Loaded, names: &[ServiceName]) -> Result<(), CliError
 
 /// Returns the error for a service that is none of `known`.
 pub(crate) fn no_such_service<'a>(name: &ServiceName, known: impl IntoIterator<Item = &'a ServiceName>) -> CliError {
-    let similar = crate::diag::did_you_mean(name.as_str(), known.into_iter().map(ServiceName::as_str));
-    CliError::NoSuchService { name: name.clone(), similar: similar.map(str::to_owned) }
+    let instead = crate::diag::instead(name.as_str(), known.into_iter().map(ServiceName::as_str));
+    CliError::NoSuchService { name: name.clone(), instead }
 }
 
 /// Returns services with all that they depend on.

@@ -50,6 +50,35 @@ impl Desk {
 }
 
 #[test]
+fn editors_are_told_as_objects_what_is_wrong_with_a_file() {
+    let desk = Desk::new();
+    std::fs::write(desk.folder.path().join("wrong.yaml"), "services:\n  web:\n    imgae: busybox\n").expect("written");
+    let output = desk.orch("-f wrong.yaml config -q --format json", &[]);
+    let told: Value = serde_json::from_slice(&output.stdout).expect("an object");
+    let first = &told["diagnostics"][0];
+    assert_eq!((output.status.code(), output.stderr), (Some(1), Vec::new()));
+    assert_eq!(
+        (&first["line"], &first["column"], &first["file"]),
+        (&3.into(), &5.into(), &"wrong.yaml".into()),
+        "{told}"
+    );
+    assert_eq!(first["help"], "did you mean `image`?", "{told}");
+    let output = desk.orch("config -q --format json", &[]);
+    assert_eq!((output.status.code(), output.stdout), (Some(0), Vec::new()));
+}
+
+#[test]
+fn a_dry_run_leaves_the_agent_alone() {
+    let desk = Desk::new();
+    for command in ["agent stop", "agent uninstall", "agent uninstall --force"] {
+        let output = desk.orch(&format!("--dry-run {command}"), &[("DOCKER_HOST", &desk.engine_address())]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{command}: {told}");
+        assert!(told.contains("`--dry-run` cannot be used with `agent "), "{command}: {told}");
+    }
+}
+
+#[test]
 fn variables_about_files_and_projects_are_honoured() {
     let desk = Desk::new();
     desk.says("config --services", &[], "web\n");

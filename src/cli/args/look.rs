@@ -284,7 +284,7 @@ pub struct ConfigArgs {
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub format: ConfigFormat,
 
-    /// Check only, print nothing
+    /// Check only, print nothing; with `--format json` what is wrong, as objects for editors
     #[arg(short, long)]
     pub quiet: bool,
 

@@ -29,6 +29,15 @@ use crate::transport::image::Build;
 /// # Errors
 /// When the engine or the agent does not answer, or projects are still up (`uninstall`).
 pub(crate) async fn run(context: &mut Context<'_>, verb: AgentVerb) -> Result<Exit, CliError> {
+    let changing = match &verb {
+        AgentVerb::Stop => Some("agent stop"),
+        AgentVerb::Uninstall(_) => Some("agent uninstall"),
+        // These two look for themselves: they do not always change something.
+        AgentVerb::Metrics(_) | AgentVerb::AccessLog(_) | AgentVerb::Logs(_) | AgentVerb::Status(_) => None,
+    };
+    if let Some(command) = changing.filter(|_| context.global.dry_run) {
+        return Err(CliError::Flag { flag: "--dry-run", command });
+    }
     match verb {
         AgentVerb::Logs(args) => return logs(context, &args).await,
         AgentVerb::Status(args) => status(context, &args).await?,

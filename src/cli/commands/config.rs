@@ -18,6 +18,9 @@ use crate::model::{ComposeHash, ComposeHashes};
 /// # Errors
 /// When the files are wrong, the engine does not know an image's digest, or the output cannot be written.
 pub(crate) async fn run(context: &mut Context<'_>, args: &ConfigArgs) -> Result<(), CliError> {
+    if args.quiet && args.format == ConfigFormat::Json {
+        context.ui.tell_as_data();
+    }
     let text = if args.schema {
         format!("{:#}\n", schema())
     } else if let Some(wanted) = &args.hash {

@@ -1,5 +1,6 @@
 //! `orch exec`: a command in a running container, with the user's terminal where there is one.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 
 use crate::cli::args::ExecArgs;
@@ -10,6 +11,7 @@ use crate::cli::session::{DetachKeys, Ended, Process, Session};
 use crate::cli::source;
 use crate::cli::tail::Choice;
 use crate::cli::ui::Ui;
+use crate::diag::did_you_mean;
 use crate::engine::{Engine, ExecSession, ExecSpec};
 use crate::ids::ServiceName;
 use crate::observed::ObservedContainer;
@@ -29,6 +31,10 @@ pub(crate) async fn run(context: &mut Context<'_>, args: ExecArgs) -> Result<Exi
     let (containers, errors) = source::containers(&sources, &choice).await?;
     let Some((at, target)) = target(&containers, &args.service) else {
         context.ui.warn_all(&errors);
+        let (all, _) = source::containers(&sources, &Choice { services: Vec::new(), index: None, ..choice }).await?;
+        if let Some(meant) = meant(&all, &args.service) {
+            return Err(CliError::NoSuchService { name: args.service, instead: Some(meant) });
+        }
         let away = context.left_out().to_vec();
         return Err(CliError::NotRunning { name: args.service.clone(), index: args.index, away });
     };
@@ -48,6 +54,14 @@ fn target<'a>(
     let running = containers.iter().filter(|(_, container)| container.is_running());
     let meant = running.filter(|(_, container)| container.service.as_ref() == Some(service));
     meant.min_by_key(|(_, container)| container.number).map(|(at, container)| (*at, container))
+}
+
+/// What is said to somebody who named a service that has no container: the one that was meant.
+fn meant(containers: &[(usize, ObservedContainer)], named: &ServiceName) -> Option<String> {
+    let names: BTreeSet<&str> =
+        containers.iter().filter_map(|(_, container)| container.service.as_ref()).map(ServiceName::as_str).collect();
+    let similar = did_you_mean(named.as_str(), names.iter().copied()).filter(|_| !names.contains(named.as_str()))?;
+    Some(format!("did you mean `{similar}`?"))
 }
 
 pub(super) fn has_terminal() -> bool {

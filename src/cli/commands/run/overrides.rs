@@ -29,7 +29,7 @@ pub(super) struct Surroundings<'a> {
 /// What is wrong with a flag, and what a service cannot do by itself.
 pub(super) fn graph_of(graph: &Graph, args: &RunArgs, around: &Surroundings<'_>) -> Result<Graph, CliError> {
     let name = &args.service;
-    let no_service = || CliError::NoSuchService { name: name.clone(), similar: None };
+    let no_service = || crate::cli::project::no_such_service(name, graph.services.keys());
     let mut service = graph.services.get(name).ok_or_else(no_service)?.clone();
     let refuse = |reason| CliError::NoOneoff { service: name.clone(), reason };
     if service.part.is_some() || !service.ambassadors.is_empty() {
