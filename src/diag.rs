@@ -195,6 +195,26 @@ pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str
         .map(|(_, candidate)| candidate)
 }
 
+/// Most names that are listed for somebody who named another.
+const LISTED: usize = 12;
+
+/// Returns what to say to somebody who named something that is not there: the name that was meant, else those that there are;
+/// `None` where there are none, or too many to be read.
+pub fn instead<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let candidates: Vec<&str> = candidates.into_iter().collect();
+    if let Some(meant) = did_you_mean(word, candidates.iter().copied()) {
+        return Some(format!("did you mean `{meant}`?"));
+    }
+    match candidates.as_slice() {
+        [only] => Some(format!("there is `{only}` only")),
+        [first @ .., last] if candidates.len() <= LISTED => {
+            let first: Vec<String> = first.iter().map(|name| format!("`{name}`")).collect();
+            Some(format!("there are {} and `{last}`", first.join(", ")))
+        }
+        _ => None,
+    }
+}
+
 /// Optimal string alignment distance.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
@@ -235,5 +255,15 @@ mod tests {
         ] {
             assert_eq!(did_you_mean(word, keys), expected, "{word}");
         }
+    }
+
+    #[test]
+    fn names_that_are_there_are_told_while_they_can_be_read() {
+        let told = |word, names: &[&str]| instead(word, names.iter().copied());
+        assert_eq!(told("webb", &["db", "web"]).as_deref(), Some("did you mean `web`?"));
+        assert_eq!(told("nginx", &["db", "web"]).as_deref(), Some("there are `db` and `web`"));
+        assert_eq!(told("nginx", &["web"]).as_deref(), Some("there is `web` only"));
+        assert_eq!(told("nginx", &[]), None);
+        assert_eq!(told("nginx", &["a"; LISTED + 1]), None);
     }
 }

@@ -315,7 +315,8 @@ impl Part<'_, '_> {
     fn restart(&mut self) -> Restart {
         if let Some(policy) = self.restart_policy() {
             return match policy.condition.as_deref() {
-                Some("none") => Restart::No,
+                Some("none" | "no") => Restart::No,
+                Some("always") => Restart::Always,
                 Some("on-failure") => Restart::OnFailure { max_attempts: attempts(policy) },
                 _ => Restart::UnlessStopped,
             };

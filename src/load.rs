@@ -35,6 +35,7 @@ mod resolve;
 mod rules;
 mod scalar;
 mod schema;
+mod slips;
 mod source;
 mod typed;
 mod validate;

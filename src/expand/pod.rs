@@ -126,7 +126,7 @@ fn helper(
 
 fn is_never_restarted(service: &model::Service) -> bool {
     match service.deploy.as_ref().and_then(|deploy| deploy.restart_policy.as_ref()) {
-        Some(policy) => policy.condition.as_deref() == Some("none"),
+        Some(policy) => matches!(policy.condition.as_deref(), Some("none" | "no")),
         None => service.restart.as_deref() == Some("no"),
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path as FilePath, PathBuf};
 
 use crate::diag::{Diagnostic, SourceId, Span};
 
-use super::discover::read;
+use super::discover::{read, read_named};
 use super::extends::Extender;
 use super::node::{Map, Node, Tag, Value};
 use super::report::Report;
@@ -134,7 +134,7 @@ pub(super) fn parse(paths: &[PathBuf], reading: &Reading<'_>, report: &mut Repor
     let mut all = Vec::new();
     let mut empty = Vec::new();
     for path in paths {
-        let Some(source) = read(reading.files, path, reading.cwd, true, report) else { continue };
+        let Some(source) = read_named(reading.files, path, paths, reading.cwd, report) else { continue };
         let Some(read) = documents(source, path, report) else { continue };
         if read.is_empty() {
             empty.push(format!("empty compose file: `{}`", report.sources.name(source)));

@@ -5,10 +5,11 @@ use crate::diag::{Diagnostic, did_you_mean};
 use crate::model::quantity::parse_duration;
 use crate::model::{GoDuration, quantity::parse_bytes};
 
+use super::long::Long;
 use super::node::{Map, Node, Value};
 use super::path::Path;
 use super::report::Report;
-use super::rules::{self, Keys, Rules, Shape};
+use super::rules::{self, Keys, Rule, Rules, Shape};
 
 /// Checks all of `node`.
 pub(super) fn check(node: &mut Node, keys: Keys, report: &mut Report) {
@@ -18,6 +19,9 @@ pub(super) fn check(node: &mut Node, keys: Keys, report: &mut Report) {
 /// Checks a part of a file, or a file that is no compose file.
 pub(super) fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
     let rule = rules.rule();
+    if indented_wrongly(node, rules, path, report) {
+        node.value = Value::Unknown;
+    }
     if node.is_unknown() || node.is_null() && (rule.nullable || rule.shape == Shape::Any) {
         return;
     }
@@ -43,12 +47,67 @@ pub(super) fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut
             Ok(Some(printed)) => node.value = printed,
             Ok(None) => {}
             Err(reason) => {
-                let expected = || if rule.expected.is_empty() { says(shape) } else { rule.expected.to_owned() };
+                let expected = || match (rule.expected, shape, rule.long) {
+                    ("", Shape::Open, Long::Value(_)) => "a mapping or a list".to_owned(),
+                    ("", ..) => says(shape),
+                    (expected, ..) => expected.to_owned(),
+                };
                 let reason = reason.unwrap_or_else(|| format!("must be {}, not {}", expected(), node.value.kind()));
                 let what = if matches!(path, Path::Root) { "this file".to_owned() } else { format!("`{path}`") };
-                report.push(Diagnostic::error(format!("{what} {reason}")).at(node.span, "").spec(rule.spec));
+                let problem = Diagnostic::error(format!("{what} {reason}")).at(node.span, "").spec(rule.spec);
+                report.push(match advice(path, rule, &node.value) {
+                    Some(help) => problem.help(help),
+                    None => problem,
+                });
             }
         },
+    }
+}
+
+/// What to do about a value of the wrong kind, where a slip is known that leads to it.
+fn advice(path: &Path<'_>, rule: &Rule, value: &Value) -> Option<String> {
+    let shape = rule.shape;
+    let takes_list = shape == Shape::List || shape == Shape::Open && matches!(rule.long, Long::Value(_));
+    let is_of_services = |name: &str| rules::of_service().names().any(|key| key == name);
+    match (path, value) {
+        (Path::Key(Path::Root, _), Value::Seq(_)) if shape == Shape::Open => {
+            Some("name each by a key: `NAME:` instead of `- NAME`".to_owned())
+        }
+        (Path::Key(Path::Key(Path::Root, "services"), name), _) if is_of_services(name) => {
+            Some(format!("`{name}` is a key of services: indent it below the name of one"))
+        }
+        (Path::Key(Path::Key(Path::Root, "services"), _), Value::Str(text)) => match text.split_once(':') {
+            Some((key, _)) if is_of_services(key) => Some(format!("a space is missing after `{key}:`")),
+            _ => Some(match text.split_once('=') {
+                Some((key, value)) if is_of_services(key.trim()) => format!("write `{}: {}`", key.trim(), value.trim()),
+                _ => "name its image below it: `image: NAME`".to_owned(),
+            }),
+        },
+        (Path::Key(Path::Key(Path::Root, "services"), _), Value::Null) => {
+            Some("name its image below it: `image: NAME`".to_owned())
+        }
+        (Path::Key(Path::Key(Path::Root, "configs" | "secrets"), _), Value::Str(_)) => {
+            Some("name its file below it: `file: PATH`".to_owned())
+        }
+        (Path::Key(Path::Key(Path::Root, "networks" | "volumes"), _), Value::Str(_)) => {
+            Some("name its driver below it: `driver: NAME`".to_owned())
+        }
+        (_, Value::Str(text)) if shape == Shape::List && text.starts_with('-') => {
+            Some("a space is missing after `-`".to_owned())
+        }
+        (_, Value::Map(_)) if shape == Shape::List => Some("write a list: `- ` before each item".to_owned()),
+        (_, Value::Int(number)) if shape == Shape::Duration => Some(format!("write its unit, too: `{number}s`")),
+        (Path::Item(..), Value::Int(_) | Value::Float(_) | Value::Bool(_)) if shape == Shape::Text => {
+            Some(format!("put it in quotes: `\"{}\"`", value.scalar_text().unwrap_or_default()))
+        }
+        (_, Value::Str(_) | Value::Int(_)) if takes_list => Some("write a list: `- ` before each item".to_owned()),
+        (_, Value::Str(word)) if shape == Shape::Bool && matches!(&*word.to_lowercase(), "yes" | "on") => {
+            Some("write `true`".to_owned())
+        }
+        (_, Value::Str(word)) if shape == Shape::Bool && matches!(&*word.to_lowercase(), "no" | "off") => {
+            Some("write `false`".to_owned())
+        }
+        _ => None,
     }
 }
 
@@ -84,10 +143,17 @@ fn keys(map: &mut Map, rules: &Rules, path: &Path<'_>, report: &mut Report) {
                     continue;
                 }
                 let own = format!("x-{key}");
-                if rules.names().any(|name| name == own) {
+                if let Some(blank) = key.chars().next().filter(|c| c.is_whitespace()) {
+                    let blank = u32::from(blank);
+                    problem = problem.help(format!("indent with plain spaces: it starts with U+{blank:04X}"));
+                } else if rules.names().any(|name| name == own) {
                     problem = problem.help(format!("did you mean `{own}`?"));
                 } else if let Some(meant) = did_you_mean(key, rules.names()) {
                     problem = problem.help(format!("did you mean `{meant}`?"));
+                } else if let Some(help) = rules::astray(key, path) {
+                    problem = problem.help(help);
+                } else if let Some(help) = service_elsewhere(path, &entry.node) {
+                    problem = problem.help(help);
                 } else if matches!(path, Path::Root) {
                     problem = problem.help("keys of your own start with `x-`");
                 }
@@ -95,6 +161,38 @@ fn keys(map: &mut Map, rules: &Rules, path: &Path<'_>, report: &mut Report) {
             }
         }
     }
+}
+
+/// Where a service belongs that stands elsewhere: at the top level, as in files of the first version, or in another one.
+fn service_elsewhere(path: &Path<'_>, node: &Node) -> Option<String> {
+    if node.get("image").is_none() && node.get("build").is_none() {
+        return None;
+    }
+    match path {
+        Path::Root => Some("services stand below `services:`".to_owned()),
+        Path::Key(Path::Key(Path::Root, "services"), name) => {
+            Some(format!("services stand side by side: align it with `{name}`"))
+        }
+        _ => None,
+    }
+}
+
+/// Reports what is no service, but a part of one or of the project that was indented wrongly. Returns whether it is that.
+fn indented_wrongly(node: &Node, rules: &Rules, path: &Path<'_>, report: &mut Report) -> bool {
+    let Path::Key(Path::Key(Path::Root, "services"), name) = path else { return false };
+    let Some(map) = node.as_map() else { return false };
+    let is_service = map.is_empty() || map.keys().any(|key| key.starts_with("x-") || rules.key(key).is_some());
+    if is_service || rules.key(name).is_none() {
+        return false;
+    }
+    let help = if matches!(*name, "networks" | "volumes" | "configs" | "secrets") {
+        format!("indent it below a service, or not at all where it is the project's `{name}`")
+    } else {
+        format!("`{name}` is a key of services: indent it below the name of one")
+    };
+    let problem = Diagnostic::error(format!("`{path}` has nothing that a service has")).at(node.span, "");
+    report.push(problem.help(help).spec(rules.rule().spec));
+    true
 }
 
 /// A key of somebody's own means nothing here, but for slips: one of ours at a wrong place, or almost one of ours.

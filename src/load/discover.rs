@@ -161,23 +161,60 @@ pub(super) fn read(
     required: bool,
     report: &mut Report,
 ) -> Option<SourceId> {
+    match text_of(files, path, cwd) {
+        Ok((shown, text)) => Some(report.sources.add(shown, text)),
+        Err(unread) if !required && unread.kind == Some(std::io::ErrorKind::NotFound) => None,
+        Err(unread) => {
+            report.push(*unread.problem);
+            None
+        }
+    }
+}
+
+/// Reads a compose file that the command line names. Where it is not there, says which is.
+pub(super) fn read_named(
+    files: &dyn Files,
+    path: &Path,
+    named: &[PathBuf],
+    cwd: &Path,
+    report: &mut Report,
+) -> Option<SourceId> {
+    match text_of(files, path, cwd) {
+        Ok((shown, text)) => Some(report.sources.add(shown, text)),
+        Err(Unread { problem, kind }) => {
+            let within = BASE.iter().map(|name| path.join(name));
+            let mut all = within.chain(BASE.iter().map(|name| path.with_file_name(name)));
+            let there = all.find(|path| kind.is_some() && files.is_file(path) && !named.contains(path));
+            report.push(match there {
+                Some(path) => problem.help(format!("`{}` is there", path.strip_prefix(cwd).unwrap_or(&path).display())),
+                None => *problem,
+            });
+            None
+        }
+    }
+}
+
+/// What is wrong with a file, or with reading it, which then has a kind.
+struct Unread {
+    problem: Box<Diagnostic>,
+    kind: Option<std::io::ErrorKind>,
+}
+
+/// Returns a file's text, with the name that a user in `cwd` would use.
+fn text_of(files: &dyn Files, path: &Path, cwd: &Path) -> Result<(String, String), Unread> {
     let stdin = path.as_os_str() == "-";
     let shown = if stdin { "<stdin>".to_owned() } else { path.strip_prefix(cwd).unwrap_or(path).display().to_string() };
-    let bytes = match if stdin { files.read_stdin() } else { files.read(path) } {
-        Ok(bytes) => bytes,
-        Err(error) if !required && error.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            report.push(Diagnostic::error(format!("`{shown}` could not be read: {}", reason(&error))));
-            return None;
-        }
-    };
+    let bytes = if stdin { files.read_stdin() } else { files.read(path) }.map_err(|error| {
+        let problem = Diagnostic::error(format!("`{shown}` could not be read: {}", reason(&error)));
+        Unread { problem: Box::new(problem), kind: Some(error.kind()) }
+    })?;
     match String::from_utf8(bytes) {
-        Ok(text) => Some(report.sources.add(shown, text)),
+        Ok(text) => Ok((shown, text)),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
             let line = error.as_bytes()[..at].split(|byte| *byte == b'\n').count();
-            report.push(Diagnostic::error(format!("`{shown}` is not UTF-8 text: wrong byte in line {line}")));
-            None
+            let problem = Diagnostic::error(format!("`{shown}` is not UTF-8 text: wrong byte in line {line}"));
+            Err(Unread { problem: Box::new(problem), kind: None })
         }
     }
 }

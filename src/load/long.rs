@@ -181,7 +181,16 @@ fn named(node: Node, value: impl Fn(&Node) -> Node, report: &mut Report) -> Node
 /// Reports an item that a list cannot hold; nothing more is said of that list.
 fn wrong_item(list: &Node, item: &Node, expected: &str, report: &mut Report) -> Node {
     let message = format!("an item of this list must be {expected}, not {}", item.value.kind());
-    report.push(Diagnostic::error(message).at(item.span, "").help("perhaps quotes are missing"));
+    let entry = item.as_map().and_then(|map| map.iter().next());
+    let help = match entry.map(|(key, entry)| (key, entry.node.value.scalar_text())) {
+        Some((key, Some(_))) if key.contains('=') => "put it in quotes: it has `: ` in it".to_owned(),
+        Some((key, Some(value))) if expected.contains('=') => {
+            format!("write `{key}={value}`, or write all of them without `-`")
+        }
+        Some(_) => "write all of them without `-`".to_owned(),
+        None => "perhaps quotes are missing".to_owned(),
+    };
+    report.push(Diagnostic::error(message).at(item.span, "").help(help));
     list.with(Value::Unknown)
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::diag::{Diagnostic, did_you_mean};
+use crate::diag::{Diagnostic, instead};
 
 use super::node::{Entry, Node};
 use super::normalise::implied;
@@ -29,11 +29,10 @@ pub(super) fn apply(
             active.extend(profiles(service));
             continue;
         }
-        let mut problem = Diagnostic::error(format!("no such service: {name}"));
-        if let Some(meant) = did_you_mean(name, tree.entries("services").map(|(name, _)| name.as_str())) {
-            problem = problem.help(format!("did you mean `{meant}`?"));
-        }
-        report.push(problem);
+        let problem = Diagnostic::error(format!("no such service: {name}"));
+        let list = || "`orch config --services` lists them".to_owned();
+        let known = tree.entries("services").map(|(name, _)| name.as_str());
+        report.push(problem.help(instead(name, known).unwrap_or_else(list)));
     }
     let disabled = take(tree, |_, entry| {
         let own = profiles(&entry.node);

@@ -16,6 +16,7 @@
 //! * `profiles`: which services there are; `keys`: what orch's own keys mean; `hosts`: `x-hosts`, the one key without a row,
 //!   because a hosts file is the same without a project.
 
+mod astray;
 mod own;
 mod pattern;
 mod table;
@@ -242,6 +243,7 @@ pub(super) fn of_service() -> &'static Rules {
     root(Keys::All).key("services").and_then(|services| services.key("*")).unwrap_or(&NONE)
 }
 
+pub(super) use astray::astray;
 pub(super) use own::{misplaced, near};
 
 /// Returns the rows of the specification; which of them are applied is said elsewhere.

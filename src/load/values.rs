@@ -56,18 +56,30 @@ pub(super) fn text(node: &mut Node, path: &Path<'_>, variables: &mut Variables<'
             node.value = if is_taken { Value::Str(replaced.text) } else { Value::Unknown };
         }
         Err(failure) => {
-            let problem = describe(&failure, path, report.part(node, failure.range().start, failure.range().end));
+            let (range, written) = (failure.range(), before.get(failure.range()).unwrap_or_default());
+            let problem = describe(&failure, written, path, report.part(node, range.start, range.end));
             report.push(problem);
             node.value = Value::Unknown;
         }
     }
 }
 
-fn describe(failure: &Failure, path: &Path<'_>, span: crate::diag::Span) -> Diagnostic {
+/// How a variable is written.
+const FORMS: &str = "a variable is `${NAME}`, `${NAME:-default}`, `${NAME:?message}` or `${NAME:+replacement}`; write `$$` for a plain `$`";
+
+/// What was meant by a variable with a word behind a colon, and nothing that says what the word is for.
+fn with_default(written: &str) -> Option<String> {
+    let (name, word) = written.strip_prefix("${")?.strip_suffix('}')?.split_once(':')?;
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let is_word = word.len() <= 64 && word.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '/' | '.'));
+    (is_name && is_word).then(|| format!("did you mean `${{{name}:-{word}}}`?"))
+}
+
+fn describe(failure: &Failure, written: &str, path: &Path<'_>, span: crate::diag::Span) -> Diagnostic {
     match failure {
         Failure::Format(_) => Diagnostic::error(format!("invalid interpolation format for `{path}`"))
             .at(span, "")
-            .help("a variable is `${NAME}`, `${NAME:-default}`, `${NAME:?message}` or `${NAME:+replacement}`; write `$$` for a plain `$`"),
+            .help(with_default(written).unwrap_or_else(|| FORMS.to_owned())),
         other => Diagnostic::error(format!("while interpolating `{path}`: {other}")).at(span, ""),
     }
     .spec(SPEC)

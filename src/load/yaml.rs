@@ -10,10 +10,12 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag as YamlTag};
 use crate::diag::{Diagnostic, SourceId, SourceMap, Span};
 
 use super::node::{Entry, Map, Node, Tag, Value};
-use super::scalar;
+use super::{scalar, slips};
 
 /// Deepest nesting. The specification's own elements nest about ten deep; the rest is room for `x-` keys.
 const MAX_DEPTH: usize = 100;
+/// Text that is read again, over and over, for tabs behind colons and dashes. YAML takes them where the parser does not.
+const MENDED_BYTES: usize = 1 << 20;
 /// Nodes that aliases may add to one file; the limit of compose-go since 2026. Text counts, 100 bytes for a node.
 const MAX_ALIAS_NODES: usize = 100_000;
 /// Nodes that one file may have without its aliases: bounds the work of all later phases. A thousand services with
@@ -27,22 +29,19 @@ const MAX_NODES: usize = 250_000;
 /// it is the last; duplicate keys and the like are all reported.
 pub(super) fn parse(source: SourceId, sources: &SourceMap) -> Result<Vec<Node>, Vec<Diagnostic>> {
     let text = sources.text(source);
-    let mut reader = Reader::new(source, text);
-    let mut parser = Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
-    while let Some(event) = parser.next_event() {
-        let step = match event {
-            Ok((event, span)) => {
-                let span = reader.span(span.start.index(), span.end.index());
-                reader.event(event, span)
-            }
-            Err(error) => Err(Box::new(reader.syntax(&error))),
-        };
-        if let Err(problem) = step {
-            reader.problems.push(*problem);
-            break;
+    let mut mended = None::<String>;
+    let mut left = MENDED_BYTES / text.len().max(1);
+    loop {
+        let seen = mended.as_deref().unwrap_or(text);
+        let mut reader = Reader::new(source, text);
+        let tab = reader.read(seen.strip_prefix('\u{feff}').unwrap_or(seen));
+        if let Some(tab) = tab.filter(|_| left > 0) {
+            left -= 1;
+            mended.get_or_insert_with(|| text.to_owned()).replace_range(tab..=tab, " ");
+            continue;
         }
+        return if reader.problems.is_empty() { Ok(reader.documents) } else { Err(reader.problems) };
     }
-    if reader.problems.is_empty() { Ok(reader.documents) } else { Err(reader.problems) }
 }
 
 type Step = Result<(), Box<Diagnostic>>;
@@ -115,6 +114,32 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads all of `text`. Returns the place of a tab that stands where the parser wants a space.
+    fn read(&mut self, text: &str) -> Option<usize> {
+        let mut parser = Parser::new_from_str(text);
+        while let Some(event) = parser.next_event() {
+            let step = match event {
+                Ok((event, span)) => {
+                    let span = self.span(span.start.index(), span.end.index());
+                    self.event(event, span)
+                }
+                Err(error) => {
+                    let problem = self.syntax(&error);
+                    self.problems.push(problem);
+                    let at = self.span(error.marker().index(), error.marker().index()).start as usize;
+                    let is_tab = |at: &usize| self.text.as_bytes().get(*at) == Some(&b'\t');
+                    let wants_space = error.info().contains("must be followed by a valid YAML whitespace");
+                    return [at, at.saturating_sub(1)].into_iter().find(is_tab).filter(|_| wants_space);
+                }
+            };
+            if let Err(problem) = step {
+                self.problems.push(*problem);
+                break;
+            }
+        }
+        None
+    }
+
     /// Makes a span of character indices one of bytes.
     fn span(&self, start: usize, end: usize) -> Span {
         let length = u32::try_from(self.text.len()).unwrap_or(u32::MAX);
@@ -135,7 +160,12 @@ impl<'a> Reader<'a> {
         if error.info().contains("recursion limit") {
             return Diagnostic::error(format!("nested more than {MAX_DEPTH} deep")).at(self.span(at, at + 1), "");
         }
-        Diagnostic::error(format!("this is not valid YAML: {}", error.info())).at(self.span(at, at + 1), "")
+        let span = self.span(at, at + 1);
+        let problem = Diagnostic::error(format!("this is not valid YAML: {}", error.info())).at(span, "");
+        match slips::help(self.text, span.start as usize) {
+            Some(help) => problem.help(help),
+            None => problem,
+        }
     }
 
     fn event(&mut self, event: Event<'_>, span: Span) -> Step {
@@ -175,7 +205,14 @@ impl<'a> Reader<'a> {
             return Err(Box::new(Diagnostic::error(message).at(span, "")));
         }
         if let Some(Open { kind: OpenKind::Map(Builder { key: None, .. }), .. }) = self.stack.last() {
-            return Err(Box::new(Diagnostic::error("a key must be text").at(span, "")));
+            let problem = Diagnostic::error("a key must be text").at(span, "");
+            // `{{ name }}` of a template.
+            let is_braces = self.text.get(..span.start as usize).is_some_and(|before| before.ends_with('{'));
+            return Err(Box::new(if is_braces {
+                problem.help("a text that starts with `{{` needs quotes")
+            } else {
+                problem
+            }));
         }
         let tag = directive(tag, span, &["map", "seq"])?;
         self.stack.push(Open { span, tag, anchor, weight: 1, kind });
@@ -292,11 +329,19 @@ impl<'a> Reader<'a> {
         let value = match core {
             Some("str") => Value::Str(text.to_owned()),
             Some("int" | "float" | "bool" | "null") => scalar::resolve(text),
-            _ if style == ScalarStyle::Plain => scalar::resolve(text),
+            // What has a tag of somebody's own is text to Docker Compose, whatever it looks like.
+            _ if style == ScalarStyle::Plain && tag.is_none_or(|tag| tag.is_yaml_core_schema() || is_own(tag)) => {
+                scalar::resolve(text)
+            }
             _ => Value::Str(text.to_owned()),
         };
         Ok((value, directive(tag, span, &["str", "int", "float", "bool", "null", "timestamp", "merge"])?))
     }
+}
+
+/// Whether a tag is one of Compose's own.
+fn is_own(tag: &YamlTag) -> bool {
+    tag.handle == "!" && matches!(tag.suffix.as_str(), "reset" | "override")
 }
 
 /// Compose's own tags; `core` are those of YAML that fit the kind of value.

@@ -85,7 +85,7 @@ pub struct UpdateConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RestartPolicy {
-    /// `none`, `on-failure` or `any`.
+    /// `none`, `on-failure` or `any`, or a word of `restart`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
     /// Time between tries.

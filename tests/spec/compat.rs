@@ -103,7 +103,7 @@ const DESIGN: &[(&str, &str, &str)] = &[
     ("`|`, `;`, `>` and `&` in commands that are one text", "drops the rest of the command", "refuses it"),
     ("options of mounts that it does not know", "ignores them", "warns"),
     ("words of `restart`, ports of `expose`", "leaves what is wrong to the engine", "refuses it with its place"),
-    ("words of `deploy` (`condition`, `failure_action`, `mode`)", "takes any", "refuses those that it does not know"),
+    ("words of `deploy` (`failure_action`, `mode`)", "takes any", "refuses those that it does not know"),
     (
         "entries of lists without what they need (`rate`, `weight`), addresses that are none",
         "leaves them to the engine, or takes them for nothing",

@@ -72,6 +72,18 @@ fn compose_files_are_searched_upwards_with_their_override() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_told_with_the_one_that_is() {
+    for (named, there) in
+        [("compose.yml", "compose.yaml"), ("sub/x.yaml", "sub/docker-compose.yml"), ("sub", "sub/docker-compose.yml")]
+    {
+        let files = MemoryFiles::new([("/w/compose.yaml", MODEL), ("/w/sub/docker-compose.yml", MODEL)]);
+        let request = LoadRequest { cwd: "/w".into(), files: vec![named.to_owned()], ..LoadRequest::default() };
+        let problems = load(&files, &request).expect_err("it is not there").to_string();
+        assert!(problems.contains(&format!("help: `{there}` is there")), "{problems}");
+    }
+}
+
+#[test]
 fn two_candidates_are_warned_about() {
     let files = &[("p/compose.yml", "MODEL"), ("p/docker-compose.yaml", "x")];
     let loaded = Run { files, cwd: "p", ..Run::default() }.load().expect("loads");

@@ -48,12 +48,47 @@ pub(crate) const STRICTER: &[Difference] = &[
         theirs: "takes any word", ours: "takes ports and ranges, with a protocol or without" },
     Difference { case: "cannot be part of a variable's name", element: "services.*.label_file",
         theirs: "takes a line with spaces for a label's name", ours: "refuses it, as in files of variables" },
+    Difference { case: "of Windows", element: "services.*.volumes",
+        theirs: "takes `C:\\data:/data` and `v:/data` for paths on the drive of a Windows machine, and the engine refuses them",
+        ours: "refuses them: hosts run Linux" },
+    Difference { case: "a Windows path", element: "services.*.volumes",
+        theirs: "takes `v:/data` for a path in the container", ours: "refuses it" },
     Difference { case: "is negative", element: "durations below 0",
         theirs: "takes durations below 0", ours: "refuses them" },
     Difference { case: "has both `", element: "configs.*.external",
         theirs: "takes `external` beside `file` and the like where they come from two files", ours: "refuses the two, as in one file" },
     Difference { case: "has no image", element: "services.*.image",
         theirs: "takes a service without an image that is switched off, with `--no-normalize`", ours: "refuses it as ever" },
+    Difference { case: "is not a restart policy", element: "services.*.restart",
+        theirs: "takes any word, and the engine refuses it", ours: "refuses what is none" },
+    Difference { case: "is for a shell, but no shell", element: "services.*.command",
+        theirs: "drops the rest of a command behind `\\|`, `;`, `>` and `&`", ours: "refuses it" },
+    Difference { case: ".mode` must be one of", element: "services.*.deploy.mode",
+        theirs: "takes any word", ours: "refuses those that it does not know" },
+    Difference { case: "failure_action` must be one of", element: "services.*.deploy.update_config.failure_action",
+        theirs: "takes any word", ours: "refuses those that it does not know" },
+    Difference { case: "is not a protocol", element: "services.*.ports.[].protocol",
+        theirs: "takes any word, and the engine refuses it", ours: "refuses what is none" },
+    Difference { case: "is not a valid container name", element: "services.*.container_name",
+        theirs: "takes any text, and the engine refuses it", ours: "refuses what is none" },
+    Difference { case: "has nothing to run after", element: "services.*.healthcheck.test",
+        theirs: "takes `CMD` alone", ours: "refuses it: nothing would be checked" },
+    Difference { case: "must be 65535 or less", element: "services.*.blkio_config.weight",
+        theirs: "takes any number", ours: "refuses those that no engine takes" },
+    Difference { case: "must be a number of 0 or more", element: "services.*.cpus",
+        theirs: "takes numbers below 0", ours: "refuses them" },
+    Difference { case: "an entry of `blkio_config", element: "services.*.blkio_config.device_read_bps.[].rate",
+        theirs: "takes an entry without one", ours: "refuses it" },
+    Difference { case: "is not an IPv4 address", element: "services.*.networks.*.ipv4_address",
+        theirs: "takes any text, and the engine refuses it", ours: "refuses what is none" },
+    Difference { case: "is not an IPv6 address", element: "services.*.networks.*.ipv6_address",
+        theirs: "takes any text, and the engine refuses it", ours: "refuses what is none" },
+    Difference { case: "must be a subnet such as", element: "networks.*.ipam.config.[].subnet",
+        theirs: "takes any text, and the engine refuses it", ours: "refuses what is none" },
+    Difference { case: "must be an IP address, not", element: "networks.*.ipam.config.[].gateway",
+        theirs: "takes any text, and the engine refuses it", ours: "refuses what is none" },
+    Difference { case: "`services.a.environment` must be", element: "services.*.environment",
+        theirs: "takes a number where another file has a mapping, and leaves it out", ours: "refuses it" },
     Difference { case: "must be a whole number, not a decimal number", element: "`.inf` as a number",
         theirs: "takes it for a whole number at some places", ours: "refuses it" },
 ];
@@ -171,15 +206,7 @@ impl Case {
                 let is_default = self.flags.is_empty();
                 is_default.then(|| Written::new(&self.project()).difference(program, false).ok().flatten()).flatten()
             }
-            Verdict::BothRefuse => None,
-            Verdict::Differ(diff) => Some(diff),
-            Verdict::OnlyOurs(message) => (!WIDER.iter().any(|wider| message.contains(wider.case)))
-                .then(|| format!("only orch accepts it: {message}")),
-            Verdict::OnlyTheirs(problems) => {
-                let is_known = |problem: &String| STRICTER.iter().any(|stricter| problem.contains(stricter.case));
-                let unknown: Vec<_> = problems.into_iter().filter(|problem| !is_known(problem)).collect();
-                (!unknown.is_empty()).then(|| format!("only Docker Compose accepts it: {}", unknown.join("; ")))
-            }
+            verdict => verdict.unknown(),
         }
     }
 

@@ -18,6 +18,10 @@ fn a_restart_policy_counts_instead_of_restart() {
         max_attempts,
     };
     assert_eq!(of("condition: none"), (Restart::No, pace(0, None, None)));
+    // Words of `restart`, which people write here too.
+    assert_eq!(of("condition: no"), (Restart::No, pace(0, None, None)));
+    assert_eq!(of("condition: always, delay: 1s"), (Restart::Always, pace(1, None, None)));
+    assert_eq!(of("condition: unless-stopped"), (Restart::UnlessStopped, pace(0, None, None)));
     assert_eq!(of("condition: any"), (Restart::UnlessStopped, pace(0, None, None)));
     assert_eq!(of("delay: 5s, window: 1m0s"), (Restart::UnlessStopped, pace(5, Some(60), None)));
     let counted = of("condition: on-failure, max_attempts: 3, delay: 2s");

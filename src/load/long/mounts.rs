@@ -41,7 +41,11 @@ fn split(text: &str) -> Result<(Option<&str>, &str, &str), String> {
         && drive.starts_with(|c: char| c.is_ascii_alphabetic())
         && rest.starts_with(['/', '\\'])
     {
-        return Err(format!("`{drive}:` is the drive of a Windows path to Docker Compose; name the volume otherwise"));
+        return Err(if rest.starts_with('\\') {
+            format!("`{drive}:{rest}` is a path of Windows, and hosts run Linux")
+        } else {
+            format!("`{drive}:` is the drive of a Windows path to Docker Compose; name the volume otherwise")
+        });
     }
     if parts.iter().any(|part| part.is_empty()) {
         return Err(format!("`{text}` has an empty section between colons"));

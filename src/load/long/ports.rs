@@ -35,7 +35,11 @@ pub(super) fn port(mut node: Node, report: &mut Report) -> Vec<Node> {
         Ok(_) => Vec::new(),
         Err((message, range)) => {
             let span = report.part(&node, range.start, range.end);
-            let help = "write `[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]`, such as `127.0.0.1:8080:80`";
+            let help = if text.contains(['“', '”', '„', '‘', '’']) {
+                "quotes of YAML are `\"` and `'`; these are a typesetter's"
+            } else {
+                "write `[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]`, such as `127.0.0.1:8080:80`"
+            };
             report.push(Diagnostic::error(message).at(span, "").help(help).spec(SPEC));
             Vec::new()
         }

@@ -12,6 +12,8 @@ pub(super) const I64: Shape = Shape::Int(i64::MIN, i64::MAX);
 pub(super) const LIMIT: Shape = Shape::Int(-1, i64::MAX);
 /// A weight of block devices.
 const WEIGHT: Shape = Int(0, u16::MAX as i64);
+/// When containers are started again: the specification's words, and those of `restart`, which Docker Compose takes here too.
+const RESTART_CONDITIONS: &[&str] = &["none", "on-failure", "any", "no", "always", "unless-stopped"];
 /// A port.
 pub(super) const PORT: Shape = Shape::Int(1, u16::MAX as i64);
 
@@ -232,7 +234,7 @@ pub(super) static SIMPLE: &[(&str, Shape)] = &[
     ("services.*.deploy.resources.reservations.generic_resources.[].discrete_resource_spec.kind", Text),
     ("services.*.deploy.resources.reservations.generic_resources.[].discrete_resource_spec.value", Int(0, i64::MAX)),
     ("services.*.deploy.restart_policy", Map),
-    ("services.*.deploy.restart_policy.condition", Word(&["none", "on-failure", "any"], &[])),
+    ("services.*.deploy.restart_policy.condition", Word(RESTART_CONDITIONS, &[])),
     ("services.*.deploy.restart_policy.delay", Duration), ("services.*.deploy.restart_policy.max_attempts", U32),
     ("services.*.deploy.restart_policy.window", Duration),
     ("services.*.deploy.rollback_config", Map),
