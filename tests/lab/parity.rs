@@ -1,5 +1,5 @@
-//! The same file brought up by Docker Compose and by orch on one engine, and what `docker inspect` says of each container
-//! compared, field by field. What differs by design is listed with its reason; each entry of the list must be seen.
+//! The same file brought up by Docker Compose and by orch on one engine, and what `docker inspect` says of each container,
+//! network and volume compared, field by field. What differs by design is listed with its reason; each entry of a list must be seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,10 @@ use serde_json::Value;
 
 use crate::host::{Done, Host};
 
+/// What runs.
 const FILE: &str = include_str!("parity.yaml");
+/// What is only made: nobody here has a graphics card or a second disk.
+const CREATED: &str = include_str!("parity-created.yaml");
 
 /// Where orch does otherwise: a path, with `*` for any key (or its rest), and the reason.
 const DELIBERATE: &[(&str, &str)] = &[
@@ -24,6 +27,10 @@ const DELIBERATE: &[(&str, &str)] = &[
     ("HostConfig.DnsSearch", "in the container's own `resolv.conf`"),
     ("HostConfig.DnsOptions", "in the container's own `resolv.conf`"),
     ("Mounts./etc/resolv.conf.*", "orch's own DNS"),
+    ("Network.IPAM.Config.*", "a network is the same on all hosts, so orch chooses its addresses"),
+    ("Network.Labels.orch.*", "what orch knows its networks by"),
+    ("Network.Labels.com.docker.compose.version", "the version of the tool"),
+    ("Volume.Labels.com.docker.compose.version", "the version of the tool"),
 ];
 
 /// Parts of an inspection that say what was asked for. The rest says what became of it this time: ids, times, addresses.
@@ -113,9 +120,34 @@ fn containers(host: &Host) -> BTreeMap<String, BTreeMap<String, String>> {
     list.iter().map(one).collect()
 }
 
+/// Returns what was asked of the engine for each network and volume of the project, by kind and name.
+fn shared(host: &Host) -> BTreeMap<String, BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
+    for (kind, title, fields) in [
+        (
+            "network",
+            "Network",
+            &["Driver", "EnableIPv6", "IPAM", "Internal", "Attachable", "Options", "Labels", "Scope"][..],
+        ),
+        ("volume", "Volume", &["Driver", "Options", "Labels", "Scope"]),
+    ] {
+        let names = host.docker(&[kind, "ls", "-q", "--filter", "label=com.docker.compose.project=parity"]);
+        for name in names.split_whitespace() {
+            let text = host.docker(&[kind, "inspect", name]);
+            let list: Vec<Value> = serde_json::from_str(&text).expect("JSON");
+            let asked: serde_json::Map<_, _> =
+                fields.iter().map(|field| ((*field).to_owned(), list[0][*field].clone())).collect();
+            let mut values = BTreeMap::new();
+            flat(&Value::Object(asked), title, &mut values);
+            all.insert(format!("{kind} {}", list[0]["Name"].as_str().expect("a name")), values);
+        }
+    }
+    all
+}
+
 /// Returns the entry of the list that a path is of.
-fn deliberate(path: &str) -> Option<&'static str> {
-    DELIBERATE.iter().map(|(pattern, _)| *pattern).find(|pattern| {
+fn deliberate(path: &str, list: &[(&'static str, &str)]) -> Option<&'static str> {
+    list.iter().map(|(pattern, _)| *pattern).find(|pattern| {
         let mut parts = pattern.split('*');
         let mut rest = parts.next().and_then(|first| path.strip_prefix(first));
         for part in parts {
@@ -136,20 +168,24 @@ fn reference(host: &Host) -> String {
     host.give("docker-compose", program.as_ref())
 }
 
-#[test]
-fn containers_are_what_docker_compose_makes_of_the_same_file_but_for_what_is_listed() {
-    let host = Host::boot(&["busybox"]);
-    let compose = reference(&host);
-    host.write("/root/parity/compose.yaml", FILE);
+/// Has both programs make what a file says, with `command`, and compares.
+#[track_caller]
+fn compare(host: &Host, yaml: &str, command: &[&str], list: &[(&'static str, &str)]) -> usize {
+    let compose = reference(host);
+    host.write("/root/parity/compose.yaml", yaml);
     host.write("/root/parity/conf", "a=1\n");
     host.write("/root/parity/pass", "hunter2\n");
+    host.write("/root/parity/vars.env", "OF_FILE=1\nQUOTED=\"a b\"\nBARE\n");
+    host.write("/root/parity/more.labels", "of.file=1\n");
+    host.write("/root/parity/dir/file", "content\n");
     let theirs =
         |args: &[&str]| -> Done { host.exec(&[&[compose.as_str(), "-f", "/root/parity/compose.yaml"], args].concat()) };
-    theirs(&["up", "-d"]).ok();
-    let expected = containers(&host);
+    let all = || -> BTreeMap<_, _> { containers(host).into_iter().chain(shared(host)).collect() };
+    theirs(command).ok();
+    let expected = all();
     theirs(&["down", "-v", "-t", "0"]).ok();
-    host.orch(&["-f", "/root/parity/compose.yaml", "up", "-d"]).ok();
-    let made = containers(&host);
+    host.orch(&[&["-f", "/root/parity/compose.yaml"], command].concat()).ok();
+    let made = all();
     let names = |all: &BTreeMap<String, BTreeMap<String, String>>| all.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&made), names(&expected));
 
@@ -158,19 +194,37 @@ fn containers_are_what_docker_compose_makes_of_the_same_file_but_for_what_is_lis
         let expected = &expected[name];
         let paths: BTreeSet<&String> = made.keys().chain(expected.keys()).collect();
         for path in paths.into_iter().filter(|path| made.get(*path) != expected.get(*path)) {
-            match deliberate(path) {
+            match deliberate(path, list) {
                 Some(pattern) => drop(seen.insert(pattern)),
                 None => wrong.push(format!("{name} {path}: {:?}, not {:?}", made.get(path), expected.get(path))),
             }
         }
     }
     let unseen: Vec<&str> =
-        DELIBERATE.iter().map(|(pattern, _)| *pattern).filter(|pattern| !seen.contains(pattern)).collect();
+        list.iter().map(|(pattern, _)| *pattern).filter(|pattern| !seen.contains(pattern)).collect();
     let (wrong, unseen) = (wrong.join("\n"), unseen.join("\n"));
     assert!(
         wrong.is_empty() && unseen.is_empty(),
         "orch, and not as Docker Compose:\n{wrong}\nlisted, and no difference:\n{unseen}"
     );
-    let count: usize = made.values().map(BTreeMap::len).sum();
-    assert!(count > 300, "only {count} fields compared");
+    made.values().map(BTreeMap::len).sum()
+}
+
+#[test]
+fn containers_networks_and_volumes_are_what_docker_compose_makes_of_the_same_file_but_for_what_is_listed() {
+    let host = Host::boot(&["busybox"]);
+    let count = compare(&host, FILE, &["up", "-d"], DELIBERATE);
+    assert!(count > 350, "only {count} fields compared");
+}
+
+#[test]
+fn what_cannot_be_started_here_is_asked_of_the_engine_as_docker_compose_does() {
+    let host = Host::boot(&["busybox"]);
+    host.docker(&["network", "create", "outside"]);
+    host.docker(&["volume", "create", "kept"]);
+    let not_here = ["HostConfig.PortBindings.80/tcp.*", "HostConfig.DnsSearch", "HostConfig.DnsOptions"];
+    let mut list: Vec<_> = DELIBERATE.iter().copied().filter(|(path, _)| !not_here.contains(path)).collect();
+    list.push(("NetworkSettings.Networks.*.Links", "links are names of orch's own DNS, on all hosts"));
+    let count = compare(&host, CREATED, &["create"], &list);
+    assert!(count > 150, "only {count} fields compared");
 }
