@@ -100,6 +100,8 @@ struct Gates<'a> {
     desired: &'a Desired,
     observed: &'a Observed,
     containers: Containers<'a>,
+    /// Also those of pods that have not moved yet: they serve where they were.
+    anywhere: Containers<'a>,
     unplaced: BTreeSet<&'a PodId>,
     known: BTreeMap<(ServiceName, Condition, Option<u32>), GateState>,
 }
@@ -107,7 +109,8 @@ struct Gates<'a> {
 impl<'a> Gates<'a> {
     fn new(desired: &'a Desired, observed: &'a Observed) -> Self {
         let unplaced = desired.assignments.unplaced.iter().map(|unplaced| &unplaced.pod).collect();
-        Self { desired, observed, containers: Containers::of(desired, observed), unplaced, known: BTreeMap::new() }
+        let (containers, anywhere) = (Containers::of(desired, observed), Containers::anywhere(desired, observed));
+        Self { desired, observed, containers, anywhere, unplaced, known: BTreeMap::new() }
     }
 
     /// Returns the first condition that holds the step back now.
@@ -183,7 +186,7 @@ impl<'a> Gates<'a> {
             others.filter(|(other, _)| !desired.unstarted.contains(*other) && !desired.asked.contains_key(*other));
         let mut seen = others.filter(|(_, host)| self.observed.hosts.contains_key(*host));
         seen.find_map(|(other, _)| {
-            let ready = || self.containers.of_pod(other).is_some_and(ObservedContainer::is_ready);
+            let ready = || self.anywhere.of_pod(other).is_some_and(ObservedContainer::is_ready);
             let fine = self.has_finished(other, service) || self.has_ended_with_main(other, service) || ready();
             (!fine).then(|| format!("`{other}` is not ready"))
         })

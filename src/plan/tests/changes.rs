@@ -164,3 +164,17 @@ fn weights_for_hosts_that_nobody_knows_are_noted_where_there_are_several() {
         assert_eq!(brief(&world.plan()), expected, "{hosts:?}");
     }
 }
+
+#[test]
+fn replicas_that_move_do_so_one_after_the_other_while_the_others_serve_where_they_are() {
+    let project = "web: {scale: 4}";
+    let mut world = World::running(project, &["a", "b"]);
+    world.hosts.get_mut(&host("a")).expect("the host").draining = true;
+    world.up(project);
+    let ready = |world: &World, on: &str| {
+        world.observed.hosts[&host(on)].containers.values().filter(|container| container.is_ready()).count()
+    };
+    let plan = world.plan();
+    let done = world.run(&plan, usize::MAX, |world| assert!(ready(world, "a") + ready(world, "b") >= 3));
+    assert_eq!((done, ready(&world, "b")), (plan.steps.len(), 4), "{}", brief(&plan));
+}
