@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::{ContainerSpec, HostPort, NetworkSpec, SpecAttachment, SpecNetwork, VolumeSpec, label};
 use crate::graph::{
-    Attachment, Condition, Container, Graph, Mount, MountSource, Namespace, NetworkMode, PortMode, Recursion, Role, Service,
+    Attachment, Condition, Container, Graph, Mount, MountSource, Namespace, NetworkMode, PortMode, Recursion, Role,
+    Service,
 };
 use crate::ids::{PodId, ResourceKey, ServiceName, SnapshotHash};
 use crate::model::Medium;

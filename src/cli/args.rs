@@ -74,7 +74,9 @@ impl Cli {
         T: Into<OsString> + Clone,
     {
         let arguments = slips::help(arguments.into_iter().map(Into::into).collect());
-        let wrong = |error: clap::Error| Usage(refused::explain(slips::explain(error.format(&mut Self::command()), &arguments)));
+        let wrong = |error: clap::Error| {
+            Usage(refused::explain(slips::explain(error.format(&mut Self::command()), &arguments)))
+        };
         let matches = Self::command().try_get_matches_from(&arguments).map_err(wrong)?;
         let mut cli = Self::from_arg_matches(&matches).map_err(wrong)?;
         let is_unsaid = |flag| matches.value_source(flag) == Some(ValueSource::DefaultValue);
