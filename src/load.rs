@@ -14,6 +14,7 @@ mod assemble;
 mod check;
 mod discover;
 mod dotenv;
+mod emit;
 mod expanded;
 mod extends;
 pub mod flags;
@@ -59,6 +60,7 @@ use values::Variables;
 
 pub use applied::{Element, Standing, elements};
 pub use discover::NO_FILE;
+pub use emit::to_yaml;
 pub use hosts::{edit_hosts, parse_hosts};
 pub use schema::schema;
 pub use source::{Files, MAX_FILE, MemoryFiles, OsFiles};

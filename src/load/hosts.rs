@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::diag::{Diagnostic, Diagnostics, Span, did_you_mean};
 use crate::hosts::{self, HostEntry, InvalidAddress, PeerAddress, SshAddress};
 
+use super::emit;
 use super::node::{Entry, Map, Node, Value};
 use super::report::Report;
 use super::yaml;
@@ -238,7 +239,8 @@ fn written(host: &HostEntry) -> Written<'_> {
 
 /// Lines of one host in block form.
 fn block(host: &HostEntry) -> String {
-    serde_yaml::to_string(&IndexMap::from([(host.name.as_str(), written(host))])).unwrap_or_default()
+    let entry = serde_json::to_value(written(host)).unwrap_or_default();
+    emit::to_yaml(&serde_json::json!({ host.name.as_str(): entry }))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::ids::ServiceName;
 use crate::model::Model;
 
 use super::Loaded;
+use super::emit;
 use super::helpers::Kind;
 use super::interpolate::{self, OperatorKind, Part};
 use super::node::{Node, Value};
@@ -27,7 +28,7 @@ pub fn render_json(model: &Model) -> String {
 /// # Panics
 /// Never: all keys of a model are text.
 pub fn render_yaml(model: &Model) -> String {
-    serde_yaml::to_string(&printed(model)).expect("JSON is YAML")
+    emit::to_yaml(&printed(model))
 }
 
 /// The model with `$` doubled in values. Docker Compose doubles it in keys as well, but does not undo that on loading.

@@ -129,7 +129,9 @@ fn accepted(project: &Project, loaded: &Loaded) {
     // Of a selection stand-ins may lead to services that are not in it.
     let whole = options.selection == Selection::All && options.resolve_paths && options.resolve_environment;
     if whole && options.own_keys != OwnKeys::AsWritten {
-        let text = render_json(&loaded.model);
+        // Both forms in turn: YAML is what people keep.
+        let text =
+            if loaded.model.services.len() % 2 == 0 { render_yaml(&loaded.model) } else { render_json(&loaded.model) };
         let mut again = Project::new([text.clone()]);
         again.request.profiles = vec!["*".to_owned()];
         // It has the files of all cases only.

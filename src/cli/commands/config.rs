@@ -11,7 +11,7 @@ use crate::cli::error::CliError;
 use crate::cli::table;
 use crate::engine::Engine;
 use crate::ids::ServiceName;
-use crate::load::{LoadOptions, Loaded, OwnKeys, Selection, render_json, render_yaml, schema, views};
+use crate::load::{LoadOptions, Loaded, OwnKeys, Selection, render_json, render_yaml, schema, to_yaml, views};
 use crate::model::{ComposeHash, ComposeHashes};
 
 /// Prints the project, or a list of something in it.
@@ -113,10 +113,10 @@ fn render(loaded: &Loaded, args: &ConfigArgs) -> Result<String, CliError> {
     } else {
         let lock = args.lock_image_digests.then(|| views::images_only(model));
         let mut text = match (args.format, lock) {
-            (ConfigFormat::Yaml, Some(lock)) => yaml(&lock)?,
+            (ConfigFormat::Yaml, Some(lock)) => to_yaml(&lock),
             (ConfigFormat::Json, Some(lock)) => format!("{lock:#}"),
             (ConfigFormat::Yaml, None) if args.expanded => loaded.render_expanded(),
-            (ConfigFormat::Yaml, None) if args.no_interpolate => yaml(&loaded.as_written())?,
+            (ConfigFormat::Yaml, None) if args.no_interpolate => to_yaml(&loaded.as_written()),
             (ConfigFormat::Json, None) if args.no_interpolate => format!("{:#}", loaded.as_written()),
             (ConfigFormat::Yaml, None) => render_yaml(model),
             (ConfigFormat::Json, None) => render_json(model),
@@ -126,10 +126,6 @@ fn render(loaded: &Loaded, args: &ConfigArgs) -> Result<String, CliError> {
         }
         text
     })
-}
-
-fn yaml(value: &serde_json::Value) -> Result<String, CliError> {
-    serde_yaml::to_string(value).map_err(|error| CliError::Output(std::io::Error::other(error)))
 }
 
 fn lines<T: AsRef<str>>(words: impl IntoIterator<Item = T>) -> String {
@@ -241,7 +237,7 @@ mod tests {
         assert_eq!(views::named_images(&loaded.model).into_iter().collect::<Vec<_>>(), ["x", "y"]);
         let pinned = ["x", "y"].map(|image| (image.to_owned(), format!("{image}@sha256:1")));
         views::pin(&mut loaded.model, &BTreeMap::from(pinned));
-        insta::assert_snapshot!(yaml(&views::images_only(&loaded.model)).expect("YAML"), @"
+        insta::assert_snapshot!(to_yaml(&views::images_only(&loaded.model)), @"
         services:
           a:
             image: x@sha256:1
