@@ -34,6 +34,7 @@ const DELIBERATE: &[(&str, &str)] = &[
     ("Network.IPAM.Config.*", "a network is the same on all hosts, so orch chooses its addresses"),
     ("Network.Labels.orch.*", "what orch knows its networks by"),
     ("Network.Labels.com.docker.compose.version", "the version of the tool"),
+    ("Volume.Labels.orch.*", "what orch knows its volumes by"),
     ("Volume.Labels.com.docker.compose.version", "the version of the tool"),
 ];
 
