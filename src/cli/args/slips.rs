@@ -84,7 +84,7 @@ mod tests {
         check("orch ps --profile=a", "`--profile` goes before the command: `orch --profile … ps`");
         check("orch -d up", "`-d` goes behind the command: `orch up -d …`");
         check("orch up -t soon", "a whole number is expected");
-        check("orch up --detatch", "a similar argument exists: '--detach'");
+        check("orch up --detahc", "a similar argument exists: '--detach'");
         check("orch help up", "Usage: orch up");
         check("orch help", "Usage: orch");
         check("orch help nope", "unrecognized subcommand 'nope'");
