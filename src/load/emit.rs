@@ -10,6 +10,9 @@ use super::scalar;
 /// Text that go-yaml or readers of YAML 1.1 would take for something else (`2024-01-01`, `1_000`, `1:30`, `yes`) stands in
 /// quotes, also where the library, which thinks of YAML 1.2 only, leaves it plain. Source: go-yaml encode.go, and what Docker
 /// Compose 2.40 prints.
+///
+/// # Panics
+/// Never: JSON is YAML.
 pub fn to_yaml(json: &Json) -> String {
     let text = |json: &Json| serde_yaml::to_string(json).expect("JSON is YAML");
     if !any(json, &is_ambiguous) {
