@@ -130,8 +130,11 @@ fn accepted(project: &Project, loaded: &Loaded) {
     let whole = options.selection == Selection::All && options.resolve_paths && options.resolve_environment;
     if whole && options.own_keys != OwnKeys::AsWritten {
         // Both forms in turn: YAML is what people keep.
-        let text =
-            if loaded.model.services.len() % 2 == 0 { render_yaml(&loaded.model) } else { render_json(&loaded.model) };
+        let text = if loaded.model.services.len().is_multiple_of(2) {
+            render_yaml(&loaded.model)
+        } else {
+            render_json(&loaded.model)
+        };
         let mut again = Project::new([text.clone()]);
         again.request.profiles = vec!["*".to_owned()];
         // It has the files of all cases only.
