@@ -201,8 +201,12 @@ fn find<'a>(host: &'a ObservedHost, pod: &PodId) -> Option<&'a ObservedContainer
 fn start(host: &mut ObservedHost, pod: &PodId, name: &str, now: String, desired: &Desired) {
     let service = &desired.graph.services[&pod.service];
     if let NetworkMode::Service(owner) = &service.network {
-        let owner = find(host, &PodId::new(owner.clone(), pod.number)).expect("owner of the namespace is there");
-        assert!(owner.is_running(), "{pod} is started before the owner of its namespace");
+        // Beside it there may be one that was left over.
+        let owner = PodId::new(owner.clone(), pod.number);
+        let mut owners =
+            host.containers.values().filter(|container| container.pod().as_ref() == Some(&owner)).peekable();
+        assert!(owners.peek().is_some(), "owner of the namespace is there");
+        assert!(owners.any(ObservedContainer::is_running), "{pod} is started before the owner of its namespace");
     }
     let networks = host.networks.clone();
     let container = host.containers.values_mut().find(|container| container.name == name).expect("it is there");
