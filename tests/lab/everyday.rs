@@ -193,14 +193,14 @@ fn files(host: &Host, registry: &str) {
 }
 
 /// What the engines of some hosts have of all projects of this test, without what is random: containers with state, exit code and
-/// labels, networks and volumes.
+/// labels, networks and volumes. A container that goes away meanwhile is not in it.
 fn state(hosts: &[&Host], registry: &str) -> Vec<String> {
     let containers = "docker ps -aq --filter label=com.docker.compose.project | xargs -r docker inspect -f \
         '{{.Name}} {{.State.Status}} {{.State.ExitCode}} \
         {{with .Config.Labels}}{{index . \"com.docker.compose.project\"}} {{index . \"com.docker.compose.service\"}} \
         {{index . \"com.docker.compose.container-number\"}} {{index . \"com.docker.compose.oneoff\"}} \
         {{index . \"tier\"}}{{end}} {{range .Mounts}}{{if eq .Type \"volume\"}}{{.Name}}:{{.Destination}} {{end}}{{end}}\
-        {{range $name, $n := .NetworkSettings.Networks}}{{$name}} {{end}}'";
+        {{range $name, $n := .NetworkSettings.Networks}}{{$name}} {{end}}' || true";
     let of_label = "--filter label=com.docker.compose.project --format";
     let networks = format!("docker network ls {of_label} 'network {{{{.Name}}}} {{{{.Driver}}}}'");
     let volumes = format!("docker volume ls {of_label} 'volume {{{{.Name}}}} {{{{.Driver}}}}'");

@@ -97,11 +97,12 @@ impl<'a> Project<'a> {
         self.host.docker(&["inspect", "-f", template, container])
     }
 
-    /// Returns what tells two runs of the project's containers apart: ids and start times.
+    /// Returns what tells two runs of the project's containers apart: names, ids and start times. A container that goes away
+    /// meanwhile is not among them.
     pub(crate) fn lives(&self) -> BTreeSet<String> {
-        let ids = self.running("");
         let template = "{{.Name}} {{.Id}} {{.State.StartedAt}}";
-        ids.iter().map(|id| self.inspect(id, template)).collect()
+        let inspect = |id: &String| self.host.exec(&["docker", "inspect", "-f", template, id]);
+        self.running("").iter().map(inspect).filter(|done| done.code == 0).map(Done::ok).collect()
     }
 
     /// Runs a shell script in a container of the project.
