@@ -32,31 +32,39 @@ pub(super) fn merge(earlier: Option<Node>, later: Node, keys: Keys) -> Node {
 
 /// A first value: nothing to merge with, but its own doubles and tags are dealt with.
 fn first(mut node: Node, rules: &Rules) -> Option<Node> {
+    settle(&mut node, rules).then_some(node)
+}
+
+/// Does so in place, as most of what is merged is first. Returns whether there is anything.
+fn settle(node: &mut Node, rules: &Rules) -> bool {
     if node.tag.take() == Some(Tag::Reset) {
-        return None;
+        return false;
     }
-    // Of orch's own keys a list is printed with its doubles.
-    let written = node.as_seq().filter(|_| rules.rule().is_own()).map(|items| (items.len(), node.as_written()));
-    let Node { span, value, mut short, tag: _ } = node;
-    let value = match value {
-        Value::Map(map) => {
-            let entries = map.into_iter().filter_map(|(key, entry)| {
-                let node = first(entry.node, child(rules, &key))?;
-                Some((key, Entry::new(entry.key, node)))
-            });
-            Value::map(entries.collect())
-        }
-        Value::Seq(items) => {
-            let items = items.into_iter().filter_map(|item| first(item, rules.item())).collect();
-            let items = distinct(items, rules);
-            if let Some((_, written)) = written.filter(|(length, _)| *length != items.len()) {
-                short.get_or_insert_with(|| Box::new(written));
+    match &mut node.value {
+        Value::Map(map) => map.retain(|key, entry| {
+            entry.written = None;
+            settle(&mut entry.node, child(rules, key))
+        }),
+        Value::Seq(items) if rules.rule().is_own() => {
+            // Of orch's own keys a list is printed with its doubles.
+            let (length, written) = (items.len(), node.as_written());
+            if let Value::Seq(items) = &mut node.value {
+                distinct_of(items, rules);
+                if items.len() != length {
+                    node.short.get_or_insert_with(|| Box::new(written));
+                }
             }
-            Value::Seq(items)
         }
-        other => other,
-    };
-    Some(Node { short, ..Node::new(span, value) })
+        Value::Seq(items) => distinct_of(items, rules),
+        _ => {}
+    }
+    true
+}
+
+/// Settles the items of a list and removes doubles.
+fn distinct_of(items: &mut Vec<Node>, rules: &Rules) {
+    items.retain_mut(|item| settle(item, rules.item()));
+    *items = distinct(std::mem::take(items), rules);
 }
 
 fn child<'r>(rules: &'r Rules, key: &str) -> &'r Rules {
