@@ -9,21 +9,74 @@ use super::scalar;
 ///
 /// Text that go-yaml or readers of YAML 1.1 would take for something else (`2024-01-01`, `1_000`, `1:30`, `yes`) stands in
 /// quotes, also where the library, which thinks of YAML 1.2 only, leaves it plain. Source: go-yaml encode.go, and what Docker
-/// Compose 2.40 prints.
+/// Compose 2.40 prints. Ends of lines that are none in YAML 1.2, or that readers make others of, are escaped: the library would
+/// begin a line after them.
 ///
 /// # Panics
 /// Never: JSON is YAML.
 pub fn to_yaml(json: &Json) -> String {
     let text = |json: &Json| serde_yaml::to_string(json).expect("JSON is YAML");
-    if !any(json, &is_ambiguous) {
+    if !any(json, &|text| is_ambiguous(text) || has_other_ends(text)) {
         return text(json);
     }
-    // The library has no say in this: two characters that occur nowhere stand for the quotes until it is done.
+    // The library has no say in this: characters that occur nowhere stand for the quotes, and for text with escapes, until it is done.
     let free = ('\u{e000}'..='\u{f8ff}').filter(|mark| !any(json, &|text| text.contains(*mark)));
-    match free.take(2).collect::<Vec<char>>()[..] {
-        [open, close] => text(&marked(json, open, close)).replace([open, close], "'"),
-        _ => text(json),
+    let [quote, escaped] = free.take(2).collect::<Vec<char>>()[..] else { return text(json) };
+    let mut marks = Marks { quote, escaped, texts: Vec::new() };
+    let marked = marks.mark(json);
+    marks.replace(&text(&marked))
+}
+
+/// What stands for text that the library would write otherwise.
+struct Marks {
+    /// A quote.
+    quote: char,
+    /// Around the number of one of `texts`.
+    escaped: char,
+    /// With quotes and escapes.
+    texts: Vec<String>,
+}
+
+impl Marks {
+    fn mark(&mut self, json: &Json) -> Json {
+        match json {
+            Json::String(text) => Json::String(self.mark_text(text)),
+            Json::Array(items) => items.iter().map(|item| self.mark(item)).collect(),
+            Json::Object(map) => map
+                .iter()
+                .map(|(key, value)| (self.mark_text(key), self.mark(value)))
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
+            other => other.clone(),
+        }
     }
+
+    fn mark_text(&mut self, text: &str) -> String {
+        let Self { quote, escaped, texts } = self;
+        if has_other_ends(text) {
+            let json = Json::from(text).to_string();
+            texts.push(json.replace('\u{85}', "\\N").replace('\u{2028}', "\\L").replace('\u{2029}', "\\P"));
+            format!("{escaped}{}{escaped}", texts.len() - 1)
+        } else if is_ambiguous(text) {
+            format!("{quote}{text}{quote}")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// Returns what was written of marked text, with what the marks stand for.
+    fn replace(&self, text: &str) -> String {
+        let whole = |(index, part): (usize, &str)| match part.parse::<usize>().ok().and_then(|at| self.texts.get(at)) {
+            Some(text) if index % 2 == 1 => text.clone(),
+            _ => part.replace(self.quote, "'"),
+        };
+        text.split(self.escaped).enumerate().map(whole).collect()
+    }
+}
+
+/// Returns whether a text has ends of lines of YAML 1.1 other than line feeds.
+fn has_other_ends(text: &str) -> bool {
+    text.contains(['\r', '\u{85}', '\u{2028}', '\u{2029}'])
 }
 
 /// Returns whether a text, or the name of something in a mapping, is as `is` says.
@@ -33,20 +86,6 @@ fn any(json: &Json, is: &dyn Fn(&str) -> bool) -> bool {
         Json::Array(items) => items.iter().any(|item| any(item, is)),
         Json::Object(map) => map.iter().any(|(key, value)| is(key) || any(value, is)),
         _ => false,
-    }
-}
-
-fn marked(json: &Json, open: char, close: char) -> Json {
-    let mark = |text: &str| if is_ambiguous(text) { format!("{open}{text}{close}") } else { text.to_owned() };
-    match json {
-        Json::String(text) => Json::String(mark(text)),
-        Json::Array(items) => items.iter().map(|item| marked(item, open, close)).collect(),
-        Json::Object(map) => map
-            .iter()
-            .map(|(key, value)| (mark(key), marked(value, open, close)))
-            .collect::<serde_json::Map<_, _>>()
-            .into(),
-        other => other.clone(),
     }
 }
 
@@ -116,5 +155,19 @@ mod tests {
     #[test]
     fn characters_of_nobody_stay_what_they_are() {
         assert_eq!(to_yaml(&json!(["\u{e000}", "yes"])), "- \u{e000}\n- 'yes'\n");
+        assert_eq!(to_yaml(&json!(["\u{e001}", "0", "a\rb"])), "- \u{e001}\n- '0'\n- \"a\\rb\"\n");
+    }
+
+    #[test]
+    fn other_ends_of_lines_are_escaped() {
+        for (text, written) in [
+            ("a\rb", "a\\rb"),
+            ("\u{85}", "\\N"),
+            ("sm\u{2028}all", "sm\\Lall"),
+            ("x\u{2028}   y\nz", "x\\L   y\\nz"),
+            ("\"\u{2029}'", "\\\"\\P'"),
+        ] {
+            assert_eq!(to_yaml(&json!({ text: [text] })), format!("\"{written}\":\n- \"{written}\"\n"));
+        }
     }
 }

@@ -157,7 +157,9 @@ fn says_nothing(node: &Node, parent: Option<&Rules>, child: Option<&Rules>) -> b
     if parent.rule().shape == Shape::Open {
         return false;
     }
+    let path = child.rule().path;
     let optional_text = matches!(child.rule().shape, Shape::Text | Shape::TextOrNumber | Shape::Scalar)
-        && !child.rule().path.ends_with(".content");
+        && !path.ends_with(".content")
+        && !path.ends_with("env_file.[].path");
     node.is_null() || optional_text && node.as_str() == Some("")
 }

@@ -508,3 +508,17 @@ fn a_name_that_nothing_can_have_has_its_place_also_where_nothing_is_looked_for()
         assert!(problems.contains("`n--- 1`") && problems.contains("0.yaml:1:"), "{key}: {problems}");
     }
 }
+
+/// It names no file; Docker Compose prints it where variables stay.
+#[test]
+fn an_environment_file_may_have_an_empty_name_where_it_is_not_read() {
+    for (is_read, is_interpolated) in [(true, true), (false, true), (false, false)] {
+        let text = "services: {a: {image: x, env_file: [{path: '', required: false}, e.env]}}\n";
+        let mut project = Project::new([text]);
+        (project.request.options.resolve_environment, project.request.options.interpolate) = (is_read, is_interpolated);
+        let loaded = project.load().unwrap_or_else(|problems| panic!("{problems}"));
+        let files = &loaded.model.services.values().next().expect("one").env_file;
+        let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(paths, if is_read { vec![] } else { vec!["", "/project/e.env"] });
+    }
+}
