@@ -122,6 +122,7 @@ fn complete(container: &Container) {
         entrypoint: _,
         command: _,
         environment: _,
+        unset: _,
         hostname: _,
         domainname: _,
         user: _,
@@ -174,7 +175,7 @@ fn process(spec: &ContainerSpec) -> ContainerCreateBody {
         tty: Some(container.tty),
         open_stdin: Some(container.stdin_open),
         stdin_once: spec.stdin_once.then_some(true),
-        env: some_unless_empty(container.environment.iter().map(|(key, value)| format!("{key}={value}")).collect()),
+        env: some_unless_empty(container.variables()),
         // The engine reads an empty list as "not given" in `Cmd`, and `[""]` as "cleared" in `Entrypoint`.
         // Source: moby, daemon/commit.go `merge`; Docker Compose sends the same.
         cmd: container.command.clone(),

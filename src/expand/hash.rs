@@ -127,6 +127,7 @@ fn parts(spec: &Value) -> BTreeMap<String, String> {
                     values.entry(key.clone()).or_default().push(value.clone());
                 }
             }
+            "unset" => values.entry("environment".to_owned()).or_default().push(value.clone()),
             "name" => values.entry("container_name".to_owned()).or_default().push(value.clone()),
             "mounts" => {
                 for (content, hash) in contents(value) {

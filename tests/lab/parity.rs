@@ -240,7 +240,6 @@ fn what_cannot_be_started_here_is_asked_of_the_engine_as_docker_compose_does() {
         ("HostConfig.PortBindings.9*", "the balancer has the port, on all hosts"),
         ("HostConfig.RestartPolicy.MaximumRetryCount", "the agent starts it again"),
         ("HostConfig.Isolation", "the word for what is so anyway is not sent"),
-        ("Config.Env", "a name without a value is not given"),
         ("Mounts./scratch.*", "memory is a mount, which has a mode and a size of its own"),
     ]);
     let count = compare(&host, CREATED, &["create"], &list);

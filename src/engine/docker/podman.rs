@@ -328,6 +328,14 @@ pub(super) fn unmask(body: &mut ContainerCreateBody) {
     }
 }
 
+/// Leaves out variables without a value: to Podman such a name asks for the value that the variable has for the engine itself.
+/// Source: containers/podman, `pkg/env/env.go`.
+pub(super) fn without_bare_names(variables: Option<&mut Vec<String>>) {
+    if let Some(variables) = variables {
+        variables.retain(|variable| variable.contains('='));
+    }
+}
+
 /// Returns an image's name as it was loaded: what named no registry is under `localhost/` here.
 pub(super) fn own_name(reference: &str) -> &str {
     reference.strip_prefix("localhost/").unwrap_or(reference)

@@ -28,6 +28,7 @@ pub fn is_demanding(graph: &Graph) -> bool {
         service.container.resources.nano_cpus.is_some_and(|cpus| cpus != 0)
             || start_interval(service).is_some()
             || !service.container.device_requests.is_empty()
+            || !service.container.unset.is_empty()
             || attachments(service).iter().any(|attachment| attachment.mac.is_some() || attachment.interface.is_some())
             || !service.container.host.annotations.is_empty()
             || for_windows(service).next().is_some()
@@ -45,6 +46,9 @@ pub fn misfits(graph: &Graph, engine: &EngineInfo) -> Vec<Misfit> {
         found.extend(cpus(name, service, engine.facts.nano_cpus));
         if engine.kind == EngineKind::Podman && !service.container.device_requests.is_empty() {
             found.push(no_requests(name));
+        }
+        if engine.kind == EngineKind::Podman {
+            found.extend(service.container.unset.iter().map(|variable| kept_variable(name, variable)));
         }
         if api < ApiVersion::MANY_NETWORKS {
             found.extend(start_interval(service).map(|()| late_start_interval(name, api)));
@@ -170,6 +174,16 @@ fn no_requests(name: &ServiceName) -> Misfit {
     }
 }
 
+/// Source: containers/podman, `pkg/env/env.go`: a name without a value asks for the engine's own.
+fn kept_variable(name: &ServiceName, variable: &str) -> Misfit {
+    Misfit {
+        paths: vec![format!("services.{name}.environment.{variable}"), format!("services.{name}.environment")],
+        fatal: false,
+        message: format!("this engine, Podman, leaves service `{name}` the `{variable}` that its image has"),
+        help: format!("nobody gives it a value: set it, or say `{variable}=`"),
+    }
+}
+
 fn late_start_interval(name: &ServiceName, api: ApiVersion) -> Misfit {
     Misfit {
         paths: vec![format!("services.{name}.healthcheck.start_interval")],
@@ -243,6 +257,14 @@ mod tests {
         let graph = project(|_| ());
         assert!(!is_demanding(&graph));
         assert_eq!(show(&graph, &engine("1.41", 2)), "");
+    }
+
+    #[test]
+    fn a_variable_without_a_value_is_not_taken_away_by_podman() {
+        let project = project(|web| web.container.unset = std::collections::BTreeSet::from(["LANG".to_owned()]));
+        let podman = EngineInfo { kind: EngineKind::Podman, ..engine("1.41", 2) };
+        insta::assert_snapshot!(show(&project, &podman), @"warning at services.web.environment.LANG or services.web.environment: this engine, Podman, leaves service `web` the `LANG` that its image has; nobody gives it a value: set it, or say `LANG=`");
+        assert!(is_demanding(&project) && show(&project, &engine("1.41", 2)).is_empty());
     }
 
     #[test]

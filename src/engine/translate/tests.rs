@@ -23,6 +23,7 @@ fn full() -> ContainerSpec {
         entrypoint: Some(Vec::new()),
         command: Some(vec!["serve".to_owned()]),
         environment: BTreeMap::from([("A".to_owned(), "1".to_owned()), ("B".to_owned(), String::new())]),
+        unset: std::collections::BTreeSet::from(["C".to_owned()]),
         hostname: Some("web".to_owned()),
         domainname: Some("example.com".to_owned()),
         user: Some("1000:1000".to_owned()),
@@ -143,7 +144,8 @@ fn everything_for_an_old_engine() {
       ],
       "Env": [
         "A=1",
-        "B="
+        "B=",
+        "C"
       ],
       "ExposedPorts": {
         "53/udp": {},

@@ -24,6 +24,7 @@ fn a_reason_says_which_keys_changed_and_never_a_value() {
         ("{command: [a]}", "command"),
         ("{entrypoint: [a]}", "entrypoint"),
         ("{environment: {PASSWORD: hunter2}}", "environment"),
+        ("{environment: {PASSWORD: null}}", "environment"),
         ("{labels: {a: b}}", "labels"),
         ("{healthcheck: {test: [CMD, x]}}", "healthcheck"),
         ("{ports: [{target: 80, published: '80', mode: host}]}", "ports"),
