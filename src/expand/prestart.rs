@@ -189,7 +189,7 @@ fn without_names(network: &NetworkMode) -> NetworkMode {
     for attachment in &mut attachments {
         attachment.aliases.clear();
         attachment.link_local.clear();
-        attachment.ipv4 = None;
+        (attachment.ipv4, attachment.ipv6) = (None, None);
         attachment.mac = None;
     }
     NetworkMode::Networks(attachments)

@@ -34,6 +34,7 @@ mod fleet_killed;
 mod healing;
 mod hooks;
 mod lab_itself;
+mod ipv6;
 mod life;
 mod looking;
 mod names;

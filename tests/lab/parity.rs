@@ -31,7 +31,7 @@ const DELIBERATE: &[(&str, &str)] = &[
         "Mounts./run/secrets/docker/config.json.*",
         "the user's logins are a secret in memory, and not copied into the container",
     ),
-    ("Network.IPAM.Config.*", "a network is the same on all hosts, so orch chooses its addresses"),
+    ("Network.IPAM.Config.0.*", "a network is the same on all hosts, so orch chooses its addresses of IPv4"),
     ("Network.Labels.orch.*", "what orch knows its networks by"),
     ("Network.Labels.com.docker.compose.version", "the version of the tool"),
     ("Volume.Labels.orch.*", "what orch knows its volumes by"),

@@ -274,6 +274,8 @@ struct OwnNetwork {
     #[serde(default)]
     subnets: Option<Vec<OwnSubnet>>,
     #[serde(default)]
+    ipv6_enabled: bool,
+    #[serde(default)]
     internal: bool,
     #[serde(default)]
     labels: Option<HashMap<String, String>>,
@@ -287,7 +289,7 @@ struct OwnSubnet {
 }
 
 fn network(network: OwnNetwork) -> ObservedNetwork {
-    let OwnNetwork { name, id, driver, network_interface, subnets, internal, labels } = network;
+    let OwnNetwork { name, id, driver, network_interface, subnets, ipv6_enabled, internal, labels } = network;
     let ipv4 = subnets.into_iter().flatten().find_map(|pool| match (pool.subnet, pool.gateway) {
         (IpNet::V4(subnet), Some(std::net::IpAddr::V4(gateway))) => Some((subnet, Some(gateway))),
         (IpNet::V4(subnet), _) => Some((subnet, None)),
@@ -301,6 +303,7 @@ fn network(network: OwnNetwork) -> ObservedNetwork {
         driver,
         subnet,
         gateway: gateway.flatten(),
+        ipv6: ipv6_enabled,
         internal,
         // Of other drivers it is an interface of the host's own, which orch has nothing to do with.
         bridge: if is_bridge { network_interface } else { String::new() },
