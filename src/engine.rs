@@ -14,7 +14,7 @@ pub mod label;
 pub mod translate;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use tokio::io::AsyncWrite;
 pub use build::{BuildKit, BuildSpec, BuildStep, CacheEntry, Directory, DirectoryEntry, Kit, SecretSource};
 
 pub use self::by_hand::ByHand;
-use crate::graph::{Container, Protocol};
+use crate::graph::{Container, Ipv6Pool, Protocol};
 use crate::ids::ProjectName;
 use crate::observed::{ObservedContainer, ObservedHost};
 use crate::place::HostFacts;
@@ -197,6 +197,8 @@ pub struct SpecAttachment {
     pub aliases: Vec<String>,
     /// Fixed address.
     pub ipv4: Option<Ipv4Addr>,
+    /// Fixed address of IPv6.
+    pub ipv6: Option<Ipv6Addr>,
     /// Fixed hardware address.
     pub mac: Option<String>,
     /// Further addresses, of the link only.
@@ -241,6 +243,15 @@ pub struct NetworkSpec {
     pub ip_range: Ipv4Net,
     /// Addresses that others have, by name.
     pub aux_addresses: BTreeMap<String, Ipv4Addr>,
+    /// Whether it has addresses of IPv6, too; `None`: as the engine has it.
+    #[serde(default)]
+    pub enable_ipv6: Option<bool>,
+    /// Where these come from; empty: the engine chooses.
+    #[serde(default)]
+    pub ipv6_pools: Vec<Ipv6Pool>,
+    /// Options of the driver for addresses.
+    #[serde(default)]
+    pub ipam_options: BTreeMap<String, String>,
     /// All labels.
     pub labels: BTreeMap<String, String>,
 }
@@ -369,6 +380,8 @@ pub struct EngineInfo {
     pub security: Vec<String>,
     /// Directory of the engine's data.
     pub root_dir: String,
+    /// Whether it has subnets of IPv6 for networks of which no one is said.
+    pub has_ipv6_pool: bool,
 }
 
 impl EngineInfo {

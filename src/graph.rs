@@ -22,7 +22,7 @@ pub use container::{
     Container, DeviceRequest, FileMount, Healthcheck, Hook, Logging, Mount, MountSource, Namespace, Recursion,
     Resources, VolumesFrom,
 };
-pub use network::{Attachment, ExposedPort, Network, NetworkMode, Port, PortMode, Protocol};
+pub use network::{Attachment, ExposedPort, Ipv6Pool, Network, NetworkMode, Port, PortMode, Protocol};
 pub use pod::{HOLDER, HOLDER_IMAGE, Part, PodVolume, Role, member_name, pre_start_member};
 pub use rules::{
     Condition, Constraint, Dependency, EndpointMode, Link, Placement, PullPolicy, Restart, RestartPace, Scale,

@@ -238,6 +238,9 @@ pub struct ObservedNetwork {
     pub subnet: Option<Ipv4Net>,
     /// Its gateway.
     pub gateway: Option<Ipv4Addr>,
+    /// Whether it has addresses of IPv6, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ipv6: bool,
     /// No way out.
     pub internal: bool,
     /// Name of the bridge interface on the host.

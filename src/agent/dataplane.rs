@@ -83,6 +83,8 @@ struct LiveNetwork {
     id: NetworkId,
     bridge: String,
     on_demand: bool,
+    /// Whether it has IPv6, and it is not the engine alone that the file trusts to filter that.
+    is_closed: bool,
     gateway: Ipv4Addr,
     subnet: Ipv4Net,
     vips: Ipv4Net,
@@ -396,6 +398,7 @@ impl Dataplane {
             }
             keep
         });
+        let closed = live.iter().filter(|network| network.is_closed).map(|network| network.bridge.clone()).collect();
         let mut bridges = Vec::new();
         for network in live {
             match self.listener(&network, listening) {
@@ -426,7 +429,7 @@ impl Dataplane {
         }));
         published.sort_unstable();
         published.dedup();
-        (HostNetworkSpec { bridges, published }, problems)
+        (HostNetworkSpec { bridges, closed, published }, problems)
     }
 
     fn listener(&self, network: &LiveNetwork, listening: &mut Listening) -> std::io::Result<(u16, u16)> {
@@ -511,6 +514,9 @@ fn over<'a>(before: &'a Runs, now: &Runs) -> impl Iterator<Item = &'a str> {
 }
 
 /// The projects' networks that exist on this host as orch made them, with the addresses that it answers for in each.
+/// Option by which the user says what of a network is to be reached by IPv6; engines that know it (27 and later) filter.
+const IPV6_MODE: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+
 fn live_networks(
     records: &[Arc<Record>],
     observed: &Observed,
@@ -519,8 +525,8 @@ fn live_networks(
     let mut live = Vec::new();
     for desired in records.iter().filter_map(|record| record.desired.as_ref()) {
         for (key, addresses) in &desired.addresses.networks {
-            let Some(name) = desired.graph.networks.get(key).map(|network| &network.name) else { continue };
-            let seen = observed.hosts.values().find_map(|host| host.networks.get(name));
+            let Some(network) = desired.graph.networks.get(key) else { continue };
+            let seen = observed.hosts.values().find_map(|host| host.networks.get(&network.name));
             let Some(seen) = seen.filter(|seen| seen.subnet == Some(addresses.subnet)) else { continue };
             let id = NetworkId { project: desired.graph.project.clone(), network: key.clone() };
             let elsewhere = elsewhere.get(&id).into_iter().flatten();
@@ -529,6 +535,7 @@ fn live_networks(
                 id,
                 bridge: seen.bridge.clone(),
                 on_demand: seen.bridge_on_demand,
+                is_closed: seen.ipv6 && !network.driver_opts.contains_key(IPV6_MODE),
                 gateway: addresses.gateway,
                 subnet: addresses.subnet,
                 vips: addresses.vips,

@@ -229,10 +229,10 @@ impl std::fmt::Display for Ended {
 
 /// Runs a hook to its end.
 async fn run(engine: &dyn Engine, id: &str, hook: &Hook, tty: bool) -> Result<Ended, EngineError> {
-    let Hook { command, environment, user, working_dir, privileged } = hook;
+    let Hook { command, environment: _, unset: _, user, working_dir, privileged } = hook;
     let spec = ExecSpec {
         command: command.clone(),
-        env: environment.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        env: hook.variables(),
         user: user.clone(),
         working_dir: working_dir.clone(),
         tty,

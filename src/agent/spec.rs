@@ -60,6 +60,9 @@ pub fn network(desired: &Desired, key: &ResourceKey, host_index: u32) -> Option<
         gateway,
         ip_range,
         aux_addresses: network.aux_addresses.clone(),
+        enable_ipv6: network.enable_ipv6,
+        ipv6_pools: network.ipv6_pools.clone(),
+        ipam_options: network.ipam_options.clone(),
         labels,
     })
 }
@@ -315,6 +318,7 @@ fn attachment(desired: &Desired, pod: &PodId, attachment: &Attachment) -> SpecAt
         network: network.map_or_else(|| attachment.network.to_string(), |network| network.name.clone()),
         aliases,
         ipv4: attachment.ipv4,
+        ipv6: attachment.ipv6,
         mac: attachment.mac.clone(),
         link_local: attachment.link_local.clone(),
         driver_opts: attachment.driver_opts.clone(),

@@ -72,6 +72,7 @@ mod tests {
             driver: "bridge".to_owned(),
             subnet: Some(subnet),
             gateway: Some(Ipv4Addr::from_bits(subnet.network().to_bits() + 1)),
+            ipv6: false,
             internal: false,
             bridge: "br-1".to_owned(),
             bridge_on_demand: false,

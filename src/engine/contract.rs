@@ -172,6 +172,9 @@ fn network(world: &dyn World, rest: &str, number: u8) -> NetworkSpec {
         gateway: subnet.hosts().next().expect("a subnet has addresses"),
         ip_range,
         aux_addresses: BTreeMap::new(),
+        enable_ipv6: None,
+        ipv6_pools: Vec::new(),
+        ipam_options: BTreeMap::new(),
         labels: labels(world),
     }
 }

@@ -34,6 +34,8 @@ impl ApiVersion {
     const MANY_NETWORKS: Self = Self(1, 44);
     /// First with annotations (Docker Engine 24).
     const ANNOTATIONS: Self = Self(1, 43);
+    /// First that finds a subnet of IPv6 by itself (Docker Engine 27).
+    pub const OWN_IPV6_POOL: Self = Self(1, 46);
     /// First that names interfaces (Docker Engine 28.1).
     const INTERFACE_NAMES: Self = Self(1, 49);
     /// First that can be told which network has the default route (Docker Engine 28).
@@ -122,6 +124,7 @@ fn complete(container: &Container) {
         entrypoint: _,
         command: _,
         environment: _,
+        unset: _,
         hostname: _,
         domainname: _,
         user: _,
@@ -174,7 +177,7 @@ fn process(spec: &ContainerSpec) -> ContainerCreateBody {
         tty: Some(container.tty),
         open_stdin: Some(container.stdin_open),
         stdin_once: spec.stdin_once.then_some(true),
-        env: some_unless_empty(container.environment.iter().map(|(key, value)| format!("{key}={value}")).collect()),
+        env: some_unless_empty(container.variables()),
         // The engine reads an empty list as "not given" in `Cmd`, and `[""]` as "cleared" in `Entrypoint`.
         // Source: moby, daemon/commit.go `merge`; Docker Compose sends the same.
         cmd: container.command.clone(),
@@ -390,7 +393,7 @@ fn networks(spec: &ContainerSpec, api: ApiVersion) -> Result<Endpoints, Untransl
 /// One membership. `priority` is higher for earlier ones, of which the first shall have the default route; engines
 /// before API 1.48 choose by themselves (not an internal network; then the network whose name sorts first).
 fn endpoint(attachment: &SpecAttachment, priority: usize, api: ApiVersion) -> Result<EndpointSettings, Untranslatable> {
-    let SpecAttachment { network: _, aliases, ipv4, mac, link_local, driver_opts, interface } = attachment;
+    let SpecAttachment { network: _, aliases, ipv4, ipv6, mac, link_local, driver_opts, interface } = attachment;
     let too_old = |what, needs| Err(Untranslatable::TooOld { what, needs, speaks: api });
     if mac.is_some() && api < ApiVersion::MANY_NETWORKS {
         return too_old("`mac_address`", ApiVersion::MANY_NETWORKS);
@@ -398,10 +401,10 @@ fn endpoint(attachment: &SpecAttachment, priority: usize, api: ApiVersion) -> Re
     if interface.is_some() && api < ApiVersion::INTERFACE_NAMES {
         return too_old("`interface_name`", ApiVersion::INTERFACE_NAMES);
     }
-    let ipam = (ipv4.is_some() || !link_local.is_empty()).then(|| EndpointIpamConfig {
+    let ipam = (ipv4.is_some() || ipv6.is_some() || !link_local.is_empty()).then(|| EndpointIpamConfig {
         ipv4_address: ipv4.map(|ipv4| ipv4.to_string()),
         link_local_ips: some_unless_empty(link_local.iter().map(ToString::to_string).collect()),
-        ipv6_address: None,
+        ipv6_address: ipv6.map(|ipv6| ipv6.to_string()),
     });
     let mut options: HashMap<String, String> = driver_opts.clone().into_iter().collect();
     options.extend(interface.clone().map(|name| (INTERFACE_NAME.to_owned(), name)));
@@ -416,7 +419,7 @@ fn endpoint(attachment: &SpecAttachment, priority: usize, api: ApiVersion) -> Re
     })
 }
 
-/// Translates a network: one IPv4 pool, chosen by orch.
+/// Translates a network: one IPv4 pool, chosen by orch, and those of IPv6 as the file has them.
 pub fn network_request(spec: &NetworkSpec) -> NetworkCreateRequest {
     let NetworkSpec {
         name,
@@ -428,9 +431,12 @@ pub fn network_request(spec: &NetworkSpec) -> NetworkCreateRequest {
         gateway,
         ip_range,
         aux_addresses,
+        enable_ipv6,
+        ipv6_pools,
+        ipam_options,
         labels,
     } = spec;
-    let pool = IpamConfig {
+    let ipv4 = IpamConfig {
         subnet: Some(subnet.to_string()),
         ip_range: Some(ip_range.to_string()),
         gateway: Some(gateway.to_string()),
@@ -438,12 +444,26 @@ pub fn network_request(spec: &NetworkSpec) -> NetworkCreateRequest {
             aux_addresses.iter().map(|(name, address)| (name.clone(), address.to_string())).collect(),
         ),
     };
+    let ipv6 = ipv6_pools.iter().map(|pool| IpamConfig {
+        subnet: Some(pool.subnet.to_string()),
+        ip_range: pool.ip_range.map(|range| range.to_string()),
+        gateway: pool.gateway.map(|gateway| gateway.to_string()),
+        auxiliary_addresses: some_unless_empty_map(
+            pool.aux_addresses.iter().map(|(name, address)| (name.clone(), address.to_string())).collect(),
+        ),
+    });
+    let pools = std::iter::once(ipv4).chain(ipv6).collect();
     NetworkCreateRequest {
         name: name.clone(),
         driver: Some(driver.clone()),
         internal: Some(*internal),
         attachable: Some(*attachable),
-        ipam: Some(Ipam { driver: Some("default".to_owned()), config: Some(vec![pool]), options: None }),
+        enable_ipv6: *enable_ipv6,
+        ipam: Some(Ipam {
+            driver: Some("default".to_owned()),
+            config: Some(pools),
+            options: some_unless_empty_map(ipam_options.clone().into_iter().collect()),
+        }),
         options: some_unless_empty_map(driver_opts.clone().into_iter().collect()),
         labels: some_unless_empty_map(labels.clone().into_iter().collect()),
         ..NetworkCreateRequest::default()

@@ -1,6 +1,7 @@
 //! What can only be said of several services together: rings, names and ports wanted twice, links without a way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 
 use crate::graph::{Graph, Link, NetworkMode, Port, PortMode, Scale, Service};
 use crate::ids::{ResourceKey, ServiceName};
@@ -16,6 +17,7 @@ pub(super) fn check(graph: &Graph, sink: &mut Sink) {
     }
     check_names(graph, sink);
     check_ports(graph, sink);
+    check_ipv6(graph, sink);
     for (name, service) in &graph.services {
         check_links(graph, name, service, sink);
         check_namespace(graph, name, service, sink);
@@ -162,8 +164,25 @@ fn check_addresses(name: &ServiceName, service: &Service, sink: &mut Sink) {
     else {
         return;
     };
-    for attachment in attachments.iter().filter(|attachment| attachment.ipv4.is_some()) {
-        let path = format!("services.{name}.networks.{}.ipv4_address", attachment.network);
-        sink.error(path, Problem::AddressOfMany(replicas));
+    for attachment in attachments {
+        let given = [("ipv4_address", attachment.ipv4.is_some()), ("ipv6_address", attachment.ipv6.is_some())];
+        for (key, _) in given.into_iter().filter(|(_, is_given)| *is_given) {
+            let path = format!("services.{name}.networks.{}.{key}", attachment.network);
+            sink.error(path, Problem::AddressOfMany(replicas));
+        }
+    }
+}
+
+/// A fixed address of IPv6 is one service's. Those of IPv4 are looked at where all others are given.
+fn check_ipv6(graph: &Graph, sink: &mut Sink) {
+    let mut taken: BTreeMap<(&ResourceKey, Ipv6Addr), &ServiceName> = BTreeMap::new();
+    for (name, service) in &graph.services {
+        let NetworkMode::Networks(attachments) = &service.network else { continue };
+        for (network, address) in attachments.iter().filter_map(|one| Some((&one.network, one.ipv6?))) {
+            if let Some(other) = taken.insert((network, address), name) {
+                let problem = Problem::AddressTaken { address: address.to_string(), other: other.to_string() };
+                sink.error(format!("services.{name}.networks.{network}.ipv6_address"), problem);
+            }
+        }
     }
 }

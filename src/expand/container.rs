@@ -1,6 +1,6 @@
 //! What a container looks like.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diag::did_you_mean;
 use crate::graph::{Container, DeviceRequest, Healthcheck, Logging, Namespace, Resources};
@@ -145,6 +145,7 @@ impl Part<'_, '_> {
             entrypoint: entrypoint.clone(),
             command: command.clone(),
             environment: self.environment(environment),
+            unset: absent(environment),
             labels: labels.clone(),
             hostname: hostname.clone(),
             domainname: domainname.clone(),
@@ -330,9 +331,15 @@ impl Part<'_, '_> {
     }
 }
 
-/// Drops names without a value, which only remain when the environment was not to be resolved.
+/// Returns the variables that have a value.
 pub(super) fn present(environment: &BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
     environment.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect()
+}
+
+/// Returns the names that nobody gave a value. Docker Compose hands them on as they are, and the engine takes what the image
+/// has of that name away.
+pub(super) fn absent(environment: &BTreeMap<String, Option<String>>) -> BTreeSet<String> {
+    environment.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.clone()).collect()
 }
 
 /// CPUs in billionths, rounded.

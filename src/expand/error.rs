@@ -97,6 +97,24 @@ pub enum Problem {
         /// The other service.
         other: String,
     },
+    /// A subnet that has addresses of another one.
+    #[error("{subnet} has addresses in common with {other} of network `{network}`")]
+    SubnetsOverlap {
+        /// The subnet.
+        subnet: String,
+        /// The other one.
+        other: String,
+        /// Its network.
+        network: String,
+    },
+    /// Two services of one address.
+    #[error("{address} is the address of service `{other}` too")]
+    AddressTaken {
+        /// The address.
+        address: String,
+        /// The other service.
+        other: String,
+    },
     /// Two attributes that mean the same say different things. Docker Compose's words.
     #[error("can't set distinct values on `{0}` and `{1}`")]
     DistinctValues(&'static str, &'static str),

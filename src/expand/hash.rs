@@ -90,6 +90,9 @@ fn network_hash(network: &Network) -> String {
         gateway: _,
         ip_range: _,
         aux_addresses,
+        enable_ipv6,
+        ipv6_pools,
+        ipam_options,
         attachable,
         spec_hash: _,
         compose_hash: _,
@@ -98,6 +101,10 @@ fn network_hash(network: &Network) -> String {
         vec![json!(VERSION), json!(internal), json!(driver), json!(driver_opts), json!(labels), json!(attachable)];
     // Only where something is said, so that the hash of the others is as it was.
     spec.extend((!aux_addresses.is_empty()).then(|| json!(aux_addresses)));
+    let says_more = enable_ipv6.is_some() || !ipv6_pools.is_empty() || !ipam_options.is_empty();
+    let more = || json!({"enable_ipv6": enable_ipv6, "ipv6_pools": ipv6_pools, "ipam_options": ipam_options});
+    // In a list, which no mapping of addresses is taken for.
+    spec.extend(says_more.then(|| json!([more()])));
     let spec = Value::Array(spec);
     sha256(spec.to_string().as_bytes())
 }
@@ -127,6 +134,7 @@ fn parts(spec: &Value) -> BTreeMap<String, String> {
                     values.entry(key.clone()).or_default().push(value.clone());
                 }
             }
+            "unset" => values.entry("environment".to_owned()).or_default().push(value.clone()),
             "name" => values.entry("container_name".to_owned()).or_default().push(value.clone()),
             "mounts" => {
                 for (content, hash) in contents(value) {
@@ -236,12 +244,14 @@ fn network_spec(graph: &Graph, network: &NetworkMode) -> Value {
     match network {
         NetworkMode::Networks(attachments) => {
             let of = |attachment: &Attachment| {
-                let Attachment { network, aliases: _, ipv4, mac, link_local, driver_opts, interface } = attachment;
+                let Attachment { network, aliases: _, ipv4, ipv6, mac, link_local, driver_opts, interface } =
+                    attachment;
                 let mut spec = vec![json!(graph.networks.get(network).map(|one| &one.name)), json!(ipv4), json!(mac)];
                 // Only where something is said, so that the hash of the others is as it was.
                 if !(link_local.is_empty() && driver_opts.is_empty() && interface.is_none()) {
                     spec.extend([json!(link_local), json!(driver_opts), json!(interface)]);
                 }
+                spec.extend(ipv6.map(|ipv6| json!({"ipv6": ipv6})));
                 Value::Array(spec)
             };
             attachments.iter().map(of).collect()

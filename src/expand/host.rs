@@ -3,7 +3,7 @@
 use crate::graph::{Hook, Resources};
 use crate::model::{self, BlkioConfig, Bytes, HostOptions};
 
-use super::container::present;
+use super::container::{absent, present};
 use super::{Part, Problem};
 
 /// What block devices can weigh. Source: moby, `daemon/daemon_unix.go`, as the other limits here.
@@ -115,6 +115,7 @@ impl Part<'_, '_> {
             all.push(Hook {
                 command,
                 environment: present(environment),
+                unset: absent(environment),
                 user: user.clone().filter(|user| !user.is_empty()),
                 working_dir: working_dir.clone().filter(|path| !path.is_empty()),
                 privileged: *privileged,

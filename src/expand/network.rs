@@ -1,11 +1,11 @@
 //! Networks, and where a service is connected.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::graph::{Attachment, Network, NetworkMode, Service};
+use crate::graph::{Attachment, Ipv6Pool, Network, NetworkMode, Service};
 use crate::ids::{ResourceKey, ServiceName};
 use crate::model::{self, IpamConfig, Model, ServiceNetwork};
 
@@ -89,8 +89,7 @@ impl Part<'_, '_> {
             gw_priority: _,
             driver_opts,
             interface_name,
-            // Refused by `load`, where anything is to be run.
-            ipv6_address: _,
+            ipv6_address,
             link_local_ips,
             extensions: _,
         } = membership;
@@ -106,11 +105,37 @@ impl Part<'_, '_> {
                 self.error(&format!("{path}.ipv4_address"), problem);
             }
         }
+        attachment.ipv6 =
+            ipv6_address.as_deref().and_then(|text| self.ipv6(key, &format!("{path}.ipv6_address"), text));
         attachment
     }
 }
 
 impl Part<'_, '_> {
+    /// Returns a fixed address of IPv6, which must be one of a subnet that the file has for the network: the engine gives none out
+    /// of a subnet that it chose.
+    fn ipv6(&mut self, key: &ResourceKey, path: &str, text: &str) -> Option<Ipv6Addr> {
+        let Ok(address) = text.parse::<Ipv6Addr>() else {
+            self.invalid(path, "address", text, "an IPv6 address");
+            return None;
+        };
+        let network = self.input.model.networks.get(key);
+        if network.is_some_and(|network| network.external) {
+            return Some(address);
+        }
+        let configs = network.filter(|network| network.enable_ipv6 == Some(true)).map(|network| &network.ipam.config);
+        let is_in = |config: &IpamConfig| {
+            let subnet = config.subnet.as_ref().and_then(|text| text.parse::<Ipv6Net>().ok());
+            let is_gateway = config.gateway.as_ref().is_some_and(|gateway| gateway.parse() == Ok(address));
+            subnet.is_some_and(|subnet| subnet.contains(&address)) && !is_gateway
+        };
+        if !configs.is_some_and(|configs| configs.iter().any(is_in)) {
+            let expected = "an address of an IPv6 subnet under `ipam.config` of a network with `enable_ipv6: true`, not its gateway";
+            self.invalid(path, "address", text, expected);
+        }
+        Some(address)
+    }
+
     fn link_local(&mut self, path: &str, addresses: &[String]) -> Vec<IpAddr> {
         let mut found = Vec::new();
         for (index, text) in addresses.iter().enumerate() {
@@ -143,7 +168,26 @@ pub(super) fn networks(
         let compose_hash = model.hashes.networks.get(key).cloned().unwrap_or_default();
         networks.insert(key.clone(), Network { compose_hash, ..expand(key, &network, sink) });
     }
+    check_ipv6(&networks, sink);
     networks
+}
+
+/// Reports subnets of IPv6 that have addresses in common: of such networks the engine makes one only.
+fn check_ipv6(networks: &BTreeMap<ResourceKey, Network>, sink: &mut Sink) {
+    let made = networks.iter().filter(|(_, network)| !network.external);
+    let pools: Vec<(&ResourceKey, Ipv6Net)> =
+        made.flat_map(|(key, network)| network.ipv6_pools.iter().map(move |pool| (key, pool.subnet))).collect();
+    for (index, (key, subnet)) in pools.iter().enumerate() {
+        let mut before = pools.iter().take(index);
+        if let Some((other, there)) = before.find(|(_, other)| other.contains(subnet) || subnet.contains(other)) {
+            let problem = Problem::SubnetsOverlap {
+                subnet: subnet.to_string(),
+                other: there.to_string(),
+                network: other.to_string(),
+            };
+            sink.error(format!("networks.{key}.ipam.config"), problem);
+        }
+    }
 }
 
 fn expand(key: &ResourceKey, network: &model::Network, sink: &mut Sink) -> Network {
@@ -158,7 +202,7 @@ fn expand(key: &ResourceKey, network: &model::Network, sink: &mut Sink) -> Netwo
         labels,
         // Refused by `load`, where anything is to be run.
         enable_ipv4: _,
-        enable_ipv6: _,
+        enable_ipv6,
         extensions: _,
     } = network;
     if let Some(driver) = ipam.driver.as_deref().filter(|driver| *driver != "default") {
@@ -168,13 +212,21 @@ fn expand(key: &ResourceKey, network: &model::Network, sink: &mut Sink) -> Netwo
         };
         sink.error(format!("networks.{key}.ipam.driver"), problem);
     }
-    if ipam.config.len() > 1 {
-        let problem = Problem::Unsupported { what: "more than one subnet".to_owned(), instead: "give one IPv4 subnet" };
-        sink.error(format!("networks.{key}.ipam.config"), problem);
+    let (mut ipv4, mut ipv6_pools) = (None, Vec::new());
+    for (index, config) in ipam.config.iter().enumerate() {
+        let path = format!("networks.{key}.ipam.config[{index}]");
+        let subnet = config.subnet.as_ref().and_then(|text| text.parse().ok());
+        if let Some(IpNet::V6(subnet)) = subnet {
+            ipv6_pools.push(ipv6_pool(config, subnet, &path, sink));
+        } else if ipv4.is_some() {
+            let what = "more than one subnet of IPv4".to_owned();
+            sink.error(path, Problem::Unsupported { what, instead: "give one, beside any of IPv6" });
+        } else {
+            ipv4 = Some((path, config.clone()));
+        }
     }
-    let config = ipam.config.first().cloned().unwrap_or_default();
+    let (path, config) = ipv4.unwrap_or_default();
     let IpamConfig { subnet, gateway, ip_range, aux_addresses, extensions: _ } = config;
-    let path = format!("networks.{key}.ipam.config[0]");
     let subnet = parse(subnet, &path, "subnet", sink).map(|subnet: Ipv4Net| subnet.trunc());
     let aux_addresses = reserved(aux_addresses, subnet, &path, sink);
     Network {
@@ -188,10 +240,44 @@ fn expand(key: &ResourceKey, network: &model::Network, sink: &mut Sink) -> Netwo
         gateway: parse(gateway, &path, "gateway", sink),
         ip_range: parse(ip_range, &path, "ip_range", sink),
         aux_addresses,
+        enable_ipv6: *enable_ipv6,
+        ipv6_pools,
+        ipam_options: ipam.options.clone(),
         attachable: *attachable,
         spec_hash: String::new(),
         compose_hash: String::new(),
     }
+}
+
+fn ipv6_pool(config: &IpamConfig, subnet: Ipv6Net, path: &str, sink: &mut Sink) -> Ipv6Pool {
+    let IpamConfig { subnet: _, gateway, ip_range, aux_addresses, extensions: _ } = config;
+    let subnet = subnet.trunc();
+    let mut invalid = |key: &str, what: &'static str, text: &str, expected: &'static str| {
+        sink.error(format!("{path}.{key}"), Problem::Invalid { what, text: text.to_owned(), expected });
+    };
+    let inside = |text: &str| text.parse::<Ipv6Addr>().ok().filter(|address| subnet.contains(address));
+    let expected = "an IPv6 address of the `subnet` beside it";
+    let mut pool = Ipv6Pool { subnet, gateway: None, ip_range: None, aux_addresses: BTreeMap::new() };
+    if let Some(text) = gateway {
+        pool.gateway = inside(text);
+        if pool.gateway.is_none() {
+            invalid("gateway", "gateway", text, expected);
+        }
+    }
+    if let Some(text) = ip_range {
+        let range = text.parse::<Ipv6Net>().ok().map(|range| range.trunc());
+        pool.ip_range = range.filter(|range| subnet.contains(range));
+        if pool.ip_range.is_none() {
+            invalid("ip_range", "ip_range", text, "an IPv6 network that is part of the `subnet` beside it");
+        }
+    }
+    for (name, text) in aux_addresses {
+        match inside(text) {
+            Some(address) => drop(pool.aux_addresses.insert(name.clone(), address)),
+            None => invalid(&format!("aux_addresses.{name}"), "reserved address", text, expected),
+        }
+    }
+    pool
 }
 
 /// Addresses that others have are of the subnet of the file: they mean nothing in one that orch chooses.

@@ -18,7 +18,7 @@ use crate::graph::{
 use crate::ids::{ResourceKey, ServiceName};
 use crate::model::{ComposeHash, Export, Hook, Medium, Serving};
 
-use super::container::present;
+use super::container::{absent, present};
 use super::{Part, Problem};
 
 /// What all memory file systems of containers are mounted with unless something else is said. Source: moby, `--tmpfs`.
@@ -136,12 +136,18 @@ fn container(whole: &Container, hook: &Hook) -> Container {
     let Hook { command, environment, image, per_replica: _, privileged, user, working_dir, extensions: _ } = hook;
     let said = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let image = said(image);
-    let mut all = whole.environment.clone();
-    all.extend(present(environment));
+    // What the step says of a variable counts, be it that there is none.
+    let mut variables = whole.environment.clone();
+    variables.extend(present(environment));
+    variables.retain(|name, _| environment.get(name).is_none_or(Option::is_some));
+    let mut unset = whole.unset.clone();
+    unset.extend(absent(environment));
+    unset.retain(|name| !variables.contains_key(name));
     Container {
         command: command.clone(),
         entrypoint: None,
-        environment: all,
+        environment: variables,
+        unset,
         // The user of an image of its own is that image's.
         user: said(user).or_else(|| whole.user.clone().filter(|_| image.is_none())),
         image: image.unwrap_or_else(|| whole.image.clone()),
@@ -183,7 +189,7 @@ fn without_names(network: &NetworkMode) -> NetworkMode {
     for attachment in &mut attachments {
         attachment.aliases.clear();
         attachment.link_local.clear();
-        attachment.ipv4 = None;
+        (attachment.ipv4, attachment.ipv6) = (None, None);
         attachment.mac = None;
     }
     NetworkMode::Networks(attachments)

@@ -229,12 +229,73 @@ fn subnets_are_read() {
     assert_eq!(network.subnet, "10.9.0.0/24".parse().ok());
     assert_eq!(network.gateway, "10.9.0.1".parse().ok());
     refused(
-        &with("{subnet: 'fd00::/64'}"),
-        "networks.n.ipam.config[0].subnet: `fd00::/64` is not a valid subnet, expected an IPv4 network such as 10.1.0.0/24",
+        &with("{subnet: here}"),
+        "networks.n.ipam.config[0].subnet: `here` is not a valid subnet, expected an IPv4 network such as 10.1.0.0/24",
     );
     refused(
-        &with("{subnet: 10.9.0.0/24}, {subnet: 10.8.0.0/24}"),
-        "networks.n.ipam.config: more than one subnet is not supported, give one IPv4 subnet",
+        &with("{subnet: 10.9.0.0/24}, {subnet: 'fd00::/64'}, {subnet: 10.8.0.0/24}"),
+        "networks.n.ipam.config[2]: more than one subnet of IPv4 is not supported, give one, beside any of IPv6",
+    );
+}
+
+#[test]
+fn subnets_and_addresses_of_ipv6_are_the_engines_matter_once_they_fit() {
+    let one = |config: &str, member: &str| {
+        format!(
+            "networks: {{n: {{name: n, enable_ipv6: true, ipam: {{config: [{config}], options: {{a: b}}}}}}}}\n\
+             services: {{a: {{networks: {{n: {member}}}}}}}"
+        )
+    };
+    let pool = "{subnet: 'fd00::7/64', gateway: 'fd00::1', ip_range: 'fd00::f/120', aux_addresses: {x: 'fd00::9'}}";
+    let made =
+        graph(&one(&format!("{pool}, {{subnet: 10.9.0.0/24}}, {{subnet: 'fd01::/64'}}"), "{ipv6_address: 'fd00::5'}"));
+    let network = made.networks.values().next().expect("one");
+    insta::assert_snapshot!(
+        serde_json::to_string(&(network.subnet, network.enable_ipv6, &network.ipv6_pools, &network.ipam_options)).expect("JSON"),
+        @r#"["10.9.0.0/24",true,[{"subnet":"fd00::/64","gateway":"fd00::1","ip_range":"fd00::/120","aux_addresses":{"x":"fd00::9"}},{"subnet":"fd01::/64"}],{"a":"b"}]"#
+    );
+    let NetworkMode::Networks(attachments) = &made.services[&name("a")].network else { panic!("on networks") };
+    assert_eq!(attachments[0].ipv6, "fd00::5".parse().ok());
+
+    let place = "networks.n.ipam.config[0]";
+    for (config, problem) in [
+        (
+            "gateway: 'fd01::1'",
+            "gateway: `fd01::1` is not a valid gateway, expected an IPv6 address of the `subnet` beside it",
+        ),
+        (
+            "ip_range: 'fd00::/48'",
+            "ip_range: `fd00::/48` is not a valid ip_range, expected an IPv6 network that is part of the `subnet` beside it",
+        ),
+        (
+            "aux_addresses: {x: 10.0.0.1}",
+            "aux_addresses.x: `10.0.0.1` is not a valid reserved address, expected an IPv6 address of the `subnet` beside it",
+        ),
+    ] {
+        refused(&one(&format!("{{subnet: 'fd00::/64', {config}}}"), "null"), &format!("{place}.{problem}"));
+    }
+    let expected = "expected an address of an IPv6 subnet under `ipam.config` of a network with `enable_ipv6: true`, not its gateway";
+    for address in ["fd01::1", "fd00::1"] {
+        refused(
+            &one(pool, &format!("{{ipv6_address: '{address}'}}")),
+            &format!("services.a.networks.n.ipv6_address: `{address}` is not a valid address, {expected}"),
+        );
+    }
+    refused(
+        &one(pool, "{ipv6_address: 'fd00::5'}").replace("enable_ipv6: true, ", ""),
+        &format!("services.a.networks.n.ipv6_address: `fd00::5` is not a valid address, {expected}"),
+    );
+    refused(
+        &one(pool, "{ipv6_address: 'fd00::5'}").replace("{a: {net", "{a: {scale: 2, net"),
+        "services.a.networks.n.ipv6_address: a fixed address can only be given to one container, and 2 replicas are wanted",
+    );
+    refused(
+        &one(pool, "{ipv6_address: 'fd00::5'}}}, b: {networks: {n: {ipv6_address: 'fd00:0::5'}"),
+        "services.b.networks.n.ipv6_address: fd00::5 is the address of service `a` too",
+    );
+    refused(
+        &one(&format!("{pool}, {{subnet: 'fd00::/48'}}"), "null"),
+        "networks.n.ipam.config: fd00::/48 has addresses in common with fd00::/64 of network `n`",
     );
 }
 

@@ -1,6 +1,6 @@
 //! What one container looks like: its process, its files, its limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,8 +20,11 @@ pub struct Container {
     pub entrypoint: Option<Vec<String>>,
     /// `None`: the image's. `Some(vec![])`: cleared.
     pub command: Option<Vec<String>>,
-    /// Environment; `None` as value cannot occur (resolved by `load`).
+    /// Environment.
     pub environment: BTreeMap<String, String>,
+    /// Variables that it does not have, although its image may: none of [`environment`](Self::environment).
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub unset: BTreeSet<String>,
     /// Labels that the user gave.
     pub labels: BTreeMap<String, String>,
     /// Host name inside; else the engine's short id.
@@ -106,6 +109,25 @@ pub struct Container {
     pub pre_stop: Vec<Hook>,
 }
 
+impl Container {
+    /// Gives it a variable.
+    pub fn set_variable(&mut self, name: String, value: String) {
+        self.unset.remove(&name);
+        self.environment.insert(name, value);
+    }
+
+    /// Returns the environment as engines take it, see [`Hook::variables`].
+    pub fn variables(&self) -> Vec<String> {
+        variables(&self.environment, &self.unset)
+    }
+}
+
+/// `KEY=value`, and the bare names of those that are taken away, as Docker Compose has it.
+fn variables(environment: &BTreeMap<String, String>, unset: &BTreeSet<String>) -> Vec<String> {
+    let given = environment.iter().map(|(name, value)| format!("{name}={value}"));
+    given.chain(unset.iter().cloned()).collect()
+}
+
 /// A container whose mounts another one has, too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumesFrom {
@@ -124,6 +146,9 @@ pub struct Hook {
     /// Environment beside the container's.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
+    /// Variables of the container that it does not have.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub unset: BTreeSet<String>,
     /// User; else the container's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -133,6 +158,13 @@ pub struct Hook {
     /// All rights.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub privileged: bool,
+}
+
+impl Hook {
+    /// Returns the environment as engines take it: `KEY=value`, or a name alone, which takes the variable away.
+    pub fn variables(&self) -> Vec<String> {
+        variables(&self.environment, &self.unset)
+    }
 }
 
 /// Devices that a driver of the engine chooses.

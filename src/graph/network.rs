@@ -1,9 +1,9 @@
 //! Networks, who is on them, and ports.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ResourceKey, ServiceName};
@@ -33,6 +33,9 @@ pub struct Attachment {
     pub aliases: Vec<String>,
     /// Fixed address of the container.
     pub ipv4: Option<Ipv4Addr>,
+    /// Fixed address of IPv6, which is the engine's matter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Addr>,
     /// Fixed hardware address.
     pub mac: Option<String>,
     /// Further addresses, of the link only.
@@ -53,6 +56,7 @@ impl Attachment {
             network,
             aliases: Vec::new(),
             ipv4: None,
+            ipv6: None,
             mac: None,
             link_local: Vec::new(),
             driver_opts: BTreeMap::new(),
@@ -119,6 +123,22 @@ pub enum PortMode {
     Host,
 }
 
+/// Addresses of IPv6 that a network has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6Pool {
+    /// Subnet.
+    pub subnet: Ipv6Net,
+    /// Address of the bridge; `None`: the engine chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Ipv6Addr>,
+    /// Range for containers; `None`: all of the subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_range: Option<Ipv6Net>,
+    /// Addresses that others have, by name: no container gets them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub aux_addresses: BTreeMap<String, Ipv6Addr>,
+}
+
 /// A network of the project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
@@ -143,6 +163,15 @@ pub struct Network {
     /// Addresses that others have, by name: neither containers nor services get them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub aux_addresses: BTreeMap<String, Ipv4Addr>,
+    /// Whether containers have addresses of IPv6, too; `None`: as the engine has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enable_ipv6: Option<bool>,
+    /// Where these addresses come from, the same on each host; empty: from where the engine likes. The engine gives them out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ipv6_pools: Vec<Ipv6Pool>,
+    /// Options of the engine's driver for addresses.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ipam_options: BTreeMap<String, String>,
     /// Other tools may attach containers (`attachable`).
     pub attachable: bool,
     /// Lower-case hex SHA-256 over what an existing network cannot take on and the engine does not show in comparable

@@ -25,6 +25,8 @@ use crate::graph::Protocol;
 pub struct HostNetworkSpec {
     /// One for each bridge of a network that orch made.
     pub bridges: Vec<BridgeSpec>,
+    /// Bridges with IPv6 whose containers nobody outside of them opens a connection to by it: engines before 27 leave them open.
+    pub closed: Vec<String>,
     /// Published ports, to be let through a firewall that drops by default.
     pub published: Vec<OpenPort>,
 }

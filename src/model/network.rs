@@ -28,7 +28,7 @@ pub struct Network {
     /// Addresses of IPv4; `up` refuses `false`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enable_ipv4: Option<bool>,
-    /// Addresses of IPv6; `up` refuses `true`.
+    /// Addresses of IPv6.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enable_ipv6: Option<bool>,
     /// Others may attach.
@@ -52,7 +52,7 @@ pub struct Ipam {
     /// Subnets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub config: Vec<IpamConfig>,
-    /// Options of the driver; `up` refuses them.
+    /// Options of the driver.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
     /// `x-` keys.
@@ -97,7 +97,7 @@ pub struct ServiceNetwork {
     /// Fixed address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipv4_address: Option<String>,
-    /// Fixed address; `up` refuses it.
+    /// Fixed address of IPv6.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipv6_address: Option<String>,
     /// Addresses of the link, which orch does not give out.

@@ -75,7 +75,7 @@ pub struct Service {
     /// Files of variables; empty once they are read into `environment`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub env_file: Vec<EnvFile>,
-    /// Environment: a `None` value means a name that nobody gave a value: the container does not get it.
+    /// Environment: a `None` value means a name that nobody gave a value: the container does not have it, even if the image does.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, Option<String>>,
     /// Ports that it listens on: `80`, `53/udp`, `8000-8010`.

@@ -198,6 +198,7 @@ impl Project {
                 driver,
                 subnet,
                 gateway,
+                ipv6: false,
                 internal,
                 bridge,
                 bridge_on_demand: false,

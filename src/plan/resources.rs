@@ -160,6 +160,9 @@ fn difference(desired: &Desired, key: &ResourceKey, network: &Network, seen: &Ob
     if seen.internal != network.internal {
         return Some(format!("is {}internal", if seen.internal { "" } else { "not " }));
     }
+    if network.enable_ipv6.is_some_and(|wanted| wanted != seen.ipv6) {
+        return Some(format!("is with{} IPv6", if seen.ipv6 { "" } else { "out" }));
+    }
     let addresses = desired.addresses.networks.get(key)?;
     if seen.subnet != Some(addresses.subnet) {
         let has = seen.subnet.map_or_else(|| "no subnet".to_owned(), |subnet| format!("the subnet {subnet}"));

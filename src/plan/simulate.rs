@@ -90,6 +90,7 @@ fn create_network(host: &mut ObservedHost, key: &ResourceKey, desired: &Desired)
         driver: network.driver.clone().unwrap_or_else(|| "bridge".to_owned()),
         subnet: addresses.map(|addresses| addresses.subnet),
         gateway: addresses.map(|addresses| addresses.gateway),
+        ipv6: network.enable_ipv6.unwrap_or_default(),
         internal: network.internal,
         bridge: format!("br-{key}"),
         bridge_on_demand: false,

@@ -103,6 +103,7 @@ const SCRIPT: &str = "\
 0= exec -T web sh -c 'echo $GREETING $FROM_FILE'
 0= exec -T web cat /run/secrets/password
 0= exec -T -e A=1 -w /tmp -u 99 web sh -c 'echo $A $PWD; id -u'
+0= exec -T -e GREETING web sh -c 'echo ${GREETING-none}'
 7 exec -T web sh -c 'exit 7'
 0 exec -d web touch /tmp/done
 0= exec -T web ls /tmp
@@ -116,6 +117,7 @@ $ cmp page.html back.html
 1 cp nothing web:/tmp
 0= run --rm tool
 0= run --rm --no-deps -T -e A=b tool 'echo $A'
+0= run --rm -e GREETING -e A tool 'echo ${GREETING-none} ${A-none}'
 4 run --rm tool 'exit 4'
 0= run --rm --entrypoint echo tool hi
 0 run -d --rm --name once tool 'sleep 2'

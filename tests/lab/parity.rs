@@ -31,7 +31,7 @@ const DELIBERATE: &[(&str, &str)] = &[
         "Mounts./run/secrets/docker/config.json.*",
         "the user's logins are a secret in memory, and not copied into the container",
     ),
-    ("Network.IPAM.Config.*", "a network is the same on all hosts, so orch chooses its addresses"),
+    ("Network.IPAM.Config.0.*", "a network is the same on all hosts, so orch chooses its addresses of IPv4"),
     ("Network.Labels.orch.*", "what orch knows its networks by"),
     ("Network.Labels.com.docker.compose.version", "the version of the tool"),
     ("Volume.Labels.orch.*", "what orch knows its volumes by"),
@@ -173,9 +173,12 @@ fn reference(host: &Host) -> String {
     host.give("docker-compose", program.as_ref())
 }
 
-/// Has both programs make what a file says, with `command`, and compares.
+/// What was asked of the engine, by its name and then by its path.
+type All = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Returns what Docker Compose has the engine make of a file, with `command`, and then what orch does.
 #[track_caller]
-fn compare(host: &Host, yaml: &str, command: &[&str], list: &[(&'static str, &str)]) -> usize {
+fn made_by_both(host: &Host, yaml: &str, command: &[&str]) -> (All, All) {
     let compose = reference(host);
     host.write("/root/parity/compose.yaml", yaml);
     host.write("/root/parity/conf", "a=1\n");
@@ -185,13 +188,19 @@ fn compare(host: &Host, yaml: &str, command: &[&str], list: &[(&'static str, &st
     host.write("/root/parity/dir/file", "content\n");
     let theirs =
         |args: &[&str]| -> Done { host.exec(&[&[compose.as_str(), "-f", "/root/parity/compose.yaml"], args].concat()) };
-    let all = || -> BTreeMap<_, _> { containers(host).into_iter().chain(shared(host)).collect() };
+    let all = || -> All { containers(host).into_iter().chain(shared(host)).collect() };
     theirs(command).ok();
     let expected = all();
     theirs(&["down", "-v", "-t", "0"]).ok();
     host.orch(&[&["-f", "/root/parity/compose.yaml"], command].concat()).ok();
-    let made = all();
-    let names = |all: &BTreeMap<String, BTreeMap<String, String>>| all.keys().cloned().collect::<Vec<_>>();
+    (expected, all())
+}
+
+/// Has both programs make what a file says, with `command`, and compares.
+#[track_caller]
+fn compare(host: &Host, yaml: &str, command: &[&str], list: &[(&'static str, &str)]) -> usize {
+    let (expected, made) = made_by_both(host, yaml, command);
+    let names = |all: &All| all.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&made), names(&expected));
 
     let (mut wrong, mut seen) = (Vec::new(), BTreeSet::new());
@@ -240,9 +249,45 @@ fn what_cannot_be_started_here_is_asked_of_the_engine_as_docker_compose_does() {
         ("HostConfig.PortBindings.9*", "the balancer has the port, on all hosts"),
         ("HostConfig.RestartPolicy.MaximumRetryCount", "the agent starts it again"),
         ("HostConfig.Isolation", "the word for what is so anyway is not sent"),
-        ("Config.Env", "a name without a value is not given"),
         ("Mounts./scratch.*", "memory is a mount, which has a mode and a size of its own"),
     ]);
     let count = compare(&host, CREATED, &["create"], &list);
     assert!(count > 150, "only {count} fields compared");
+}
+
+/// Drivers are asked when a container starts only, so that none needs to be here.
+const DEVICES: &str = "\
+name: parity
+services:
+  all: {image: busybox, gpus: all}
+  some:
+    image: busybox
+    gpus: [{driver: nvidia, count: 2, capabilities: [utility], options: {a: b, c: 1}}, {device_ids: ['0', GPU-3a]}]
+  reserved:
+    image: busybox
+    deploy:
+      resources:
+        reservations:
+          devices:
+            - {capabilities: [gpu], count: 1}
+            - {driver: nvidia, device_ids: ['1'], capabilities: [gpu, compute]}
+            - {driver: nvidia, capabilities: [gpu], count: all, options: {virtualization: 'false'}}
+            - {capabilities: [gpu]}
+";
+
+#[test]
+fn devices_are_asked_of_the_engines_drivers_as_docker_compose_does() {
+    let host = Host::boot(&["busybox"]);
+    host.sh("sed -i 's#^{#{\"runtimes\": {\"nvidia\": {\"path\": \"/usr/bin/runc\"}}, #' /etc/docker/daemon.json");
+    host.restart_engine();
+    let (expected, made) = made_by_both(&host, DEVICES, &["create"]);
+    let requests = |all: All| -> Vec<String> {
+        let fields =
+            all.into_iter().flat_map(|(name, fields)| fields.into_iter().map(move |field| (name.clone(), field)));
+        let fields = fields.filter(|(_, (path, _))| path.starts_with("HostConfig.DeviceRequests."));
+        fields.map(|(name, (path, value))| format!("{name} {path} {value}")).collect()
+    };
+    let (expected, made) = (requests(expected), requests(made));
+    assert!(expected.len() > 15, "{expected:#?}");
+    assert_eq!(made, expected);
 }

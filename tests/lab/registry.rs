@@ -33,7 +33,7 @@ pub(crate) fn serve(host: &Host) -> String {
 }
 
 /// Makes an image of its own in the registry that no engine has any more.
-fn publish(host: &Host, address: &str, tag: &str) -> String {
+pub(crate) fn publish(host: &Host, address: &str, tag: &str) -> String {
     let image = format!("{address}/team/app:{tag}");
     host.docker(&["run", "--name", "make", "--network", "none", "busybox", "sh", "-c", &format!("echo {tag} >/tag")]);
     host.docker(&["commit", "make", &image]);

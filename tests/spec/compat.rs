@@ -140,6 +140,11 @@ const DESIGN: &[(&str, &str, &str)] = &[
         "is of the first container of the service, and says nothing of `:ro`",
         "is of the replica with the same number, on the same host, and has `:ro`",
     ),
+    (
+        "networks with IPv6",
+        "have an AAAA for each service; before Docker Engine 27 anybody reaches their containers",
+        "have names of IPv4; their containers are reached from their own network only",
+    ),
     ("links", "are written into the container by the engine", "are names that only this service knows, on all hosts"),
     ("`.git` below a path of `develop.watch`", "is brought to containers, against its documentation", "stays behind"),
     (

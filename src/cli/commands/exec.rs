@@ -39,7 +39,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: ExecArgs) -> Result<Exi
         return Err(CliError::NotRunning { name: args.service.clone(), index: args.index, away });
     };
     let engine = sources[at].engine.as_ref();
-    let session = engine.exec(&target.id, &spec(&args, has_terminal())).await?;
+    let session = engine.exec(&target.id, &spec(&args, has_terminal(), &|name| std::env::var(name).ok())).await?;
     if args.detach {
         return Ok(Exit::Success);
     }
@@ -68,11 +68,11 @@ pub(super) fn has_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
-fn spec(args: &ExecArgs, terminal: bool) -> ExecSpec {
-    // A name without a value takes the caller's, as in Docker Compose.
-    let env = args.env.iter().filter_map(|entry| match entry.split_once('=') {
-        Some(_) => Some(entry.clone()),
-        None => std::env::var(entry).ok().map(|value| format!("{entry}={value}")),
+fn spec(args: &ExecArgs, terminal: bool, variable: &dyn Fn(&str) -> Option<String>) -> ExecSpec {
+    // A name without a value takes the caller's; where he has none the command does not have the variable, as in Docker Compose.
+    let env = args.env.iter().map(|entry| match entry.split_once('=') {
+        Some(_) => entry.clone(),
+        None => variable(entry).map_or_else(|| entry.clone(), |value| format!("{entry}={value}")),
     });
     ExecSpec {
         command: args.command.clone(),
@@ -119,22 +119,23 @@ mod tests {
 
     #[test]
     fn flags_after_the_command_are_the_commands() {
-        let args = parse("orch exec -T -u 1 -w /tmp -e A=b web ls -l --all -T");
+        let args = parse("orch exec -T -u 1 -w /tmp -e A=b -e MINE -e NOBODYS web ls -l --all -T");
         assert_eq!(args.command, ["ls", "-l", "--all", "-T"]);
-        let spec = spec(&args, true);
-        assert_eq!((spec.tty, spec.stdin, spec.env), (false, true, vec!["A=b".to_owned()]));
+        let spec = spec(&args, true, &|name| (name == "MINE").then(|| "me".to_owned()));
+        assert_eq!((spec.tty, spec.stdin), (false, true));
+        assert_eq!(spec.env, ["A=b", "MINE=me", "NOBODYS"]);
         assert_eq!((spec.user.as_deref(), spec.working_dir.as_deref()), (Some("1"), Some("/tmp")));
     }
 
     #[test]
     fn a_terminal_is_given_on_only_where_there_is_one() {
-        let tty = |line: &str, terminal| spec(&parse(line), terminal).tty;
+        let tty = |line: &str, terminal| spec(&parse(line), terminal, &|_| None).tty;
         assert!(tty("orch exec web sh", true));
         assert!(!tty("orch exec web sh", false));
         assert!(!tty("orch exec -T web sh", true));
         assert!(!tty("orch exec -d web sh", true));
         assert!(tty("orch exec -it web sh", true) && !tty("orch exec -t=false web sh", true));
-        let stdin = |line: &str| spec(&parse(line), true).stdin;
+        let stdin = |line: &str| spec(&parse(line), true, &|_| None).stdin;
         assert!(stdin("orch exec -it web sh") && stdin("orch exec -ti web sh") && !stdin("orch exec -i=false web sh"));
     }
 }

@@ -174,7 +174,11 @@ async fn run(
     let Hook { command, environment, image: _, per_replica: _, privileged, user, working_dir, extensions: _ } = hook;
     let spec = ExecSpec {
         command: command.clone().unwrap_or_default(),
-        env: environment.iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?))).collect(),
+        // A name alone takes the variable away.
+        env: environment
+            .iter()
+            .map(|(name, value)| value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")))
+            .collect(),
         user: user.clone(),
         working_dir: working_dir.clone(),
         privileged: *privileged,

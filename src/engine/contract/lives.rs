@@ -27,6 +27,7 @@ pub(super) async fn networks_are_made_once(world: &dyn World) {
     assert_eq!((seen.subnet, seen.gateway), (Some(spec.subnet), Some(spec.gateway)));
     assert_eq!((seen.id.as_str(), seen.internal), (id.as_str(), false));
     assert!(!seen.bridge.is_empty() && seen.bridge.len() < 16, "{seen:?}");
+    assert!(!seen.ipv6, "{seen:?}");
     conflict(&engine.ensure_network(&NetworkSpec { name: name(world, "same-subnet"), ..spec.clone() }).await);
 
     let mut member_spec = container(world, "member", "sleep");

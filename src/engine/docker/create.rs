@@ -20,6 +20,7 @@ impl DockerEngine {
         let CreateRequest { mut body, platform, connect } = request;
         if self.kind == EngineKind::Podman {
             podman::unmask(&mut body);
+            podman::without_bare_names(body.env.as_mut());
         }
         let mut options = CreateContainerOptionsBuilder::default().name(&spec.name);
         if let Some(platform) = &platform {

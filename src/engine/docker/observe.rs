@@ -375,6 +375,7 @@ fn network(network: Network) -> ObservedNetwork {
         driver,
         subnet,
         gateway: gateway.flatten().and_then(|text| text.split('/').next()?.parse().ok()),
+        ipv6: network.enable_ipv6.unwrap_or_default(),
         internal: network.internal.unwrap_or_default(),
         bridge,
         bridge_on_demand: false,
@@ -412,6 +413,10 @@ pub(super) fn engine_info(info: SystemInfo, api: ApiVersion, kind: EngineKind) -
     });
     let (hostname, root_dir) = (info.name.unwrap_or_default(), info.docker_root_dir.unwrap_or_default());
     let version = info.server_version.unwrap_or_default();
+    let mut pools = info.default_address_pools.into_iter().flatten().filter_map(|pool| pool.base);
+    let has_ipv6_pool = kind == EngineKind::Podman
+        || api >= ApiVersion::OWN_IPV6_POOL
+        || pools.any(|base| base.parse::<ipnet::Ipv6Net>().is_ok());
     let id = match kind {
         EngineKind::Docker => info.id.unwrap_or_default(),
         EngineKind::Podman => podman::id(&hostname, &root_dir),
@@ -439,6 +444,7 @@ pub(super) fn engine_info(info: SystemInfo, api: ApiVersion, kind: EngineKind) -
         },
         security: security.collect(),
         root_dir,
+        has_ipv6_pool,
     }
 }
 

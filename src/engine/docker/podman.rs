@@ -274,6 +274,8 @@ struct OwnNetwork {
     #[serde(default)]
     subnets: Option<Vec<OwnSubnet>>,
     #[serde(default)]
+    ipv6_enabled: bool,
+    #[serde(default)]
     internal: bool,
     #[serde(default)]
     labels: Option<HashMap<String, String>>,
@@ -287,7 +289,7 @@ struct OwnSubnet {
 }
 
 fn network(network: OwnNetwork) -> ObservedNetwork {
-    let OwnNetwork { name, id, driver, network_interface, subnets, internal, labels } = network;
+    let OwnNetwork { name, id, driver, network_interface, subnets, ipv6_enabled, internal, labels } = network;
     let ipv4 = subnets.into_iter().flatten().find_map(|pool| match (pool.subnet, pool.gateway) {
         (IpNet::V4(subnet), Some(std::net::IpAddr::V4(gateway))) => Some((subnet, Some(gateway))),
         (IpNet::V4(subnet), _) => Some((subnet, None)),
@@ -301,6 +303,7 @@ fn network(network: OwnNetwork) -> ObservedNetwork {
         driver,
         subnet,
         gateway: gateway.flatten(),
+        ipv6: ipv6_enabled,
         internal,
         // Of other drivers it is an interface of the host's own, which orch has nothing to do with.
         bridge: if is_bridge { network_interface } else { String::new() },
@@ -325,6 +328,14 @@ pub(super) fn unmask(body: &mut ContainerCreateBody) {
     let Some(config) = &mut body.host_config else { return };
     if config.masked_paths.as_ref().is_some_and(Vec::is_empty) {
         config.security_opt.get_or_insert_default().push("unmask=ALL".to_owned());
+    }
+}
+
+/// Leaves out variables without a value: to Podman such a name asks for the value that the variable has for the engine itself.
+/// Source: containers/podman, `pkg/env/env.go`.
+pub(super) fn without_bare_names(variables: Option<&mut Vec<String>>) {
+    if let Some(variables) = variables {
+        variables.retain(|variable| variable.contains('='));
     }
 }
 

@@ -150,7 +150,10 @@ impl DockerEngine {
 
     /// Two requests: make it, start it.
     pub(super) async fn exec_session(&self, container: &str, spec: &ExecSpec) -> Result<ExecSession> {
-        let ExecSpec { command, env, user, working_dir, tty, stdin, detach, privileged } = spec.clone();
+        let ExecSpec { command, mut env, user, working_dir, tty, stdin, detach, privileged } = spec.clone();
+        if self.kind == EngineKind::Podman {
+            podman::without_bare_names(Some(&mut env));
+        }
         let options = CreateExecOptions {
             attach_stdin: Some(stdin && !detach),
             attach_stdout: Some(!detach),

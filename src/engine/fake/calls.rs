@@ -53,6 +53,7 @@ impl Engine for FakeEngine {
                 },
                 security: vec!["seccomp".to_owned()],
                 root_dir: "/var/lib/docker".to_owned(),
+                has_ipv6_pool: false,
             })
         })
     }

@@ -83,6 +83,7 @@ impl FakeContainer {
 pub(super) struct FakeNetwork {
     pub(super) observed: ObservedNetwork,
     ip_range: ipnet::Ipv4Net,
+    ipv6: Vec<ipnet::Ipv6Net>,
 }
 
 fn conflict(action: &str, message: String) -> EngineError {
@@ -180,6 +181,17 @@ impl State {
             let message = "the gateway and the range must be in the subnet".to_owned();
             return Err(EngineError::Refused { action: "create network".to_owned(), message });
         }
+        let ipv6: Vec<ipnet::Ipv6Net> = spec.ipv6_pools.iter().map(|pool| pool.subnet).collect();
+        let is_taken = |net: &ipnet::Ipv6Net| ipv6.iter().any(|own| own.contains(net) || net.contains(own));
+        if self.networks.values().flat_map(|there| &there.ipv6).any(is_taken) {
+            let message = "Pool overlaps with other one on this address space".to_owned();
+            return Err(conflict("create network", message));
+        }
+        if spec.enable_ipv6 == Some(true) && ipv6.is_empty() {
+            // As engines before 27.
+            let message = "could not find an available, non-overlapping IPv6 address pool".to_owned();
+            return Err(EngineError::Failed { action: "create network".to_owned(), message });
+        }
         let id = self.new_id();
         let observed = ObservedNetwork {
             id: id.clone(),
@@ -187,12 +199,13 @@ impl State {
             driver: spec.driver.clone(),
             subnet: Some(spec.subnet),
             gateway: Some(spec.gateway),
+            ipv6: spec.enable_ipv6.unwrap_or_default(),
             internal: spec.internal,
             bridge: format!("br-{}", &id[20..32]),
             bridge_on_demand: false,
             labels: spec.labels.clone(),
         };
-        self.networks.insert(spec.name.clone(), FakeNetwork { observed, ip_range: spec.ip_range });
+        self.networks.insert(spec.name.clone(), FakeNetwork { observed, ip_range: spec.ip_range, ipv6 });
         Ok(id)
     }
 
@@ -271,10 +284,11 @@ impl State {
 
     fn check_networks(&self, network: &SpecNetwork) -> Result<BTreeMap<String, Option<Ipv4Addr>>> {
         let SpecNetwork::Networks(attachments) = network else { return Ok(BTreeMap::new()) };
-        for SpecAttachment { network, ipv4, .. } in attachments {
+        for SpecAttachment { network, ipv4, ipv6, .. } in attachments {
             let there = self.networks.get(network).ok_or_else(|| not_found("network", network))?;
             let subnet = there.observed.subnet;
-            if ipv4.is_some_and(|address| !subnet.is_some_and(|subnet| subnet.contains(&address))) {
+            let is_outside = ipv4.is_some_and(|address| !subnet.is_some_and(|subnet| subnet.contains(&address)));
+            if is_outside || ipv6.is_some_and(|address| !there.ipv6.iter().any(|subnet| subnet.contains(&address))) {
                 let message = "no configured subnet contains the IP address".to_owned();
                 return Err(EngineError::Refused { action: "create container".to_owned(), message });
             }

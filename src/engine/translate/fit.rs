@@ -1,7 +1,7 @@
 //! What of a project an engine cannot take, told before anything is made. Pure.
 
-use crate::graph::{Attachment, Graph, MountSource, NetworkMode, Recursion, Service};
-use crate::ids::ServiceName;
+use crate::graph::{Attachment, Graph, MountSource, Network, NetworkMode, Recursion, Service};
+use crate::ids::{ResourceKey, ServiceName};
 
 use super::super::{EngineInfo, EngineKind};
 use super::{ApiVersion, mounts};
@@ -28,23 +28,30 @@ pub fn is_demanding(graph: &Graph) -> bool {
         service.container.resources.nano_cpus.is_some_and(|cpus| cpus != 0)
             || start_interval(service).is_some()
             || !service.container.device_requests.is_empty()
+            || !service.container.unset.is_empty()
             || attachments(service).iter().any(|attachment| attachment.mac.is_some() || attachment.interface.is_some())
             || !service.container.host.annotations.is_empty()
             || for_windows(service).next().is_some()
             || read_only_below(service).next().is_some()
             || service.mounted_images().next().is_some()
     };
-    graph.services.values().any(demands)
+    graph.services.values().any(demands) || with_ipv6(graph).next().is_some()
 }
 
 /// Returns what an engine cannot take, in the order of the services' names.
 pub fn misfits(graph: &Graph, engine: &EngineInfo) -> Vec<Misfit> {
     let api = ApiVersion::parse(&engine.api_version).unwrap_or(ApiVersion::OLDEST);
     let mut found = Vec::new();
+    for (key, network) in with_ipv6(graph) {
+        found.extend((network.ipv6_pools.is_empty() && !engine.has_ipv6_pool).then(|| no_ipv6_pool(key)));
+    }
     for (name, service) in &graph.services {
         found.extend(cpus(name, service, engine.facts.nano_cpus));
         if engine.kind == EngineKind::Podman && !service.container.device_requests.is_empty() {
             found.push(no_requests(name));
+        }
+        if engine.kind == EngineKind::Podman {
+            found.extend(service.container.unset.iter().map(|variable| kept_variable(name, variable)));
         }
         if api < ApiVersion::MANY_NETWORKS {
             found.extend(start_interval(service).map(|()| late_start_interval(name, api)));
@@ -54,6 +61,22 @@ pub fn misfits(graph: &Graph, engine: &EngineInfo) -> Vec<Misfit> {
         found.extend(newer(name, service, api));
     }
     found
+}
+
+/// Networks that the engine is to make with addresses of IPv6.
+fn with_ipv6(graph: &Graph) -> impl Iterator<Item = (&ResourceKey, &Network)> {
+    graph.networks.iter().filter(|(_, network)| network.enable_ipv6 == Some(true) && !network.external)
+}
+
+fn no_ipv6_pool(key: &ResourceKey) -> Misfit {
+    Misfit {
+        paths: vec![format!("networks.{key}.enable_ipv6"), format!("networks.{key}")],
+        fatal: true,
+        message: format!("this engine has no subnet of IPv6 for network `{key}`"),
+        help: "give it one (`ipam: {config: [{subnet: 'fd12:3456:789a::/64'}]}`), or give the engine `default-address-pools` of \
+               IPv6; Docker Engine 27 and later find one by themselves"
+            .to_owned(),
+    }
 }
 
 fn start_interval(service: &Service) -> Option<()> {
@@ -170,6 +193,16 @@ fn no_requests(name: &ServiceName) -> Misfit {
     }
 }
 
+/// Source: containers/podman, `pkg/env/env.go`: a name without a value asks for the engine's own.
+fn kept_variable(name: &ServiceName, variable: &str) -> Misfit {
+    Misfit {
+        paths: vec![format!("services.{name}.environment.{variable}"), format!("services.{name}.environment")],
+        fatal: false,
+        message: format!("this engine, Podman, leaves service `{name}` the `{variable}` that its image has"),
+        help: format!("nobody gives it a value: set it, or say `{variable}=`"),
+    }
+}
+
 fn late_start_interval(name: &ServiceName, api: ApiVersion) -> Misfit {
     Misfit {
         paths: vec![format!("services.{name}.healthcheck.start_interval")],
@@ -207,7 +240,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::graph::{Healthcheck, Resources};
+    use crate::graph::{Healthcheck, Ipv6Pool, Resources};
     use crate::place::HostFacts;
     use crate::testing;
 
@@ -246,6 +279,14 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_without_a_value_is_not_taken_away_by_podman() {
+        let project = project(|web| web.container.unset = std::collections::BTreeSet::from(["LANG".to_owned()]));
+        let podman = EngineInfo { kind: EngineKind::Podman, ..engine("1.41", 2) };
+        insta::assert_snapshot!(show(&project, &podman), @"warning at services.web.environment.LANG or services.web.environment: this engine, Podman, leaves service `web` the `LANG` that its image has; nobody gives it a value: set it, or say `LANG=`");
+        assert!(is_demanding(&project) && show(&project, &engine("1.41", 2)).is_empty());
+    }
+
+    #[test]
     fn cpus_are_those_that_the_host_has() {
         let limited = |nano_cpus| {
             project(|web| web.container.resources = Resources { nano_cpus: Some(nano_cpus), ..Resources::default() })
@@ -280,6 +321,34 @@ mod tests {
         insta::assert_snapshot!(show(&project(mac), &engine("1.43", 2)), @"error at services.web.networks.front.mac_address or services.web.mac_address: this engine cannot give service `web` a `mac_address` in network `front`; that needs API 1.44 (Docker Engine 25), this one speaks 1.43: leave it out, or upgrade the engine");
         assert_eq!(show(&health, &engine("1.44", 2)) + &show(&project(mac), &engine("1.44", 2)), "");
         assert!(is_demanding(&health) && is_demanding(&project(mac)));
+    }
+
+    #[test]
+    fn a_network_with_ipv6_needs_a_subnet_before_engine_27() {
+        let with = |change: fn(&mut Network)| {
+            let mut graph = testing::graph("shop", &["web"]);
+            let mut network = testing::network("shop_front");
+            network.enable_ipv6 = Some(true);
+            change(&mut network);
+            graph.networks.insert("front".parse().expect("a key"), network);
+            graph
+        };
+        let bare = with(|_| ());
+        insta::assert_snapshot!(show(&bare, &engine("1.45", 2)), @"error at networks.front.enable_ipv6 or networks.front: this engine has no subnet of IPv6 for network `front`; give it one (`ipam: {config: [{subnet: 'fd12:3456:789a::/64'}]}`), or give the engine `default-address-pools` of IPv6; Docker Engine 27 and later find one by themselves");
+        assert_eq!(show(&bare, &EngineInfo { has_ipv6_pool: true, ..engine("1.46", 2) }), "");
+        assert!(is_demanding(&bare));
+        let pool = |network: &mut Network| {
+            let subnet = "fd00::/64".parse().expect("a subnet");
+            let pool =
+                Ipv6Pool { subnet, gateway: None, ip_range: None, aux_addresses: std::collections::BTreeMap::new() };
+            network.ipv6_pools = vec![pool];
+        };
+        assert_eq!(show(&with(pool), &engine("1.45", 2)), "");
+        let podman = EngineInfo { kind: EngineKind::Podman, has_ipv6_pool: true, ..engine("1.41", 2) };
+        assert_eq!(show(&bare, &podman), "");
+        for none in [with(|network| network.external = true), with(|network| network.enable_ipv6 = None)] {
+            assert!(!is_demanding(&none) && show(&none, &engine("1.41", 2)).is_empty());
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ fn full() -> ContainerSpec {
         entrypoint: Some(Vec::new()),
         command: Some(vec!["serve".to_owned()]),
         environment: BTreeMap::from([("A".to_owned(), "1".to_owned()), ("B".to_owned(), String::new())]),
+        unset: std::collections::BTreeSet::from(["C".to_owned()]),
         hostname: Some("web".to_owned()),
         domainname: Some("example.com".to_owned()),
         user: Some("1000:1000".to_owned()),
@@ -143,7 +144,8 @@ fn everything_for_an_old_engine() {
       ],
       "Env": [
         "A=1",
-        "B="
+        "B=",
+        "C"
       ],
       "ExposedPorts": {
         "53/udp": {},
@@ -443,6 +445,50 @@ fn endpoint_text(member: SpecAttachment, api: ApiVersion) -> serde_json::Value {
     let mut endpoint = serde_json::to_value(&endpoints["net"]).expect("serialises");
     endpoint.as_object_mut().expect("an object").remove("GwPriority");
     endpoint
+}
+
+#[test]
+fn a_network_has_one_subnet_of_orchs_and_those_of_ipv6_as_the_file_has_them() {
+    let pool = |subnet: &str, gateway: Option<&str>| crate::graph::Ipv6Pool {
+        subnet: subnet.parse().expect("a subnet"),
+        gateway: gateway.map(|text| text.parse().expect("an address")),
+        ip_range: gateway.map(|_| "fd00::/80".parse().expect("a range")),
+        aux_addresses: gateway.map(|_| ("x".to_owned(), "fd00::9".parse().expect("an address"))).into_iter().collect(),
+    };
+    let spec = NetworkSpec {
+        name: "net".to_owned(),
+        driver: "bridge".to_owned(),
+        driver_opts: BTreeMap::new(),
+        internal: false,
+        attachable: true,
+        subnet: "10.0.0.0/20".parse().expect("a subnet"),
+        gateway: "10.0.0.1".parse().expect("an address"),
+        ip_range: "10.0.0.0/24".parse().expect("a range"),
+        aux_addresses: BTreeMap::new(),
+        enable_ipv6: Some(true),
+        ipv6_pools: vec![pool("fd00::/64", Some("fd00::1")), pool("fd01::/64", None)],
+        ipam_options: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+        labels: BTreeMap::new(),
+    };
+    let expected = serde_json::json!({
+        "Name": "net", "Driver": "bridge", "Internal": false, "Attachable": true, "EnableIPv6": true,
+        "IPAM": {
+            "Driver": "default",
+            "Config": [
+                {"Subnet": "10.0.0.0/20", "IPRange": "10.0.0.0/24", "Gateway": "10.0.0.1"},
+                {"Subnet": "fd00::/64", "IPRange": "fd00::/80", "Gateway": "fd00::1", "AuxiliaryAddresses": {"x": "fd00::9"}},
+                {"Subnet": "fd01::/64"},
+            ],
+            "Options": {"a": "b"},
+        },
+    });
+    assert_eq!(serde_json::to_value(network_request(&spec)).expect("serialises"), expected);
+    let plain = NetworkSpec { enable_ipv6: None, ipv6_pools: Vec::new(), ipam_options: BTreeMap::new(), ..spec };
+    let plain = serde_json::to_value(network_request(&plain)).expect("serialises");
+    assert_eq!((plain.get("EnableIPv6"), plain["IPAM"].get("Options")), (None, None));
+    let fixed = SpecAttachment { ipv6: "fd00::5".parse().ok(), ..SpecAttachment::default() };
+    let expected = serde_json::json!({"IPAMConfig": {"IPv6Address": "fd00::5"}});
+    assert_eq!(endpoint_text(fixed, ApiVersion::OLDEST), expected);
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn hooks_have_a_command_and_change_the_hash() {
     let first = Hook {
         command: vec!["a".to_owned(), "b".to_owned()],
         environment: BTreeMap::from([("A".to_owned(), "1".to_owned())]),
+        unset: BTreeSet::from(["B".to_owned()]),
         user: Some("u".to_owned()),
         working_dir: Some("/w".to_owned()),
         privileged: true,

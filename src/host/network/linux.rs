@@ -92,9 +92,11 @@ impl LinuxHostNetwork {
         Ok(mended)
     }
 
-    /// Published ports in IPv6. Where the host has none of it, only an address that was asked for makes that an error.
+    /// Published ports in IPv6, and networks that are kept apart. Where the host has none of it, only what needs it makes that an
+    /// error.
     async fn ensure_v6(&self, spec: &HostNetworkSpec) -> Result<Vec<String>> {
-        let asked = spec.published.iter().any(|open| matches!(open.host_ip, Some(IpAddr::V6(ip)) if !ip.is_loopback()));
+        let asked = !spec.closed.is_empty()
+            || spec.published.iter().any(|open| matches!(open.host_ip, Some(IpAddr::V6(ip)) if !ip.is_loopback()));
         let result = match self.save(&V6).await {
             Ok(save) => self.ensure_rules(&V6, spec, &save).await,
             Err(error) => Err(error),
@@ -120,8 +122,8 @@ impl LinuxHostNetwork {
 #[async_trait]
 impl HostNetwork for LinuxHostNetwork {
     async fn ensure(&self, spec: &HostNetworkSpec) -> Result<Vec<String>> {
-        for bridge in &spec.bridges {
-            check_name(&bridge.bridge)?;
+        for bridge in spec.bridges.iter().map(|bridge| &bridge.bridge).chain(&spec.closed) {
+            check_name(bridge)?;
         }
         if spec.bridges.iter().any(|bridge| bridge.on_demand) {
             // First: no container shall learn one that goes.

@@ -25,6 +25,9 @@ pub(super) const PRE: Chain = Chain { table: "nat", name: "ORCH-PRE", parent: "P
 /// What a firewall that drops by default must let through.
 pub(super) const INPUT: Chain = Chain { table: "filter", name: "ORCH-INPUT", parent: "INPUT" };
 
+/// Keeps networks apart in IPv6. First, so that nothing that an engine or a user lets through goes by it.
+pub(super) const FORWARD: Chain = Chain { table: "filter", name: "ORCH-FORWARD", parent: "FORWARD" };
+
 /// Rules by chain, without their `-A CHAIN `. A chain without rules shall not exist.
 pub(super) type Rules = BTreeMap<Chain, Vec<String>>;
 
@@ -38,9 +41,10 @@ pub(super) enum Family {
     V6,
 }
 
-/// Returns the rules that a host shall have. Only published ports have any in IPv6: networks have no such addresses yet.
+/// Returns the rules that a host shall have. In IPv6, in which orch balances and redirects nothing, there are but those for
+/// published ports and those that keep networks apart.
 pub(super) fn wanted(spec: &HostNetworkSpec, family: Family) -> Rules {
-    let HostNetworkSpec { bridges, published } = spec;
+    let HostNetworkSpec { bridges, closed, published } = spec;
     let bridges: BTreeSet<&BridgeSpec> = if family == Family::V4 { bridges.iter().collect() } else { BTreeSet::new() };
     let (mut pre, mut input) = (Vec::new(), Vec::new());
     for bridge in bridges {
@@ -92,7 +96,13 @@ pub(super) fn wanted(spec: &HostNetworkSpec, family: Family) -> Rules {
         };
         input.push(format!("{to}-p {protocol} -m {protocol} --dport {} -j ACCEPT", open.port));
     }
-    Rules::from([(PRE, pre), (INPUT, input)])
+    let closed = if family == Family::V6 { closed.as_slice() } else { &[] };
+    let forward = closed.iter().map(|bridge| {
+        // What a container asked for, and ports that the engine itself publishes.
+        let states = "-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT";
+        format!("! -i {bridge} -o {bridge} {states} -j DROP")
+    });
+    Rules::from([(PRE, pre), (INPUT, input), (FORWARD, forward.collect())])
 }
 
 /// What `iptables-save` says of one of our chains.
@@ -276,7 +286,7 @@ mod tests {
             open(Some("127.0.0.1"), 53, Protocol::Udp),
             open(Some("::1"), 8081, Protocol::Tcp),
         ];
-        HostNetworkSpec { bridges: vec![bridge], published }
+        HostNetworkSpec { bridges: vec![bridge], closed: vec!["br-a".to_owned()], published }
     }
 
     #[test]
@@ -307,6 +317,7 @@ mod tests {
         ORCH-PRE -d 10.192.0.0/20 -i br-a -p udp -m udp --dport 5000 -m addrtype --dst-type LOCAL -j DNAT --to-destination :4054
         ");
         insta::assert_snapshot!(text(Family::V6), @r"
+        ORCH-FORWARD ! -i br-a -o br-a -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP
         ORCH-INPUT -p tcp -m tcp --dport 8080 -j ACCEPT
         ORCH-INPUT -d ::1/128 -p tcp -m tcp --dport 8081 -j ACCEPT
         ");

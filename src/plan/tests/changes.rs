@@ -24,6 +24,7 @@ fn a_reason_says_which_keys_changed_and_never_a_value() {
         ("{command: [a]}", "command"),
         ("{entrypoint: [a]}", "entrypoint"),
         ("{environment: {PASSWORD: hunter2}}", "environment"),
+        ("{environment: {PASSWORD: null}}", "environment"),
         ("{labels: {a: b}}", "labels"),
         ("{healthcheck: {test: [CMD, x]}}", "healthcheck"),
         ("{ports: [{target: 80, published: '80', mode: host}]}", "ports"),
@@ -54,7 +55,14 @@ fn a_reason_says_which_keys_changed_and_never_a_value() {
 fn options_and_labels_of_a_network_make_it_anew() {
     let project =
         |more: &str| format!("networks: {{back: {{{more}}}}}\nservices: {{web: {{networks: {{back: null}}}}}}");
-    for more in ["driver_opts: {mtu: '1400'}", "labels: {a: b}", "attachable: true"] {
+    for more in [
+        "driver_opts: {mtu: '1400'}",
+        "labels: {a: b}",
+        "attachable: true",
+        "enable_ipv6: false",
+        "ipam: {config: [{subnet: 'fd00::/64'}]}",
+        "ipam: {options: {a: b}}",
+    ] {
         check(
             &project(""),
             &project(more),
@@ -64,6 +72,25 @@ fn options_and_labels_of_a_network_make_it_anew() {
                 start web-1 (network shop_back changed)",
         );
     }
+}
+
+#[test]
+fn a_network_of_somebody_elses_has_ipv6_where_the_file_wants_it() {
+    let plan = |said| {
+        let graph =
+            format!("networks: {{default: {{name: shop_default, enable_ipv6: {said}}}}}\nservices: {{web: {{}}}}");
+        let mut world = World::new(&graph, &["local"]);
+        let plan = world.plan();
+        world.run(&plan, 1, |_| {});
+        let networks = &mut world.observed.hosts.get_mut(&host("local")).expect("it").networks;
+        let network = networks.get_mut("shop_default").expect("it");
+        network.labels.clear();
+        network.ipv6 = !network.ipv6;
+        brief(&world.plan())
+    };
+    let start = "failure: network shop_default exists but was not created for project \"shop\" and";
+    assert!(plan(true).starts_with(&format!("{start} is without IPv6: remove it")), "{}", plan(true));
+    assert!(plan(false).starts_with(&format!("{start} is with IPv6: remove it")), "{}", plan(false));
 }
 
 #[test]

@@ -91,15 +91,19 @@ fn change(container: &mut Container, args: &RunArgs, around: &Surroundings<'_>) 
         let text = std::fs::read_to_string(path);
         let text = text.map_err(|source| CliError::Read { path: path.clone(), source })?;
         let pairs = flags::env_file(path, &text, around.variable).map_err(CliError::Files)?;
-        container.environment.extend(pairs);
+        for (name, value) in pairs {
+            container.set_variable(name, value);
+        }
     }
     for entry in &args.env {
         // A name without a value takes the caller's, and stays as it is where he has none, as in Docker Compose.
-        let value = match entry.split_once('=') {
+        let given = match entry.split_once('=') {
             Some((name, value)) => Some((name.to_owned(), value.to_owned())),
             None => (around.variable)(entry).map(|value| (entry.clone(), value)),
         };
-        container.environment.extend(value);
+        if let Some((name, value)) = given {
+            container.set_variable(name, value);
+        }
     }
     for label in &args.labels {
         let (key, value) = label.split_once('=').unwrap_or((label, ""));
@@ -237,7 +241,7 @@ mod tests {
         *args
     }
 
-    const WEB: &str = "web: {command: [serve], entrypoint: [init], environment: {A: '1', B: '2'}, container_name: one, \
+    const WEB: &str = "web: {command: [serve], entrypoint: [init], environment: {A: '1', B: '2', C: null, D: null}, container_name: one, \
                        cap_drop: [ALL], ports: [{target: 80, published: '8080', protocol: tcp, mode: ingress}], \
                        volumes: [{type: volume, source: data, target: /data}]}";
 
@@ -305,10 +309,10 @@ mod tests {
 
     #[test]
     fn variables_and_labels_are_those_of_the_flags() {
-        let one = service("-e A=9 -e MINE -e B -e X= -l a=b -l c -u 1 -w /x --cap-add SYS_TIME --cap-drop NET_RAW web");
-        let pairs: Vec<String> =
-            one.container.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        assert_eq!(pairs, ["A=9", "B=2", "MINE=me", "X="]);
+        let one = service(
+            "-e A=9 -e MINE -e B -e X= -e C=3 -l a=b -l c -u 1 -w /x --cap-add SYS_TIME --cap-drop NET_RAW web",
+        );
+        assert_eq!(one.container.variables(), ["A=9", "B=2", "C=3", "MINE=me", "X=", "D"]);
         let labels: Vec<String> = one.container.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(labels, ["a=b", "c="]);
         assert_eq!((one.container.user.as_deref(), one.container.working_dir.as_deref()), (Some("1"), Some("/x")));

@@ -132,6 +132,13 @@ fn an_id_stays_the_same() {
 }
 
 #[test]
+fn a_variable_without_a_value_is_not_that_of_the_engine() {
+    let mut variables = ["A=b", "HOME", "EMPTY="].map(str::to_owned).to_vec();
+    without_bare_names(Some(&mut variables));
+    assert_eq!(variables, ["A=b", "EMPTY="]);
+}
+
+#[test]
 fn no_masked_paths_are_asked_for_in_podmans_way() {
     let options = |masked: Option<Vec<String>>| {
         let config = bollard::models::HostConfig { masked_paths: masked, ..Default::default() };

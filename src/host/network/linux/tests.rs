@@ -56,6 +56,7 @@ fn spec() -> HostNetworkSpec {
     let declares = BridgeSpec { udp: BTreeMap::from([(53, 4053)]), ..bridge("br-a", 1, &[129, 130]) };
     HostNetworkSpec {
         bridges: vec![bridge("br-b", 2, &[129]), declares],
+        closed: vec!["br-a".to_owned(), "br-b".to_owned()],
         published: vec![open(None, 8080), open(Some("127.0.0.1"), 8081), open(Some("2001:db8::1"), 8082)],
     }
 }
@@ -190,7 +191,7 @@ fn what_is_left_out_goes_and_nothing_stays_in_the_end() {
         let (before, held) = (rules().await, addresses().await);
         ensure(&network, &spec()).await;
         // One network goes, one service goes: theirs goes, and nothing else.
-        let less = HostNetworkSpec { bridges: vec![bridge("br-a", 1, &[130])], published: vec![] };
+        let less = HostNetworkSpec { bridges: vec![bridge("br-a", 1, &[130])], ..HostNetworkSpec::default() };
         ensure(&network, &less).await;
         assert!(!rules().await.contains("br-b"));
         let rest = addresses().await;
@@ -298,7 +299,11 @@ fn pods_of_other_hosts_are_answered_for_and_those_of_this_one_stay_direct() {
         let serving = server.within(|| std::net::TcpListener::bind("10.192.1.70:777").expect("free"));
         serving.set_nonblocking(true).expect("set");
         let elsewhere = Ipv4Addr::new(10, 192, 1, 71);
-        ensure(&network, &HostNetworkSpec { bridges: vec![bridge("br-a", 1, &[129, 71])], published: vec![] }).await;
+        ensure(
+            &network,
+            &HostNetworkSpec { bridges: vec![bridge("br-a", 1, &[129, 71])], ..HostNetworkSpec::default() },
+        )
+        .await;
         let at_gateway = tokio::net::TcpListener::bind("10.192.1.1:80").await.expect("free");
         run("iptables -P INPUT ACCEPT").await;
 
@@ -322,7 +327,8 @@ fn pods_of_other_hosts_are_answered_for_and_those_of_this_one_stay_direct() {
         drop(at_gateway);
 
         // The pod is gone: nobody answers there.
-        ensure(&network, &HostNetworkSpec { bridges: vec![bridge("br-a", 1, &[129])], published: vec![] }).await;
+        ensure(&network, &HostNetworkSpec { bridges: vec![bridge("br-a", 1, &[129])], ..HostNetworkSpec::default() })
+            .await;
         assert!(!client.ping(elsewhere));
     });
 }
