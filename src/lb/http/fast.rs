@@ -74,7 +74,13 @@ impl Connection {
         job.bytes.extend_from_slice(&self.unread[body]);
         // All that there is of it goes on from there; while the pod thinks it need not be here too.
         self.forget(&job.request);
-        let outcome = self.ask(&mut job).await;
+        let is_room = self.held.set(job.bytes.capacity() + self.unread.capacity(), self.http.room.whole);
+        let outcome = if is_room {
+            self.ask(&mut job).await
+        } else {
+            self.http.count_crowded();
+            Err(Some(Refusal::Exhausted))
+        };
         let (keep_alive, pod) = match outcome {
             Ok(answering) => {
                 let (step, next) = self.pass_back(&mut job, answering).await;
@@ -100,6 +106,7 @@ impl Connection {
             }
         };
         self.account(&mut job, pod.as_ref());
+        self.held.clear();
         if keep_alive { Step::Again } else { Step::Close }
     }
 
@@ -221,9 +228,10 @@ impl Connection {
                 Answers::Partial => {}
             }
             let received = if bytes.is_empty() {
-                receive_late(server, &mut bytes, &mut self.watch, until_answer, on).await
+                receive_late(server, &mut bytes, &mut self.watch, until_answer, on, self.http.room).await
             } else {
                 bytes.reserve(ANSWER);
+                self.held.force(job.bytes.capacity() + self.unread.capacity() + bytes.capacity());
                 receive(server, &mut bytes, &mut self.watch, until_answer, on).await
             };
             match received {
@@ -252,6 +260,7 @@ impl Connection {
         };
         let (together, apart) = if within <= TOGETHER { (within, 0) } else { (0, within) };
         out.extend_from_slice(&rest[..together]);
+        self.held.force(job.bytes.capacity() + self.unread.capacity() + bytes.capacity() + out.capacity());
         let mut sent = self.send(&out).await;
         if apart > 0 && sent.is_ok() {
             sent = self.send(&rest[..apart]).await;
@@ -262,10 +271,11 @@ impl Connection {
         };
         if passed == (Passed::Whole { is_clean: true }) && !body.is_done() {
             drop((bytes, out));
-            let (limits, endpoint) = (self.http.limits, next.lease.state());
+            self.held.force(job.bytes.capacity() + self.unread.capacity());
+            let (limits, room, endpoint) = (self.http.limits, self.http.room, next.lease.state());
             let Self { io, watch, .. } = self;
             let received = &mut ending.received;
-            passed = Box::pin(pass_on(&mut server, io, &mut body, watch, limits, endpoint, received)).await;
+            passed = Box::pin(pass_on(&mut server, io, &mut body, watch, (limits, room), endpoint, received)).await;
         }
         let count = |counter: &std::sync::atomic::AtomicU64, by| {
             counter.fetch_add(by, std::sync::atomic::Ordering::Relaxed);

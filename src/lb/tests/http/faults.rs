@@ -23,7 +23,7 @@ fn ok() -> Answer {
 }
 
 async fn impatient(is_fast: bool, limits: Limits, hold: Duration) -> HttpSite {
-    let http = HttpOptions { is_fast, limits };
+    let http = HttpOptions { is_fast, limits, ..HttpOptions::default() };
     HttpSite::of(BalancerOptions { hold, http, ..BalancerOptions::default() }, AppProtocol::Http).await
 }
 
