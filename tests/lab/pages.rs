@@ -83,7 +83,7 @@ fn examples() -> Examples {
             match &mut block {
                 Some(_) if line == "```" => {
                     let (kind, text) = block.take().expect("it is there");
-                    found.add(&kind, format!("{page}#{section}"), text);
+                    found.add(&kind, &format!("{page}#{section}"), text);
                 }
                 Some((_, text)) => text.extend([line, "\n"]),
                 None if line.starts_with("```") => block = Some((line[3..].to_owned(), String::new())),
@@ -99,10 +99,10 @@ fn examples() -> Examples {
 }
 
 impl Examples {
-    fn add(&mut self, kind: &str, place: String, text: String) {
+    fn add(&mut self, kind: &str, place: &str, text: String) {
         match kind {
             "yaml" => {
-                let mut keys = std::iter::once(place.clone()).chain((2..).map(|number| format!("{place}-{number}")));
+                let mut keys = std::iter::once(place.to_owned()).chain((2..).map(|number| format!("{place}-{number}")));
                 let key = keys.find(|key| !self.files.contains_key(key)).expect("there is no end of them");
                 self.files.insert(key, text);
             }
@@ -144,7 +144,9 @@ impl Examples {
                 end(&project, nodes);
             }
         }
-        stay.iter().for_each(|project| end(project, nodes));
+        for project in &stay {
+            end(project, nodes);
+        }
     }
 }
 
