@@ -12,6 +12,7 @@ CORES = os.cpu_count()
 PROXY_CORE, OTHER_CORES = CORES - 1, f"0-{CORES - 2}" if CORES > 2 else "0"
 HOSTS, PODS, IDLE, AMBASSADORS = 1000, 4, 2000, 100
 ORCH, PEER = 8080, 7080
+RATE, CHANGES = 1000, 100
 
 NGINX = """server {
   listen 80 reuseport; access_log off; keepalive_requests 100000000; keepalive_timeout 1h;
@@ -237,6 +238,32 @@ def requests(setting):
     setting.end_haproxy()
 
 
+def changes(setting):
+    """The row of requests that fail while pods come and go: a thousand a second, on kept connections."""
+    host, orch = setting.host, "/opt/bench/orch -f /root/http/compose.yaml"
+    port = f"    ports: [{{target: 80, published: '{ORCH}', app_protocol: http}}]\n"
+    host.write("/root/http/compose.yaml", SERVER + port + CONF)
+    setting.up()
+    url = f"http://127.0.0.1:{ORCH}/app"
+    host.wait_for("curl", "-fso", "/dev/null", url)
+    host.write("/root/http/changes.sh", f"""set -e
+taskset -c {OTHER_CORES} /opt/bench/orch demo client --rate {RATE} --connections kept --seconds 3600 {url} >/root/http/counts.json &
+client=$!
+for round in $(seq {CHANGES // 2}); do
+    {orch} up -d --wait --scale server={PODS - 1} 2>/dev/null
+    {orch} up -d --wait --scale server={PODS} 2>/dev/null
+done
+kill -TERM $client
+wait $client
+""")
+    took = timed(lambda: host.run("sh", "/root/http/changes.sh"))
+    counts = json.loads(host.run("cat", "/root/http/counts.json"))
+    bad = counts["failed"] + counts["refused"] + counts["skipped"]
+    yield (f"{CHANGES} changes of pods under {RATE:,} requests a second: failed",
+           f"{bad} of {counts['requests']:,}, {counts['requests'] / took:,.0f}/s", "", None, "0")
+    setting.down()
+
+
 def ambassadors(setting):
     """Rows of an application that reaches the pods by an ambassador, or by HAProxy in its own pod."""
     host = setting.host
@@ -313,4 +340,5 @@ def measure(host):
     yield from starts(host)
     setting = Setting(host)
     yield from requests(setting)
+    yield from changes(setting)
     yield from ambassadors(setting)

@@ -40,6 +40,12 @@ struct Record {
     signalled: u64,
 }
 
+/// Returns how long a pod must run in order for its earlier failures to be forgotten.
+pub fn forgiven_after(graph: &Graph, pod: &PodId) -> Duration {
+    let window = graph.services.get(&pod.service).and_then(|service| service.restart_pace.window);
+    window.unwrap_or(FORGIVEN_AFTER)
+}
+
 /// Pause before the start that follows failure number `count` (from 1): none, 0.1 s, 0.2 s, 0.4 s … 60 s, as Docker's
 /// own restart policy pauses.
 fn pause(count: u32) -> Duration {
@@ -57,7 +63,7 @@ impl Failures {
     pub fn observe(&mut self, graph: &Graph, pod: &PodId, container: &ObservedContainer, now: Duration) {
         let record = self.0.entry(pod.clone()).or_default();
         let pace = graph.services.get(&pod.service).map(|service| &service.restart_pace);
-        let forgiven_after = pace.and_then(|pace| pace.window).unwrap_or(FORGIVEN_AFTER);
+        let forgiven_after = forgiven_after(graph, pod);
         let delay = pace.map(|pace| pace.delay).filter(|delay| !delay.is_zero());
         let failed = match container.state {
             ContainerState::Exited { code, by_itself } => by_itself && is_crash(graph, pod, code),

@@ -1,4 +1,14 @@
-//! Memory of this process that is free and still held.
+//! Memory of the machine, and of this process what is free and still held.
+
+/// Returns how much memory the machine has, in bytes.
+pub fn total() -> Option<u64> {
+    total_of(&std::fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+fn total_of(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
 
 /// Gives free memory back to the kernel. Of what an `up` of many containers needed for a moment, glibc keeps whatever
 /// lies below something that lives on: many times what the agent itself has. Takes some milliseconds; others who
@@ -19,6 +29,13 @@ pub fn give_back() {}
 #[cfg(all(test, target_env = "gnu"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_memory_of_the_machine_is_told_in_bytes() {
+        assert_eq!(total_of("MemTotal:       16384 kB\nMemFree:         1 kB\n"), Some(16 << 20));
+        assert_eq!(total_of("MemFree: 1 kB\n"), None);
+        assert!(total().is_some_and(|total| total > 1 << 20));
+    }
 
     /// Bytes of memory of the process's own.
     fn resident() -> usize {

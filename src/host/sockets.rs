@@ -206,6 +206,16 @@ pub fn has_hung_up(stream: &impl AsFd) -> bool {
     poll(&mut looked_at, Some(&at_once)).is_ok_and(|found| found > 0)
 }
 
+/// Returns whether the connection is over in both directions: reset by the other side, or failed.
+pub fn has_been_reset(stream: &impl AsFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    // These two are told whatever is asked for.
+    let mut looked_at = [PollFd::new(stream, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let is_found = poll(&mut looked_at, Some(&at_once)).is_ok_and(|found| found > 0);
+    is_found && looked_at[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
 /// Returns whether an error means that a limit on descriptors or memory is reached, so that trying at once is useless.
 pub fn is_exhausted(error: &io::Error) -> bool {
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];

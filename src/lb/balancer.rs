@@ -27,8 +27,8 @@ use super::stats::BalancerStats;
 use super::table::{AmbassadorKey, LbTable, NetworkId, PublishedKey};
 use super::udp::{self, Limits, Udp};
 use crate::graph::Protocol;
-use crate::host::datagrams;
 use crate::host::sockets::{self, BindTo};
+use crate::host::{datagrams, memory};
 use crate::ids::HostName;
 use crate::mesh::{Incoming, Mesh};
 
@@ -141,7 +141,7 @@ impl Balancer {
         let workers = Workers::start(threads, max_connections.min(limits.connections))?;
         Ok(Self {
             udp: Udp::new(&shared, &workers, hold, limits.sessions),
-            http: Http::new(&shared, hold, http),
+            http: Http::new(&shared, hold, threads, HttpOptions { held: http.held.min(held_by_memory()), ..http }),
             shared,
             workers,
             listeners: Mutex::default(),
@@ -375,6 +375,7 @@ impl Balancer {
             denied: self.shared.denied.load(Ordering::Relaxed),
             datagrams: self.udp.stats(),
             malformed: self.http.refused(),
+            crowded: self.http.crowded(),
             unlogged: self.http.log().dropped(),
             endpoints: self.shared.endpoint_stats(),
             leaving: self.shared.leaving_stats(),
@@ -470,6 +471,11 @@ fn listen_at<L>(
 struct AtATime {
     connections: usize,
     sessions: usize,
+}
+
+/// What may be held of requests and answers on a machine of so little memory that it is less than elsewhere: an eighth of it.
+fn held_by_memory() -> usize {
+    memory::total().map_or(usize::MAX, |total| usize::try_from(total / 8).unwrap_or(usize::MAX))
 }
 
 /// What the limit on descriptors allows, after raising it as far as it goes.

@@ -19,6 +19,7 @@ mod forward;
 mod general;
 mod general_fields;
 mod head;
+mod held;
 mod lines;
 mod link;
 mod log;
@@ -44,6 +45,7 @@ use tokio_rustls::TlsAcceptor;
 use super::listeners::Serve;
 use super::routing::{Door, Shared};
 use forward::Client;
+use held::Room;
 use stream::ClientIo;
 use visit::{Entry, Visit};
 
@@ -60,7 +62,13 @@ pub struct HttpOptions {
     pub is_fast: bool,
     /// Limits of time.
     pub limits: Limits,
+    /// Bytes that are held for all connections together of what came over the network and waits.
+    pub held: usize,
 }
+
+/// What all connections may hold: as many as a host may have (`max_connections`) have 4 KiB each, an ordinary head with room for its
+/// answer's, or some two thousand of them the largest request that there is (64 KiB of head and of body).
+const HELD: usize = 256 << 20;
 
 /// Limits of time. What is waited for may take a quarter of a second longer.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +88,7 @@ pub struct Limits {
 
 impl Default for HttpOptions {
     fn default() -> Self {
-        Self { is_fast: true, limits: Limits::default() }
+        Self { is_fast: true, limits: Limits::default(), held: HELD }
     }
 }
 
@@ -98,26 +106,33 @@ pub(super) struct Http {
     hold: Duration,
     is_fast: bool,
     limits: Limits,
+    /// What each thread may hold.
+    room: Room,
     /// Set when the balancer stops: answers say so, and connections between two requests end.
     stop: Arc<AtomicBool>,
     /// The same for pingora.
     stopping: tokio::sync::watch::Sender<bool>,
     /// What was no request that could be served.
     refused: AtomicU64,
+    /// What was refused because too much was held.
+    crowded: AtomicU64,
     log: Arc<AccessLog>,
 }
 
 impl Http {
-    pub(super) fn new(shared: &Arc<Shared>, hold: Duration, options: HttpOptions) -> Arc<Self> {
-        let HttpOptions { is_fast, limits } = options;
+    /// `threads` is how many serve.
+    pub(super) fn new(shared: &Arc<Shared>, hold: Duration, threads: usize, options: HttpOptions) -> Arc<Self> {
+        let HttpOptions { is_fast, limits, held } = options;
         Arc::new(Self {
             shared: Arc::clone(shared),
             hold,
             is_fast,
             limits,
+            room: Room::new(held, threads),
             stop: Arc::default(),
             stopping: tokio::sync::watch::Sender::new(false),
             refused: AtomicU64::default(),
+            crowded: AtomicU64::default(),
             log: Arc::default(),
         })
     }
@@ -133,9 +148,18 @@ impl Http {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// Returns how many requests were refused because too much was held already.
+    pub(super) fn crowded(&self) -> u64 {
+        self.crowded.load(Ordering::Relaxed)
+    }
+
     /// Returns the queue of lines of the access log.
     pub(super) fn log(&self) -> &Arc<AccessLog> {
         &self.log
+    }
+
+    fn count_crowded(&self) {
+        self.crowded.fetch_add(1, Ordering::Relaxed);
     }
 
     fn count_refused(&self) {

@@ -36,6 +36,9 @@ pub struct BalancerStats {
     /// Connections that brought what was no request that could be served.
     #[serde(default)]
     pub malformed: u64,
+    /// Requests that were refused because too much was held for others already.
+    #[serde(default)]
+    pub crowded: u64,
     /// Requests without a line in the access log, because there was no room.
     #[serde(default)]
     pub unlogged: u64,

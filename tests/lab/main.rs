@@ -40,6 +40,7 @@ mod life;
 mod looking;
 mod names;
 mod oneoff;
+mod pages;
 mod parity;
 mod passing;
 mod people;

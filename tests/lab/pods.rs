@@ -185,6 +185,28 @@ services:
     project.up();
 }
 
+/// It runs whenever somebody looks, but for a moment: that is not what `--wait` waits for.
+#[test]
+fn a_helper_that_ends_again_and_again_lets_no_wait_succeed() {
+    let host = Host::boot(&["busybox"]);
+    let yaml = "\
+services:
+  web:
+    <<: *web
+    x-sidecars:
+      helper: {image: busybox, command: [sh, -c, 'sleep 0.3; echo no licence; exit 3']}
+";
+    let project = Project::new(&host, "flaps", yaml);
+    let done = project.orch(&["up", "-d", "--wait"]);
+    assert_eq!(done.code, 1, "{done:?}");
+    for words in ["flaps-web-1-helper", "times in a row", "no licence"] {
+        assert!(done.stderr.contains(words), "{words} in {}", done.stderr);
+    }
+    // Once it works, a look is enough.
+    project.rewrite(&yaml.replace("exit 3", "exec sleep 1000000"));
+    project.up();
+}
+
 /// As Kubernetes ends pods with native sidecars: the main container first, then the sidecars, those that came last first.
 #[test]
 fn a_pod_ends_with_its_main_container_first_and_a_sidecar_that_ends_comes_back_alone() {

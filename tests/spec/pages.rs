@@ -33,6 +33,9 @@ fn examples_of_the_page_load_without_a_complaint() {
         for file in ["authorities.pem", "client.pem", "chain-and-key.pem"] {
             project.files.files.insert(format!("/project/{file}").into(), b"-----".to_vec());
         }
+        for pattern in examples(&page(), "yaml pattern") {
+            project.files.files.insert("/project/patterns/metrics.yaml".into(), pattern.into());
+        }
         let loaded = project.load().unwrap_or_else(|problems| panic!("{text}\n{problems}"));
         assert!(loaded.warnings.is_empty(), "{text}\n{}", loaded.warnings);
     }

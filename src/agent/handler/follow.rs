@@ -1,6 +1,6 @@
 //! Follows a project's loop for one client until what the client asked for has come true or cannot.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +13,16 @@ use crate::ids::PodId;
 use crate::plan::{Asked, ContainerState, Desired, Health, Plan, PlannedStep};
 
 use super::super::execute;
+use super::super::memory::forgiven_after;
 use super::super::shared::{Aim, Following, ProjectState, Record, STORE_OBJECT, Shared};
 use super::{asking, status};
 
 /// Time without an end after which the client is told what is waited for, again each time that it has passed twice.
 const TELL_AFTER: Duration = Duration::from_secs(30);
+
+/// How long what nobody asks for its health must have run to be taken for running: as long as Docker Compose lets pass before it
+/// looks. What has failed meanwhile must run for so long that its failures are forgotten.
+const STEADY: Duration = Duration::from_millis(500);
 
 /// Things that are waited for, told at most.
 const TOLD: usize = 5;
@@ -30,12 +35,16 @@ pub(super) struct Follow {
     wait: bool,
     /// Only what becomes of these matters; `None`: all does.
     about: Option<BTreeSet<PodId>>,
+    /// The run of each container without a check, and since when it is known.
+    runs: BTreeMap<PodId, (String, Instant)>,
+    /// When one of them will have run for long enough.
+    look_at: Option<Instant>,
 }
 
 impl Follow {
     /// Follows what `following` was asked for; with `wait` until every pod is ready or done, not only started.
     pub(super) fn new(shared: Arc<Shared>, following: Following, wait: bool) -> Self {
-        Self { shared, following, wait, about: None }
+        Self { shared, following, wait, about: None, runs: BTreeMap::new(), look_at: None }
     }
 
     /// Follows only what becomes of these pods.
@@ -69,6 +78,7 @@ impl Follow {
                 },
                 changed = states.changed() => if changed.is_err() { return },
                 _ = pictures.changed() => {}
+                () = sleep_until(self.look_at.unwrap_or(tell_at)), if self.look_at.is_some() => {}
                 () = sleep_until(tell_at) => {
                     let pending = self.pending(&states.borrow());
                     if !pending.is_empty() && sender.send(note(&pending)).await.is_err() {
@@ -83,7 +93,8 @@ impl Follow {
     }
 
     /// Returns the last event if the loop has come to an end of what the client asked for.
-    fn end(&self, state: &ProjectState) -> Option<Progress> {
+    fn end(&mut self, state: &ProjectState) -> Option<Progress> {
+        self.look_at = None;
         let now = self.following.handle.record.borrow().clone();
         if state.gone {
             return Some(Progress::Done { revision: 0 });
@@ -102,10 +113,10 @@ impl Follow {
         if !is_of_now {
             return None;
         }
-        let record = self.following.wanted.as_ref()?;
+        let record = self.following.wanted.clone()?;
         let plan = state.plan.as_ref()?;
-        if let (Some(pods), Some(desired)) = (&self.about, &record.desired)
-            && let ended @ Some(_) = self.pods_end(desired, state, plan, pods)
+        if let (Some(pods), Some(desired)) = (self.about.clone(), &record.desired)
+            && let ended @ Some(_) = self.pods_end(desired, state, plan, &pods)
         {
             // What is wrong elsewhere was so before.
             return ended;
@@ -150,7 +161,7 @@ impl Follow {
 
     /// Returns the last event if what was asked of some pods is done, or failed.
     fn pods_end(
-        &self,
+        &mut self,
         desired: &Desired,
         state: &ProjectState,
         plan: &Plan,
@@ -185,13 +196,14 @@ impl Follow {
         now.aim == wanted.aim && asked(now) == asked(wanted)
     }
 
-    fn up_end(&self, desired: &Desired, state: &ProjectState) -> Option<Progress> {
+    fn up_end(&mut self, desired: &Desired, state: &ProjectState) -> Option<Progress> {
         let done = Progress::Done { revision: desired.revision };
         if !self.wait {
             return Some(done);
         }
         let observed = self.shared.observed(Some(&desired.graph.project));
         let pods = status::pods(Some(desired), &observed, state);
+        let unsteady = self.unsteady(desired, &pods, state);
         let mut messages = Vec::new();
         let awaited = |pod: &PodId| {
             desired.enabled.contains(&pod.service)
@@ -201,7 +213,9 @@ impl Follow {
         };
         for pod in pods.iter().filter(|pod| pod.wanted && awaited(&pod.pod)) {
             match pod.state {
-                _ if pod.ready || has_ended_with_main(pod, &pods) => {}
+                _ if has_ended_with_main(pod, &pods) => {}
+                _ if unsteady.contains(&pod.pod) => return None,
+                _ if pod.ready => {}
                 // What it was run for goes on without its container.
                 None if pod.part.as_ref().is_some_and(|part| part.role == Role::PreStart) => {}
                 Some(ContainerState::Exited { code: 0, by_itself: true }) => {}
@@ -219,6 +233,49 @@ impl Follow {
         }
         if messages.is_empty() { Some(done) } else { Some(Progress::Failed { messages }) }
     }
+
+    /// Returns which pods run, are asked by nobody for their health, and have not run for long enough to be taken at that;
+    /// notes when to look again.
+    fn unsteady(&mut self, desired: &Desired, pods: &[PodStatus], state: &ProjectState) -> BTreeSet<PodId> {
+        let elsewhere: Vec<_> = self.shared.peers.memory(&desired.graph.project).into_iter().collect();
+        let failures = |pod: &PodId| {
+            let told = elsewhere.iter().filter_map(|(_, memory)| memory.get(pod));
+            state.report.memory.get(pod).into_iter().chain(told).map(|memory| memory.failures).max().unwrap_or(0)
+        };
+        let (now, wall) = (Instant::now(), self.shared.clock.now());
+        let mut unsteady = BTreeSet::new();
+        for pod in pods {
+            if !matches!(pod.state, Some(ContainerState::Running { health: Health::None })) {
+                self.runs.remove(&pod.pod);
+                continue;
+            }
+            let run = format!("{} {}", pod.container.as_deref().unwrap_or_default(), pod.started_at);
+            let known = self.runs.entry(pod.pod.clone()).or_insert_with(|| (run.clone(), now));
+            if known.0 != run {
+                *known = (run, now);
+            }
+            let seen = now.duration_since(known.1);
+            // What runs for long already need not be looked at any longer.
+            let left = if failures(&pod.pod) == 0 {
+                STEADY.saturating_sub(seen.max(age(pod, wall)))
+            } else {
+                forgiven_after(&desired.graph, &pod.pod).saturating_sub(seen)
+            };
+            if !left.is_zero() {
+                unsteady.insert(pod.pod.clone());
+                self.look_at = Some(self.look_at.map_or(now + left, |at| at.min(now + left)));
+            }
+        }
+        unsteady
+    }
+}
+
+/// Returns for how long a container has run by the clock of its host, which may not be this one's: nothing where that makes no
+/// sense.
+fn age(pod: &PodStatus, now: Duration) -> Duration {
+    let started = pod.started_at.parse::<jiff::Timestamp>().ok();
+    let started = started.and_then(|at| u64::try_from(at.as_millisecond()).ok()).map(Duration::from_millis);
+    started.and_then(|started| now.checked_sub(started)).unwrap_or_default()
 }
 
 /// Says of a container that others wait for to end that it runs, and since when.

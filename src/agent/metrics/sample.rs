@@ -94,6 +94,7 @@ impl Samples {
         self.counter(table::REFUSED, &[], stats.refused);
         self.counter(table::DENIED, &[], stats.denied);
         self.counter(table::MALFORMED, &[], stats.malformed);
+        self.counter(table::CROWDED, &[], stats.crowded);
         self.counter(table::UNLOGGED, &[], stats.unlogged);
         let datagrams = &stats.datagrams;
         self.gauge(table::SESSIONS, &[], datagrams.sessions as u64);

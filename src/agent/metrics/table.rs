@@ -111,6 +111,7 @@ families! {
     REFUSED: Counter "connections_refused" None [] "Connections that were closed because no pod took them";
     DENIED: Counter "connections_denied" None [] "Connections to other hosts' pods that the agent there denied";
     MALFORMED: Counter "http_malformed" None [] "Connections that brought what was no request that could be served";
+    CROWDED: Counter "http_crowded" None [] "Requests that were refused because too much was held in memory for others (503)";
     UNLOGGED: Counter "http_unlogged" None [] "Requests without a line in the access log, because lines were written too slowly";
     SESSIONS: Gauge "datagram_sessions" None [] "Sessions of datagrams";
     DATAGRAMS: Counter "datagrams" None ["direction"] "Datagrams from clients (`question`) and from pods (`answer`)";

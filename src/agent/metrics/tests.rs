@@ -139,6 +139,7 @@ fn snapshot() -> Snapshot {
             denied: 0,
             datagrams: DatagramStats { sessions: 1, questions: 2, answers: 3, ..DatagramStats::default() },
             malformed: 1,
+            crowded: 3,
             unlogged: 2,
             published: Vec::new(),
             leaving: Vec::new(),

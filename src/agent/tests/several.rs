@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use base64::Engine as _;
+use tokio::time::Instant;
 
 use crate::graph::{FileContent, FileMount};
 
@@ -78,6 +79,36 @@ async fn two_who_wish_the_same_at_once_both_get_it() {
         tokio::join!(drain(agent.handler.down(shop(), DownRequest::default()).await.expect("accepted")), drain(other));
     assert!(is_done(&one), "{one:#?}");
     assert!(is_done(&two) || changed(&two), "another wish is said: {two:#?}");
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_while_somebody_waits_must_go_on_running() {
+    const WINDOW: Duration = Duration::from_secs(2);
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    let mut graph = graph(&["db", "web"]);
+    graph.services.get_mut("db").expect("it is there").restart_pace.window = Some(WINDOW);
+    // Its check keeps the others waiting while the other one fails.
+    let web = graph.services.get_mut("web").expect("it is there");
+    web.container.healthcheck = Some(crate::graph::Healthcheck {
+        test: vec!["CMD".into(), "true".into()],
+        interval: None,
+        timeout: None,
+        retries: None,
+        start_period: None,
+        start_interval: None,
+    });
+    let request = UpRequest { wait: true, ..UpRequest::new(graph) };
+    let progress = agent.handler.up(shop(), request).await.expect("accepted");
+    agent.becomes("both run", |all| all_run(all, &["shop-db-1", "shop-web-1"])).await;
+    let (first, before) = (agent.containers()["shop-db-1"].clone(), Instant::now());
+    engine.crash("shop-db-1", 1);
+    agent.becomes("again", |all| all["shop-db-1"].is_running() && all["shop-db-1"] != first).await;
+    engine.set_health("shop-web-1", Health::Healthy);
+    let events = drain(progress).await;
+    assert!(is_done(&events), "{events:#?}");
+    assert!(before.elapsed() >= WINDOW, "it had run for {:?} at most", before.elapsed());
     agent.kill().await;
 }
 

@@ -18,6 +18,7 @@ use super::count::{Counting, Ending};
 use super::fast::Job;
 use super::forward::{self, Onward, request_id};
 use super::head::{self, Begins, Body, MAX_HEAD, RequestHead};
+use super::held::Held;
 use super::log::AccessAsked;
 use super::refusal::{Refusal, write_redirect};
 use super::route::{Asked, split_target};
@@ -40,6 +41,8 @@ pub(super) struct Connection {
     /// Read, but of no request that was served.
     pub(super) unread: Buffer,
     pub(super) watch: Watch,
+    /// What it holds while it waits.
+    pub(super) held: Held,
 }
 
 /// What comes after a request.
@@ -92,7 +95,7 @@ pub(super) struct Request {
 pub(super) async fn serve(http: Arc<Http>, visit: Arc<Visit>, io: ClientIo) {
     let is_http2 = io.chose_http2();
     let watch = Watch::new(&http.stop);
-    let mut connection = Connection { http, visit, io, unread: Buffer::default(), watch };
+    let mut connection = Connection { http, visit, io, unread: Buffer::default(), watch, held: Held::default() };
     if is_http2 {
         return Box::pin(general::serve_http2(connection)).await;
     }
@@ -115,7 +118,8 @@ impl Connection {
     async fn step(&mut self) -> Step {
         if self.unread.is_empty() {
             let limit = self.http.limits.idle;
-            let first = receive_late(&mut self.io, &mut self.unread, &mut self.watch, limit, On::Balancer).await;
+            let room = self.http.room;
+            let first = receive_late(&mut self.io, &mut self.unread, &mut self.watch, limit, On::Balancer, room).await;
             if !matches!(first, Ok(read) if read > 0) {
                 return Step::Close;
             }
@@ -150,6 +154,9 @@ impl Connection {
             }
             looked = self.unread.len();
             self.unread.ready().reserve(MORE);
+            if !self.held.set(self.unread.capacity(), self.http.room.begun) {
+                return Err(self.refuse(Refusal::Exhausted).await);
+            }
             let now = Instant::now();
             let left = until.get_or_insert(now + self.http.limits.head).saturating_duration_since(now);
             let read = receive(&mut self.io, &mut self.unread, &mut self.watch, left, On::Nothing).await;
@@ -171,6 +178,9 @@ impl Connection {
         let whole = request.head + request.body;
         while self.unread.len() < whole {
             let missing = whole - self.unread.len();
+            if !self.held.set(whole.max(self.unread.capacity()), self.http.room.begun) {
+                return Err(self.refuse(Refusal::Exhausted).await);
+            }
             self.unread.reserve(missing);
             let limit = self.http.limits.body;
             match receive(&mut self.io, &mut self.unread, &mut self.watch, limit, On::Nothing).await {
@@ -293,6 +303,7 @@ impl Connection {
     /// Forgets the bytes of a request that is served: what is left are those of later ones.
     pub(super) fn forget(&mut self, request: &Request) {
         let whole = request.head + request.body;
+        self.held.clear();
         if whole >= self.unread.len() {
             // A connection that waits holds no memory.
             self.unread.release();
@@ -305,7 +316,13 @@ impl Connection {
     async fn refuse(&mut self, refusal: Refusal) -> Step {
         let mut answer = Vec::new();
         refusal.write(false, false, &mut answer);
-        self.http.count_refused();
+        self.unread.release();
+        self.held.clear();
+        if refusal == Refusal::Exhausted {
+            self.http.count_crowded();
+        } else {
+            self.http.count_refused();
+        }
         self.http.log.write_refused(self.visit.peer, refusal);
         if self.send(&answer).await.is_err() { Step::Abort } else { Step::Close }
     }

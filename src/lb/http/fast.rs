@@ -5,6 +5,9 @@
 //! says that twice is as good as once.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::answer::{self, AnswerHead, Answers, Towards};
 use super::buffer::Buffer;
@@ -16,6 +19,7 @@ use super::refusal::Refusal;
 use super::transfer::{Following, Lost, Passed, pass_on, receive, receive_late, send};
 use super::visit::Destination;
 use super::watch::{On, Over};
+use crate::host::sockets;
 use crate::lb;
 use crate::lb::balance::Wish;
 use crate::lb::choose::{Failure, Next, Search, Server, first};
@@ -25,6 +29,10 @@ const ANSWER: usize = 16 * 1024;
 
 /// First bytes of a body that are copied behind the head rather than written apart.
 const TOGETHER: usize = 8 * 1024;
+
+/// Time between two looks whether the client is still there while its answer has not begun: a wait that is over before that
+/// costs nothing for it.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Kept connections that may turn out dead before a new one is made, and pods that may break off before that is told.
 const MAX_STALE: u32 = 2;
@@ -74,7 +82,13 @@ impl Connection {
         job.bytes.extend_from_slice(&self.unread[body]);
         // All that there is of it goes on from there; while the pod thinks it need not be here too.
         self.forget(&job.request);
-        let outcome = self.ask(&mut job).await;
+        let is_room = self.held.set(job.bytes.capacity() + self.unread.capacity(), self.http.room.whole);
+        let outcome = if is_room {
+            self.ask(&mut job).await
+        } else {
+            self.http.count_crowded();
+            Err(Some(Refusal::Exhausted))
+        };
         let (keep_alive, pod) = match outcome {
             Ok(answering) => {
                 let (step, next) = self.pass_back(&mut job, answering).await;
@@ -100,6 +114,7 @@ impl Connection {
             }
         };
         self.account(&mut job, pod.as_ref());
+        self.held.clear();
         if keep_alive { Step::Again } else { Step::Close }
     }
 
@@ -221,9 +236,10 @@ impl Connection {
                 Answers::Partial => {}
             }
             let received = if bytes.is_empty() {
-                receive_late(server, &mut bytes, &mut self.watch, until_answer, on).await
+                self.receive_first(server, &mut bytes, until_answer, on).await?
             } else {
                 bytes.reserve(ANSWER);
+                self.held.force(job.bytes.capacity() + self.unread.capacity() + bytes.capacity());
                 receive(server, &mut bytes, &mut self.watch, until_answer, on).await
             };
             match received {
@@ -233,6 +249,47 @@ impl Connection {
                 _ => return Err(Trouble::Broken),
             }
         }
+    }
+
+    /// Reads the first bytes of an answer, which may be long in coming, for a client that is there to take it.
+    ///
+    /// Who has ended its side is owed the answer, or may have gone without another word: nobody can tell, so that it has as
+    /// long as while an answer that has begun is silent. Who has reset the connection wants nothing any more.
+    ///
+    /// # Errors
+    /// The client is gone.
+    async fn receive_first(
+        &mut self,
+        server: &mut Server,
+        bytes: &mut Buffer,
+        limit: Duration,
+        on: On<'_>,
+    ) -> Result<Result<usize, Lost>, Trouble> {
+        let first = limit.min(LOOK);
+        let room = self.http.room;
+        let mut received = receive_late(server, bytes, &mut self.watch, first, on, room).await;
+        if first == limit {
+            return Ok(received);
+        }
+        let until = Instant::now() + (limit - first);
+        let mut ended = None;
+        while matches!(received, Err(Lost::Over(Over::Time))) {
+            let now = Instant::now();
+            if sockets::has_been_reset(self.io.tcp()) {
+                return Err(Trouble::ClientGone);
+            }
+            if sockets::has_hung_up(self.io.tcp())
+                && now.duration_since(*ended.get_or_insert(now)) >= self.http.limits.idle
+            {
+                return Err(Trouble::ClientGone);
+            }
+            let left = until.saturating_duration_since(now);
+            if left.is_zero() {
+                break;
+            }
+            received = receive_late(server, bytes, &mut self.watch, left.min(LOOK), on, room).await;
+        }
+        Ok(received)
     }
 
     /// Passes the answer back; returns whether another request may follow.
@@ -252,6 +309,7 @@ impl Connection {
         };
         let (together, apart) = if within <= TOGETHER { (within, 0) } else { (0, within) };
         out.extend_from_slice(&rest[..together]);
+        self.held.force(job.bytes.capacity() + self.unread.capacity() + bytes.capacity() + out.capacity());
         let mut sent = self.send(&out).await;
         if apart > 0 && sent.is_ok() {
             sent = self.send(&rest[..apart]).await;
@@ -262,10 +320,11 @@ impl Connection {
         };
         if passed == (Passed::Whole { is_clean: true }) && !body.is_done() {
             drop((bytes, out));
-            let (limits, endpoint) = (self.http.limits, next.lease.state());
+            self.held.force(job.bytes.capacity() + self.unread.capacity());
+            let (limits, room, endpoint) = (self.http.limits, self.http.room, next.lease.state());
             let Self { io, watch, .. } = self;
             let received = &mut ending.received;
-            passed = Box::pin(pass_on(&mut server, io, &mut body, watch, limits, endpoint, received)).await;
+            passed = Box::pin(pass_on(&mut server, io, &mut body, watch, (limits, room), endpoint, received)).await;
         }
         let count = |counter: &std::sync::atomic::AtomicU64, by| {
             counter.fetch_add(by, std::sync::atomic::Ordering::Relaxed);

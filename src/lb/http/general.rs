@@ -29,6 +29,7 @@ use super::connection::Connection;
 use super::count::{Counting, Ending};
 use super::general_fields::{self as fields, Facts};
 use super::head::{is_idempotent, is_ill};
+use super::held::Held;
 use super::link::{self, Connector, Link, digest};
 use super::log::AccessAsked;
 use super::refusal::Refusal;
@@ -53,6 +54,9 @@ const MAX_BROKEN: u32 = 1;
 
 /// Attempts for one request, whatever they come to: the search for a pod ends by its time.
 const MAX_ATTEMPTS: usize = 10_000;
+
+/// Bytes of a body that pingora keeps to send it again.
+const KEPT_BODY: usize = 64 * 1024;
 
 type Proxy = HttpProxy<General>;
 
@@ -88,11 +92,15 @@ pub(super) struct Ctx {
     made_id: OnceLock<[u8; 32]>,
     counting: Counting,
     line: Option<AccessAsked>,
+    /// What is held of its head, and of its body until its answer has begun.
+    held: Held,
+    head: usize,
+    body: usize,
 }
 
 /// Serves one request of a connection; returns the connection if another may follow.
 pub(super) async fn serve_request(connection: Connection, fence: Fence) -> Option<Connection> {
-    let Connection { http, visit, io, unread, watch } = connection;
+    let Connection { http, visit, io, unread, watch, .. } = connection;
     let proxy = proxy(&http);
     let may_follow = matches!(fence, Fence::Request { .. }) && !http.is_stopping();
     let loan = loan(&http, &visit, io, unread, watch, fence, false)?;
@@ -107,12 +115,12 @@ pub(super) async fn serve_request(connection: Connection, fence: Fence) -> Optio
     let lent: Lent = *stream.into_any().downcast().ok()?;
     let (io, unread) = lent.give_back()?;
     let watch = Watch::new(&http.stop);
-    Some(Connection { http, visit, io, unread, watch })
+    Some(Connection { http, visit, io, unread, watch, held: Held::default() })
 }
 
 /// Serves a connection of HTTP/2 to its end.
 pub(super) async fn serve_http2(connection: Connection) {
-    let Connection { http, visit, io, unread, watch } = connection;
+    let Connection { http, visit, io, unread, watch, .. } = connection;
     let proxy = proxy(&http);
     let Some(loan) = loan(&http, &visit, io, unread, watch, Fence::None, true) else { return };
     let stopping = http.stopping.subscribe();
@@ -135,7 +143,8 @@ fn loan(
         Patience { read: if is_http2 { idle } else { body }, write, idle: is_http2.then_some(is_busy), is_cut };
     let digest = digest(Box::new(Arc::clone(visit))).ok()?;
     let (peer, watches) = (visit.peer, [watch, Watch::new(&http.stop)]);
-    Some(Loan { io, unread, fence, peer, watches, patience, is_http2, visit: Arc::new(digest) })
+    let room = http.room;
+    Some(Loan { io, unread, fence, peer, watches, patience, room, is_http2, visit: Arc::new(digest) })
 }
 
 /// Returns the proxy of this thread.
@@ -194,6 +203,9 @@ impl ProxyHttp for General {
             made_id: OnceLock::new(),
             counting: Counting::default(),
             line: None,
+            held: Held::default(),
+            head: 0,
+            body: 0,
         }
     }
 
@@ -214,6 +226,11 @@ impl ProxyHttp for General {
             // It knows no answer before the answer, nor how to wait for one. Source: RFC 9110, sections 10.1.1, 15.2.
             session.req_header_mut().remove_header(&http::header::EXPECT);
             session.set_ignore_info_resp(true);
+        }
+        ctx.head = fields::size(session.req_header());
+        if !ctx.held.set(ctx.head, self.http.room.whole) {
+            self.http.count_crowded();
+            return refuse(ctx, Refusal::Exhausted);
         }
         let facts = match Facts::of(session.req_header()) {
             Ok(facts) => facts,
@@ -305,10 +322,17 @@ impl ProxyHttp for General {
     async fn request_body_filter(
         &self,
         session: &mut Session,
-        _: &mut Option<Bytes>,
+        bytes: &mut Option<Bytes>,
         end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        if let Some(bytes) = bytes.as_ref().filter(|_| !ctx.has_begun) {
+            ctx.body = (ctx.body + bytes.len()).min(KEPT_BODY);
+            if !ctx.held.set(ctx.head + ctx.body, self.http.room.whole) {
+                self.http.count_crowded();
+                return refuse(ctx, Refusal::Exhausted);
+            }
+        }
         if !end {
             self.expect_more(session, ctx);
             return Ok(());
@@ -341,6 +365,7 @@ impl ProxyHttp for General {
         ctx: &mut Ctx,
     ) -> Result<()> {
         ctx.has_begun = true;
+        ctx.held.force(ctx.head);
         if !fields::fits(answer) {
             return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
         }

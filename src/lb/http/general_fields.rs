@@ -203,6 +203,14 @@ pub(super) fn clean(answer: &mut ResponseHeader) -> Result<()> {
     Ok(())
 }
 
+/// Returns about how many bytes the head of a request takes in memory.
+pub(super) fn size(asked: &RequestHeader) -> usize {
+    // A field of few bytes takes a place in a map all the same.
+    const PLACE: usize = 32;
+    let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + PLACE;
+    asked.raw_path().len() + asked.headers.iter().map(field).sum::<usize>()
+}
+
 /// Returns whether the head of an answer is no larger than the fast path takes one. Pingora's own limits are wider.
 pub(super) fn fits(answer: &ResponseHeader) -> bool {
     let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + ": \r\n".len();

@@ -26,6 +26,7 @@ use tokio_rustls::server::TlsStream;
 use super::buffer::Buffer;
 use super::chunked::Chunks;
 use super::head::Body;
+use super::held::{Held, LITTLE, Room};
 use super::watch::{On, Over, Watch};
 use crate::host::sockets;
 
@@ -161,6 +162,8 @@ pub(super) struct Lent {
     reading: Watch,
     writing: Watch,
     patience: Patience,
+    room: Room,
+    held: Held,
     is_http2: bool,
     visit: Arc<ProxyDigest>,
     socket: Arc<SocketDigest>,
@@ -182,6 +185,7 @@ pub(super) struct Loan {
     pub(super) peer: SocketAddr,
     pub(super) watches: [Watch; 2],
     pub(super) patience: Patience,
+    pub(super) room: Room,
     pub(super) is_http2: bool,
     /// What the connection is, for whoever serves a request of it.
     pub(super) visit: Arc<ProxyDigest>,
@@ -189,7 +193,9 @@ pub(super) struct Loan {
 
 impl Lent {
     pub(super) fn new(loan: Loan) -> Self {
-        let Loan { io, unread, fence, peer, watches: [reading, writing], patience, is_http2, visit } = loan;
+        let Loan { io, unread, fence, peer, watches: [reading, writing], patience, room, is_http2, visit } = loan;
+        let mut held = Held::default();
+        held.force(unread.capacity());
         let socket = SocketDigest::from_raw_fd(io.tcp().as_raw_fd());
         let _first = socket.peer_addr.set(Some(peer.into()));
         Self {
@@ -204,6 +210,8 @@ impl Lent {
             reading,
             writing,
             patience,
+            room,
+            held,
             is_http2,
             visit,
             socket: Arc::new(socket),
@@ -237,15 +245,21 @@ impl Lent {
         if self.shown == self.unread.len() {
             self.unread.release();
             self.shown = 0;
+            self.held.force(self.gathered.capacity());
         }
         Ok(within > 0)
     }
 
-    /// Reads ahead after the end of the request, to notice a client that is gone. Never ready but then.
+    /// Counts what it holds, with so many bytes more; returns whether there is room for them.
+    fn hold(&mut self, more: usize) -> bool {
+        self.held.set(self.unread.capacity() + self.gathered.capacity() + more, self.room.whole)
+    }
+
+    /// Reads ahead after the end of the request, to notice a client that is gone, while there is room. Never ready but then.
     fn poll_beyond(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.has_ended && self.unread.len() < READ_AHEAD {
-            let mut room = [MaybeUninit::uninit(); 2048];
-            let mut beyond = ReadBuf::uninit(&mut room);
+        while !self.has_ended && self.unread.len() < READ_AHEAD && self.hold(LITTLE) {
+            let mut bytes = [MaybeUninit::uninit(); LITTLE];
+            let mut beyond = ReadBuf::uninit(&mut bytes);
             ready!(self.io()?.poll_read(cx, &mut beyond))?;
             self.has_ended = beyond.filled().is_empty();
             self.unread.ready().extend_from_slice(beyond.filled());
@@ -260,6 +274,7 @@ impl Lent {
         let within = self.fence.pass(read)?;
         if within < read.len() {
             self.unread.ready().extend_from_slice(&read[within..]);
+            self.held.force(self.unread.capacity() + self.gathered.capacity());
         }
         buffer.set_filled(before + within);
         Poll::Ready(Ok(()))
@@ -289,6 +304,7 @@ impl Lent {
         }
         self.gathered.release();
         self.sent = 0;
+        self.held.force(self.unread.capacity());
         Poll::Ready(Ok(()))
     }
 
@@ -324,11 +340,12 @@ impl AsyncRead for Lent {
 impl AsyncWrite for Lent {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let lent = self.get_mut();
-        if lent.gathered.len() + bytes.len() > GATHERED {
+        let most = if lent.hold(bytes.len().min(GATHERED)) { GATHERED } else { LITTLE };
+        if lent.gathered.len() + bytes.len() > most {
             let sent = lent.poll_send(cx);
             ready!(lent.patiently(cx, sent))?;
         }
-        if bytes.len() < GATHERED {
+        if bytes.len() < most {
             lent.gathered.ready().extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }

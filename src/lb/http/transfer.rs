@@ -14,6 +14,7 @@ use super::Limits;
 use super::buffer::Buffer;
 use super::chunked::{BadChunk, Chunks};
 use super::head::Body;
+use super::held::{Held, LITTLE, Room};
 use super::stream::ClientIo;
 use super::watch::{On, Over, Watch};
 use crate::host::sockets;
@@ -48,17 +49,19 @@ impl From<Over> for Lost {
     }
 }
 
-/// Reads what may be long in coming: the wait holds no buffer. Returns how many bytes came; 0 is the end.
+/// Reads what may be long in coming: the wait holds no buffer. Returns how many bytes came, few where there is no room; 0 is the end.
 pub(super) async fn receive_late(
     from: &mut (impl AsyncRead + Unpin),
     into: &mut Buffer,
     watch: &mut Watch,
     limit: Duration,
     on: On<'_>,
+    room: Room,
 ) -> Result<usize, Lost> {
     let poll = |cx: &mut Context<'_>| {
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
+            let most = if room.is_full() { LITTLE } else { SHARED };
+            let mut buffer = ReadBuf::new(&mut scratch[..most]);
             ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer))?;
             if !buffer.filled().is_empty() {
                 into.ready().extend_from_slice(buffer.filled());
@@ -159,23 +162,25 @@ pub(super) async fn pass_on(
     client: &mut ClientIo,
     body: &mut Following,
     watch: &mut Watch,
-    limits: Limits,
+    (limits, room): (Limits, Room),
     endpoint: &Arc<crate::lb::endpoint::EndpointState>,
     received: &mut u64,
 ) -> Passed {
     let Limits { write, idle, .. } = limits;
+    let mut held = Held::default();
     let mut buffer = Buffer::default();
     let mut last = 0;
     let mut is_clean = true;
     while !body.is_done() {
         buffer.clear();
         let on = On::Endpoint(endpoint);
-        let outcome = if last >= BULK_READ {
+        let outcome = if last >= BULK_READ && held.set(BULK, room.whole) {
             buffer.reserve(BULK);
             receive(server, &mut buffer, watch, idle, on).await
         } else {
             buffer.release();
-            receive_late(server, &mut buffer, watch, idle, on).await
+            held.clear();
+            receive_late(server, &mut buffer, watch, idle, on, room).await
         };
         last = match outcome {
             Err(Lost::Over(Over::Time)) if sockets::has_hung_up(client.tcp()) => return Passed::ClientGone,
@@ -188,6 +193,7 @@ pub(super) async fn pass_on(
             continue;
         }
         *received += last as u64;
+        held.force(buffer.capacity());
         let Ok(within) = body.follow(&buffer) else { return Passed::Broken };
         is_clean &= within == last;
         if send(client, &buffer[..within], watch, write, On::Nothing).await.is_err() {

@@ -4,6 +4,7 @@ mod both;
 mod changing;
 mod choosing;
 mod cookies;
+mod crowded;
 mod faults;
 mod generated;
 mod hostile;

@@ -23,7 +23,7 @@ fn ok() -> Answer {
 }
 
 async fn impatient(is_fast: bool, limits: Limits, hold: Duration) -> HttpSite {
-    let http = HttpOptions { is_fast, limits };
+    let http = HttpOptions { is_fast, limits, ..HttpOptions::default() };
     HttpSite::of(BalancerOptions { hold, http, ..BalancerOptions::default() }, AppProtocol::Http).await
 }
 
@@ -274,6 +274,46 @@ async fn a_client_that_leaves_a_silent_stream_is_noticed_and_who_stays_is_not_cu
     tokio::time::sleep(limits.idle * 4).await;
     tell.send_replace(true);
     stays.read_until("5\r\nhello\r\n0\r\n\r\n").await;
+}
+
+/// While nothing of an answer has come: who has reset his connection wants none, who has only ended his side may still wait.
+#[tokio::test]
+async fn a_client_that_leaves_before_its_answer_is_noticed_and_who_stays_is_answered() {
+    let (long, short_time) = (Duration::from_mins(1), Duration::from_secs(2));
+    for (idle, resets) in [(long, true), (short_time, false)] {
+        let limits = Limits { idle, answer: long, ..short() };
+        let site = impatient(true, limits, Duration::from_secs(5)).await;
+        let (tell, told) = tokio::sync::watch::channel(false);
+        let _pod = site
+            .pod(1, move |mut stream| {
+                let mut told = told.clone();
+                async move {
+                    read_message(&mut stream, &mut Vec::new()).await.expect("a request");
+                    let gone = async { stream.readable().await.is_ok() };
+                    let answer = async { told.wait_for(|told| *told).await.is_ok() };
+                    tokio::select! { _ = gone => return, _ = answer => {} }
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.expect("open");
+                }
+            })
+            .await;
+        site.set(&[1]);
+        let (mut stays, mut leaves) = (Dialog::new(&site).await, Dialog::new(&site).await);
+        for client in [&mut stays, &mut leaves] {
+            client.write(GET).await;
+        }
+        until(|| site.stats(1).open, |open| *open == 2).await;
+        let before = Instant::now();
+        if resets {
+            leaves.reset();
+        } else {
+            leaves.close().await;
+        }
+        until(|| site.stats(1).open, |open| *open == 1).await;
+        assert!(resets || before.elapsed() >= idle, "it was given {:?} of {idle:?}", before.elapsed());
+        until(|| site.service().http.unanswered, |unanswered| *unanswered == 1).await;
+        tell.send_replace(true);
+        assert_eq!(stays.read().await.body, b"ok");
+    }
 }
 
 #[tokio::test]

@@ -209,7 +209,7 @@ async fn one_byte_at_a_time_changes_nothing() {
 #[tokio::test]
 async fn a_hundred_slow_heads_hold_up_nobody() {
     for is_fast in [true, false] {
-        let http = HttpOptions { is_fast, limits: short() };
+        let http = HttpOptions { is_fast, limits: short(), ..HttpOptions::default() };
         let options = BalancerOptions { hold: DEADLINE, http, ..BalancerOptions::default() };
         let site = HttpSite::of(options, AppProtocol::Http).await;
         let (_pod, heard) = mirror(&site).await;
