@@ -22,7 +22,7 @@ pub mod passing;
 mod probes;
 pub mod process;
 pub mod reconcile;
-mod rollouts;
+pub mod rollouts;
 pub mod shared;
 pub mod snapshots;
 pub mod spec;
