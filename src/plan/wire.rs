@@ -340,7 +340,9 @@ impl<'a> Wiring<'a, '_> {
             for place in window.before() {
                 match place {
                     Place::Until(nodes) => {
-                        nodes.iter().for_each(|node| self.emitter.draft.after(first, *node));
+                        for node in nodes {
+                            self.emitter.draft.after(first, *node);
+                        }
                         if !window.delay.is_zero() {
                             let delay = GoDuration(window.delay);
                             let why =

@@ -99,7 +99,7 @@ fn a_rollout_is_as_the_file_says_or_as_in_a_swarm() {
     let said = Rollout {
         parallelism: 0,
         delay: Duration::from_secs(90),
-        monitor: Duration::from_secs(60),
+        monitor: Duration::from_mins(1),
         on_failure: OnFailure::Continue,
         failures_borne: 250_000,
     };
