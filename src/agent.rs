@@ -22,6 +22,7 @@ pub mod passing;
 mod probes;
 pub mod process;
 pub mod reconcile;
+pub mod rollouts;
 pub mod shared;
 pub mod snapshots;
 pub mod spec;

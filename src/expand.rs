@@ -24,8 +24,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{
-    Condition, Dependency, EndpointMode, Graph, Link, MAX_PODS, PullPolicy, Restart, RestartPace, Scale, Service,
-    Volume,
+    Condition, Dependency, EndpointMode, Graph, Link, MAX_PODS, OnFailure, PullPolicy, Restart, RestartPace, Rollout,
+    Scale, Service, Volume,
 };
 use crate::ids::{ResourceKey, ServiceName, SnapshotHash};
 use crate::model::{self, ConditionName, DeployMode, Model};
@@ -36,6 +36,13 @@ use error::Sink;
 
 /// Grace period where the file gives none. Source: compose-spec 05-services.md#stop_grace_period.
 const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// Time for which a new replica is watched where the file gives none. Source: Docker Swarm's own, for
+/// which `0s` is nothing said, too.
+const MONITOR: Duration = Duration::from_secs(5);
+
+/// A share of 1, in a graph.
+const MILLIONTHS: f64 = 1_000_000.0;
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -196,6 +203,7 @@ impl Part<'_, '_> {
             expose,
             restart: self.restart(),
             restart_pace: self.restart_pace(),
+            rollout: self.rollout(),
             placement: self.placement(),
             endpoint_mode: self.endpoint_mode(),
             stop_grace: self.service.stop_grace_period.map_or(STOP_GRACE, |grace| grace.0),
@@ -314,6 +322,47 @@ impl Part<'_, '_> {
             window: said(policy.window),
             max_attempts: attempts(policy).filter(|_| !by_code),
         }
+    }
+
+    /// Source: compose-spec deploy.md, `update_config`. Words that are not applied `load` has refused before, with the place.
+    fn rollout(&mut self) -> Option<Rollout> {
+        let config = self.service.deploy.as_ref()?.update_config.as_ref()?;
+        let model::UpdateConfig {
+            parallelism,
+            delay,
+            failure_action,
+            monitor,
+            max_failure_ratio,
+            order,
+            extensions: _,
+        } = config;
+        let ratio = max_failure_ratio.map_or(0.0, |ratio| ratio.0);
+        let mut refuse = |key: &str, what: String, instead| {
+            self.error(&format!("deploy.update_config.{key}"), Problem::Unsupported { what, instead });
+        };
+        if !(0.0..=1.0).contains(&ratio) {
+            refuse("max_failure_ratio", format!("a share of {ratio}"), "give one from 0 to 1");
+        }
+        if let Some(order) = order.as_deref().filter(|order| *order != "stop-first") {
+            refuse("order", format!("`{order}`"), "use `stop-first`");
+        }
+        let on_failure = match failure_action.as_deref() {
+            Some("continue") => OnFailure::Continue,
+            Some("pause") | None => OnFailure::Pause,
+            Some(action) => {
+                refuse("failure_action", format!("`{action}`"), "use `pause` or `continue`");
+                OnFailure::Pause
+            }
+        };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to a million")]
+        let failures_borne = (ratio.clamp(0.0, 1.0) * MILLIONTHS).round() as u32;
+        Some(Rollout {
+            parallelism: parallelism.map_or(1, |count| u32::try_from(count).unwrap_or(u32::MAX)),
+            delay: delay.map_or(Duration::ZERO, |delay| delay.0),
+            monitor: monitor.map_or(MONITOR, |monitor| monitor.0),
+            on_failure,
+            failures_borne,
+        })
     }
 
     /// Source: compose-spec 05-services.md#restart.

@@ -25,7 +25,8 @@ pub use container::{
 pub use network::{Attachment, ExposedPort, Ipv6Pool, Network, NetworkMode, Port, PortMode, Protocol};
 pub use pod::{HOLDER, HOLDER_IMAGE, Part, PodVolume, Role, member_name, pre_start_member};
 pub use rules::{
-    Condition, Constraint, Dependency, EndpointMode, Link, Placement, PullPolicy, Restart, RestartPace, Scale,
+    Condition, Constraint, Dependency, EndpointMode, Link, OnFailure, Placement, PullPolicy, Restart, RestartPace,
+    Rollout, Scale,
 };
 
 /// Containers that a project can have: far above what one load balancer and one list are made for, and low enough that
@@ -96,6 +97,9 @@ pub struct Service {
     /// How fast and how often it is started again.
     #[serde(default, skip_serializing_if = "RestartPace::is_default")]
     pub restart_pace: RestartPace,
+    /// How a change is rolled out over its replicas; `None`: one after the other, each once all others are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
     /// Rules for the choice of a host.
     pub placement: Placement,
     /// How its name resolves.
@@ -321,6 +325,17 @@ impl Graph {
             }
         }
         root
+    }
+
+    /// Returns how a change of a service is rolled out; `None`: one replica after the other. What shares namespaces is replaced
+    /// as one, and it is the owner's word that counts.
+    pub fn rollout(&self, name: &ServiceName) -> Option<&Rollout> {
+        self.services.get(self.rolled_with(name))?.rollout.as_ref()
+    }
+
+    /// Returns the service of the compose file that `name` is replaced with, replica by replica; often its own.
+    pub fn rolled_with<'a>(&'a self, name: &'a ServiceName) -> &'a ServiceName {
+        self.front(self.namespace_root(name))
     }
 }
 

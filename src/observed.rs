@@ -428,6 +428,24 @@ pub struct PodMemory {
     /// The last run of its container for which the hooks after the start were run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hooked: Option<Hooked>,
+    /// How its part of a rollout goes; `None`: there was none since the agent knows of the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled: Option<Rolled>,
+}
+
+/// What has become of the container that a rollout made for a pod, as its own host's agent says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rolled {
+    /// Generation of the desired state that it was made for.
+    pub generation: u64,
+    /// Whether it has been ready for as long as the rollout waits before it goes on in its place.
+    pub rested: bool,
+    /// Whether it has been watched for as long as the rollout says.
+    pub watched: bool,
+    /// How it failed, for the reader: `container shop-web-1 ended with 1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// A run of a container, and how the hooks after its start went.

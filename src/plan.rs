@@ -12,6 +12,7 @@ mod pods;
 mod relate;
 pub mod render;
 mod resources;
+mod rollout;
 #[cfg(any(test, feature = "testing"))]
 pub mod simulate;
 pub mod step;

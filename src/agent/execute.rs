@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -15,6 +16,7 @@ use crate::ids::{HostName, PodId, ProjectName, ServiceName, SnapshotHash};
 use crate::plan::{Desired, ObservedContainer, ObservedHost, Reason, Step};
 use crate::store::Write;
 
+use super::rollouts::Seen;
 use super::shared::{ProjectHandle, Record, Shared, project_key};
 use super::spec::{self, HostParts};
 use super::{hooks, images, snapshots};
@@ -454,14 +456,49 @@ fn signalled_key(project: &ProjectName, pod: Option<&PodId>) -> String {
 /// # Errors
 /// What the store says.
 pub async fn signalled(shared: &Shared, project: &ProjectName) -> Result<BTreeMap<PodId, u64>, String> {
-    let prefix = signalled_key(project, None);
-    let (entries, _) = shared.store.list(&prefix).await.map_err(text)?;
-    let sent = entries.iter().filter_map(|entry| {
-        let (service, number) = entry.key.strip_prefix(&prefix)?.rsplit_once('.')?;
+    by_pod(shared, &signalled_key(project, None)).await
+}
+
+/// Returns the store's key of what became of the container that a rollout made for a pod; without one, what all of the
+/// project's begin with.
+fn rolled_key(project: &ProjectName, pod: Option<&PodId>) -> String {
+    pod.map_or_else(|| format!("rolled/{project}/"), |pod| format!("rolled/{project}/{pod}"))
+}
+
+/// Returns what was kept of rollouts on this host.
+///
+/// # Errors
+/// What the store says.
+pub async fn rolled(shared: &Shared, project: &ProjectName) -> Result<BTreeMap<PodId, Seen>, String> {
+    by_pod(shared, &rolled_key(project, None)).await
+}
+
+/// Keeps what is known of rollouts on this host.
+///
+/// # Errors
+/// What the store says.
+pub async fn keep_rolled(
+    shared: &Shared,
+    project: &ProjectName,
+    changes: &BTreeMap<PodId, Seen>,
+) -> Result<(), String> {
+    let put = |(pod, seen): (&PodId, &Seen)| {
+        let value = serde_json::to_vec(seen).map_err(text)?;
+        Ok(Write::Put { key: rolled_key(project, Some(pod)), value, lease: None })
+    };
+    let writes = changes.iter().map(put).collect::<Result<Vec<_>, String>>()?;
+    shared.store.transact(&[], &writes).await.map(drop).map_err(text)
+}
+
+/// Returns what the store has under `prefix` and the ids of pods.
+async fn by_pod<T: DeserializeOwned>(shared: &Shared, prefix: &str) -> Result<BTreeMap<PodId, T>, String> {
+    let (entries, _) = shared.store.list(prefix).await.map_err(text)?;
+    let found = entries.iter().filter_map(|entry| {
+        let (service, number) = entry.key.strip_prefix(prefix)?.rsplit_once('.')?;
         let pod = PodId::new(ServiceName::new(service).ok()?, number.parse().ok()?);
         Some((pod, serde_json::from_slice(&entry.value).ok()?))
     });
-    Ok(sent.collect())
+    Ok(found.collect())
 }
 
 fn carried_key(project: &ProjectName, pod: &PodId) -> String {
@@ -541,6 +578,7 @@ pub async fn forget_project(shared: &Shared, project: &ProjectName) -> Result<()
         Write::Delete(project_key(project)),
         Write::DeletePrefix(format!("carried/{project}/")),
         Write::DeletePrefix(signalled_key(project, None)),
+        Write::DeletePrefix(rolled_key(project, None)),
         images::forget(project),
     ];
     shared.store.transact(&[], &writes).await.map(drop).map_err(text)?;

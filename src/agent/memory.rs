@@ -132,6 +132,7 @@ impl Failures {
                         signalled: record.signalled,
                         held,
                         hooked: None,
+                        rolled: None,
                     },
                 )
             })
@@ -145,7 +146,7 @@ impl Failures {
 }
 
 /// Returns whether an end with `code` is one that the pod's restart rule heals.
-fn is_crash(graph: &Graph, pod: &PodId, code: i32) -> bool {
+pub(super) fn is_crash(graph: &Graph, pod: &PodId, code: i32) -> bool {
     let Some(service) = graph.services.get(&pod.service) else { return false };
     match service.restart {
         Restart::No => false,

@@ -20,13 +20,17 @@ use crate::graph::Condition;
 use crate::host::memory;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 use crate::lb::table::PublishedKey;
+use crate::observed::Rolled;
 use crate::plan::{Desired, Gate, Intent, Observed, Plan, PlannedStep, PodMemory, Reason, Step, StepId, plan};
 
 use super::execute::{self, Outcome};
 use super::fleet::picture::Report;
 use super::informer::Informer;
 use super::memory::Failures;
+use super::rollouts::Rollouts;
 use super::shared::{Aim, ProjectHandle, ProjectState, Record, STORE_OBJECT, Shared};
+
+mod rolling;
 
 /// Steps of one project that run at the same time. The engine works through them with all cores; more only queue there.
 const PARALLEL_STEPS: usize = 16;
@@ -79,6 +83,9 @@ struct Loop {
     shared: Arc<Shared>,
     handle: Arc<ProjectHandle>,
     failures: Failures,
+    rollouts: Rollouts,
+    /// How rollouts failed on other hosts: that is so also while those do not answer.
+    failed_elsewhere: BTreeMap<PodId, Rolled>,
     /// Objects with a step under way; with the stop if it is one.
     under_way: BTreeMap<String, Option<Stopping>>,
     running: FuturesUnordered<BoxFuture<'static, (String, Step, Outcome)>>,
@@ -112,6 +119,8 @@ pub async fn run(shared: Arc<Shared>, handle: Arc<ProjectHandle>, stop: Cancella
         shared,
         handle,
         failures: Failures::default(),
+        rollouts: Rollouts::default(),
+        failed_elsewhere: BTreeMap::new(),
         under_way: BTreeMap::new(),
         running: FuturesUnordered::new(),
         errors: BTreeMap::new(),
@@ -125,6 +134,7 @@ pub async fn run(shared: Arc<Shared>, handle: Arc<ProjectHandle>, stop: Cancella
         begun: Instant::now(),
     };
     project.recall_signals().await;
+    project.recall_rollouts().await;
     loop {
         pictures.mark_unchanged();
         let record = records.borrow_and_update().clone();
@@ -162,6 +172,7 @@ impl Loop {
         let mut observed = self.shared.observed(Some(&self.handle.name));
         observed.hosts.entry(self.shared.host().clone()).or_default().images.clone_from(&images);
         let memory = self.remember(record, &observed, now);
+        self.keep_rollouts().await;
         let plan = plan_for(&self.handle.name, record, &observed, &memory);
         let done = self.done_drains(&plan);
         let planned: BTreeSet<String> =
@@ -171,7 +182,8 @@ impl Loop {
         // Every host plans for all of them, from the same values, and does its own part.
         let own = self.shared.host();
         let runnable = plan.runnable(&done, &observed, record.desired.as_ref()).into_iter();
-        let runnable: Vec<_> = runnable.filter(|planned| &planned.host == own).cloned().collect();
+        let runnable = runnable.filter(|planned| &planned.host == own && self.may_roll(record, planned));
+        let runnable: Vec<_> = runnable.cloned().collect();
         for planned in runnable {
             self.start(record, planned.step, planned.reason, now);
         }
@@ -181,7 +193,8 @@ impl Loop {
         let next_error = self.errors.values().map(|failure| failure.not_before).filter(|time| *time > now).min();
         let next = self.failures.next_start(now).into_iter().chain(next_error).min();
         self.publish(record, plan, memory, images, &observed);
-        next.map(|time| time.saturating_sub(now))
+        let settled = record.running().and_then(|desired| self.rollouts.next(desired, self.shared.clock.now()));
+        next.map(|time| time.saturating_sub(now)).into_iter().chain(settled).min()
     }
 
     /// A new record: what failed for the old one is tried at once, and what it changes without any step, such as the
@@ -220,6 +233,7 @@ impl Loop {
             let there = |pod: &PodId| desired.assignments.pods.get(pod) == Some(&host);
             memory.extend(told.into_iter().filter(|(pod, _)| there(pod)));
         }
+        self.remember_rollouts(desired, observed, &mut memory);
         memory
     }
 
@@ -302,6 +316,11 @@ impl Loop {
             }
             Outcome::Failed(message) => {
                 self.steps_failed += 1;
+                if let (Step::CreateContainer { pod, name, .. } | Step::StartContainer { pod, name }, Some(desired)) =
+                    (step, self.last.as_ref().and_then(|record| record.running()))
+                {
+                    self.rollouts.failed(desired, pod, name, &message);
+                }
                 let attempts = self.errors.get(object).map_or(0, |failure| failure.attempts) + 1;
                 let pause = FIRST_RETRY.saturating_mul(1 << (attempts - 1).min(10)).min(LAST_RETRY);
                 let not_before = self.begun.elapsed() + pause;
@@ -427,7 +446,8 @@ impl Loop {
         };
         let stuck = plan.is_stuck(observed, desired, failed);
         let heard = all_know;
-        let settled = idle && all_know && (plan.steps.is_empty() || stuck || plan.is_hopeless());
+        let is_over = plan.steps.is_empty() && plan.watched.is_empty();
+        let settled = idle && all_know && (is_over || stuck || plan.is_hopeless());
         self.handle.state.send_modify(|state| {
             *state = ProjectState {
                 passes: state.passes + 1,

@@ -48,6 +48,7 @@ mod oneoff;
 mod people;
 mod probing;
 mod refused;
+mod rollouts;
 mod routes;
 mod several;
 

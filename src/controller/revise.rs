@@ -94,6 +94,7 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
         ignore_orphans: options.ignore_orphans,
         oneoffs_before: options.oneoffs_before.clone(),
         unstarted: BTreeSet::new(),
+        rolled: rolled(&graph, &assignments, observed, &before),
         asked: still_asked(&graph, options, previous, &assignments),
         stop_timeout: options.timeout_secs.map(Duration::from_secs),
         hosts: among,
@@ -173,6 +174,7 @@ pub fn is_same_wish(one: &Desired, other: &Desired) -> bool {
         ignore_orphans: _, // what is said, not what is
         oneoffs_before,
         unstarted,
+        rolled: _, // what is, not what is wished for
         asked,
         stop_timeout,
         hosts,
@@ -292,6 +294,15 @@ fn unstarted(
         pods.extend(starts.chain(down).filter(|pod| asked.contains(&pod.service)));
     }
     pods
+}
+
+/// Pods that have a container, of services that say how a change is rolled out: not those that come with this `up`. On hosts that do
+/// not answer there is what was placed there.
+fn rolled(graph: &Graph, assignments: &Assignments, observed: &Observed, before: &Assignments) -> BTreeSet<PodId> {
+    let containers = observed.hosts.values().flat_map(|host| host.containers.values());
+    let seen = containers.filter_map(ObservedContainer::pod);
+    let away = before.pods.iter().filter(|(_, host)| !observed.hosts.contains_key(*host)).map(|(pod, _)| pod.clone());
+    seen.chain(away).filter(|pod| assignments.pods.contains_key(pod) && graph.rollout(&pod.service).is_some()).collect()
 }
 
 /// What was asked by hand of pods that this `up` is not about.

@@ -22,6 +22,7 @@ pub(super) fn check(graph: &Graph, sink: &mut Sink) {
         check_links(graph, name, service, sink);
         check_namespace(graph, name, service, sink);
         check_addresses(name, service, sink);
+        check_rollout(graph, name, service, sink);
     }
 }
 
@@ -156,6 +157,13 @@ fn check_namespace(graph: &Graph, name: &ServiceName, service: &Service, sink: &
         let (key, what) = if lives_there { ("network_mode", "network") } else { ("volumes_from", "volumes") };
         let problem = Problem::TooFewOwners { what, replicas, owner: owner.to_string(), owners };
         sink.error(format!("services.{name}.{key}"), problem);
+    }
+}
+
+fn check_rollout(graph: &Graph, name: &ServiceName, service: &Service, sink: &mut Sink) {
+    let with = graph.rolled_with(name);
+    if service.rollout.is_some() && with != name {
+        sink.error(format!("services.{name}.deploy.update_config"), Problem::RolloutOfMember(with.to_string()));
     }
 }
 

@@ -186,6 +186,11 @@ pub enum Problem {
     /// A certificate and its key that cannot be shown.
     #[error("certificate and key cannot be used: {0}")]
     Certificate(String),
+    /// How to roll out a service that is replaced with another one.
+    #[error(
+        "is for nothing here: its replicas are replaced together with those of `{0}`, whose network or volumes they share"
+    )]
+    RolloutOfMember(String),
     /// Two mounts at one path.
     #[error("`{0}` is mounted twice")]
     TargetTwice(String),
@@ -228,6 +233,7 @@ impl Problem {
             Self::NamelessForEach { .. } => Some(
                 "give it a name, and say `x-pod: true` of the volume where each replica shall have its own".to_owned(),
             ),
+            Self::RolloutOfMember(owner) => Some(format!("say it of `{owner}`")),
             Self::NoSuchCapability { .. } => {
                 Some("`man 7 capabilities` has them all; `ALL` means every one".to_owned())
             }

@@ -183,7 +183,7 @@ fn without_contents(mounts: &Value) -> Value {
 ///
 /// Not in it: how many there are, what they wait for and where they run (`scale`, `depends_on`, `placement`); what orch
 /// itself does and can change at any time (ingress `ports`, `expose`, `links`, aliases, `endpoint_mode`, `restart`, grace
-/// period, pull policy). Engine names of networks and volumes are in it, the rest of them is compared with the engine.
+/// period, pull policy, `rollout`). Engine names of networks and volumes are in it, the rest of them is compared with the engine.
 fn spec(graph: &Graph, service: &Service) -> Value {
     let Service {
         container,
@@ -195,6 +195,7 @@ fn spec(graph: &Graph, service: &Service) -> Value {
         expose: _,
         restart: _,
         restart_pace: _,
+        rollout: _,
         placement: _,
         endpoint_mode: _,
         stop_grace: _,

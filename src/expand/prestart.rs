@@ -111,6 +111,7 @@ fn step(part: &Part<'_, '_>, whole: &Service, hook: &Hook, role: Role) -> Servic
         // One that ends badly is run again by the next `up`.
         restart: Restart::No,
         restart_pace: RestartPace::default(),
+        rollout: None,
         placement: crate::graph::Placement::default(),
         endpoint_mode: EndpointMode::Vip,
         stop_grace: whole.stop_grace,

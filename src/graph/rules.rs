@@ -91,6 +91,56 @@ impl RestartPace {
     }
 }
 
+/// How a change is rolled out over the replicas of a service (`deploy.update_config`).
+///
+/// Source: compose-spec deploy.md, `update_config`, and Docker Swarm's updater for what that leaves open: each of the
+/// `parallelism` places is taken from the end of an old container until `delay` after the new one is ready, and `monitor`
+/// holds nothing back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// Replicas that are being replaced at the same time at most; 0: all.
+    pub parallelism: u32,
+    /// Time from when a new replica is ready until the next one is replaced in its place.
+    #[serde(default)]
+    pub delay: Duration,
+    /// Time from when a new replica is ready in which its end, or bad health, is a failure of the rollout.
+    #[serde(default)]
+    pub monitor: Duration,
+    /// What becomes of the rest after too many failures.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// Failures that are borne, in millionths of the replicas to be replaced.
+    #[serde(default)]
+    pub failures_borne: u32,
+}
+
+/// What becomes of a rollout after too many failures (`deploy.update_config.failure_action`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// What was not replaced yet stays as it is until the next `up`.
+    #[default]
+    Pause,
+    /// It goes on.
+    Continue,
+}
+
+impl Rollout {
+    /// Returns how many replicas may be away at the same time because of it.
+    pub fn places(&self) -> usize {
+        match self.parallelism {
+            0 => usize::MAX,
+            count => usize::try_from(count).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Returns whether so many failures among so many replicas are too many.
+    pub fn is_too_much(&self, failures: usize, replicas: usize) -> bool {
+        let millionths = |count: usize, times: u32| u128::try_from(count).unwrap_or(u128::MAX) * u128::from(times);
+        millionths(failures, 1_000_000) > millionths(replicas, self.failures_borne)
+    }
+}
+
 /// Rules for the choice of a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

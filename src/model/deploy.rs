@@ -19,7 +19,7 @@ pub struct Deploy {
     /// Labels of the service (not of its containers).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// How a change is rolled out; `up` refuses it.
+    /// How a change is rolled out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub update_config: Option<UpdateConfig>,
     /// How a change is taken back; `up` refuses it.

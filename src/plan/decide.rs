@@ -79,6 +79,8 @@ pub(super) struct Case<'a> {
     pub(super) jobs: &'a BTreeSet<&'a ServiceName>,
     /// Engine names of networks of its host that are about to be made (anew).
     pub(super) lost: Option<&'a BTreeSet<&'a str>>,
+    /// The rollout of its service has stopped: what is not as it shall be stays so.
+    pub(super) is_paused: bool,
 }
 
 /// Decides about one pod without regard to others.
@@ -238,7 +240,8 @@ impl Case<'_> {
 
     /// Returns why the container cannot stay although it is the pod's.
     fn outdated(&self, container: &ObservedContainer) -> Option<Reason> {
-        self.by_networks(container).or_else(|| if self.desired.no_recreate { None } else { self.by_spec(container) })
+        let stays = self.desired.no_recreate || self.is_paused;
+        self.by_networks(container).or_else(|| if stays { None } else { self.by_spec(container) })
     }
 
     fn by_spec(&self, container: &ObservedContainer) -> Option<Reason> {

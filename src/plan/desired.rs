@@ -48,6 +48,10 @@ pub struct Desired {
     /// as they should at that time are not among them.
     #[serde(default)]
     pub unstarted: BTreeSet<PodId>,
+    /// Pods that had a container when the last `up` was asked for, of services that say how a change is rolled out: what is made
+    /// for them since is part of a rollout.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub rolled: BTreeSet<PodId>,
     /// What somebody asked of pods by hand since the last `up` of their service.
     #[serde(default, with = "super::asked::as_list", skip_serializing_if = "BTreeMap::is_empty")]
     pub asked: BTreeMap<PodId, Asked>,

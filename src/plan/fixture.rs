@@ -8,7 +8,7 @@ use crate::expand::{Input, expand};
 use crate::graph::Graph;
 use crate::ids::{HostName, PodId};
 use crate::model::{self, Model};
-use crate::observed::{Hooked, Observed, ObservedContainer, PodMemory};
+use crate::observed::{Hooked, Observed, ObservedContainer, PodMemory, Rolled};
 use crate::place::{HostFacts, place};
 use crate::testing;
 
@@ -111,6 +111,9 @@ impl World {
         desired.asked.clear();
         desired.assignments = place(&graph, &self.hosts, &desired.assignments, &self.observed);
         desired.enabled = graph.services.keys().cloned().collect();
+        let containers = self.observed.hosts.values().flat_map(|host| host.containers.values());
+        let rolled = containers.filter_map(ObservedContainer::pod).filter(|pod| graph.rollout(&pod.service).is_some());
+        desired.rolled = rolled.collect();
         desired.addresses.networks = addresses(&graph);
         desired.graph = graph;
     }
@@ -156,6 +159,20 @@ impl World {
         done.len()
     }
 
+    /// Lets all pauses of rollouts pass for what is ready.
+    pub(crate) fn rest(&mut self) {
+        let generation = self.desired.generation;
+        for container in self.observed.hosts.values().flat_map(|host| host.containers.values()) {
+            if let Some(pod) =
+                container.pod().filter(|_| container.is_ready() && container.generation == Some(generation))
+            {
+                let rolled = &mut self.memory.entry(pod).or_default().rolled;
+                let failure = rolled.take().and_then(|rolled| rolled.failure);
+                *rolled = Some(Rolled { generation, rested: true, watched: true, failure });
+            }
+        }
+    }
+
     /// Plans and runs until nothing is left to do.
     pub(crate) fn converge(&mut self) {
         for _ in 0..50 {
@@ -165,6 +182,7 @@ impl World {
             }
             self.run(&plan, usize::MAX, |_| {});
             simulate::settle(&mut self.observed, &self.desired);
+            self.rest();
         }
         panic!("still to do after 50 plans:\n{}", render::render(&self.plan()));
     }

@@ -115,6 +115,9 @@ impl<'a> Gates<'a> {
 
     /// Returns the first condition that holds the step back now.
     fn hold_back(&mut self, step: &PlannedStep) -> Option<String> {
+        if let Some(why) = &step.held {
+            return Some(why.clone());
+        }
         for gate in &step.gates {
             match self.state(gate) {
                 GateState::Waiting(what) => return Some(what.clone()),
@@ -122,7 +125,7 @@ impl<'a> Gates<'a> {
                 GateState::Open | GateState::Failed(_) => {}
             }
         }
-        step.others_ready.as_ref().and_then(|pod| self.unready_sibling(pod))
+        step.others_ready.as_ref().and_then(|pod| self.unready_sibling(pod, step.others_away))
     }
 
     /// Returns whether a condition holds the step back that cannot come true as things are.
@@ -177,19 +180,20 @@ impl<'a> Gates<'a> {
         answer
     }
 
-    /// Returns what is wrong with the first other pod of `pod`'s service that is neither ready nor a finished job.
-    fn unready_sibling(&self, pod: &PodId) -> Option<String> {
+    /// Returns what is wrong with the first other pod of `pod`'s service that is neither ready nor a finished job, but for so many
+    /// that may be away.
+    fn unready_sibling(&self, pod: &PodId, away: usize) -> Option<String> {
         let desired = self.desired;
         let service = desired.graph.services.get(&pod.service)?;
         let others = desired.assignments.pods.range(PodId::all_of(&pod.service)).filter(|(other, _)| *other != pod);
         let others =
             others.filter(|(other, _)| !desired.unstarted.contains(*other) && !desired.asked.contains_key(*other));
-        let mut seen = others.filter(|(_, host)| self.observed.hosts.contains_key(*host));
-        seen.find_map(|(other, _)| {
+        let seen = others.filter(|(_, host)| self.observed.hosts.contains_key(*host));
+        let unready = seen.filter(|(other, _)| {
             let ready = || self.anywhere.of_pod(other).is_some_and(ObservedContainer::is_ready);
-            let fine = self.has_finished(other, service) || self.has_ended_with_main(other, service) || ready();
-            (!fine).then(|| format!("`{other}` is not ready"))
-        })
+            !(self.has_finished(other, service) || self.has_ended_with_main(other, service) || ready())
+        });
+        unready.map(|(other, _)| format!("`{other}` is not ready")).nth(away)
     }
 
     /// Returns whether a pod ended well and stays so.

@@ -138,6 +138,7 @@ fn changed_parts(old: &Service, new: &Service) -> Vec<String> {
     also(old.ports != new.ports, "ports");
     also(old.depends_on != new.depends_on, "depends_on");
     also(old.restart != new.restart || old.restart_pace != new.restart_pace, "restart");
+    also(old.rollout != new.rollout, "update_config");
     parts
 }
 

@@ -39,6 +39,8 @@ struct Drafted {
     after: BTreeSet<Node>,
     gates: Vec<Gate>,
     others_ready: Option<PodId>,
+    others_away: usize,
+    held: Option<String>,
     /// Whether some other node waits for it.
     awaited: bool,
 }
@@ -66,6 +68,8 @@ impl Draft {
             after: BTreeSet::new(),
             gates: Vec::new(),
             others_ready: None,
+            others_away: 0,
+            held: None,
             awaited: false,
         });
         Node(self.nodes.len() - 1)
@@ -111,9 +115,15 @@ impl Draft {
         }
     }
 
-    /// Makes `node` wait until all other pods of `pod`'s service are ready.
-    pub(super) fn others_ready(&mut self, node: Node, pod: &PodId) {
-        self.nodes[node.0].others_ready = Some(pod.clone());
+    /// Makes `node` wait until all other pods of `pod`'s service are ready, but for `away` of them.
+    pub(super) fn others_ready(&mut self, node: Node, pod: &PodId, away: usize) {
+        let node = &mut self.nodes[node.0];
+        (node.others_ready, node.others_away) = (Some(pod.clone()), away);
+    }
+
+    /// Holds `node` back in this plan: the reader is told why.
+    pub(super) fn hold(&mut self, node: Node, why: &str) {
+        self.nodes[node.0].held = Some(why.to_owned());
     }
 
     /// Returns the steps so that each comes after those it waits for; ties go by phase, rank, number and insertion.
@@ -160,6 +170,8 @@ impl Draft {
                     after,
                     gates: node.gates,
                     others_ready: node.others_ready,
+                    others_away: node.others_away,
+                    held: node.held,
                 }
             })
             .collect()

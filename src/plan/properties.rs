@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::graph::{NetworkMode, Scale, Service};
+use crate::graph::{NetworkMode, Rollout, Scale, Service};
 use crate::ids::{PodId, ServiceName};
 use crate::observed::{ContainerState, Health};
 use crate::plan::{Intent, StepId, plan, render, simulate};
@@ -33,24 +33,18 @@ struct Draw {
     port: bool,
     /// 4: a sidecar; 5: one, and something that prepares the pod.
     helpers: u8,
+    /// How many replicas are replaced at once, and whether there is a pause between them; 5 and more: nothing is said.
+    rollout: (u64, bool),
 }
 
 fn service() -> impl Strategy<Value = Draw> {
     let flags = (prop::bool::weighted(0.9), any::<bool>(), prop::bool::weighted(0.2), prop::bool::weighted(0.2));
     let member = prop::bool::weighted(0.25);
-    (flags, 0..4_u32, vec(0..8_u8, NAMES.len()), 0..3_u8, 0..4_u8, 0..4_u8, member, 0..6_u8).prop_map(
-        |((present, health, volume, port), scale, depends, version, networks, restart, member, helpers)| Draw {
-            present,
-            scale,
-            depends,
-            health,
-            version,
-            networks,
-            volume,
-            restart,
-            member,
-            port,
-            helpers,
+    let rollout = (0..8_u64, any::<bool>());
+    let kind = (0..6_u8, rollout);
+    (flags, 0..5_u32, vec(0..8_u8, NAMES.len()), 0..3_u8, 0..4_u8, 0..4_u8, member, kind).prop_map(
+        |((present, health, volume, port), scale, depends, version, networks, restart, member, (helpers, rollout))| {
+            Draw { present, scale, depends, health, version, networks, volume, restart, member, port, helpers, rollout }
         },
     )
 }
@@ -91,6 +85,10 @@ fn text(draws: &[Draw]) -> String {
         let restart = ["no", "on-failure", "unless-stopped"].get(usize::from(draw.restart));
         if let Some(word) = restart.filter(|word| !awaited(index) || **word == "no") {
             parts.push(format!("restart: '{word}'"));
+        }
+        if let ((parallelism @ 0..5, pause), None) = (draw.rollout, owner) {
+            let delay = if pause { "10s" } else { "0s" };
+            parts.push(format!("deploy: {{update_config: {{parallelism: {parallelism}, delay: {delay}}}}}"));
         }
         match draw.helpers {
             4 => parts.push(format!("x-sidecars: {{s: {{environment: {{V: '{}'}}}}}}", draw.networks % 2)),
@@ -176,7 +174,8 @@ impl World {
     }
 
     /// Returns for each service how many ready pods are promised while it changes from what it is now to what it shall
-    /// be: all but one of those that it has and keeps. Jobs and single pods promise nothing.
+    /// be: all but one of those that it has and keeps, or all but those that are replaced at once. Jobs and single pods promise
+    /// nothing.
     fn promise(&self) -> BTreeMap<ServiceName, usize> {
         let ready = self.ready();
         let graph = &self.desired.graph;
@@ -184,7 +183,8 @@ impl World {
         let promised = services.filter_map(|(name, service)| {
             let Scale::Replicas(wanted) = service.scale else { return None };
             let has = ready.get(name).copied().unwrap_or(0);
-            Some((name.clone(), has.min(usize::try_from(wanted).ok()?).saturating_sub(1)))
+            let places = graph.rollout(name).map_or(1, Rollout::places);
+            Some((name.clone(), has.min(usize::try_from(wanted).ok()?).saturating_sub(places)))
         });
         promised.collect()
     }
@@ -230,6 +230,7 @@ impl World {
                 watch(self);
             }
             simulate::settle(&mut self.observed, &self.desired);
+            self.rest();
         }
         panic!("still to do after 60 plans:\n{}", render::render(&self.plan()));
     }

@@ -18,6 +18,9 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// What cannot come true as things are. `up` ends with these and exit code 1.
     pub failures: Vec<Failure>,
+    /// Pods whose new containers a rollout still watches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watched: Vec<PodId>,
 }
 
 /// Something of what is desired that cannot come true as things are.
@@ -44,6 +47,8 @@ pub enum FailureKind {
     Blocked,
     /// What something waits for has failed: a job ended with an error, a dependency is unhealthy.
     Dependency,
+    /// Too many of the containers that a rollout made have failed.
+    Rollout,
     /// No host can take a pod: the rest is made all the same.
     Unplaced,
 }
@@ -84,6 +89,17 @@ pub struct PlannedStep {
     /// rollout from taking away the second replica before the first is back.
     #[serde(default)]
     pub others_ready: Option<PodId>,
+    /// So many of those may not be ready all the same (`deploy.update_config.parallelism`, and what has failed).
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub others_away: usize,
+    /// What it waits for that the engine does not show, for the reader: it must not be run as long as this is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 /// One engine action. Running it again when it is already done does nothing and succeeds.

@@ -68,7 +68,13 @@ pub(super) fn plan_teardown(what: &Teardown<'_>, observed: &Observed) -> Plan {
             what.sweep(&mut draft, host, seen, &removed, volumes);
         }
     }
-    Plan { project: what.project.clone(), steps: draft.into_steps(), notes: Vec::new(), failures: Vec::new() }
+    Plan {
+        project: what.project.clone(),
+        steps: draft.into_steps(),
+        notes: Vec::new(),
+        failures: Vec::new(),
+        watched: Vec::new(),
+    }
 }
 
 /// The steps of one container that others are ordered by.

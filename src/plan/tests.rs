@@ -51,6 +51,7 @@ mod oneoffs;
 mod pods;
 mod prestart;
 mod probed;
+mod rollout;
 mod unplaced;
 
 const HEALTHY_DB: &str =

@@ -16,6 +16,7 @@ use super::gates::never_completed;
 use super::order::ranks;
 use super::relate::Relations;
 use super::resources::{Changes, Messages, changes};
+use super::rollout::Rollouts;
 use super::survey::{Survey, survey};
 use super::{Desired, FailureKind, Plan, Reason};
 
@@ -34,11 +35,12 @@ pub(super) fn plan_up(desired: &Desired, observed: &Observed, memory: &BTreeMap<
         changes = BTreeMap::new();
         found.surplus.clear();
     }
-    let mut decisions = decide_all(desired, observed, memory, &found, &ranks, &changes);
+    let (mut decisions, rollouts) = decide_all(desired, observed, memory, &found, &ranks, &changes);
     if blocked {
         hold_back(&mut decisions);
     }
     messages.about(desired, &found, &decisions, memory, &observed.hosts);
+    rollouts.tell(&mut messages);
     let mut emitter = Emitter::new(desired, &ranks, &found);
     emitter.resources(&changes);
     for surplus in &found.surplus {
@@ -50,8 +52,9 @@ pub(super) fn plan_up(desired: &Desired, observed: &Observed, memory: &BTreeMap<
         }
     }
     emitter.leftover_volumes(observed);
-    let steps = super::wire::wire(emitter, &found, &changes, &decisions).into_steps();
-    Plan { project: desired.graph.project.clone(), steps, notes: messages.notes, failures: messages.failures }
+    let steps = super::wire::wire(emitter, &found, &changes, &decisions, &rollouts).into_steps();
+    let Messages { notes, failures, .. } = messages;
+    Plan { project: desired.graph.project.clone(), steps, notes, failures, watched: rollouts.watched() }
 }
 
 fn decide_all<'a>(
@@ -61,26 +64,31 @@ fn decide_all<'a>(
     found: &'a Survey<'a>,
     ranks: &BTreeMap<&ServiceName, usize>,
     changes: &BTreeMap<&HostName, Changes<'a>>,
-) -> BTreeMap<&'a PodId, Decision> {
+) -> (BTreeMap<&'a PodId, Decision>, Rollouts<'a>) {
     let lost: BTreeMap<&HostName, BTreeSet<&str>> = changes.iter().map(|(host, here)| (*host, here.lost())).collect();
     let jobs = desired.graph.awaited_jobs();
     let (decisions, unfit) = (BTreeMap::new(), BTreeMap::new());
     let mut relations = Relations { desired, survey: found, memory, decisions, unfit };
-    for (&pod, (host, container)) in &found.pods {
-        let Some(service) = desired.graph.services.get(&pod.service) else { continue };
+    let decide = |pod: &'a PodId, is_paused: bool| {
+        let (host, container) = found.pods.get(pod)?;
         let case = Case {
             desired,
             observed,
             pod,
-            service,
+            service: desired.graph.services.get(&pod.service)?,
             host,
             found: *container,
             memory: memory.get(pod),
             jobs: &jobs,
             lost: lost.get(host),
+            is_paused,
         };
-        relations.decisions.insert(pod, decide(&case));
-    }
+        Some((pod, decide(&case)))
+    };
+    relations.decisions.extend(found.pods.keys().filter_map(|pod| decide(pod, false)));
+    let rollouts = Rollouts::new(desired, found, memory, &relations.decisions);
+    let paused = found.pods.keys().filter(|pod| rollouts.is_paused(&pod.service));
+    relations.decisions.extend(paused.filter_map(|pod| decide(pod, true)));
     relations.unite_pods();
     let mut order: Vec<&PodId> = found.pods.keys().copied().collect();
     order.sort_by_key(|pod| ranks.get(&pod.service));
@@ -88,7 +96,7 @@ fn decide_all<'a>(
         relations.follow_others(pod);
     }
     relations.revive_awaited();
-    relations.decisions
+    (relations.decisions, rollouts)
 }
 
 /// Keeps what would make, replace or move anything from happening.

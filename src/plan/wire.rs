@@ -4,15 +4,18 @@
 //! dependencies are left out where they would close a ring, which only replicas that share namespaces can bring about.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use crate::graph::{Condition, Dependency, NetworkMode, Role, Service};
+use crate::graph::{Condition, Dependency, NetworkMode, Role, Rollout, Service};
 use crate::ids::{HostName, PodId, ServiceName};
-use crate::observed::ObservedContainer;
+use crate::model::GoDuration;
+use crate::observed::{ContainerState, ObservedContainer};
 
 use super::decide::Decision;
 use super::emit::{Emitter, PodNodes};
 use super::order::{Draft, Node};
 use super::resources::Changes;
+use super::rollout::Rollouts;
 use super::survey::Survey;
 use super::{Gate, Reason};
 
@@ -22,13 +25,14 @@ pub(super) fn wire<'a>(
     survey: &Survey<'a>,
     changes: &BTreeMap<&'a HostName, Changes<'a>>,
     decisions: &BTreeMap<&'a PodId, Decision>,
+    rollouts: &Rollouts<'a>,
 ) -> Draft {
     let graph = &emitter.desired.graph;
     let mut families: BTreeMap<&ServiceName, Vec<&ServiceName>> = BTreeMap::new();
     for name in graph.services.keys() {
         families.entry(graph.namespace_root(name)).or_default().push(name);
     }
-    let mut wiring = Wiring { emitter, survey, changes, decisions, families };
+    let mut wiring = Wiring { emitter, survey, changes, decisions, rollouts, families };
     wiring.resources();
     wiring.names();
     wiring.namespaces();
@@ -43,11 +47,54 @@ fn is_one_pod(one: &Service, other: &Service) -> bool {
     one.pod_part().zip(other.pod_part()).is_some_and(|(one, other)| one.of == other.of)
 }
 
+/// Who is being replaced at the same time.
+struct Window {
+    /// So many at most.
+    places: usize,
+    /// Who takes up a place: the first one that of the first, and so on, round and round.
+    taken: Vec<Place>,
+    /// How many of them are at work beside one another, whatever the number of places: they are not replaced, or do not serve.
+    others: usize,
+    /// Units that have failed, and that nobody waits for any more.
+    given_up: usize,
+    /// Time that passes before a place is given again.
+    delay: Duration,
+}
+
+/// Who takes up a place.
+enum Place {
+    /// Until these are done.
+    Until(Vec<Node>),
+    /// For longer than this plan: why, for the reader.
+    Waits(String),
+}
+
+impl Window {
+    /// One place, taken until all of `before` are done.
+    fn one_by_one(before: Vec<Node>) -> Self {
+        Self { places: 1, taken: vec![Place::Until(before)], others: 1, given_up: 0, delay: Duration::ZERO }
+    }
+
+    /// Returns who must be done before the next one is replaced: who has its place before it.
+    fn before(&self) -> impl Iterator<Item = &Place> {
+        let mut earlier =
+            std::iter::successors(self.taken.len().checked_sub(self.places), |at| at.checked_sub(self.places));
+        let mut is_last = false;
+        std::iter::from_fn(move || {
+            let at = earlier.next().filter(|_| !is_last)?;
+            // One that was replaced there has waited for those before it.
+            is_last = at >= self.others;
+            self.taken.get(at)
+        })
+    }
+}
+
 struct Wiring<'a, 's> {
     emitter: Emitter<'a>,
     survey: &'s Survey<'a>,
     changes: &'s BTreeMap<&'a HostName, Changes<'a>>,
     decisions: &'s BTreeMap<&'a PodId, Decision>,
+    rollouts: &'s Rollouts<'a>,
     /// Services by the owner of the namespace that they live in.
     families: BTreeMap<&'a ServiceName, Vec<&'a ServiceName>>,
 }
@@ -250,12 +297,16 @@ impl<'a> Wiring<'a, '_> {
             let root = self.emitter.desired.graph.namespace_root(&pod.service);
             families.entry(root).or_default().entry(pod.number).or_default().push(pod);
         }
-        for units in families.into_values().filter(|units| units.len() > 1) {
+        for (root, units) in families.into_iter().filter(|(_, units)| units.len() > 1) {
             let (mut rolling, fresh): (Vec<_>, Vec<_>) =
                 units.into_values().partition(|unit| unit.iter().any(|pod| self.interrupts(pod)));
             // Units of which a part is down already come before those that serve with all their parts.
             rolling.sort_by_key(|unit| !unit.iter().any(|pod| self.repairs(pod)));
-            let mut before: Vec<Node> = fresh.iter().flat_map(|unit| self.starts(unit)).collect();
+            let graph = &self.emitter.desired.graph;
+            let mut window = match graph.rollout(root) {
+                Some(rollout) => self.window(&fresh, &rolling, rollout),
+                None => Window::one_by_one(fresh.iter().flat_map(|unit| self.starts(unit)).collect()),
+            };
             // How many pods of each service are repaired by this unit or a later one.
             let mut repairs: BTreeMap<&ServiceName, usize> = BTreeMap::new();
             for pod in rolling.iter().flatten().filter(|pod| self.repairs(pod)) {
@@ -265,9 +316,9 @@ impl<'a> Wiring<'a, '_> {
                 for pod in unit.iter().filter(|pod| self.repairs(pod)) {
                     repairs.entry(&pod.service).and_modify(|left| *left -= 1);
                 }
-                self.roll(unit, &before, &repairs);
+                self.roll(unit, &window, &repairs);
                 let ends = self.starts(unit);
-                before = if ends.is_empty() { before } else { ends };
+                window.taken.extend((!ends.is_empty()).then_some(Place::Until(ends)));
             }
         }
     }
@@ -283,17 +334,95 @@ impl<'a> Wiring<'a, '_> {
 
     /// Makes one unit wait for the one before, and each of its pods that serve for the others of its service; but not
     /// for those that this plan repairs only later, with another part of their own unit.
-    fn roll(&mut self, unit: &[&'a PodId], before: &[Node], later: &BTreeMap<&ServiceName, usize>) {
+    fn roll(&mut self, unit: &[&'a PodId], window: &Window, later: &BTreeMap<&ServiceName, usize>) {
         for pod in unit {
             let Some(first) = self.nodes(pod).and_then(PodNodes::first) else { continue };
-            for node in before {
-                self.emitter.draft.after(first, *node);
+            for place in window.before() {
+                match place {
+                    Place::Until(nodes) => {
+                        for node in nodes {
+                            self.emitter.draft.after(first, *node);
+                        }
+                        if !window.delay.is_zero() {
+                            let delay = GoDuration(window.delay);
+                            let why =
+                                format!("others are replaced before, and `delay` says to wait {delay} after each");
+                            self.emitter.draft.hold(first, &why);
+                        }
+                    }
+                    Place::Waits(why) => self.emitter.draft.hold(first, why),
+                }
             }
             let waits_in_vain = later.get(&pod.service).is_some_and(|repairs| *repairs > 0);
-            if self.interrupts(pod) && !waits_in_vain {
-                self.emitter.draft.others_ready(first, pod);
+            if self.interrupts(pod) && !waits_in_vain && window.places < usize::MAX {
+                let away = window.places.saturating_sub(1).saturating_add(window.given_up);
+                self.emitter.draft.others_ready(first, pod, away);
             }
         }
+    }
+
+    /// Returns which places of a rollout are taken by units that it does not replace now.
+    fn window(&self, others: &[Vec<&'a PodId>], rolling: &[Vec<&'a PodId>], rollout: &Rollout) -> Window {
+        let interrupted = rolling.iter().flatten().filter(|pod| self.interrupts(pod));
+        let serving: BTreeSet<&ServiceName> = interrupted.map(|pod| &pod.service).collect();
+        let (places, delay) = (rollout.places(), rollout.delay);
+        let mut window = Window { places, taken: Vec::new(), others: 0, given_up: 0, delay };
+        for unit in others {
+            if unit.iter().any(|pod| self.rollouts.has_failed(pod)) {
+                window.given_up += 1;
+            } else {
+                window.taken.extend(self.place(unit, &serving, rollout));
+            }
+        }
+        // Those that this plan cannot wait for are spread over the places: as few as possible are left free.
+        window.taken.sort_by_key(|place| matches!(place, Place::Until(_)));
+        window.others = window.taken.len();
+        window
+    }
+
+    /// Returns until when a unit takes up a place; `None`: it does not. Only what else is about to be interrupted counts: the state
+    /// of what prepares a pod, say, is no reason to spare the next.
+    fn place(&self, unit: &[&'a PodId], serving: &BTreeSet<&ServiceName>, rollout: &Rollout) -> Option<Place> {
+        let starts = self.starts(unit);
+        if !starts.is_empty() {
+            return Some(Place::Until(starts));
+        }
+        let desired = self.emitter.desired;
+        let counts =
+            |pod: &PodId| serving.contains(&pod.service) && !self.is_unstarted(pod) && !desired.asked.contains_key(pod);
+        let mut counting = unit.iter().copied().filter(|pod| counts(pod));
+        let waits = counting.find_map(|pod| {
+            if !self.is_in_order(pod) {
+                Some(format!("`{pod}` is not ready"))
+            } else if self.rollouts.is_fresh(pod, rollout) {
+                let delay = GoDuration(rollout.delay);
+                Some(format!("`{pod}` was replaced, and `delay` says to wait {delay} after each"))
+            } else {
+                None
+            }
+        });
+        waits.map(Place::Waits)
+    }
+
+    /// Returns whether a pod is ready, or has done its work.
+    fn is_in_order(&self, pod: &PodId) -> bool {
+        let state = |pod: &PodId| {
+            let found = self.survey.pods.get(pod).and_then(|(_, found)| *found);
+            found.map(|found| found.container)
+        };
+        let has_finished = |pod: &PodId, service: &Service| {
+            let ended = state(pod).map(|container| container.state);
+            matches!(ended, Some(ContainerState::Exited { code: 0, by_itself }) if service.stays_ended(0, by_itself))
+        };
+        let Some(service) = self.service(&pod.service) else { return true };
+        let main = service.pod_part().filter(|part| part.role != Role::Main);
+        let main_has_finished = || {
+            main.is_some_and(|part| {
+                let main = PodId::new(part.of.clone(), pod.number);
+                self.service(&part.of).is_some_and(|service| has_finished(&main, service))
+            })
+        };
+        state(pod).is_some_and(ObservedContainer::is_ready) || has_finished(pod, service) || main_has_finished()
     }
 
     /// Dependencies start before their dependents, and what they promise is waited for.

@@ -51,6 +51,7 @@ mod ports;
 mod preparing;
 mod registry;
 mod restarts;
+mod rollout;
 mod seat;
 mod seeing;
 mod ssh;

@@ -28,6 +28,20 @@ these run `ORCH_SPEC_UPDATE=1 cargo test --test spec compat`.
 const NOTES: &[(&str, &str)] = &[
     ("version", "obsolete: a warning, no effect"),
     ("services.*.deploy.labels", "kept; no container gets them, as in Docker Compose"),
+    (
+        "services.*.deploy.update_config",
+        "applied, but to what shares namespaces or volumes with another service: it is replaced with that one",
+    ),
+    ("services.*.deploy.update_config.parallelism", "applied, over all hosts together; 1 where it is not given"),
+    (
+        "services.*.deploy.update_config.delay",
+        "applied: from when a new replica is ready until the next one is replaced in its place",
+    ),
+    (
+        "services.*.deploy.update_config.monitor",
+        "applied: from when a new replica is ready; 5 s where it is not given, as in a swarm; `up` ends after it",
+    ),
+    ("services.*.deploy.update_config.max_failure_ratio", "applied; `up` refuses more than 1"),
     ("services.*.volumes.[].consistency", "kept; no effect on Linux, as in Docker Compose"),
     ("configs.*.external", "loaded; `up` refuses `true`: the file must say what a config holds"),
     ("secrets.*.external", "loaded; `up` refuses `true`: the file must say what a secret holds"),
@@ -95,7 +109,12 @@ const DESIGN: &[(&str, &str, &str)] = &[
     (
         "a change of a service",
         "stops the old container, then starts the new one",
-        "replaces replicas one after the other",
+        "replaces replicas one after the other, or as `deploy.update_config` says",
+    ),
+    (
+        "`deploy.update_config`",
+        "ignores it",
+        "applies it, as a swarm does; an update that is paused goes on with the next `up`",
     ),
     ("content of configs and secrets", "does not see that it changed", "makes the pods anew that mount it"),
     ("owner and mode of configs and secrets", "ignores them for files", "applies them"),

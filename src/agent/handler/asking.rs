@@ -95,7 +95,7 @@ fn about(plan: Plan, pods: &BTreeSet<PodId>, objects: &BTreeSet<String>) -> Plan
         planned.id = ids.get(&planned.id).copied().unwrap_or(planned.id);
         planned.after = planned.after.iter().filter_map(|before| ids.get(before).copied()).collect();
     }
-    Plan { steps, notes: Vec::new(), failures: Vec::new(), ..plan }
+    Plan { steps, notes: Vec::new(), failures: Vec::new(), watched: Vec::new(), ..plan }
 }
 
 /// The project was never brought up, or is going down.

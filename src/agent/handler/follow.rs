@@ -150,6 +150,8 @@ impl Follow {
                 pending.push(step);
             }
         }
+        let watched = state.plan.iter().flat_map(|plan| &plan.watched);
+        pending.extend(watched.map(|pod| format!("`{pod}` was replaced, and is watched until `monitor` is over")));
         if self.wait {
             let unready = pods.iter().filter(|pod| pod.wanted && !pod.ready && pod.state.is_some());
             for (pod, reason) in unready.filter_map(|pod| Some((pod, pod.reason.as_ref()?))) {

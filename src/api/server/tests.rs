@@ -42,7 +42,8 @@ impl Handler for FakeHandler {
         Err(ApiError { message: format!("no project `{project}`"), kind: ErrorKind::NotFound })
     }
     async fn plan(&self, project: ProjectName, _: UpRequest) -> Result<Plan, ApiError> {
-        Ok(Plan { project, steps: Vec::new(), notes: vec!["nothing to do".to_owned()], failures: Vec::new() })
+        let notes = vec!["nothing to do".to_owned()];
+        Ok(Plan { project, steps: Vec::new(), notes, failures: Vec::new(), watched: Vec::new() })
     }
     async fn up(&self, _: ProjectName, _: UpRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
         self.stream().await

@@ -78,3 +78,53 @@ fn volumes_from_name_a_service_or_a_container() {
         "services.a.volumes_from: 2 replicas are to share the volumes of `b`, one with each of its replicas, which are 1",
     );
 }
+
+#[test]
+fn a_rollout_is_as_the_file_says_or_as_in_a_swarm() {
+    use crate::graph::{OnFailure, Rollout};
+    let of = |config: &str| {
+        let graph = graph(&format!("{{a: {{deploy: {{update_config: {config}}}}}}}"));
+        graph.services[&name("a")].rollout.clone()
+    };
+    let plain = Rollout {
+        parallelism: 1,
+        delay: Duration::ZERO,
+        monitor: Duration::from_secs(5),
+        on_failure: OnFailure::Pause,
+        failures_borne: 0,
+    };
+    assert_eq!(of("null"), None);
+    assert_eq!(of("{}"), Some(plain.clone()));
+    assert_eq!(of("{order: stop-first, failure_action: pause}"), Some(plain));
+    let all = "{parallelism: 0, delay: 1m30s, monitor: 1m0s, failure_action: continue, max_failure_ratio: 0.25}";
+    let said = Rollout {
+        parallelism: 0,
+        delay: Duration::from_secs(90),
+        monitor: Duration::from_mins(1),
+        on_failure: OnFailure::Continue,
+        failures_borne: 250_000,
+    };
+    assert!(said.is_too_much(2, 4) && !said.is_too_much(1, 4) && !said.is_too_much(0, 0));
+    assert_eq!(of(all), Some(said));
+    for (config, complaint) in [
+        ("max_failure_ratio: 1.5", "max_failure_ratio: a share of 1.5 is not supported, give one from 0 to 1"),
+        ("order: start-first", "order: `start-first` is not supported, use `stop-first`"),
+        ("failure_action: rollback", "failure_action: `rollback` is not supported, use `pause` or `continue`"),
+    ] {
+        refused(
+            &format!("{{a: {{deploy: {{update_config: {{{config}}}}}}}}}"),
+            &format!("services.a.deploy.update_config.{complaint}"),
+        );
+    }
+    refused(
+        "{a: {}, b: {network_mode: 'service:a', deploy: {update_config: {}}}}",
+        "services.b.deploy.update_config: is for nothing here: its replicas are replaced together with those of `a`, whose \
+         network or volumes they share",
+    );
+}
+
+#[test]
+fn how_it_is_rolled_out_makes_no_container_anew() {
+    let of = |config: &str| graph(&format!("{{a: {{{config}}}}}")).services[&name("a")].spec_hash.clone();
+    assert_eq!(of(""), of("deploy: {update_config: {parallelism: 3}}"));
+}

@@ -1,0 +1,307 @@
+//! What has become of the containers that rollouts made on this host (`deploy.update_config`): since when each is ready, and
+//! how it failed.
+//!
+//! Pure: time is an argument. It is the time on the wall, and what is known is kept in the store, so that an agent that starts
+//! anew neither forgets a failure nor waits for a whole `delay` once more. A clock that is set makes one pause shorter or longer, by
+//! no more than the pause.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::graph::{Graph, Rollout};
+use crate::ids::PodId;
+use crate::observed::Rolled;
+use crate::plan::{ContainerState, Desired, Health, ObservedContainer};
+
+use super::memory::is_crash;
+
+/// What is known of one pod, as stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Generation of the desired state that the container was made for.
+    generation: u64,
+    /// The container. One that comes in its place in the same generation heals, and is no part of the rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    container: Option<String>,
+    /// When it was first seen ready, or to have ended well, since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ready_at: Option<Duration>,
+    /// How it failed, for the reader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+}
+
+/// What is known of a project's pods on this host.
+#[derive(Debug, Default)]
+pub struct Rollouts {
+    pods: BTreeMap<PodId, Seen>,
+    /// Those of which something else is known than what was stored last.
+    changed: BTreeSet<PodId>,
+}
+
+/// What a container shows of how it does.
+enum Sign {
+    /// It serves, or has done its work.
+    Good,
+    /// It failed: how.
+    Bad(String),
+    /// Nothing yet.
+    None,
+}
+
+impl Rollouts {
+    /// Knows what was stored.
+    pub fn new(stored: BTreeMap<PodId, Seen>) -> Self {
+        Self { pods: stored, changed: BTreeSet::new() }
+    }
+
+    /// Takes note of a pod's container as seen at `now`.
+    pub fn observe(&mut self, desired: &Desired, pod: &PodId, container: &ObservedContainer, now: Duration) {
+        let Some(rollout) = rollout_of(desired, pod).filter(|_| container.generation == Some(desired.generation))
+        else {
+            return;
+        };
+        let sign = sign(&desired.graph, pod, container);
+        let seen = self.of(desired, pod);
+        let mut after = seen.clone();
+        if seen.container.as_ref().is_some_and(|id| *id != container.id) || seen.failure.is_some() {
+            return;
+        }
+        after.container = Some(container.id.clone());
+        match sign {
+            // The clock may have been set back.
+            Sign::Good => after.ready_at = Some(after.ready_at.map_or(now, |at| at.min(now))),
+            Sign::Bad(how) => {
+                let since = after.ready_at;
+                let ended = ended_at(container).filter(|at| *at <= now && since.is_none_or(|since| since <= *at));
+                let ran = |since: Duration| ended.unwrap_or(now).saturating_sub(since);
+                after.failure = since.is_none_or(|since| ran(since) <= rollout.monitor).then_some(how);
+            }
+            Sign::None => {}
+        }
+        self.keep(pod, after);
+    }
+
+    /// Takes note that what a rollout wants of a pod could not be made or started.
+    pub fn failed(&mut self, desired: &Desired, pod: &PodId, name: &str, message: &str) {
+        if rollout_of(desired, pod).is_none() {
+            return;
+        }
+        let seen = self.of(desired, pod);
+        if seen.failure.is_none() && seen.ready_at.is_none() {
+            let failure = Some(format!("container {name} could not be started: {message}"));
+            self.keep(pod, Seen { failure, ..seen });
+        }
+    }
+
+    /// Returns what planning needs to know of a pod at `now`.
+    pub fn view(&self, desired: &Desired, pod: &PodId, now: Duration) -> Option<Rolled> {
+        let rollout = rollout_of(desired, pod)?;
+        let seen = self.pods.get(pod).filter(|seen| seen.generation == desired.generation)?;
+        let for_long = |time: Duration| seen.ready_at.is_some_and(|at| now.saturating_sub(at) >= time);
+        Some(Rolled {
+            generation: seen.generation,
+            rested: for_long(rollout.delay),
+            watched: for_long(rollout.monitor),
+            failure: seen.failure.clone(),
+        })
+    }
+
+    /// Returns the time from `now` until planning needs to know something else.
+    pub fn next(&self, desired: &Desired, now: Duration) -> Option<Duration> {
+        let of_now = self.pods.iter().filter(|(_, seen)| seen.generation == desired.generation);
+        let times = of_now.filter_map(|(pod, seen)| {
+            let (rollout, ready_at) = (rollout_of(desired, pod)?, seen.ready_at?);
+            let ends = [rollout.delay, rollout.monitor].map(|time| ready_at.saturating_add(time));
+            ends.into_iter().filter(|end| *end > now).min()
+        });
+        times.min().map(|end| end.saturating_sub(now))
+    }
+
+    /// Returns what is to be stored, which counts as stored from then on.
+    pub fn take_changes(&mut self) -> BTreeMap<PodId, Seen> {
+        let changed = std::mem::take(&mut self.changed);
+        changed.into_iter().filter_map(|pod| Some((pod.clone(), self.pods.get(&pod)?.clone()))).collect()
+    }
+
+    /// Is told that these could not be stored after all.
+    pub fn put_back(&mut self, changes: impl IntoIterator<Item = PodId>) {
+        self.changed.extend(changes);
+    }
+
+    fn of(&self, desired: &Desired, pod: &PodId) -> Seen {
+        let now = self.pods.get(pod).filter(|seen| seen.generation == desired.generation);
+        now.cloned().unwrap_or(Seen { generation: desired.generation, ..Seen::default() })
+    }
+
+    fn keep(&mut self, pod: &PodId, seen: Seen) {
+        if self.pods.get(pod) != Some(&seen) {
+            self.changed.insert(pod.clone());
+            self.pods.insert(pod.clone(), seen);
+        }
+    }
+}
+
+fn rollout_of<'a>(desired: &'a Desired, pod: &PodId) -> Option<&'a Rollout> {
+    desired.graph.rollout(&pod.service).filter(|_| desired.rolled.contains(pod))
+}
+
+fn sign(graph: &Graph, pod: &PodId, container: &ObservedContainer) -> Sign {
+    let name = &container.name;
+    match container.state {
+        _ if container.is_ready() => Sign::Good,
+        ContainerState::Exited { code, by_itself: true } if code != 0 || is_crash(graph, pod, code) => {
+            Sign::Bad(format!("container {name} ended with {code}"))
+        }
+        ContainerState::Exited { by_itself: true, .. } => Sign::Good,
+        ContainerState::Running { health: Health::Unhealthy } => Sign::Bad(format!("container {name} is unhealthy")),
+        _ => Sign::None,
+    }
+}
+
+/// When a container ended, since 1970, by the clock of its own host.
+fn ended_at(container: &ObservedContainer) -> Option<Duration> {
+    let at: Timestamp = container.finished_at.parse().ok()?;
+    Duration::try_from(at.duration_since(Timestamp::UNIX_EPOCH)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::OnFailure;
+    use crate::ids::ServiceName;
+    use crate::testing;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_hours(500_000) + Duration::from_secs(seconds)
+    }
+
+    fn pod() -> PodId {
+        PodId::new(ServiceName::new("web").expect("valid"), 1)
+    }
+
+    /// The second `up`, by which `web.1` is replaced.
+    fn desired() -> Desired {
+        let mut graph = testing::graph("shop", &["web"]);
+        let rollout = Rollout {
+            parallelism: 1,
+            delay: Duration::from_secs(10),
+            monitor: Duration::from_secs(5),
+            on_failure: OnFailure::Pause,
+            failures_borne: 0,
+        };
+        graph.services.get_mut("web").expect("it is there").rollout = Some(rollout);
+        Desired { generation: 2, rolled: BTreeSet::from([pod()]), ..testing::desired(graph) }
+    }
+
+    fn made(state: ContainerState) -> ObservedContainer {
+        ObservedContainer { generation: Some(2), state, ..testing::container("shop", "web", 1) }
+    }
+
+    fn ready() -> ObservedContainer {
+        made(ContainerState::Running { health: Health::Healthy })
+    }
+
+    fn ended(code: i32, by_itself: bool) -> ObservedContainer {
+        made(ContainerState::Exited { code, by_itself })
+    }
+
+    fn unhealthy() -> ObservedContainer {
+        made(ContainerState::Running { health: Health::Unhealthy })
+    }
+
+    /// What is seen when, and what is known then: `rested`, `watched` and the failure, as far as there is any of it.
+    #[track_caller]
+    fn check(seen: &[(u64, ObservedContainer)], then: u64, expected: &str) {
+        let mut rollouts = Rollouts::default();
+        for (seconds, container) in seen {
+            rollouts.observe(&desired(), &pod(), container, at(*seconds));
+        }
+        assert_eq!(told(&rollouts, then), expected);
+        // The same is known after it was stored.
+        let stored = serde_json::to_string(&rollouts.take_changes().remove(&pod())).expect("JSON");
+        let stored: Option<Seen> = serde_json::from_str(&stored).expect("what was stored");
+        let rollouts = Rollouts::new(stored.map(|seen| (pod(), seen)).into_iter().collect());
+        assert_eq!(told(&rollouts, then), expected);
+    }
+
+    fn told(rollouts: &Rollouts, then: u64) -> String {
+        let Some(rolled) = rollouts.view(&desired(), &pod(), at(then)) else { return "nothing".to_owned() };
+        let words = [(rolled.rested, "rested"), (rolled.watched, "watched")];
+        let words = words.iter().filter(|(is_so, _)| *is_so).map(|(_, word)| (*word).to_owned());
+        words.chain(rolled.failure).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn what_is_ready_rests_and_is_watched_from_then_on() {
+        check(&[], 0, "nothing");
+        check(&[(0, made(ContainerState::Running { health: Health::Starting }))], 60, "");
+        check(&[(0, made(ContainerState::Running { health: Health::Starting })), (30, ready())], 34, "");
+        check(&[(30, ready()), (33, ready())], 35, "watched");
+        check(&[(30, ready())], 39, "watched");
+        check(&[(30, ready())], 40, "rested, watched");
+        // A clock that was set back holds nothing up for longer than the pause.
+        check(&[(3600, ready()), (30, ready())], 40, "rested, watched");
+    }
+
+    #[test]
+    fn an_end_or_bad_health_is_a_failure_before_it_is_ready_and_while_it_is_watched() {
+        check(&[(0, ended(3, true))], 0, "container shop-web-1 ended with 3");
+        check(&[(0, unhealthy())], 0, "container shop-web-1 is unhealthy");
+        check(&[(0, ready()), (5, ended(3, true))], 5, "watched, container shop-web-1 ended with 3");
+        check(&[(0, ready()), (4, unhealthy()), (5, ready())], 4, "container shop-web-1 is unhealthy");
+        check(&[(0, ready()), (6, ended(3, true))], 6, "watched");
+        check(&[(0, ready()), (6, unhealthy())], 60, "rested, watched");
+        // Nobody was there to see it, but the engine says when it was.
+        let mut early = ended(3, true);
+        early.finished_at = Timestamp::try_from(std::time::SystemTime::UNIX_EPOCH + at(2)).expect("a time").to_string();
+        check(&[(0, ready()), (60, early)], 60, "rested, watched, container shop-web-1 ended with 3");
+    }
+
+    #[test]
+    fn an_end_by_hand_or_with_success_is_none() {
+        check(&[(0, ended(137, false))], 60, "");
+        check(&[(0, ended(0, true))], 60, "rested, watched");
+    }
+
+    #[test]
+    fn what_heals_is_no_part_of_it() {
+        let other = |container: ObservedContainer| ObservedContainer { id: "another".to_owned(), ..container };
+        check(&[(0, ready()), (2, other(ended(3, true)))], 5, "watched");
+        let old = |container: ObservedContainer| ObservedContainer { generation: Some(1), ..container };
+        check(&[(0, old(ended(3, true)))], 5, "nothing");
+    }
+
+    #[test]
+    fn what_cannot_be_started_has_failed() {
+        let mut rollouts = Rollouts::default();
+        rollouts.failed(&desired(), &pod(), "shop-web-1", "no such file");
+        rollouts.failed(&desired(), &pod(), "shop-web-1", "another one");
+        assert_eq!(told(&rollouts, 0), "container shop-web-1 could not be started: no such file");
+        let mut rollouts = Rollouts::default();
+        rollouts.failed(&Desired { rolled: BTreeSet::new(), ..desired() }, &pod(), "shop-web-1", "no such file");
+        assert_eq!(told(&rollouts, 0), "nothing");
+    }
+
+    #[test]
+    fn one_is_told_when_to_look_again() {
+        let mut rollouts = Rollouts::default();
+        let next = |rollouts: &Rollouts, now| rollouts.next(&desired(), at(now)).map(|time| time.as_secs());
+        assert_eq!(next(&rollouts, 0), None);
+        rollouts.observe(&desired(), &pod(), &ready(), at(0));
+        assert_eq!([0, 4, 5, 9, 10].map(|now| next(&rollouts, now)), [Some(5), Some(1), Some(5), Some(1), None]);
+    }
+
+    #[test]
+    fn what_could_not_be_stored_is_stored_later() {
+        let mut rollouts = Rollouts::default();
+        rollouts.observe(&desired(), &pod(), &ready(), at(0));
+        let changes = rollouts.take_changes();
+        assert_eq!((changes.len(), rollouts.take_changes().len()), (1, 0));
+        rollouts.put_back(changes.into_keys());
+        assert_eq!(rollouts.take_changes().len(), 1);
+    }
+}

@@ -1,0 +1,164 @@
+//! How a change is rolled out where the file says it (`deploy.update_config`): what of it has failed and whether that stops
+//! it, what of it is still watched, and which replicas have settled.
+//!
+//! There is no clock here: how long a container has been ready its own host's agent knows, and says so
+//! ([`Rolled`](crate::observed::Rolled)). What nobody has said yet has not settled, so that a picture which is older than
+//! another never lets a rollout run ahead.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::graph::{OnFailure, Rollout};
+use crate::ids::{PodId, ServiceName};
+use crate::observed::{ObservedContainer, PodMemory, Rolled};
+
+use super::decide::Decision;
+use super::resources::Messages;
+use super::survey::Survey;
+use super::{Desired, FailureKind, Reason};
+
+/// The rollouts of a project.
+pub(super) struct Rollouts<'a> {
+    desired: &'a Desired,
+    survey: &'a Survey<'a>,
+    memory: &'a BTreeMap<PodId, PodMemory>,
+    /// Those with failures, by the service of the file.
+    failed: BTreeMap<&'a ServiceName, Failed<'a>>,
+}
+
+/// What has failed of one rollout.
+#[derive(Default)]
+struct Failed<'a> {
+    /// Why, by the number of the replica.
+    replicas: BTreeMap<u32, &'a str>,
+    /// How many replicas are replaced by it, those that were among them.
+    of: usize,
+    /// Whether something is left to replace.
+    is_open: bool,
+    /// Whether it stops for that.
+    stops: bool,
+}
+
+/// Returns whether it is the change of the file, of an image or of the user's mind that a container is replaced for.
+fn is_change(decision: &Decision) -> bool {
+    matches!(decision, Decision::Replace(Reason::SpecChanged { .. } | Reason::ImageChanged | Reason::Asked))
+}
+
+impl<'a> Rollouts<'a> {
+    /// Looks at them all, given what would become of each pod.
+    pub(super) fn new(
+        desired: &'a Desired,
+        survey: &'a Survey<'a>,
+        memory: &'a BTreeMap<PodId, PodMemory>,
+        decisions: &BTreeMap<&PodId, Decision>,
+    ) -> Self {
+        let mut rollouts = Self { desired, survey, memory, failed: BTreeMap::new() };
+        let mut replicas: BTreeMap<&ServiceName, BTreeSet<u32>> = BTreeMap::new();
+        let mut failed: BTreeMap<&ServiceName, Failed<'_>> = BTreeMap::new();
+        for (service, pod) in rollouts.pods() {
+            let is_open = decisions.get(pod).is_some_and(is_change);
+            let failure = rollouts.failure(pod);
+            if is_open || failure.is_some() || rollouts.is_made(pod) {
+                replicas.entry(service).or_default().insert(pod.number);
+                let failed = failed.entry(service).or_default();
+                failed.is_open |= is_open;
+                if let Some(failure) = failure {
+                    failed.replicas.entry(pod.number).or_insert(failure);
+                }
+            }
+        }
+        failed.retain(|_, failed| !failed.replicas.is_empty());
+        for (service, failed) in &mut failed {
+            failed.of = replicas.get(service).map_or(0, BTreeSet::len);
+            let stops = |rollout: &Rollout| {
+                rollout.on_failure == OnFailure::Pause && rollout.is_too_much(failed.replicas.len(), failed.of)
+            };
+            failed.stops = desired.graph.rollout(service).is_some_and(stops);
+        }
+        rollouts.failed = failed;
+        rollouts
+    }
+
+    /// Returns the pods of services that say how they are rolled out, each with the service of the file that it is rolled with.
+    fn pods(&self) -> Vec<(&'a ServiceName, &'a PodId)> {
+        let graph = &self.desired.graph;
+        let said = graph.services.keys().filter(|name| graph.rollout(name).is_some());
+        let pods = said.filter(|name| self.desired.enabled.contains(*name)).flat_map(|name| {
+            let with = graph.rolled_with(name);
+            // Also those whose host does not answer: what failed there has failed.
+            self.desired.assignments.pods.range(PodId::all_of(name)).map(move |(pod, _)| (with, pod))
+        });
+        pods.collect()
+    }
+
+    fn container(&self, pod: &PodId) -> Option<&'a ObservedContainer> {
+        self.survey.pods.get(pod).and_then(|(_, found)| found.map(|found| found.container))
+    }
+
+    /// Returns whether the pod's container was made by a rollout of the last `up`.
+    fn is_made(&self, pod: &PodId) -> bool {
+        let made = |container: &ObservedContainer| container.generation == Some(self.desired.generation);
+        self.desired.rolled.contains(pod) && self.container(pod).is_some_and(made)
+    }
+
+    fn told(&self, pod: &PodId) -> Option<&'a Rolled> {
+        let told = self.memory.get(pod)?.rolled.as_ref()?;
+        (self.desired.rolled.contains(pod) && told.generation == self.desired.generation).then_some(told)
+    }
+
+    fn failure(&self, pod: &PodId) -> Option<&'a str> {
+        self.told(pod)?.failure.as_deref()
+    }
+
+    /// Returns whether what was made for the pod has failed: nothing waits for it any more.
+    pub(super) fn has_failed(&self, pod: &PodId) -> bool {
+        self.failure(pod).is_some()
+    }
+
+    /// Returns whether what was made for the pod takes up a place although it is ready, as `rollout` waits for longer.
+    pub(super) fn is_fresh(&self, pod: &PodId, rollout: &Rollout) -> bool {
+        let rested = || self.told(pod).is_some_and(|told| told.rested);
+        !rollout.delay.is_zero() && self.is_made(pod) && !rested()
+    }
+
+    /// Returns whether what was not replaced yet of a service stays as it is.
+    pub(super) fn is_paused(&self, service: &ServiceName) -> bool {
+        let graph = &self.desired.graph;
+        !self.failed.is_empty() && self.failed.get(graph.rolled_with(service)).is_some_and(|failed| failed.stops)
+    }
+
+    /// Returns the pods whose new containers are still watched.
+    pub(super) fn watched(&self) -> Vec<PodId> {
+        let desired = self.desired;
+        let runs = |pod: &PodId| !desired.unstarted.contains(pod) && !desired.asked.contains_key(pod);
+        let is_over = |pod: &PodId| self.told(pod).is_some_and(|told| told.watched || told.failure.is_some());
+        let pods = self.pods().into_iter().filter(|(service, pod)| {
+            let monitored = desired.graph.rollout(service).is_some_and(|rollout| !rollout.monitor.is_zero());
+            // What has ended has done its work, or was told of as a failure.
+            let is_up = self.container(pod).is_some_and(|container| container.state.is_active());
+            monitored && is_up && self.is_made(pod) && runs(pod) && !is_over(pod)
+        });
+        pods.map(|(_, pod)| pod.clone()).collect()
+    }
+
+    /// Says what has failed.
+    pub(super) fn tell(&self, messages: &mut Messages) {
+        for (service, failed) in &self.failed {
+            let Failed { replicas, of, is_open, stops } = failed;
+            let why = replicas.values().copied().collect::<Vec<_>>().join("; ");
+            let count = format!("{} of {of} {}", replicas.len(), if *of == 1 { "replica" } else { "replicas" });
+            match (stops, is_open) {
+                (true, true) => messages.fail(
+                    FailureKind::Rollout,
+                    format!(
+                        "the update of `{service}` is paused, {count} failed: {why}; the others stay as they are until the \
+                         next `orch up`"
+                    ),
+                ),
+                (true, false) => {
+                    messages.fail(FailureKind::Rollout, format!("the update of `{service}` failed, {count}: {why}"));
+                }
+                (false, _) => messages.notes.push(format!("the update of `{service}` goes on, {count} failed: {why}")),
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! How a change is rolled out where the file says it: how many at once, after what pause, and what failures do.
+
+use std::collections::BTreeSet;
+
+use crate::observed::Rolled;
+use crate::plan::FailureKind;
+
+use super::*;
+
+/// `web` runs with so many replicas and this `update_config`, and its spec has changed.
+fn changed(replicas: u32, config: &str) -> World {
+    changed_on(replicas, config, &["local"])
+}
+
+fn changed_on(replicas: u32, config: &str, hosts: &[&str]) -> World {
+    let project = |more: &str| format!("web: {{scale: {replicas}, deploy: {{update_config: {{{config}}}}}{more}}}");
+    let mut world = World::running(&project(""), hosts);
+    world.up(&project(", user: '1'"));
+    world
+}
+
+/// What may begin now.
+fn begins(world: &World) -> String {
+    let plan = world.plan();
+    let steps = plan.runnable(&BTreeSet::new(), &world.observed, Some(&world.desired));
+    steps
+        .into_iter()
+        .map(|step| render::action(&step.step).replace("container shop-", ""))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Runs what is about one pod until it is replaced. Nothing of the plan is kept between two steps, as with the agent.
+fn replace(world: &mut World, name: &str) {
+    let (wanted, container) = (pod(name), format!("shop-{}", name.replace('.', "-")));
+    let mut drained = false;
+    for _ in 0..5 {
+        let plan = world.plan();
+        let mine = |step: &super::super::PlannedStep| {
+            step.step.pod() == Some(&wanted) || render::action(&step.step).ends_with(&format!(" {container}"))
+        };
+        let drains = plan
+            .steps
+            .iter()
+            .filter(|step| drained && mine(step) && matches!(step.step, super::super::Step::Drain { .. }));
+        let done = drains.map(|step| step.id).collect();
+        let runnable = plan.runnable(&done, &world.observed, Some(&world.desired));
+        let next = runnable.into_iter().find(|step| mine(step)).expect("it may go on").clone();
+        drained |= matches!(next.step, super::super::Step::Drain { .. });
+        world.apply(&next);
+    }
+    let is_ready = world.observed.hosts.values().flat_map(|host| host.containers.values()).any(|one| {
+        one.pod().as_ref() == Some(&wanted) && one.generation == Some(world.desired.generation) && one.is_running()
+    });
+    assert!(is_ready, "{name} is replaced");
+}
+
+/// What the agent of its host says of a pod.
+fn tell(world: &mut World, name: &str, rested: bool, failure: Option<&str>) {
+    let rolled = Rolled {
+        generation: world.desired.generation,
+        rested,
+        watched: rested,
+        failure: failure.map(|what| format!("container shop-{} {what}", name.replace('.', "-"))),
+    };
+    world.memory.entry(pod(name)).or_default().rolled = Some(rolled);
+}
+
+fn failures(world: &World) -> String {
+    let plan = world.plan();
+    assert!(plan.failures.iter().all(|failure| failure.kind == FailureKind::Rollout), "{:?}", plan.failures);
+    plan.failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn so_many_are_replaced_at_once() {
+    assert_eq!(begins(&changed(4, "")), "drain web.1");
+    assert_eq!(begins(&changed(4, "parallelism: 1")), "drain web.1");
+    assert_eq!(begins(&changed(4, "parallelism: 3")), "drain web.1, drain web.2, drain web.3");
+    assert_eq!(begins(&changed(4, "parallelism: 9")), "drain web.1, drain web.2, drain web.3, drain web.4");
+    assert_eq!(begins(&changed(4, "parallelism: 0")), "drain web.1, drain web.2, drain web.3, drain web.4");
+}
+
+#[test]
+fn a_place_is_given_to_the_next_as_soon_as_it_is_free() {
+    let mut world = changed(4, "parallelism: 2");
+    replace(&mut world, "web.2");
+    assert_eq!(begins(&world), "drain web.1, drain web.3");
+    replace(&mut world, "web.1");
+    assert_eq!(begins(&world), "drain web.3, drain web.4");
+    replace(&mut world, "web.3");
+    replace(&mut world, "web.4");
+    assert_eq!(begins(&world), "");
+}
+
+#[test]
+fn hosts_that_plan_for_themselves_do_not_exceed_it_together() {
+    let mut world = changed_on(6, "parallelism: 2", &["a", "b", "c"]);
+    assert_eq!(begins(&world), "drain web.1, drain web.2");
+    replace(&mut world, "web.1");
+    world.touch("web.1", health(Health::Starting));
+    assert_eq!(begins(&world), "drain web.2", "one that is not ready yet takes up a place");
+    world.touch("web.1", health(Health::Healthy));
+    assert_eq!(begins(&world), "drain web.2, drain web.3");
+}
+
+#[test]
+fn what_does_not_serve_comes_first_and_takes_up_places() {
+    let mut world = changed(4, "parallelism: 2");
+    world.touch("web.4", exited(1));
+    assert_eq!(begins(&world), "drain web.1, remove web-4");
+    world.touch("web.3", exited(1));
+    assert_eq!(begins(&world), "remove web-3, remove web-4", "nothing that serves goes before");
+    // One that cannot be mended now: it crashes, and is not started again yet.
+    let mut world = changed(3, "parallelism: 2");
+    replace(&mut world, "web.1");
+    world.touch("web.1", exited(1));
+    world.memory.insert(pod("web.1"), PodMemory { held: Some("crashed".to_owned()), ..PodMemory::default() });
+    assert_eq!(begins(&world), "drain web.2");
+    let plan = world.plan();
+    let last = plan.steps.iter().rfind(|step| step.step.pod() == Some(&pod("web.3")) && step.after.is_empty());
+    let why = last.and_then(|step| step.waits_for(&world.desired, &world.observed));
+    assert_eq!(why.as_deref(), Some("`web.1` is not ready"));
+}
+
+#[test]
+fn replicas_that_come_with_the_change_are_no_part_of_it() {
+    let project =
+        |scale: u32, more: &str| format!("web: {{scale: {scale}, deploy: {{update_config: {{delay: 10s}}}}{more}}}");
+    let mut world = World::running(&project(1, ""), &["local"]);
+    assert!(world.plan().watched.is_empty(), "nor is a first `up` any change");
+    world.up(&project(2, ", user: '1'"));
+    assert_eq!(begins(&world), "create web-2");
+    let plan = world.plan();
+    world.run(&plan, 2, |_| {});
+    assert_eq!(begins(&world), "drain web.1", "`delay` is for what is replaced");
+}
+
+#[test]
+fn the_next_waits_until_the_last_has_rested() {
+    let mut world = changed(3, "delay: 10s");
+    assert_eq!(begins(&world), "drain web.1");
+    let first = world.plan();
+    replace(&mut world, "web.1");
+    assert_eq!(begins(&world), "", "nobody has said that it has rested");
+    tell(&mut world, "web.1", false, None);
+    assert_eq!(begins(&world), "");
+    let plan = world.plan();
+    let why = plan.steps[0].waits_for(&world.desired, &world.observed);
+    assert_eq!(why.as_deref(), Some("`web.1` was replaced, and `delay` says to wait 10s after each"));
+    assert!(!plan.is_stuck(&world.observed, Some(&world.desired), |_| false), "it waits for time");
+    tell(&mut world, "web.1", true, None);
+    assert_eq!(begins(&world), "drain web.2");
+    // Nor is a plan that is older than the replacement run beyond it.
+    let mut world = changed(3, "delay: 10s");
+    assert_eq!(first, world.plan());
+    world.run(&first, usize::MAX, |_| {});
+    assert_eq!(begins(&world), "");
+}
+
+#[test]
+fn what_was_said_of_an_earlier_rollout_is_not_of_this_one() {
+    let mut world = changed(2, "delay: 10s");
+    world.converge();
+    world.up("web: {scale: 2, deploy: {update_config: {delay: 10s}}, user: '2'}");
+    replace(&mut world, "web.1");
+    assert_eq!(begins(&world), "");
+}
+
+#[test]
+fn each_place_has_its_own_pause() {
+    let mut world = changed(5, "parallelism: 2, delay: 10s");
+    replace(&mut world, "web.1");
+    replace(&mut world, "web.2");
+    tell(&mut world, "web.2", true, None);
+    assert_eq!(begins(&world), "drain web.3");
+    tell(&mut world, "web.1", true, None);
+    assert_eq!(begins(&world), "drain web.3, drain web.4");
+}
+
+#[test]
+fn what_was_replaced_is_watched() {
+    let watched = |world: &World| world.plan().watched.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let mut world = changed(2, "");
+    assert_eq!(watched(&world), "");
+    replace(&mut world, "web.1");
+    replace(&mut world, "web.2");
+    assert_eq!(watched(&world), "web.1 web.2", "for five seconds where the file does not say how long");
+    tell(&mut world, "web.1", true, None);
+    tell(&mut world, "web.2", false, Some("ended with 1"));
+    assert_eq!(watched(&world), "");
+}
+
+#[test]
+fn a_failure_stops_it() {
+    let mut world = changed(3, "");
+    replace(&mut world, "web.1");
+    world.touch("web.1", exited(1));
+    tell(&mut world, "web.1", false, Some("ended with 1"));
+    assert_eq!(begins(&world), "start web-1", "what failed is tried on, as ever");
+    assert_eq!(
+        failures(&world),
+        "the update of `web` is paused, 1 of 3 replicas failed: container shop-web-1 ended with 1; the others stay as they \
+         are until the next `orch up`"
+    );
+    assert!(world.plan().is_hopeless(), "nobody waits for it any longer");
+    // The others are healed as they are.
+    world.touch("web.3", exited(2));
+    assert_eq!(begins(&world), "start web-1, start web-3");
+    // That is so however well it does afterwards…
+    world.touch("web.1", health(Health::None));
+    world.touch("web.3", health(Health::None));
+    assert_eq!(begins(&world), "");
+    // …and the next `up` goes on.
+    world.up("web: {scale: 3, deploy: {update_config: {}}, user: '1'}");
+    assert_eq!((begins(&world).as_str(), failures(&world).as_str()), ("drain web.2", ""));
+}
+
+#[test]
+fn the_last_one_can_fail_too() {
+    let mut world = changed(2, "");
+    replace(&mut world, "web.1");
+    replace(&mut world, "web.2");
+    tell(&mut world, "web.2", false, Some("is unhealthy"));
+    assert_eq!(failures(&world), "the update of `web` failed, 1 of 2 replicas: container shop-web-2 is unhealthy");
+}
+
+#[test]
+fn so_many_failures_are_borne() {
+    let mut world = changed(4, "max_failure_ratio: 0.25");
+    replace(&mut world, "web.1");
+    world.touch("web.1", exited(1));
+    world.memory.insert(pod("web.1"), PodMemory { held: Some("crashed".to_owned()), ..PodMemory::default() });
+    tell(&mut world, "web.1", false, Some("ended with 1"));
+    assert_eq!(failures(&world), "");
+    let notes = world.plan().notes.join("; ");
+    assert!(
+        notes.contains("the update of `web` goes on, 1 of 4 replicas failed: container shop-web-1 ended with 1"),
+        "{notes}"
+    );
+    assert_eq!(begins(&world), "drain web.2", "nothing waits for what has failed");
+    replace(&mut world, "web.2");
+    tell(&mut world, "web.2", false, Some("is unhealthy"));
+    assert_eq!(begins(&world), "");
+    assert!(
+        failures(&world).starts_with("the update of `web` is paused, 2 of 4 replicas failed"),
+        "{}",
+        failures(&world)
+    );
+}
+
+#[test]
+fn failures_do_not_stop_what_shall_continue() {
+    let mut world = changed(3, "failure_action: continue");
+    for name in ["web.1", "web.2", "web.3"] {
+        replace(&mut world, name);
+        world.touch(name, exited(1));
+        world.memory.insert(pod(name), PodMemory { held: Some("crashed".to_owned()), ..PodMemory::default() });
+        tell(&mut world, name, false, Some("ended with 1"));
+    }
+    assert_eq!((begins(&world).as_str(), failures(&world).as_str()), ("", ""));
+}
+
+#[test]
+fn a_failure_is_remembered_while_its_host_does_not_answer() {
+    let mut world = changed_on(3, "", &["a", "b", "c"]);
+    replace(&mut world, "web.1");
+    tell(&mut world, "web.1", false, Some("ended with 1"));
+    let gone = world.desired.assignments.pods[&pod("web.1")].clone();
+    world.observed.hosts.remove(&gone);
+    assert_eq!(begins(&world), "");
+    assert!(failures(&world).contains("paused"));
+}
+
+#[test]
+fn what_shares_a_namespace_goes_with_its_owner() {
+    let project = |more: &str| {
+        format!(
+            "{{web: {{scale: 3, deploy: {{update_config: {{parallelism: 2}}}}{more}}}, log: {{scale: 3, network_mode: 'service:web'}}}}"
+        )
+    };
+    let mut world = World::running(&project(""), &["local"]);
+    world.up(&project(", user: '1'"));
+    let begun = begins(&world);
+    assert!(begun.contains("web.1") && begun.contains("web.2") && !begun.contains('3'), "{begun}");
+    world.converge();
+}

@@ -1,0 +1,122 @@
+//! Changes that are rolled out as `deploy.update_config` says, over three hosts.
+
+use crate::cluster::Cluster;
+use crate::fleet::{add, even, spread, states};
+use crate::project::Project;
+use crate::wait::{eventually, secs};
+
+/// Nanoseconds.
+const SECOND: u64 = 1_000_000_000;
+
+/// Six replicas that do this.
+fn yaml(script: &str) -> String {
+    format!(
+        "\
+services:
+  web:
+    image: busybox
+    stop_signal: SIGKILL
+    command: [sh, -c, '{script}']
+    deploy: {{replicas: 6, update_config: {{parallelism: 2, delay: 2s, monitor: 1s}}}}
+"
+    )
+}
+
+/// When replicas ended and were started since then, on all hosts, as their engines say.
+fn events(cluster: &Cluster, action: &str, since: &str) -> Vec<u64> {
+    let all = cluster.nodes().iter().flat_map(|node| {
+        let (event, label) = (format!("event={action}"), "label=com.docker.compose.service=web");
+        let now = node.sh("date +%s.%N");
+        let filters = ["--filter", &event, "--filter", label, "--format", "{{.TimeNano}}"];
+        let words = [&["events", "--since", since, "--until", &now], filters.as_slice()].concat();
+        let lines = node.docker(&words);
+        lines.lines().map(|line| line.parse().expect("a time")).collect::<Vec<u64>>()
+    });
+    let mut all: Vec<u64> = all.collect();
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn so_many_replicas_are_replaced_at_once_with_a_pause_and_a_failure_stops_it() {
+    let cluster = Cluster::boot(3, &["busybox"]);
+    let desk = &cluster.desk;
+    add(&cluster, &[1, 2, 3]).ok();
+    let project = Project::new(desk, "roll", &yaml("sleep 1000000"));
+    project.up();
+    assert_eq!(spread(&project, "web"), even(2));
+
+    project.rewrite(&yaml("echo second; exec sleep 1000000"));
+    let since = desk.sh("date +%s.%N");
+    project.orch(&["up", "-d"]).ok();
+    assert_eq!(spread(&project, "web"), even(2));
+    let (ends, starts) = (events(&cluster, "die", &since), events(&cluster, "start", &since));
+    assert_eq!((ends.len(), starts.len()), (6, 6), "each was replaced once: {ends:?}, {starts:?}");
+    for (at, end) in ends.iter().enumerate().skip(2) {
+        let earlier = starts[at - 2];
+        assert!(
+            *end >= earlier + 2 * SECOND,
+            "number {at} ended {} ms after the start",
+            end.saturating_sub(earlier) / 1_000_000
+        );
+    }
+    let now: u64 = desk.sh("date +%s%N").parse().expect("a time");
+    assert!(now >= starts[5] + SECOND, "the last one is watched");
+
+    // One that fails keeps the others from being replaced.
+    project.rewrite(&yaml("echo no such table; exit 3"));
+    let said = [
+        "the update of `web` is paused, ",
+        " of 6 replicas failed: container roll-web-",
+        " ended with 3",
+        "until the next `orch up`",
+        "no such table",
+    ];
+    project.orch(&["up", "-d"]).refused(1, &said);
+    let old = |cluster: &Cluster| -> usize {
+        let running = |node: &crate::host::Host| node.docker(&["ps", "-q", "--no-trunc", "--filter", "name=roll-web"]);
+        let commands = cluster.nodes().iter().flat_map(|node| {
+            let ids: Vec<String> = running(node).lines().map(str::to_owned).collect();
+            ids.into_iter().map(|id| node.docker(&["inspect", "-f", "{{json .Config.Cmd}}", &id])).collect::<Vec<_>>()
+        });
+        commands.filter(|command| command.contains("echo second")).count()
+    };
+    assert!(old(&cluster) >= 4, "two at once at most were replaced: {}", old(&cluster));
+    // Nor does an agent that starts anew go on with it.
+    for node in cluster.nodes() {
+        node.docker(&["restart", "-t", "1", "orch-agent"]);
+    }
+    eventually(secs(30), "all agents", || {
+        let seen = states(desk);
+        if seen == "a Ready, b Ready, c Ready" { Ok(()) } else { Err(seen) }
+    });
+    project.orch(&["status"]).ok();
+    assert!(old(&cluster) >= 4, "still: {}", old(&cluster));
+
+    project.rewrite(&yaml("echo third; exec sleep 1000000"));
+    project.orch(&["up", "-d"]).ok();
+    assert_eq!(spread(&project, "web"), even(2));
+    assert_eq!(old(&cluster), 0);
+    project.down();
+}
+
+#[test]
+fn what_of_an_update_is_not_applied_is_refused_with_its_place() {
+    let host = crate::host::Host::boot(&["busybox"]);
+    let with = |config: &str| {
+        format!("services:\n  web: {{image: busybox, deploy: {{replicas: 2, update_config: {{{config}}}}}}}\n")
+    };
+    let project = Project::new(&host, "not", &with("order: start-first"));
+    project
+        .orch(&["up", "-d"])
+        .refused(1, &["`services.web.deploy.update_config.order: start-first` is not applied yet", "compose.yaml:4:"]);
+    project.rewrite(&with("failure_action: rollback"));
+    project
+        .orch(&["up", "-d"])
+        .refused(1, &["`services.web.deploy.update_config.failure_action: rollback` is not applied yet"]);
+    project.rewrite(&with("max_failure_ratio: 1.5"));
+    project
+        .orch(&["up", "-d"])
+        .refused(1, &["a share of 1.5 is not supported, give one from 0 to 1", "compose.yaml:4:"]);
+    assert_eq!(host.docker(&["ps", "-aq", "--filter", "name=not-"]), "");
+}
