@@ -431,6 +431,9 @@ impl CliError {
                 projects.first().map_or("NAME", String::as_str)
             )),
             Self::Agent(ClientError::Api(error)) if says_full(&error.message) => Some(FREE_SPACE.to_owned()),
+            Self::Agent(ClientError::Api(error)) if error.message.starts_with("no such service: ") => {
+                Some("`orch ps -a` shows what is there".to_owned())
+            }
             Self::Agent(error) => agent_help(error).map(str::to_owned),
             Self::OtherEngine { .. } => Some(
                 "nothing was read or changed; unset DOCKER_HOST to work with the agent's engine; where the other engine \
