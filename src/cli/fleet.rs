@@ -109,6 +109,7 @@ pub(crate) struct Fleet {
 }
 
 /// Whose word was the newest there was, and when that was found.
+#[derive(Clone)]
 struct Confirmed {
     host: HostName,
     epoch: u64,
@@ -227,8 +228,8 @@ impl Fleet {
         if down * 2 <= others().count() {
             return (seen, None);
         }
-        if let Some(away) = self.known(&seen.status) {
-            return (seen, away);
+        if let Some(known) = self.known(&seen.status) {
+            return (seen, known.seat.map(|why| CliError::Failed(vec![why])));
         }
         let answers = self.ask_all(&self.members(&seen.status), |host| async move { host.cluster().await }).await;
         let (mut newest, mut away): (Option<(Client, ClusterStatus)>, _) = (None, None);
@@ -256,12 +257,10 @@ impl Fleet {
         }
     }
 
-    /// Returns whether that was the newest word a moment ago, and why the seat did not answer then.
-    fn known(&self, status: &ClusterStatus) -> Option<Option<CliError>> {
-        let confirmed = self.confirmed();
+    /// Returns what was found a moment ago, if that was the newest word then.
+    fn known(&self, status: &ClusterStatus) -> Option<Confirmed> {
         let is_it = |one: &&Confirmed| one.host == status.host && one.epoch == status.epoch;
-        let one = confirmed.as_ref().filter(is_it).filter(|one| one.at.elapsed() < CONFIRMED_FOR)?;
-        Some(one.seat.as_ref().map(|why| CliError::Failed(vec![why.clone()])))
+        self.confirmed().as_ref().filter(is_it).filter(|one| one.at.elapsed() < CONFIRMED_FOR).cloned()
     }
 
     fn confirmed(&self) -> MutexGuard<'_, Option<Confirmed>> {

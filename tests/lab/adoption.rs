@@ -180,7 +180,8 @@ fn commands_say_where_nobody_is_there_to_do_what_is_asked() {
         assert!(done.stderr.contains("started by Docker Compose; `orch up -d` takes it over"), "{command}: {done:?}");
     }
     assert_eq!(project.lives(), before);
-    good(project.orch(&["up", "-d"]));
+    compose.run(&["down", "-t", "0"]).ok();
+    project.up();
     host.orch(&["agent", "stop"]).ok();
     let before = project.lives();
     for command in commands {
