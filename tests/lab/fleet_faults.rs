@@ -140,7 +140,10 @@ fn with_one_host_of_two_down_every_command_ends_soon_and_says_which() {
     let cluster = Cluster::boot(2, &["busybox"]);
     add(&cluster, &[1, 2]).ok();
     let desk = &cluster.desk;
-    let yaml = "services: {web: {<<: *web, deploy: {replicas: 4}}}\n";
+    let yaml = "\
+services:
+  web: {image: busybox, command: [sleep, '1000000'], stop_signal: SIGKILL, deploy: {replicas: 4}}
+";
     let project = Project::new(desk, "half", yaml);
     project.up();
     let check = |args: &[&str], code: i32, words: &[&str]| {
