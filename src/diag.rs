@@ -4,6 +4,7 @@
 //! what a failed `load` returns: all problems of one run with the text they point into, so that it can be shown as
 //! text ([`std::fmt::Display`]) or as JSON ([`Diagnostics::to_json`]) without reading a file again.
 
+mod cause;
 mod render;
 mod source;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+pub use cause::{causes, chain, plain};
 pub use source::{Location, SourceId, SourceMap, Span};
 
 /// How bad it is.

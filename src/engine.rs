@@ -33,6 +33,9 @@ use crate::ids::ProjectName;
 use crate::observed::{ObservedContainer, ObservedHost};
 use crate::place::HostFacts;
 
+/// What is said of an engine's address that is no socket's.
+pub const ONLY_SOCKETS: &str = "only addresses like `unix:///var/run/docker.sock` are supported";
+
 /// What went wrong, whose fault it is and whether to try again.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::diag::chain;
 use crate::graph::Protocol;
 use crate::host::network::{BridgeSpec, HostNetwork, HostNetworkError, HostNetworkSpec, ListenerPorts, OpenPort};
 use crate::ids::{HostName, ProjectName};
@@ -414,8 +415,11 @@ impl Dataplane {
                     dns_port,
                 }),
                 Err(error) => problems.push(format!(
-                    "cannot listen for network `{}` of `{}` at {}: {error}",
-                    network.id.network, network.id.project, network.gateway
+                    "cannot listen for network `{}` of `{}` at {}: {}",
+                    network.id.network,
+                    network.id.project,
+                    network.gateway,
+                    chain(&error)
                 )),
             }
         }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::api::types::{ObjectState, Progress};
+use crate::diag::chain;
 use crate::engine::{Engine, EngineError};
 use crate::graph::{Mount, MountSource, NetworkMode, Role, Service};
 use crate::host::files::Resolv;
@@ -270,17 +271,7 @@ fn desired(record: &Record) -> Result<&Desired, String> {
 
 /// An engine error with its causes on one line.
 pub(super) fn text(error: impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
+    chain(&error)
 }
 
 async fn create(

@@ -16,6 +16,7 @@ use crate::api::types::{
     ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest,
     Traffic, UpRequest, WhyQuestion, WhyTold,
 };
+use crate::diag::chain;
 use crate::graph::{Graph, MAX_PODS};
 use crate::ids::{HostName, PodId, ProjectName, SnapshotHash};
 use crate::plan::{Caller, History, Observed, Plan};
@@ -508,17 +509,6 @@ fn unstored(cause: StoreError) -> ApiError {
 
 fn host_error(cause: impl std::error::Error) -> ApiError {
     error(ErrorKind::Host, chain(&cause))
-}
-
-/// An error with its causes on one line.
-pub(super) fn chain(cause: &dyn std::error::Error) -> String {
-    let mut text = cause.to_string();
-    let mut source = cause.source();
-    while let Some(next) = source {
-        text = format!("{text}: {next}");
-        source = next.source();
-    }
-    text
 }
 
 /// What a first look remembers: no crashes, and finished jobs of earlier generations.

@@ -133,7 +133,7 @@ pub(super) async fn post_start(
     Ok(())
 }
 
-/// Runs what is to be run after the start of a helper of a one-off. It is not kept that it was: nobody starts it again.
+/// Runs what is to be run after a start of a helper of a one-off. It is not kept that it was: whoever starts it runs it.
 ///
 /// # Errors
 /// How a hook failed.

@@ -16,7 +16,7 @@ use crate::plan::{ContainerState, Health, ObservedContainer, PodMemory};
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Good running that makes earlier failures forgotten. Docker's own restart policy forgives after as long.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
+pub(super) const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
 
 /// Failures of all pods of one project.
 #[derive(Debug, Default)]
@@ -34,6 +34,10 @@ struct Record {
     good_since: Option<Duration>,
     /// Its container that was found unhealthy.
     condemned: Option<String>,
+    /// Its container that was frozen, until it is found healthy.
+    frozen: Option<String>,
+    /// Bad health that the engine found while it was frozen counts from this time on.
+    judged_at: Option<Duration>,
     /// Generation in which it was last started by this agent.
     started_generation: Option<u64>,
     /// Number of the last wish for a signal that was sent to it.
@@ -48,7 +52,7 @@ pub fn forgiven_after(graph: &Graph, pod: &PodId) -> Duration {
 
 /// Pause before the start that follows failure number `count` (from 1): none, 0.1 s, 0.2 s, 0.4 s … 60 s, as Docker's
 /// own restart policy pauses.
-fn pause(count: u32) -> Duration {
+pub(super) fn pause(count: u32) -> Duration {
     match count {
         0 | 1 => Duration::ZERO,
         n => Duration::from_millis(100).saturating_mul(1u32.checked_shl(n - 2).unwrap_or(u32::MAX)).min(LONGEST_PAUSE),
@@ -67,12 +71,24 @@ impl Failures {
         let delay = pace.map(|pace| pace.delay).filter(|delay| !delay.is_zero());
         let failed = match container.state {
             ContainerState::Exited { code, by_itself } => by_itself && is_crash(graph, pod, code),
+            // No health check passes in a container that is frozen, and the engine counts that.
+            ContainerState::Running { health: Health::Unhealthy }
+                if record.frozen.as_ref() == Some(&container.id)
+                    && now < *record.judged_at.get_or_insert_with(|| now + until_checked(graph, pod)) =>
+            {
+                return;
+            }
             ContainerState::Running { health: Health::Unhealthy } => {
                 record.condemned = Some(container.id.clone());
                 true
             }
             ContainerState::Running { health: Health::None | Health::Healthy } => {
+                (record.frozen, record.judged_at) = (None, None);
                 record.good_since.get_or_insert(now);
+                return;
+            }
+            ContainerState::Paused => {
+                (record.frozen, record.judged_at) = (Some(container.id.clone()), None);
                 return;
             }
             _ => false,
@@ -118,10 +134,14 @@ impl Failures {
         pods.iter()
             .map(|pod| {
                 let record = self.0.get(pod).cloned().unwrap_or_default();
-                let held = (now < record.not_before).then(|| {
-                    let left = record.not_before.saturating_sub(now).as_secs_f64().ceil();
-                    format!("failed {} times in a row, next start in {left} s", record.count)
-                });
+                let left = |time: Duration| time.saturating_sub(now).as_secs_f64().ceil();
+                let judged_at = record.judged_at.filter(|time| now < *time);
+                let held = if now < record.not_before {
+                    Some(format!("failed {} times in a row, next start in {} s", record.count, left(record.not_before)))
+                } else {
+                    judged_at
+                        .map(|time| format!("it was paused: its health is known in {} s at the latest", left(time)))
+                };
                 let started_generation = record.started_generation.unwrap_or_else(|| known_generation(pod));
                 (
                     pod.clone(),
@@ -139,10 +159,21 @@ impl Failures {
             .collect()
     }
 
-    /// Returns the earliest time after `now` at which a held pod may start.
+    /// Returns the earliest time after `now` at which a held pod may start, or be replaced.
     pub fn next_start(&self, now: Duration) -> Option<Duration> {
-        self.0.values().map(|record| record.not_before).filter(|time| *time > now).min()
+        let times = self.0.values().flat_map(|record| [Some(record.not_before), record.judged_at]);
+        times.flatten().filter(|time| *time > now).min()
     }
+}
+
+/// Returns the time within which the engine has looked anew at the health of a pod: the longest until the next check, and
+/// how long that may take. Source of the defaults: moby, daemon/health.go.
+fn until_checked(graph: &Graph, pod: &PodId) -> Duration {
+    const DEFAULT: Duration = Duration::from_secs(30);
+    const SLACK: Duration = Duration::from_secs(1);
+    let check = graph.services.get(&pod.service).and_then(|service| service.container.healthcheck.as_ref());
+    let or_default = |time: Option<Duration>| time.filter(|time| !time.is_zero()).unwrap_or(DEFAULT);
+    or_default(check.and_then(|check| check.interval)) + or_default(check.and_then(|check| check.timeout)) + SLACK
 }
 
 /// Returns whether an end with `code` is one that the pod's restart rule heals.
@@ -211,6 +242,47 @@ mod tests {
         failures.observe(&graph, &pod, &testing::container("shop", "web", 1), at(10));
         failures.observe(&graph, &pod, &ended("run 9", 1, true), at(20));
         assert_eq!(held(&failures, &pod, at(20)), None);
+    }
+
+    #[test]
+    fn health_that_was_lost_while_frozen_is_looked_at_anew() {
+        let (mut graph, pod) =
+            (testing::graph("shop", &["web"]), PodId::new(ServiceName::new("web").expect("valid"), 1));
+        let check = crate::graph::Healthcheck {
+            test: vec!["CMD".to_owned(), "true".to_owned()],
+            interval: Some(at(2)),
+            timeout: Some(at(3)),
+            retries: None,
+            start_period: None,
+            start_interval: None,
+        };
+        graph.services.get_mut(&pod.service).expect("it is there").container.healthcheck = Some(check);
+        let mut failures = Failures::default();
+        let mut see = |state, time| {
+            let container = ObservedContainer { state, ..testing::container("shop", "web", 1) };
+            failures.observe(&graph, &pod, &container, time);
+            let memory = failures.view(std::slice::from_ref(&pod), time, |_| 0).remove(&pod).expect("it is known");
+            (memory.held, memory.condemned.is_some(), failures.next_start(time))
+        };
+        let running = |health| ContainerState::Running { health };
+        let waits = "it was paused: its health is known in 6 s at the latest".to_owned();
+        see(running(Health::Healthy), at(0));
+        assert_eq!(see(ContainerState::Paused, at(1)), (None, false, None));
+        assert_eq!(see(running(Health::Unhealthy), at(100)), (Some(waits.clone()), false, Some(at(106))));
+        assert_eq!(see(running(Health::Healthy), at(102)), (None, false, None));
+        // What is bad after that is no matter of the pause.
+        assert_eq!(see(running(Health::Unhealthy), at(103)), (None, true, None));
+
+        let mut failures = Failures::default();
+        let mut see = |state, time| {
+            let container = ObservedContainer { state, ..testing::container("shop", "web", 1) };
+            failures.observe(&graph, &pod, &container, time);
+            let memory = failures.view(std::slice::from_ref(&pod), time, |_| 0).remove(&pod).expect("it is known");
+            (memory.held, memory.condemned.is_some())
+        };
+        see(ContainerState::Paused, at(1));
+        assert_eq!(see(running(Health::Unhealthy), at(2)), (Some(waits), false));
+        assert_eq!(see(running(Health::Unhealthy), at(8)), (None, true), "the check has failed since, too");
     }
 
     #[test]

@@ -20,11 +20,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, interval, timeout};
 
 use crate::api::types::{ApiError, ErrorKind, FetchImage, ImageOffer, ObjectState, Progress};
+use crate::diag::chain;
 use crate::engine::{BoxStream, Engine, EngineError, copy};
 use crate::ids::HostName;
 use crate::mesh::{DialError, ImageTarget, Incoming, Kind, Refusal};
 
-use super::handler::chain;
 use super::shared::Shared;
 
 /// How long an offer holds: an image of many gigabytes may have to wait for others.

@@ -16,12 +16,12 @@ use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::diag::chain;
 use crate::engine::label;
 use crate::graph::Service;
 use crate::ids::SnapshotHash;
 use crate::mesh::{Incoming, Kind, Mesh, PeerAddr, Refusal};
 
-use super::handler::chain;
 use super::shared::{Aim, Shared};
 
 /// Changes within this time are looked at together.

@@ -118,7 +118,7 @@ pub(super) async fn start(
     tasks: &TaskTracker,
 ) -> Result<CancellationToken, AgentError> {
     if let Err(error) = shared.snapshots.clean() {
-        tracing::warn!(error = super::handler::chain(&error), "files of a transfer that was cut off are still here");
+        tracing::warn!(error = crate::diag::chain(&error), "files of a transfer that was cut off are still here");
     }
     if let Err(error) = shared.files.ensure_made_at_boot().await {
         tracing::warn!(%error, "after a boot this agent may not start");

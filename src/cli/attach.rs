@@ -235,10 +235,16 @@ impl Attachment {
                 Ok(None)
             }
             Said::Interrupted(error) => {
-                ui.warn(&format!(
-                    "the output of {} is interrupted, and read on once its host answers: {error}",
-                    followed.name
-                ));
+                let name = &followed.name;
+                let remote = self.sources.get(followed.source).filter(|source| source.is_remote());
+                ui.warn(&match remote {
+                    Some(Source { name: host, .. }) => {
+                        format!("the output of {name} is interrupted, and read on once host `{host}` answers")
+                    }
+                    None => {
+                        format!("the output of {name} is interrupted, and read on once the engine answers: {error}")
+                    }
+                });
                 Ok(None)
             }
             Said::Failed(error) => {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::api::types::ObjectState;
+use crate::diag::plain;
 
 /// Frames of the spinner, one every [`FRAME`].
 const SPINNER: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
@@ -155,7 +156,7 @@ impl Item {
             write!(text, "  {status}").expect("a string takes all");
         }
         if let Some(detail) = detail.as_ref().filter(|_| columns.status) {
-            write!(text, "  {}", detail.replace(['\n', '\r', '\x1b'], " ")).expect("a string takes all");
+            write!(text, "  {}", plain(detail).replace(['\n', '\r', '\x1b'], " ")).expect("a string takes all");
         }
         let text = fit(&text, room);
         let end = if timer_fits {

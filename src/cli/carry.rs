@@ -38,7 +38,7 @@ pub enum CarryError {
     #[error("no container found for service \"{0}\"")]
     NoContainer(crate::ids::ServiceName),
     /// A path cannot be read or written.
-    #[error("{action} {}", .path.display())]
+    #[error("cannot {action} {}", .path.display())]
     Io {
         /// `read`, `write`.
         action: &'static str,

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::agent::AgentError;
 use crate::api::client::ClientError;
 use crate::api::types::ErrorKind;
-use crate::diag::Diagnostics;
+use crate::diag::{Diagnostics, chain};
 use crate::engine::EngineError;
 use crate::graph::Protocol;
 use crate::hosts::InventoryError;
@@ -61,7 +61,7 @@ pub enum CliError {
     #[error(transparent)]
     Ssh(#[from] SshError),
     /// Something on one host.
-    #[error("host `{host}`: {}", with_causes(.error))]
+    #[error("host `{host}`: {}", chain(.error.as_ref()))]
     OnHost {
         /// The host.
         host: HostName,
@@ -78,7 +78,7 @@ pub enum CliError {
     #[error("no host answers: {}", texts(.0))]
     NoHostAnswers(Vec<CliError>),
     /// The host that decides cannot be asked.
-    #[error("host `{seat}`, which decides for the cluster, cannot be reached: {}", with_causes(.cause))]
+    #[error("host `{seat}`, which decides for the cluster, cannot be reached: {}", chain(.cause.as_ref()))]
     NoSeat {
         /// The host.
         seat: HostName,
@@ -431,6 +431,9 @@ impl CliError {
                 projects.first().map_or("NAME", String::as_str)
             )),
             Self::Agent(ClientError::Api(error)) if says_full(&error.message) => Some(FREE_SPACE.to_owned()),
+            Self::Agent(ClientError::Api(error)) if error.message.starts_with("no such service: ") => {
+                Some("`orch ps -a` shows what is there".to_owned())
+            }
             Self::Agent(error) => agent_help(error).map(str::to_owned),
             Self::OtherEngine { .. } => Some(
                 "nothing was read or changed; unset DOCKER_HOST to work with the agent's engine; where the other engine \
@@ -450,6 +453,9 @@ impl CliError {
                  `docker load -i FILE` brings one from elsewhere"
                     .to_owned(),
             ),
+            Self::Carry(CarryError::NoneRemote) => {
+                Some("one of the two is in a container: `SERVICE:PATH`; `./a:b` is a file of this machine".to_owned())
+            }
             Self::NoImageHere(image) => Some(format!("get it first: `docker pull {image}`")),
             Self::NoDigest(_) => Some("push it to a registry first, or name another image".to_owned()),
             Self::NoSuchPattern { similar: None, .. } => {
@@ -542,23 +548,8 @@ fn says_full(message: &str) -> bool {
     message.to_lowercase().contains("no space left")
 }
 
-/// An error within another's text: there its causes would not be told. Those that the text before has said already are
-/// left out.
-fn with_causes(error: &CliError) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        next = cause.source();
-    }
-    text
-}
-
 fn texts(errors: &[CliError]) -> String {
-    errors.iter().map(with_causes).collect::<Vec<_>>().join("; ")
+    errors.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; ")
 }
 
 fn names(hosts: &[HostName]) -> String {

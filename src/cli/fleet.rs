@@ -4,7 +4,7 @@
 //! named is reached where the cluster says. What one host cannot answer never keeps the others from answering.
 
 use std::io::IsTerminal as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::api::client::Client;
 use crate::api::types::{ClusterStatus, HostState};
+use crate::diag::chain;
 use crate::engine::docker::DockerEngine;
 use crate::hosts::HostEntry;
 use crate::ids::HostName;
@@ -25,6 +26,10 @@ use super::error::CliError;
 /// passphrase takes longer.
 const REST_WITHIN: Duration = Duration::from_secs(5);
 const REST_WITHIN_ASKING: Duration = Duration::from_mins(2);
+
+/// How long it holds that nobody had a newer word than a host that hears few of the others: a command that asks several
+/// times waits once for a host that is down, and one that runs for days asks again.
+const CONFIRMED_FOR: Duration = Duration::from_secs(30);
 
 /// A host reached by SSH.
 pub(crate) struct Host {
@@ -100,6 +105,17 @@ impl Host {
 pub(crate) struct Fleet {
     hosts: Vec<Arc<Host>>,
     settings: SshSettings,
+    confirmed: Mutex<Option<Confirmed>>,
+}
+
+/// Whose word was the newest there was, and when that was found.
+#[derive(Clone)]
+struct Confirmed {
+    host: HostName,
+    epoch: u64,
+    at: Instant,
+    /// Why the seat did not answer then, where that is another host.
+    seat: Option<String>,
 }
 
 /// The cluster, seen from one of its hosts.
@@ -125,7 +141,7 @@ impl Fleet {
         let interaction = if std::io::stdin().is_terminal() { Interaction::Ask } else { Interaction::Never };
         let settings = SshSettings::of_user(&|name| std::env::var_os(name), interaction);
         let hosts = entries.into_iter().map(|entry| Arc::new(Host::new(entry, &settings))).collect();
-        Self { hosts, settings }
+        Self { hosts, settings, confirmed: Mutex::default() }
     }
 
     /// Returns the hosts that were named, in their order.
@@ -167,12 +183,16 @@ impl Fleet {
     /// # Errors
     /// [`CliError::NoCluster`] when none belongs to one, [`CliError::NoHostAnswers`] when none answers.
     pub(crate) async fn look(&self) -> Result<Seen, CliError> {
-        let seen = self.newest(self.any().await?).await;
+        let (seen, away) = self.newest(self.any().await?).await;
         if seen.is_from_seat() {
             return Ok(seen);
         }
         let seat = self.member(&seen.status, &seen.status.seat)?;
         let Seen { client, status, mut silent } = seen;
+        if let Some(error) = away {
+            silent.push(error);
+            return Ok(Seen { client, status, silent });
+        }
         match tokio::time::timeout(self.rest_within(), seat.cluster()).await {
             Ok(Ok((client, status))) => Ok(Seen { client, status, silent }),
             Ok(Err(error)) => {
@@ -201,19 +221,50 @@ impl Fleet {
     }
 
     /// A host that does not hear most of the others may not have heard either that another one decides by now: they are
-    /// asked too.
-    async fn newest(&self, seen: Seen) -> Seen {
+    /// asked too. Returns also why the seat does not answer, where that has shown.
+    async fn newest(&self, seen: Seen) -> (Seen, Option<CliError>) {
         let others = || seen.status.hosts.iter().filter(|host| host.name != seen.status.host);
         let down = others().filter(|host| host.state == HostState::Down).count();
         if down * 2 <= others().count() {
-            return seen;
+            return (seen, None);
+        }
+        if let Some(known) = self.known(&seen.status) {
+            return (seen, known.seat.map(|why| CliError::Failed(vec![why])));
         }
         let answers = self.ask_all(&self.members(&seen.status), |host| async move { host.cluster().await }).await;
-        let newest = answers.into_iter().filter_map(|(_, answer)| answer.ok()).max_by_key(|(_, status)| status.epoch);
-        match newest {
-            Some((client, status)) if status.epoch > seen.status.epoch => Seen { client, status, silent: seen.silent },
-            _ => seen,
+        let (mut newest, mut away): (Option<(Client, ClusterStatus)>, _) = (None, None);
+        for (host, answer) in answers {
+            match answer {
+                Ok(said) if newest.as_ref().is_none_or(|(_, status)| said.1.epoch >= status.epoch) => {
+                    newest = Some(said)
+                }
+                Err(error) if *host.name() == seen.status.seat => away = Some(error),
+                _ => {}
+            }
         }
+        match newest {
+            Some((client, status)) if status.epoch > seen.status.epoch => {
+                (Seen { client, status, silent: seen.silent }, None)
+            }
+            // An agent that is missing may be there in a moment.
+            _ if away.as_ref().is_some_and(CliError::is_agent_missing) => (seen, away),
+            _ => {
+                let (host, epoch) = (seen.status.host.clone(), seen.status.epoch);
+                let seat = away.as_ref().map(|error| chain(error));
+                *self.confirmed() = Some(Confirmed { host, epoch, at: Instant::now(), seat });
+                (seen, away)
+            }
+        }
+    }
+
+    /// Returns what was found a moment ago, if that was the newest word then.
+    fn known(&self, status: &ClusterStatus) -> Option<Confirmed> {
+        let is_it = |one: &&Confirmed| one.host == status.host && one.epoch == status.epoch;
+        self.confirmed().as_ref().filter(is_it).filter(|one| one.at.elapsed() < CONFIRMED_FOR).cloned()
+    }
+
+    fn confirmed(&self) -> MutexGuard<'_, Option<Confirmed>> {
+        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn any(&self) -> Result<Seen, CliError> {

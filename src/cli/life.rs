@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::api::client::{Client, ProgressStream};
-use crate::api::types::{AskRequest, Progress};
+use crate::api::client::{Client, ClientError, ProgressStream};
+use crate::api::types::{AskRequest, ErrorKind, Progress};
+use crate::engine::Engine as _;
 use crate::ids::{ProjectName, ServiceName};
 use crate::plan::{Ask, Plan, render};
 
@@ -19,6 +20,8 @@ pub(crate) struct Life {
     project: ProjectName,
     client: Client,
     request: AskRequest,
+    /// Whether it is about the engine of this machine.
+    local: bool,
 }
 
 /// Options beside what is asked.
@@ -44,12 +47,12 @@ impl Life {
         if context.knows_services() {
             context.check_services(services, |_| false)?;
         }
-        let client = match context.fleet()? {
-            Some(fleet) => fleet.seat().await?.client,
-            None => context.client().await?,
+        let (client, local) = match context.fleet()? {
+            Some(fleet) => (fleet.seat().await?.client, false),
+            None => (context.client().await?, true),
         };
         let request = AskRequest { ask, services: services.to_vec(), wait: false, dry_run: false };
-        Ok(Self { project, client, request })
+        Ok(Self { project, client, request, local })
     }
 
     /// Returns its name.
@@ -57,17 +60,40 @@ impl Life {
         &self.project
     }
 
-    async fn send(&self, request: &AskRequest) -> Result<Option<ProgressStream>, CliError> {
-        if_there(self.client.ask(&self.project, request).await)
+    async fn send(&self, context: &mut Context<'_>, request: &AskRequest) -> Result<Option<ProgressStream>, CliError> {
+        match self.client.ask(&self.project, request).await {
+            Err(error) if self.local && is_absent(&error) => self.without_agent(context, error).await,
+            answer => if_there(answer),
+        }
+    }
+
+    /// No agent knows the project. That is as it should be where nothing of it is there.
+    async fn without_agent(
+        &self,
+        context: &mut Context<'_>,
+        error: ClientError,
+    ) -> Result<Option<ProgressStream>, CliError> {
+        let host = context.engine().await?.observe(Some(&self.project)).await?;
+        let is_known = matches!(error, ClientError::Api(_));
+        if !is_known && host.containers.values().any(|one| one.spec_hash.is_some()) {
+            return Err(error.into());
+        }
+        if host.containers.values().any(|one| one.is_of_docker_compose()) {
+            let project = &self.project;
+            context.ui.warn(&format!(
+                "nothing was done: project `{project}` was started by Docker Compose; `orch up -d` takes it over as it runs"
+            ));
+        }
+        Ok(None)
     }
 
     /// Returns what would be done; `None`: orch runs no such project.
     ///
     /// # Errors
     /// When it is not possible.
-    pub(crate) async fn plan(&self) -> Result<Option<Plan>, CliError> {
+    pub(crate) async fn plan(&self, context: &mut Context<'_>) -> Result<Option<Plan>, CliError> {
         let request = AskRequest { dry_run: true, ..self.request.clone() };
-        let Some(mut stream) = self.send(&request).await? else { return Ok(None) };
+        let Some(mut stream) = self.send(context, &request).await? else { return Ok(None) };
         while let Some(progress) = stream.next().await {
             if let Progress::Accepted { plan, .. } = progress? {
                 return Ok(Some(plan));
@@ -82,7 +108,7 @@ impl Life {
     /// When it is not possible, or not done.
     pub(crate) async fn run(&self, context: &mut Context<'_>, how: How) -> Result<Option<Ended>, CliError> {
         if how.dry_run || context.global.dry_run {
-            let Some(plan) = self.plan().await? else { return Ok(None) };
+            let Some(plan) = self.plan(context).await? else { return Ok(None) };
             if how.json {
                 context.ui.json(&plan)?;
             } else {
@@ -92,8 +118,8 @@ impl Life {
         }
         let mut interrupts = Interrupts::listen()?;
         let request = AskRequest { wait: how.wait, ..self.request.clone() };
-        let Some(stream) = interrupts.unless(self.send(&request)).await? else { return Ok(None) };
-        let done = interrupts.unless(follow(context.ui, "Running", stream));
+        let Some(stream) = interrupts.unless(self.send(context, &request)).await? else { return Ok(None) };
+        let done = interrupts.unless(follow(context.ui, title(&self.request.ask), stream));
         match how.wait_timeout {
             Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), done)
                 .await
@@ -101,5 +127,26 @@ impl Life {
             None => done.await,
         }
         .map(Some)
+    }
+}
+
+/// Docker Compose's words for what is under way.
+fn title(ask: &Ask) -> &'static str {
+    match ask {
+        Ask::Stop { .. } => "Stopping",
+        Ask::Restart { .. } => "Restarting",
+        Ask::Kill { .. } => "Killing",
+        Ask::Remove { .. } => "Removing",
+        Ask::Pause => "Pausing",
+        Ask::Start | Ask::Unpause => "Running",
+    }
+}
+
+/// Returns whether an error says that no agent knows the project.
+fn is_absent(error: &ClientError) -> bool {
+    match error {
+        ClientError::NotInstalled { .. } | ClientError::NotAnswering { .. } => true,
+        ClientError::Api(error) => error.kind == ErrorKind::NotFound,
+        _ => false,
     }
 }

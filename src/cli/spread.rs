@@ -128,7 +128,7 @@ pub(crate) async fn on_hosts(
 /// Asks the seat; where it has no agent that answers, an upgrade having been cut short for one, it gets one first.
 async fn seat(context: &mut Context<'_>, fleet: &Fleet, allow_downgrade: bool) -> Result<Seen, CliError> {
     let error = match fleet.seat().await {
-        Err(error @ CliError::NoSeat { .. }) => error,
+        Err(CliError::NoSeat { seat, cause }) if cause.is_agent_missing() => CliError::NoSeat { seat, cause },
         seen => return seen,
     };
     let status = fleet.look().await?.status;

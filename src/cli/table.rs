@@ -22,12 +22,7 @@ pub(crate) fn render<const N: usize>(header: [&str; N], rows: &[[String; N]]) ->
 
 /// Lays out rows of any number of columns, each as long as the header.
 pub(crate) fn render_spaced(header: &[String], rows: &[Vec<String>], spacing: Spacing) -> String {
-    let mut widths: Vec<usize> = header.iter().map(|cell| cell.width()).collect();
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.width());
-        }
-    }
+    let widths = widths(header, rows.iter().map(Vec::as_slice));
     let mut text = String::new();
     for cells in std::iter::once(header).chain(rows.iter().map(Vec::as_slice)) {
         for (at, (cell, width)) in cells.iter().zip(&widths).enumerate() {
@@ -41,6 +36,28 @@ pub(crate) fn render_spaced(header: &[String], rows: &[Vec<String>], spacing: Sp
         text.push('\n');
     }
     text
+}
+
+/// Returns how many columns of the terminal the rows take without what is in the column number `at`, which is not the last.
+pub(crate) fn width_without<const N: usize>(header: [&str; N], rows: &[[String; N]], at: usize) -> usize {
+    let widths = widths(&header.map(str::to_owned), rows.iter().map(<[String; N]>::as_slice));
+    let filled = |(number, width): (usize, &usize)| match number {
+        _ if number == at => USUAL.gap,
+        _ if number + 1 < N => (width + USUAL.gap).max(USUAL.least),
+        _ => *width,
+    };
+    widths.iter().enumerate().map(filled).sum()
+}
+
+/// The widest cell of each column.
+fn widths<'a>(header: &[String], rows: impl Iterator<Item = &'a [String]>) -> Vec<usize> {
+    let mut widths: Vec<usize> = header.iter().map(|cell| cell.width()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.width());
+        }
+    }
+    widths
 }
 
 #[cfg(test)]
@@ -58,5 +75,6 @@ mod tests {
         shop-web-1   local     80/tcp
         ü
         ");
+        assert_eq!(width_without(["NAME", "HOST", "PORTS"], &rows, 0), 3 + 10 + 6);
     }
 }

@@ -2,12 +2,11 @@
 //!
 //! Nothing is said by colour alone, and colours are used on a terminal only, unless `--ansi` says otherwise.
 
-use std::error::Error as _;
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
-use crate::diag::Diagnostics;
+use crate::diag::{Diagnostics, causes, plain};
 
 use super::args::{Ansi, Global, ProgressKind};
 use super::board::{Canvas, fit};
@@ -244,13 +243,13 @@ impl Ui {
     /// fails.
     pub(crate) fn draw(&mut self, text: &str) {
         let stream = if self.told_is_data || self.progress_on_stdout { &mut self.out } else { &mut self.err };
-        stream.write(text.as_bytes()).ok();
+        stream.write(plain(text).as_bytes()).ok();
     }
 
     /// Writes what is no progress: errors, warnings and notes.
     fn report(&mut self, text: &str) {
         let stream = if self.told_is_data { &mut self.out } else { &mut self.err };
-        stream.write(text.as_bytes()).ok();
+        stream.write(plain(text).as_bytes()).ok();
     }
 
     /// Returns what the board is drawn on.
@@ -265,6 +264,15 @@ impl Ui {
         Canvas { width, height, colour: stream.colour }
     }
 
+    /// Returns the columns of the terminal that standard output is; `None`: it is none.
+    pub(crate) fn columns(&self) -> Option<usize> {
+        match self.size {
+            Size::Terminal => terminal_size(io::stdout()).map(|(width, _)| width),
+            #[cfg(test)]
+            Size::Fixed(width, _) => (self.progress == Style::Live).then_some(width),
+        }
+    }
+
     fn tell(&mut self, text: &str) {
         self.report(&format!("{text}\n"));
     }
@@ -277,22 +285,6 @@ impl Ui {
 /// Text that ends with a line end.
 fn ended(text: &str) -> String {
     format!("{}\n", text.trim_end_matches('\n'))
-}
-
-/// The causes of an error, outermost first; those that the text before has said already are left out.
-fn causes(error: &CliError) -> Vec<String> {
-    let mut said = error.to_string();
-    let mut causes = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if !said.contains(&text) {
-            causes.push(text.clone());
-            said = text;
-        }
-        next = cause.source();
-    }
-    causes
 }
 
 /// Returns whether a variable's text says yes. Source: docker/compose 2.40, pkg/utils/stringutils.go.
@@ -363,6 +355,13 @@ pub(crate) mod testing {
 
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    impl Ui {
+        /// Gives the terminal another size.
+        pub(crate) fn set_size(&mut self, width: usize, height: usize) {
+            self.size = Size::Fixed(width, height);
         }
     }
 

@@ -34,8 +34,8 @@ use self::error::{Tried, ignore_not_found};
 use super::translate::{self, ApiVersion};
 use super::{
     BoxStream, BuildKit, BuildSpec, BuildStep, ContainerSpec, Engine, EngineError, EngineEvent, EngineInfo, EngineKind,
-    EventQuery, ExecSession, ExecSpec, Kit, LogChunk, LogQuery, NetworkSpec, PullProgress, RegistryLogin, Result,
-    VolumeSpec,
+    EventQuery, ExecSession, ExecSpec, Kit, LogChunk, LogQuery, NetworkSpec, ONLY_SOCKETS, PullProgress, RegistryLogin,
+    Result, VolumeSpec,
 };
 use crate::ids::ProjectName;
 use crate::observed::{ObservedContainer, ObservedHost};
@@ -152,7 +152,7 @@ fn socket_path(address: Option<&str>) -> Result<String> {
     let path = address.strip_prefix("unix://").or_else(|| address.starts_with('/').then_some(address));
     path.filter(|path| path.starts_with('/')).map(str::to_owned).ok_or_else(|| EngineError::Refused {
         action: format!("connect to the container engine at `{address}`"),
-        message: "only addresses like `unix:///var/run/docker.sock` are supported".to_owned(),
+        message: ONLY_SOCKETS.to_owned(),
     })
 }
 

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::sockets;
+use crate::diag::plain;
 use crate::model::ProbeKind;
 
 /// Longest line that an answer may begin with.
@@ -68,7 +69,7 @@ fn reason(error: &io::Error) -> String {
         io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
         io::ErrorKind::HostUnreachable => "its address does not answer".to_owned(),
         io::ErrorKind::NetworkUnreachable => "no route to its address".to_owned(),
-        _ => error.to_string(),
+        _ => plain(&error.to_string()).into_owned(),
     }
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::reach::Reach;
 use super::ssh::SshError;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, ONLY_SOCKETS};
 
 /// Variable by which an agent is told where the engine's socket is on its host, if it is not at the usual place.
 pub const ENGINE_SOCKET_VARIABLE: &str = "ORCH_ENGINE_SOCKET";
@@ -61,6 +61,11 @@ pub fn engine_help(error: &EngineError) -> Option<String> {
             "free some space, for example `docker image prune` and `docker builder prune`, and run the same command again"
                 .to_owned(),
         ),
+        EngineError::Refused { message, .. } if message.contains(ONLY_SOCKETS) => Some(
+            "name hosts with `--host NAME=ssh://USER@ADDRESS`, or once for all with `orch host add`; DOCKER_HOST and contexts of \
+             Docker's client name the engine of this machine"
+                .to_owned(),
+        ),
         EngineError::NotFound { .. }
         | EngineError::Conflict { .. }
         | EngineError::Refused { .. }
@@ -86,5 +91,8 @@ mod tests {
         assert!(engine_help(&down).is_some_and(|help| help.contains("systemctl start docker")));
         let denied = EngineError::Permission { address: "/run/docker.sock".to_owned() };
         assert!(engine_help(&denied).is_some_and(|help| help.contains("usermod")));
+        let message = ONLY_SOCKETS.to_owned();
+        let far = EngineError::Refused { action: "connect to `ssh://root@a`".to_owned(), message };
+        assert!(engine_help(&far).is_some_and(|help| help.contains("orch host add")));
     }
 }

@@ -161,7 +161,7 @@ fn a_terminal_may_change_its_size_while_orch_works() {
     end(lines);
     let (code, seen) = terminal.finish();
     assert_eq!(code, 0);
-    assert!(seen.screen().contains("[+] Running 3/3"), "{}", seen.screen());
+    assert!(seen.screen().contains("[+] Stopping 3/3"), "{}", seen.screen());
     assert!(seen.screen().lines().all(|line| line.chars().count() <= 30), "{}", seen.screen());
     assert!(seen.has_cursor() && !seen.text().contains("\x1b[2J"));
 }
@@ -245,7 +245,7 @@ fn more_objects_than_rows_do_not_scroll() {
         lines.send(told(&format!("shop-web-{number}"), "local", "Stopping", "working")).expect("heard");
     }
     let during = terminal.shows("and 25 more");
-    assert!(during.starts_with("[+] Running 0/30"), "{during}");
+    assert!(during.starts_with("[+] Stopping 0/30"), "{during}");
     for number in 1..=30 {
         lines.send(told(&format!("shop-web-{number}"), "local", "Stopped", "done")).expect("heard");
     }
@@ -253,7 +253,7 @@ fn more_objects_than_rows_do_not_scroll() {
     drop(lines);
     let (_, seen) = terminal.finish();
     check_clean(&seen);
-    assert!(seen.screen().starts_with("[+] Running 30/30"), "one count, at the top: {}", seen.screen());
+    assert!(seen.screen().starts_with("[+] Stopping 30/30"), "one count, at the top: {}", seen.screen());
 }
 
 /// An engine that is asked for an image, beside the agent.

@@ -1,6 +1,6 @@
 //! Docker Compose and orch on one engine: each understands what the other has made of the same file.
 
-use crate::host::{Done, Host};
+use crate::host::{Done, Host, ORCH};
 use crate::project::Project;
 use crate::wait::{becomes, eventually, secs};
 
@@ -163,4 +163,36 @@ fn docker_compose_understands_what_orch_made() {
         let left = host.docker(&[&[kind, "ls", "-q", "--filter", of_project], all].concat());
         assert_eq!(left.trim(), "", "{kind}");
     }
+}
+
+#[test]
+fn commands_say_where_nobody_is_there_to_do_what_is_asked() {
+    let host = Host::boot(&["busybox"]);
+    let project = Project::new(&host, "shop", FILE);
+    let compose = Reference::new(&project);
+    let commands = ["stop", "restart", "kill", "pause"];
+    // Where there is nothing it is as with Docker Compose.
+    assert_eq!(good(project.orch(&["stop"])).stderr, "");
+    compose.run(&["up", "-d"]).ok();
+    let before = project.lives();
+    for command in commands {
+        let done = good(project.orch(&[command]));
+        assert!(done.stderr.contains("started by Docker Compose; `orch up -d` takes it over"), "{command}: {done:?}");
+    }
+    assert_eq!(project.lives(), before);
+    compose.run(&["down", "-t", "0"]).ok();
+    project.up();
+    host.orch(&["agent", "stop"]).ok();
+    let before = project.lives();
+    for command in commands {
+        project.orch(&[command]).refused(1, &["agent", "`orch up` starts it"]);
+    }
+    assert_eq!(project.lives(), before);
+    for command in commands {
+        let words = ["env", "DOCKER_HOST=unix:///run/none.sock", ORCH];
+        let done = host.exec(&[&words, project.args(&[command]).as_slice()].concat());
+        done.refused(1, &["no container engine answers at /run/none.sock"]);
+    }
+    project.up();
+    project.down();
 }

@@ -1,7 +1,7 @@
 //! What breaks on one host while requests come in on another.
 
 use crate::cluster::Cluster;
-use crate::fleet::{add, hosts};
+use crate::fleet::{add, hosts, states};
 use crate::host::Host;
 use crate::probe::Probe;
 use crate::project::Project;
@@ -129,6 +129,76 @@ fn of_five_hosts_two_are_lost_at_once_and_the_rest_serves_for_all() {
             10 if ready == 5 => Ok(()),
             other => Err((ready, other)),
         }
+    });
+    project.down();
+}
+
+#[test]
+fn with_one_host_of_two_down_every_command_ends_soon_and_says_which() {
+    /// A connection that is tried in vain ends within five seconds; the rest is what a busy machine takes.
+    const SOON: u64 = 14;
+    let cluster = Cluster::boot(2, &["busybox"]);
+    add(&cluster, &[1, 2]).ok();
+    let desk = &cluster.desk;
+    let yaml = "\
+services:
+  web: {image: busybox, command: [sleep, '1000000'], stop_signal: SIGKILL, deploy: {replicas: 4}}
+";
+    let project = Project::new(desk, "half", yaml);
+    project.up();
+    let check = |args: &[&str], code: i32, words: &[&str]| {
+        let (done, took) = timed(|| project.orch(args));
+        assert!(took < secs(SOON), "{args:?} took {took:?}: {done:?}");
+        assert_eq!(done.code, code, "{args:?}: {done:?}");
+        for word in words {
+            assert!(done.stderr.contains(word), "{args:?}: no `{word}`: {done:?}");
+        }
+    };
+    cluster[2].power_off();
+    eventually(secs(30), "its pods to run on the other host", || match servers(&cluster[1]).len() {
+        4 => Ok(()),
+        running => Err(running),
+    });
+    let down = &["host `b` is down"][..];
+    for args in [
+        &["ps"][..],
+        &["logs", "-n", "1"],
+        &["exec", "-T", "web", "true"],
+        &["run", "--rm", "-T", "web", "true"],
+        &["cp", "web:/etc/hostname", "/tmp/name"],
+        &["top"],
+        &["images"],
+        &["why", "web"],
+        &["up", "-d"],
+        &["scale", "web=3"],
+    ] {
+        check(args, 0, down);
+    }
+    for args in [&["stop"][..], &["start"], &["restart"], &["ls"], &["config", "-q"]] {
+        check(args, 0, &[]);
+    }
+
+    // The other way round: who decides is away.
+    cluster[2].power_on();
+    eventually(secs(40), "both to be back", || match states(desk) {
+        states if states == "a Ready, b Ready" => Ok(()),
+        states => Err(states),
+    });
+    project.up();
+    cluster[1].power_off();
+    eventually(secs(30), "it to be noticed", || match states(desk) {
+        states if states == "a Down, b Ready" => Ok(()),
+        states => Err(states),
+    });
+    check(&["ps"], 0, &["host `a` is down"]);
+    check(&["logs", "-n", "1"], 0, &["host `a` is down"]);
+    for args in [&["up", "-d"][..], &["stop"], &["restart"], &["scale", "web=2"], &["down"]] {
+        check(args, 1, &["host `a`, which decides for the cluster, cannot be reached", "orch host seat NAME --force"]);
+    }
+    cluster[1].power_on();
+    eventually(secs(40), "both to be back", || match states(desk) {
+        states if states == "a Ready, b Ready" => Ok(()),
+        states => Err(states),
     });
     project.down();
 }

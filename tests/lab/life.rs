@@ -146,6 +146,35 @@ fn what_is_stopped_killed_paused_or_removed_stays_so_until_it_is_started() {
 }
 
 #[test]
+fn what_is_paused_for_long_goes_on_as_it_was() {
+    let host = Host::boot(&["busybox"]);
+    let file = "\
+services:
+  web:
+    image: busybox
+    command: [sleep, '1000000']
+    stop_signal: SIGKILL
+    healthcheck: {test: [CMD, 'true'], interval: 200ms, timeout: 2s, retries: 2}
+";
+    let project = Project::new(&host, "froze", file);
+    project.up();
+    let health = |wanted: &str| {
+        eventually(secs(20), "its health", || match project.inspect("froze-web-1", "{{.State.Health.Status}}") {
+            health if health == wanted => Ok(()),
+            health => Err(health),
+        });
+    };
+    health("healthy");
+    let lives = project.lives();
+    project.orch(&["pause"]).ok();
+    // No check passes in what is frozen, which the engine holds against it.
+    health("unhealthy");
+    project.orch(&["unpause"]).ok();
+    health("healthy");
+    assert_eq!(project.lives(), lives, "it was neither started nor made anew");
+}
+
+#[test]
 fn a_restart_is_done_once_and_takes_along_who_wants_to_be() {
     let host = Host::boot(&["busybox"]);
     let project = Project::new(&host, "again", SHOP);

@@ -340,6 +340,18 @@ fn a_one_off_of_several_containers_is_a_pod_of_its_own_and_goes_whole() {
     host.docker(&["restart", "-t", "1", "orch-agent"]);
     project.orch(&["run", "--rm", "-T", "web", "true"]).ok();
     assert_eq!(lives(), before);
+    // A helper that ends comes back, also what was stopped by hand, for as long as there is something to help.
+    for end in [["kill", "one-helper"], ["stop", "one-helper"]] {
+        let before = project.inspect("one-helper", "{{.State.StartedAt}}");
+        host.docker(&end);
+        eventually(secs(20), "the helper to be started again", || {
+            match project.inspect("one-helper", "{{.State.StartedAt}} {{.State.Running}}") {
+                state if state.ends_with(" true") && !state.starts_with(&before) => Ok(()),
+                state => Err(state),
+            }
+        });
+    }
+    assert_eq!([lives()[0].clone(), lives()[2].clone()], [before[0].clone(), before[2].clone()]);
     host.docker(&["exec", "one-helper", "touch", "/log/end"]);
     is_gone(&host, "whole");
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
+use crate::diag::plain;
 use crate::lb::BindError;
 use crate::lb::table::PublishedKey;
 
@@ -35,7 +36,8 @@ impl Dataplane {
     }
 
     pub(super) fn note_unbound(&self, unbound: BTreeMap<PublishedKey, BindError>) {
-        let problems = unbound.into_iter().map(|(key, error)| (key, error.source.to_string())).collect();
+        let problems =
+            unbound.into_iter().map(|(key, error)| (key, plain(&error.source.to_string()).into_owned())).collect();
         *self.unbound.lock().unwrap_or_else(PoisonError::into_inner) = problems;
     }
 }

@@ -108,7 +108,7 @@ async fn tell(shared: Arc<Shared>, mesh: Mesh, name: HostName, address: SocketAd
         {
             shared.expelled.notify_one();
         }
-        dialled.map_err(|error| io::Error::other(super::super::handler::chain(&error)))
+        dialled.map_err(|error| io::Error::other(crate::diag::chain(&error)))
     };
     sync::keep_telling(shared.clone(), name, connect).await;
 }

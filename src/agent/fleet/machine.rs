@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::diag::chain;
 use crate::graph::PortMode;
 use crate::host::{self, disk};
 use crate::place::Listening;
@@ -89,7 +90,7 @@ fn megabytes(bytes: u64) -> String {
 pub async fn look(shared: &Shared) -> Machine {
     let mut problems = problems(shared).await;
     let routes = shared.dataplane.routes().await.unwrap_or_else(|error| {
-        problems.push(format!("routes cannot be read: {error}"));
+        problems.push(format!("routes cannot be read: {}", chain(&error)));
         Vec::new()
     });
     Machine {

@@ -54,6 +54,6 @@ pub fn take(shared: &Shared, mesh: &Mesh, certificate: &str) -> Result<(), Files
 }
 
 fn log<T>(error: &dyn std::error::Error) -> Option<T> {
-    tracing::error!(error = super::super::handler::chain(error), "a certificate cannot be renewed");
+    tracing::error!(error = crate::diag::chain(error), "a certificate cannot be renewed");
     None
 }

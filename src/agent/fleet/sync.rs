@@ -224,7 +224,7 @@ where
                         Ok(()) => asked = None,
                         // Asked for again in a while.
                         Err(error) => tracing::error!(
-                            error = super::super::handler::chain(&error),
+                            error = crate::diag::chain(&error),
                             "the next certificate cannot be taken into use"
                         ),
                     }
@@ -403,7 +403,7 @@ impl Orders {
                 Some(revision)
             }
             Err(error) => {
-                let why = super::super::handler::chain(&error);
+                let why = crate::diag::chain(&error);
                 tracing::error!(error = why, "what the seat wants cannot be written down");
                 shared.set_unwritten(&self.projects, &why);
                 None

@@ -1,6 +1,9 @@
 //! One-offs of services whose pods have several containers: holder, ambassadors, what prepares the pod and its sidecars
 //! come before the container that `run` is about, and go after it.
 //!
+//! Sidecars that end while their main container runs are started again, with pauses that grow, whatever the code: they help
+//! as long as there is something to help. Source: Kubernetes' KEP-753.
+//!
 //! Nothing is written down here either. All containers of such a pod have the same digits (`slug`) on a label; what is
 //! left of one whose main container has ended or is gone is stopped or removed, whoever made it and whatever became of
 //! him. Only while it is being made, and until whoever asked for it has had time to start it, is it left alone although
@@ -10,13 +13,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::types::{BeginOneoff, EndOneoff, ObjectState, Progress};
+use crate::engine::EngineError;
 use crate::graph::{Condition, Graph, Role};
 use crate::ids::{ProjectName, ServiceName};
 use crate::observed::{ContainerState, Health, ObservedContainer, ObservedHost};
@@ -24,7 +29,9 @@ use crate::observed::{ContainerState, Health, ObservedContainer, ObservedHost};
 use super::super::dataplane::CHECK;
 use super::super::execute::{self, text};
 use super::super::hooks;
+use super::super::memory;
 use super::super::shared::Shared;
+use super::record;
 
 /// How long one may be made and not started: after that nobody comes who will.
 const UNSTARTED: Duration = Duration::from_mins(1);
@@ -294,22 +301,79 @@ fn left(host: &ObservedHost, is_left_alone: impl Fn(&str, Option<ContainerState>
     left
 }
 
-/// Follows the picture of the engine until stopped, and takes away what is left of pods. Started by `wire` only.
+/// Returns the sidecars that have ended although their main container runs.
+fn ended(host: &ObservedHost) -> Vec<&ObservedContainer> {
+    let is = |one: &ObservedContainer, role| one.part().is_some_and(|part| part.role == role);
+    let main = host.containers.values().filter(|one| is(one, Role::Main) && one.state.is_active());
+    let helped: BTreeSet<&str> = main.filter_map(ObservedContainer::slug).collect();
+    let sidecars = host.containers.values().filter(|one| is(one, Role::Sidecar));
+    let ended = sidecars.filter(|one| matches!(one.state, ContainerState::Exited { .. }));
+    ended.filter(|one| one.slug().is_some_and(|slug| helped.contains(slug))).collect()
+}
+
+/// The ends of sidecars, by container, so that one that ends again and again is not started as fast as the engine can.
+#[derive(Debug, Default)]
+struct Ends(BTreeMap<String, End>);
+
+#[derive(Debug)]
+struct End {
+    /// The start of the run that has ended.
+    run: String,
+    /// Ends in a row.
+    count: u32,
+    /// When the end was seen.
+    seen: Instant,
+}
+
+impl Ends {
+    /// Takes note of a sidecar's end as it shows at `now`. Returns when it may be started again.
+    fn note(&mut self, sidecar: &ObservedContainer, now: Instant) -> Instant {
+        let run = &sidecar.started_at;
+        let end = self.0.entry(sidecar.id.clone()).or_insert_with(|| End { run: String::new(), count: 0, seen: now });
+        if end.run != *run {
+            let ran = now.saturating_duration_since(end.seen + memory::pause(end.count));
+            let count = if ran >= memory::FORGIVEN_AFTER { 1 } else { end.count + 1 };
+            *end = End { run: run.clone(), count, seen: now };
+        }
+        end.seen + memory::pause(end.count)
+    }
+
+    /// Forgets the containers that are gone.
+    fn keep(&mut self, host: &ObservedHost) {
+        self.0.retain(|id, _| host.containers.contains_key(id));
+    }
+}
+
+/// Follows the picture of the engine until stopped, starts again what helps one-offs, and takes away what is left of pods.
+/// Started by `wire` only.
 pub(in crate::agent) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut pictures = shared.informer.subscribe();
     let mut check = tokio::time::interval(CHECK);
     check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut under_way = FuturesUnordered::new();
+    let mut under_way: FuturesUnordered<BoxFuture<'_, String>> = FuturesUnordered::new();
     let mut busy: BTreeSet<String> = BTreeSet::new();
+    let mut ends = Ends::default();
     loop {
         pictures.mark_unchanged();
         let everything = shared.informer.everything();
-        let host = everything.hosts.get(shared.host());
-        for left in
-            host.map(|host| left(host, |slug, main| shared.oneoffs.is_left_alone(slug, main))).unwrap_or_default()
-        {
-            if busy.insert(left.slug.clone()) {
-                under_way.push(take_away(&shared, left));
+        let now = Instant::now();
+        let mut next: Option<Instant> = None;
+        if let Some(host) = everything.hosts.get(shared.host()) {
+            for left in left(host, |slug, main| shared.oneoffs.is_left_alone(slug, main)) {
+                if busy.insert(left.slug.clone()) {
+                    under_way.push(take_away(&shared, left).boxed());
+                }
+            }
+            ends.keep(host);
+            for sidecar in ended(host) {
+                // What goes with its project is not held up.
+                let is_up = sidecar.project.as_ref().is_some_and(|project| record(&shared, project).is_ok());
+                let at = ends.note(sidecar, now);
+                if at > now {
+                    next = Some(next.map_or(at, |next| next.min(at)));
+                } else if is_up && busy.insert(sidecar.id.clone()) {
+                    under_way.push(start_again(&shared, sidecar.clone()).boxed());
+                }
             }
         }
         tokio::select! {
@@ -317,8 +381,33 @@ pub(in crate::agent) async fn run(shared: Arc<Shared>, stop: CancellationToken) 
             changed = pictures.changed() => if changed.is_err() { return },
             () = shared.oneoffs.changed.notified() => {}
             _ = check.tick() => {}
-            Some(slug) = under_way.next(), if !under_way.is_empty() => drop(busy.remove(&slug)),
+            () = tokio::time::sleep_until(next.unwrap_or(now + CHECK)) => {}
+            Some(over) = under_way.next(), if !under_way.is_empty() => drop(busy.remove(&over)),
         }
+    }
+}
+
+/// Returns the id of the sidecar, once it runs or is to be tried again.
+async fn start_again(shared: &Shared, sidecar: ObservedContainer) -> String {
+    if let Err(message) = started_again(shared, &sidecar).await {
+        tracing::warn!(container = sidecar.name, message, "what helps a one-off was not started again");
+        tokio::time::sleep(CHECK).await;
+    }
+    sidecar.id
+}
+
+async fn started_again(shared: &Shared, sidecar: &ObservedContainer) -> Result<(), String> {
+    let started = match shared.engine.start_container(&sidecar.id).await {
+        // The pod went meanwhile.
+        Err(EngineError::NotFound { .. }) => return Ok(()),
+        started => started.map_err(text)?,
+    };
+    shared.informer.put(started.clone());
+    let record = started.project.as_ref().and_then(|project| record(shared, project).ok());
+    let desired = record.as_ref().and_then(|record| record.desired.as_ref());
+    match started.service.as_ref().and_then(|name| desired?.graph.services.get(name)) {
+        Some(service) => hooks::after_start(shared, &started, service).await,
+        None => Ok(()),
     }
 }
 
@@ -404,5 +493,43 @@ mod tests {
         check(&pod(None, ENDED), &["web.pod"], &["web.sync", "web.pod"]);
         check(&pod(Some(ContainerState::Created), RUNS), &["web.sync", "web.pod"], &["web", "web.sync", "web.pod"]);
         assert_eq!(left(&pod(None, RUNS), |slug, _| slug == "0f"), [], "somebody is at it");
+    }
+
+    #[test]
+    fn sidecars_that_end_are_started_again_while_they_help() {
+        let names = |main, sidecar| -> Vec<String> {
+            let host = pod(main, sidecar);
+            ended(&host).iter().map(|one| one.service.as_ref().expect("of one").to_string()).collect()
+        };
+        let by_hand = ContainerState::Exited { code: 137, by_itself: false };
+        for sidecar in [ENDED, by_hand] {
+            assert_eq!(names(Some(RUNS), sidecar), ["web.sync"]);
+            assert_eq!(names(Some(ContainerState::Paused), sidecar), ["web.sync"]);
+        }
+        for main in [Some(ENDED), Some(ContainerState::Created), Some(ContainerState::Removing), None] {
+            assert_eq!(names(main, ENDED), [""; 0], "{main:?}");
+        }
+        for sidecar in [RUNS, ContainerState::Created, ContainerState::Removing] {
+            assert_eq!(names(Some(RUNS), sidecar), [""; 0], "{sidecar:?}");
+        }
+    }
+
+    #[test]
+    fn pauses_grow_while_a_sidecar_ends_and_ends() {
+        let (mut ends, mut now) = (Ends::default(), Instant::now());
+        let mut sidecar = pod(Some(RUNS), ENDED).containers.into_values().next().expect("one");
+        let mut end = |run: u32, after: Duration| {
+            sidecar.started_at = run.to_string();
+            now += after;
+            let pause = ends.note(&sidecar, now) - now;
+            assert_eq!(ends.note(&sidecar, now) - now, pause, "an end counts once");
+            now += pause;
+            pause
+        };
+        let short = Duration::from_millis(1);
+        let pauses: Vec<_> = (0..5).map(|run| end(run, short).as_millis()).collect();
+        assert_eq!(pauses, [0, 100, 200, 400, 800]);
+        assert_eq!(end(5, memory::FORGIVEN_AFTER), Duration::ZERO);
+        assert_eq!(end(6, short).as_millis(), 100);
     }
 }

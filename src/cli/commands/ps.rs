@@ -5,9 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::api::types::{PodStatus, ProjectStatus, PublishedStatus};
 use crate::cli::args::{ListFormat, PsArgs, StateWord};
+use crate::cli::board::fit;
 use crate::cli::context::{Context, if_there, now};
 use crate::cli::error::CliError;
 use crate::cli::ui::Ui;
@@ -19,6 +21,11 @@ use crate::observed::{ContainerState, ObservedHost};
 
 /// Length of a command in the table. Source: `docker ps`.
 const COMMAND_LENGTH: usize = 20;
+const HEADER: [&str; 8] = ["NAME", "HOST", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"];
+/// The column of [`HEADER`] that may be long.
+const STATUS: usize = 6;
+/// What stays of a reason, however narrow the terminal is. Source: the column of errors of `docker stack ps`.
+const LEAST_REASON: usize = 30;
 /// Length of a container id in tables. Source: `docker ps`.
 pub(super) const SHORT_ID: usize = 12;
 
@@ -115,9 +122,11 @@ impl Listing {
             }
             ListFormat::Json => self.pods.iter().try_for_each(|pod| ui.json(&self.object(pod))),
             ListFormat::Table => {
-                let rows: Vec<_> = self.pods.iter().map(|pod| self.row(pod, args.no_trunc)).collect();
-                let header = ["NAME", "HOST", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"];
-                ui.data(table::render(header, &rows).as_bytes())
+                let mut rows: Vec<_> = self.pods.iter().map(|pod| self.row(pod, args.no_trunc)).collect();
+                if let Some(width) = ui.columns().filter(|_| !args.no_trunc) {
+                    self.cut_reasons(&mut rows, width);
+                }
+                ui.data(table::render(HEADER, &rows).as_bytes())
             }
         }
     }
@@ -138,14 +147,31 @@ impl Listing {
 
     /// The engine's words; for a pod that is missing or held back, why.
     fn status(&self, pod: &PodStatus) -> String {
+        let words = self.state(pod);
+        match self.reason(pod) {
+            Some(reason) => format!("{words}: {reason}"),
+            None => words,
+        }
+    }
+
+    fn state(&self, pod: &PodStatus) -> String {
         let words = pod.state.map(|state| words::status(state, &pod.started_at, &pod.finished_at, self.now));
-        match (words, &pod.reason) {
-            (Some(words), Some(reason)) if !matches!(pod.state, Some(ContainerState::Running { .. })) => {
-                format!("{words}: {reason}")
+        words.unwrap_or_else(|| "Missing".to_owned())
+    }
+
+    fn reason<'p>(&self, pod: &'p PodStatus) -> Option<&'p str> {
+        pod.reason.as_deref().filter(|_| !matches!(pod.state, Some(ContainerState::Running { .. })))
+    }
+
+    /// Cuts reasons so that rows fit a terminal where that is possible with something left of them: a row that wraps takes
+    /// its columns out of line. Docker's tools cut theirs too; `--no-trunc` and JSON have them whole.
+    fn cut_reasons(&self, rows: &mut [[String; 8]], width: usize) {
+        let others = table::width_without(HEADER, rows, STATUS);
+        for (row, pod) in rows.iter_mut().zip(&self.pods) {
+            if self.reason(pod).is_some() {
+                let least = self.state(pod).width() + LEAST_REASON;
+                row[STATUS] = fit(&row[STATUS], width.saturating_sub(others).max(least));
             }
-            (Some(words), _) => words,
-            (None, Some(reason)) => format!("Missing: {reason}"),
-            (None, None) => "Missing".to_owned(),
         }
     }
 
@@ -398,6 +424,35 @@ mod tests {
         shop-web-1       local     shop:1    "sh -c 'echo hello; sleep 1000'"   web       2 minutes ago   Up 2 minutes (healthy)                                              0.0.0.0:8080->80/tcp, [::]:8080->80/tcp, 127.0.0.1:8081->80/tcp
         shop-web-2       local     shop:1    "sh -c 'echo hello; sleep 1000'"   web       2 minutes ago   Up 2 minutes (health: starting)                                     0.0.0.0:8080->80/tcp, [::]:8080->80/tcp, 127.0.0.1:8081->80/tcp
         "#);
+    }
+
+    #[test]
+    fn long_reasons_are_cut_on_a_terminal() {
+        let reason = "no host can take it: `a` lacks port 80, which a process there has; `b` does not answer";
+        let missing = PodStatus { host: None, reason: Some(reason.to_owned()), ..pod("big", 1, None) };
+        let show = |style, width, args: &PsArgs| {
+            let (mut ui, out, _) = ui(style);
+            ui.set_size(width, 24);
+            let pods = vec![missing.clone(), pod("web", 1, Some(ContainerState::Running { health: Health::None }))];
+            Listing { pods, published: Vec::new(), ..listing() }.print(&mut ui, args).expect("printed");
+            out.take()
+        };
+        insta::assert_snapshot!(show(Style::Live, 150, &PsArgs::default()), @r#"
+        NAME         HOST      IMAGE     COMMAND                  SERVICE   CREATED         STATUS                                                       PORTS
+        shop-big-1             shop:1    "sh -c 'echo hello; …"   big       2 minutes ago   Missing: no host can take it: `a` lacks port 80, which a …
+        shop-web-1   local     shop:1    "sh -c 'echo hello; …"   web       2 minutes ago   Up 2 minutes
+        "#);
+        insta::assert_snapshot!(show(Style::Live, 80, &PsArgs::default()), @r#"
+        NAME         HOST      IMAGE     COMMAND                  SERVICE   CREATED         STATUS                                  PORTS
+        shop-big-1             shop:1    "sh -c 'echo hello; …"   big       2 minutes ago   Missing: no host can take it: `a` la…
+        shop-web-1   local     shop:1    "sh -c 'echo hello; …"   web       2 minutes ago   Up 2 minutes
+        "#);
+        for whole in [
+            show(Style::Live, 80, &PsArgs { no_trunc: true, ..PsArgs::default() }),
+            show(Style::Plain, 80, &PsArgs::default()),
+        ] {
+            assert!(whole.contains(reason), "{whole}");
+        }
     }
 
     #[test]

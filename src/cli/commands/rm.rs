@@ -16,7 +16,7 @@ use crate::plan::{Ask, Plan, Step};
 pub(crate) async fn run(context: &mut Context<'_>, args: &RmArgs) -> Result<(), CliError> {
     let ask = Ask::Remove { stop: args.stop, volumes: args.volumes, timeout_secs: None };
     let life = Life::new(context, ask, &args.services).await?;
-    let names = life.plan().await?.map(|plan| removed(&plan)).unwrap_or_default();
+    let names = life.plan(context).await?.map(|plan| removed(&plan)).unwrap_or_default();
     if names.is_empty() {
         context.ui.say("No stopped containers");
         return Ok(());

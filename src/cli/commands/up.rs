@@ -192,7 +192,8 @@ async fn detached(
     mut caller: Caller,
 ) -> Result<Exit, CliError> {
     let stream = interrupts.unless(start(context, project, client, args, &mut caller)).await?;
-    let done = interrupts.unless(follow(context.ui, "Running", stream));
+    let title = if args.selection.no_start { "Creating" } else { "Running" };
+    let done = interrupts.unless(follow(context.ui, title, stream));
     let ended = match args.wait_timeout {
         Some(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), done).await {
             Ok(ended) => ended,

@@ -10,6 +10,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 
 use crate::cli::carry::{CarryError, Owner, pack_each};
+use crate::diag::chain;
 use crate::engine::by_hand::Unpack;
 use crate::engine::{BoxStream, Engine, EngineError, ExecSpec};
 use crate::model::Hook;
@@ -270,10 +271,7 @@ async fn send(engine: &dyn Engine, id: &str, parcel: &Parcel, how: How) -> Resul
     match packing.await {
         // Where nobody takes what is packed, who does not take it says why.
         Ok(Ok(()) | Err(CarryError::Archive(_))) => written.map(|()| None),
-        Ok(Err(error)) => {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            Ok(Some(Outcome::Failed { message: format!("cannot {error}{cause}"), again: false }))
-        }
+        Ok(Err(error)) => Ok(Some(Outcome::Failed { message: chain(&error), again: false })),
         Err(error) => Ok(Some(Outcome::Failed { message: error.to_string(), again: true })),
     }
 }

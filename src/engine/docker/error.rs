@@ -7,6 +7,7 @@ use std::io;
 
 use bollard::errors::Error;
 
+use crate::diag::chain;
 use crate::engine::{EngineError, Result};
 
 /// What a request tries to do, for messages.
@@ -173,19 +174,6 @@ fn io_kind(error: &Error) -> Option<io::ErrorKind> {
         next = error.source();
     }
     None
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

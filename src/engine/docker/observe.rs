@@ -193,13 +193,18 @@ pub(super) fn inspected(response: ContainerInspectResponse) -> Seen {
         created_at: response.created.and_then(|time| time.parse().ok()).map(whole_seconds).unwrap_or_default(),
         started_at: time(&state.started_at),
         finished_at: time(&state.finished_at),
-        command: words.collect::<Vec<_>>().join(" "),
+        command: words.map(quoted).collect::<Vec<_>>().join(" "),
         endpoints: settings.networks.unwrap_or_default(),
         network_mode: response.host_config.and_then(|config| config.network_mode).unwrap_or_default(),
         mounts: response.mounts.unwrap_or_default(),
         published: inspected_ports(settings.ports.unwrap_or_default()),
     };
     parts.seen()
+}
+
+/// A word of a command as the engine's lists have it. Source: moby, daemon/list.go `refreshImage` and container/view.go.
+fn quoted(word: String) -> String {
+    if word.contains(' ') { format!("'{word}'") } else { word }
 }
 
 /// What lists and inspects have in common.
