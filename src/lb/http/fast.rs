@@ -271,7 +271,7 @@ impl Connection {
         if first == limit {
             return Ok(received);
         }
-        let until = Instant::now() + (limit - first);
+        let until = Instant::now() + limit.saturating_sub(first);
         let mut ended = None;
         while matches!(received, Err(Lost::Over(Over::Time))) {
             let now = Instant::now();
