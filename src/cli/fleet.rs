@@ -236,7 +236,7 @@ impl Fleet {
         for (host, answer) in answers {
             match answer {
                 Ok(said) if newest.as_ref().is_none_or(|(_, status)| said.1.epoch >= status.epoch) => {
-                    newest = Some(said)
+                    newest = Some(said);
                 }
                 Err(error) if *host.name() == seen.status.seat => away = Some(error),
                 _ => {}

@@ -6,6 +6,7 @@ use crate::api::client::{Client, ClientError, ProgressStream};
 use crate::api::types::{AskRequest, ErrorKind, Progress};
 use crate::engine::Engine as _;
 use crate::ids::{ProjectName, ServiceName};
+use crate::observed::ObservedContainer;
 use crate::plan::{Ask, Plan, render};
 
 use futures_util::StreamExt as _;
@@ -78,7 +79,7 @@ impl Life {
         if !is_known && host.containers.values().any(|one| one.spec_hash.is_some()) {
             return Err(error.into());
         }
-        if host.containers.values().any(|one| one.is_of_docker_compose()) {
+        if host.containers.values().any(ObservedContainer::is_of_docker_compose) {
             let project = &self.project;
             context.ui.warn(&format!(
                 "nothing was done: project `{project}` was started by Docker Compose; `orch up -d` takes it over as it runs"

@@ -148,7 +148,7 @@ impl Listing {
     /// The engine's words; for a pod that is missing or held back, why.
     fn status(&self, pod: &PodStatus) -> String {
         let words = self.state(pod);
-        match self.reason(pod) {
+        match reason(pod) {
             Some(reason) => format!("{words}: {reason}"),
             None => words,
         }
@@ -159,16 +159,12 @@ impl Listing {
         words.unwrap_or_else(|| "Missing".to_owned())
     }
 
-    fn reason<'p>(&self, pod: &'p PodStatus) -> Option<&'p str> {
-        pod.reason.as_deref().filter(|_| !matches!(pod.state, Some(ContainerState::Running { .. })))
-    }
-
     /// Cuts reasons so that rows fit a terminal where that is possible with something left of them: a row that wraps takes
     /// its columns out of line. Docker's tools cut theirs too; `--no-trunc` and JSON have them whole.
     fn cut_reasons(&self, rows: &mut [[String; 8]], width: usize) {
         let others = table::width_without(HEADER, rows, STATUS);
         for (row, pod) in rows.iter_mut().zip(&self.pods) {
-            if self.reason(pod).is_some() {
+            if reason(pod).is_some() {
                 let least = self.state(pod).width() + LEAST_REASON;
                 row[STATUS] = fit(&row[STATUS], width.saturating_sub(others).max(least));
             }
@@ -234,6 +230,11 @@ impl Listing {
             status: self.status(pod),
         }
     }
+}
+
+/// Why a pod does not run, where it does not.
+fn reason(pod: &PodStatus) -> Option<&str> {
+    pod.reason.as_deref().filter(|_| !matches!(pod.state, Some(ContainerState::Running { .. })))
 }
 
 /// The addresses of the host that a published port is on: both kinds of "all" where the file names none.
