@@ -299,7 +299,7 @@ services:
     end(&asking, nodes);
 }
 
-/// Asks for TLS, which PostgreSQL answers with one letter.
+/// Asks for TLS, which the database answers with one letter.
 #[track_caller]
 fn reaches_postgres(project: &Project<'_>, container: &str, name: &str) {
     let ask = format!("printf '\\0\\0\\0\\010\\004\\322\\026\\057' | timeout 3 nc {name} 5432 | head -c 1");
