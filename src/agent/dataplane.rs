@@ -17,7 +17,6 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::diag::chain;
 use crate::graph::Protocol;
 use crate::host::network::{BridgeSpec, HostNetwork, HostNetworkError, HostNetworkSpec, ListenerPorts, OpenPort};
 use crate::ids::{HostName, ProjectName};
@@ -419,7 +418,7 @@ impl Dataplane {
                     network.id.network,
                     network.id.project,
                     network.gateway,
-                    chain(&error)
+                    crate::diag::chain(&error)
                 )),
             }
         }
