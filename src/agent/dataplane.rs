@@ -517,9 +517,6 @@ fn over<'a>(before: &'a Runs, now: &Runs) -> impl Iterator<Item = &'a str> {
 }
 
 /// The projects' networks that exist on this host as orch made them, with the addresses that it answers for in each.
-/// Option by which the user says what of a network is to be reached by IPv6; engines that know it (27 and later) filter.
-const IPV6_MODE: &str = "com.docker.network.bridge.gateway_mode_ipv6";
-
 fn live_networks(
     records: &[Arc<Record>],
     observed: &Observed,
@@ -538,7 +535,7 @@ fn live_networks(
                 id,
                 bridge: seen.bridge.clone(),
                 on_demand: seen.bridge_on_demand,
-                is_closed: seen.ipv6 && !network.driver_opts.contains_key(IPV6_MODE),
+                is_closed: seen.ipv6 && !network.is_open_by_ipv6(),
                 gateway: addresses.gateway,
                 subnet: addresses.subnet,
                 vips: addresses.vips,

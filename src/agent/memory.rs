@@ -3,7 +3,7 @@
 //! Pure: time is an argument. Nothing here is stored; after the agent's own restart every pod starts with a clean slate,
 //! which costs a crash-looping container one quick restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::graph::{Graph, Restart};
@@ -69,6 +69,9 @@ impl Failures {
         let pace = graph.services.get(&pod.service).map(|service| &service.restart_pace);
         let forgiven_after = forgiven_after(graph, pod);
         let delay = pace.map(|pace| pace.delay).filter(|delay| !delay.is_zero());
+        if record.frozen.as_ref().is_some_and(|id| *id != container.id) {
+            (record.frozen, record.judged_at) = (None, None);
+        }
         let failed = match container.state {
             ContainerState::Exited { code, by_itself } => by_itself && is_crash(graph, pod, code),
             // No health check passes in a container that is frozen, and the engine counts that.
@@ -93,6 +96,9 @@ impl Failures {
             }
             _ => false,
         };
+        if !matches!(container.state, ContainerState::Running { .. }) {
+            (record.frozen, record.judged_at) = (None, None);
+        }
         if record.good_since.take().is_some_and(|since| now.saturating_sub(since) >= forgiven_after) {
             record.count = 0;
         }
@@ -101,6 +107,15 @@ impl Failures {
             record.count += 1;
             record.counted = Some(run);
             record.not_before = now + delay.unwrap_or_else(|| pause(record.count));
+        }
+    }
+
+    /// Takes note of all pods that have a container. Of another nothing is left to be judged.
+    pub fn only(&mut self, seen: &BTreeSet<PodId>) {
+        for (pod, record) in &mut self.0 {
+            if record.frozen.is_some() && !seen.contains(pod) {
+                (record.frozen, record.judged_at) = (None, None);
+            }
         }
     }
 
@@ -283,6 +298,29 @@ mod tests {
         see(ContainerState::Paused, at(1));
         assert_eq!(see(running(Health::Unhealthy), at(2)), (Some(waits), false));
         assert_eq!(see(running(Health::Unhealthy), at(8)), (None, true), "the check has failed since, too");
+    }
+
+    #[test]
+    fn what_is_gone_or_ended_is_not_held_for_a_pause() {
+        let (graph, pod) = (testing::graph("shop", &["web"]), PodId::new(ServiceName::new("web").expect("valid"), 1));
+        let seen = |failures: &mut Failures, state, time| {
+            let container = ObservedContainer { state, ..testing::container("shop", "web", 1) };
+            failures.observe(&graph, &pod, &container, time);
+            held(failures, &pod, time)
+        };
+        let unhealthy = ContainerState::Running { health: Health::Unhealthy };
+        let mut failures = Failures::default();
+        seen(&mut failures, ContainerState::Paused, at(1));
+        assert!(seen(&mut failures, unhealthy, at(2)).is_some());
+        failures.only(&BTreeSet::from([pod.clone()]));
+        assert!(held(&failures, &pod, at(2)).is_some(), "it is there");
+        failures.only(&BTreeSet::new());
+        assert_eq!(held(&failures, &pod, at(2)), None, "it is gone");
+
+        let mut failures = Failures::default();
+        seen(&mut failures, ContainerState::Paused, at(1));
+        assert!(seen(&mut failures, unhealthy, at(2)).is_some());
+        assert_eq!(seen(&mut failures, ContainerState::Exited { code: 137, by_itself: false }, at(3)), None);
     }
 
     #[test]

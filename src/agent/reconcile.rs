@@ -217,11 +217,14 @@ impl Loop {
     /// Takes note of crashes and returns what planning needs to know.
     fn remember(&mut self, record: &Record, observed: &Observed, now: Duration) -> BTreeMap<PodId, PodMemory> {
         let Some(desired) = record.desired.as_ref() else { return BTreeMap::new() };
+        let mut seen = BTreeSet::new();
         for container in observed.hosts.values().flat_map(|host| host.containers.values()) {
             if let Some(pod) = container.pod() {
                 self.failures.observe(&desired.graph, &pod, container, now);
+                seen.insert(pod);
             }
         }
+        self.failures.only(&seen);
         let mut memory = recall(&self.shared.informer, desired, observed, &self.failures, now);
         for container in observed.hosts.values().flat_map(|host| host.containers.values()) {
             if let Some(memory) = container.pod().and_then(|pod| memory.get_mut(&pod)) {

@@ -23,7 +23,7 @@ use super::memory::is_crash;
 pub struct Seen {
     /// Generation of the desired state that the container was made for.
     generation: u64,
-    /// The container. One that comes in its place in the same generation heals, and is no part of the rollout.
+    /// The container. One that comes in its place in the same generation once it was ready heals, and is no part of the rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     container: Option<String>,
     /// When it was first seen ready, or to have ended well, since 1970.
@@ -32,6 +32,14 @@ pub struct Seen {
     /// How it failed, for the reader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
+}
+
+impl Seen {
+    /// Returns whether what a container does is still of matter.
+    fn is_about(&self, container: &ObservedContainer) -> bool {
+        let heals = self.ready_at.is_some() && self.container.as_ref().is_some_and(|id| *id != container.id);
+        self.failure.is_none() && !heals
+    }
 }
 
 /// What is known of a project's pods on this host.
@@ -66,11 +74,10 @@ impl Rollouts {
         };
         let sign = sign(&desired.graph, pod, container);
         let seen = self.of(desired, pod);
-        let mut after = seen.clone();
-        if seen.container.as_ref().is_some_and(|id| *id != container.id) || seen.failure.is_some() {
+        if !seen.is_about(container) {
             return;
         }
-        after.container = Some(container.id.clone());
+        let mut after = Seen { container: Some(container.id.clone()), ..seen };
         match sign {
             // The clock may have been set back.
             Sign::Good => after.ready_at = Some(after.ready_at.map_or(now, |at| at.min(now))),
@@ -94,6 +101,18 @@ impl Rollouts {
         if seen.failure.is_none() && seen.ready_at.is_none() {
             let failure = Some(format!("container {name} could not be started: {message}"));
             self.keep(pod, Seen { failure, ..seen });
+        }
+    }
+
+    /// Takes note that what is run in a pod's container after its start (`post_start`) failed.
+    pub fn hook_failed(&mut self, desired: &Desired, pod: &PodId, container: &ObservedContainer, message: &str) {
+        if rollout_of(desired, pod).is_none() || container.generation != Some(desired.generation) {
+            return;
+        }
+        let seen = self.of(desired, pod);
+        if seen.is_about(container) {
+            let (container, failure) = (Some(container.id.clone()), Some(message.to_owned()));
+            self.keep(pod, Seen { container, failure, ..seen });
         }
     }
 
@@ -271,8 +290,25 @@ mod tests {
     fn what_heals_is_no_part_of_it() {
         let other = |container: ObservedContainer| ObservedContainer { id: "another".to_owned(), ..container };
         check(&[(0, ready()), (2, other(ended(3, true)))], 5, "watched");
+        // What goes before it was ready is not: what comes in its place is what the rollout made.
+        let starting = || made(ContainerState::Running { health: Health::Starting });
+        check(&[(0, starting()), (2, other(starting())), (3, other(ready()))], 13, "rested, watched");
+        check(&[(0, starting()), (2, other(ended(3, true)))], 5, "container shop-web-1 ended with 3");
         let old = |container: ObservedContainer| ObservedContainer { generation: Some(1), ..container };
         check(&[(0, old(ended(3, true)))], 5, "nothing");
+    }
+
+    #[test]
+    fn what_is_run_after_the_start_must_not_fail() {
+        let mut rollouts = Rollouts::default();
+        rollouts.observe(&desired(), &pod(), &ready(), at(0));
+        let old = ObservedContainer { generation: Some(1), ..ready() };
+        rollouts.hook_failed(&desired(), &pod(), &old, "old hook exited with status 1");
+        let healed = ObservedContainer { id: "another".to_owned(), ..ready() };
+        rollouts.hook_failed(&desired(), &pod(), &healed, "hook of another exited with status 1");
+        assert_eq!(told(&rollouts, 0), "");
+        rollouts.hook_failed(&desired(), &pod(), &ready(), "web hook exited with status 1");
+        assert_eq!(told(&rollouts, 0), "web hook exited with status 1");
     }
 
     #[test]

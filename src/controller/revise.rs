@@ -94,7 +94,11 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
         ignore_orphans: options.ignore_orphans,
         oneoffs_before: options.oneoffs_before.clone(),
         unstarted: BTreeSet::new(),
-        rolled: rolled(&graph, &assignments, observed, &before),
+        // What `run` needs started is no rollout, and ends none.
+        rolled: match previous.filter(|_| options.only_dependencies) {
+            Some(previous) => previous.rolled.clone(),
+            None => rolled(&graph, &assignments, observed, &before),
+        },
         asked: still_asked(&graph, options, previous, &assignments),
         stop_timeout: options.timeout_secs.map(Duration::from_secs),
         hosts: among,

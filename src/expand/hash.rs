@@ -101,7 +101,7 @@ fn network_hash(network: &Network) -> String {
         vec![json!(VERSION), json!(internal), json!(driver), json!(driver_opts), json!(labels), json!(attachable)];
     // Only where something is said, so that the hash of the others is as it was.
     spec.extend((!aux_addresses.is_empty()).then(|| json!(aux_addresses)));
-    let says_more = enable_ipv6.is_some() || !ipv6_pools.is_empty() || !ipam_options.is_empty();
+    let says_more = *enable_ipv6 == Some(true) || !ipv6_pools.is_empty() || !ipam_options.is_empty();
     let more = || json!({"enable_ipv6": enable_ipv6, "ipv6_pools": ipv6_pools, "ipam_options": ipam_options});
     // In a list, which no mapping of addresses is taken for.
     spec.extend(says_more.then(|| json!([more()])));

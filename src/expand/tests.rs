@@ -238,6 +238,17 @@ fn subnets_are_read() {
     );
 }
 
+/// A network that an older build made is not made anew for what was without effect.
+#[test]
+fn that_a_network_has_no_ipv6_makes_none_anew() {
+    let of = |config: &str| {
+        let graph = graph(&format!("networks: {{n: {config}}}\nservices: {{a: {{networks: {{n: {{}}}}}}}}"));
+        graph.networks.values().next().expect("one").spec_hash.clone()
+    };
+    assert_eq!(of("{}"), of("{enable_ipv6: false}"));
+    assert_ne!(of("{}"), of("{enable_ipv6: true}"));
+}
+
 #[test]
 fn subnets_and_addresses_of_ipv6_are_the_engines_matter_once_they_fit() {
     let one = |config: &str, member: &str| {

@@ -182,3 +182,12 @@ pub struct Network {
     #[serde(default)]
     pub compose_hash: String,
 }
+
+impl Network {
+    /// Returns whether the user wants it to be reached from elsewhere by IPv6. Source: moby, docs of the driver `bridge`; engines
+    /// before 27 do not know the option, and leave networks open.
+    pub fn is_open_by_ipv6(&self) -> bool {
+        let mode = self.driver_opts.get("com.docker.network.bridge.gateway_mode_ipv6");
+        mode.is_some_and(|mode| matches!(mode.as_str(), "routed" | "nat-unprotected"))
+    }
+}

@@ -175,7 +175,7 @@ impl Reader<'_> {
         value
     }
 
-    /// What is between quotes, which may span lines; the rest of the line behind them is ignored.
+    /// What is between quotes, which may span lines; what is behind them is read on.
     fn quoted(&mut self, quote: char) -> Result<String, Box<Diagnostic>> {
         let start = self.at;
         let body = &self.text[start + 1..];
@@ -183,7 +183,6 @@ impl Reader<'_> {
         for (at, c) in body.char_indices() {
             if c == quote && !escaped {
                 self.at = start + 1 + at + 1;
-                self.skip_line();
                 return Ok(body[..at].to_owned());
             }
             escaped = c == '\\' && !escaped;
@@ -277,6 +276,7 @@ mod tests {
         check("A=\nB= \nC=x", &[("A", ""), ("B", ""), ("C", "x")]);
         check("A=a# b\nB=a # b\nC=a\\nb", &[("A", "a# b"), ("B", "a"), ("C", "a\\nb")]);
         check("A='$SET \\' \\n\nx' rest\nB=1", &[("A", "$SET ' \\n\nx"), ("B", "1")]);
+        check("A=\"it\"B=c # d\nC='1'#2\nD='x'SET", &[("A", "it"), ("B", "c"), ("C", "1"), ("D", "x"), ("SET", "v")]);
         check(r#"A="\n\t\"\\ \$SET $$SET ${SET} \q" # c"#, &[("A", "\n\t\"\\ $SET $SET v \\q")]);
         check(r#"A="\0101""#, &[("A", "A")]);
         check("A=1\nB=${A}2\nSET=own\nC=$SET", &[("A", "1"), ("B", "12"), ("SET", "own"), ("C", "v")]);

@@ -54,8 +54,7 @@ impl Marks {
     fn mark_text(&mut self, text: &str) -> String {
         let Self { quote, escaped, texts } = self;
         if has_other_ends(text) {
-            let json = Json::from(text).to_string();
-            texts.push(json.replace('\u{85}', "\\N").replace('\u{2028}', "\\L").replace('\u{2029}', "\\P"));
+            texts.push(escape(&Json::from(text).to_string()));
             format!("{escaped}{}{escaped}", texts.len() - 1)
         } else if is_ambiguous(text) {
             format!("{quote}{text}{quote}")
@@ -72,6 +71,23 @@ impl Marks {
         };
         text.split(self.escaped).enumerate().map(whole).collect()
     }
+}
+
+/// Escapes what JSON leaves as it is between quotes and YAML does not.
+fn escape(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{85}' => escaped.push_str("\\N"),
+            '\u{2028}' => escaped.push_str("\\L"),
+            '\u{2029}' => escaped.push_str("\\P"),
+            '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                escaped.push_str(&format!("\\u{:04X}", u32::from(c)));
+            }
+            c => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 /// Returns whether a text has ends of lines of YAML 1.1 other than line feeds.
@@ -162,6 +178,7 @@ mod tests {
     fn other_ends_of_lines_are_escaped() {
         for (text, written) in [
             ("a\rb", "a\\rb"),
+            ("\r\u{7f}\u{90}\u{fffe}\u{feff}é", "\\r\\u007F\\u0090\\uFFFE\\uFEFFé"),
             ("\u{85}", "\\N"),
             ("sm\u{2028}all", "sm\\Lall"),
             ("x\u{2028}   y\nz", "x\\L   y\\nz"),

@@ -51,12 +51,12 @@ pub(super) fn build_arguments(tree: &mut Node, environment: &BTreeMap<String, St
 pub(super) fn environment(tree: &mut Node, around: &Surroundings<'_>, report: &mut Report) {
     each_container(tree, &mut |service| {
         let mut below = Map::default();
+        let own = service.get("environment").and_then(Node::as_map).cloned().unwrap_or_default();
         for file in service.items("env_file").to_vec() {
-            for (name, value) in env_file(&file, around, &below, report) {
+            for (name, value) in env_file(&file, around, (&own, &below), report) {
                 below.insert(name, Entry::new(file.span, Node::text(file.span, value)));
             }
         }
-        let own = service.get("environment").and_then(Node::as_map).cloned().unwrap_or_default();
         for (name, mut entry) in own {
             if entry.node.is_null() {
                 let value = around.environment.get(&name);
@@ -86,7 +86,9 @@ pub(super) fn names(tree: &mut Node, environment: &BTreeMap<String, String>) {
     });
 }
 
-fn env_file(file: &Node, around: &Surroundings<'_>, below: &Map, report: &mut Report) -> dotenv::Pairs {
+/// Reads a file of variables. What its values name is looked up in the project's environment, then in the service's `own`, then in
+/// what stands before it.
+fn env_file(file: &Node, around: &Surroundings<'_>, (own, below): (&Map, &Map), report: &mut Report) -> dotenv::Pairs {
     let Some(path) = file.str("path") else { return dotenv::Pairs::new() };
     let absolute = absolute(around.working_dir, path);
     let required = file.get("required").is_none_or(|required| required.value != Value::Bool(false));
@@ -101,8 +103,8 @@ fn env_file(file: &Node, around: &Surroundings<'_>, below: &Map, report: &mut Re
     }
     let Some(source) = read_counted(&absolute, file.span, around, report) else { return dotenv::Pairs::new() };
     let lookup = |name: &str| {
-        let earlier = || below.get(name).and_then(|entry| entry.node.as_str());
-        around.environment.get(name).map(String::as_str).or_else(earlier).map(str::to_owned)
+        let of = |map: &Map| map.get(name).filter(|entry| !entry.node.is_null())?.node.value.scalar_text();
+        around.environment.get(name).cloned().or_else(|| of(own)).or_else(|| of(below))
     };
     if file.str("format") == Some("raw") {
         dotenv::parse_raw(source, &lookup, report)

@@ -325,6 +325,13 @@ impl<'a> Reader<'a> {
         tag: Option<&YamlTag>,
         span: Span,
     ) -> Result<(Value, Option<Tag>), Box<Diagnostic>> {
+        // The parser takes it for text within braces and brackets, where no block can be.
+        if let Some(mark) = text.chars().next().filter(|mark| style == ScalarStyle::Plain && "|>".contains(*mark)) {
+            let problem = Diagnostic::error(format!("text without quotes cannot begin with `{mark}`")).at(span, "");
+            return Err(Box::new(
+                problem.help("put it in quotes: there is no text of several lines within braces and brackets"),
+            ));
+        }
         let core = tag.filter(|tag| tag.is_yaml_core_schema()).map(|tag| tag.suffix.as_str());
         let value = match core {
             Some("str") => Value::Str(text.to_owned()),

@@ -33,6 +33,11 @@ impl Loop {
         for container in observed.hosts.get(own).into_iter().flat_map(|host| host.containers.values()) {
             if let Some(pod) = container.pod().filter(here) {
                 self.rollouts.observe(desired, &pod, container, now);
+                let hooked = memory.get(&pod).and_then(|memory| memory.hooked.as_ref());
+                let of_this_run = hooked.filter(|hooked| hooked.started_at == container.started_at);
+                if let Some(failure) = of_this_run.and_then(|hooked| hooked.failure.as_deref()) {
+                    self.rollouts.hook_failed(desired, &pod, container, failure);
+                }
             }
         }
         let of_now = |generation: u64| generation == desired.generation;

@@ -156,3 +156,17 @@ async fn one_that_cannot_be_started_is_a_failure_too() {
     assert_eq!(agent.with("old"), 2);
     agent.kill().await;
 }
+
+/// What was made by the first `up` is none of a rollout then, although both are of one generation.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_one_off_needs_is_waited_for_and_nothing_else() {
+    let (engine, dir, clock) = (engine(), tempfile::tempdir().expect("a directory"), Arc::new(ManualClock::default()));
+    clock.advance(NOON);
+    let agent = started(&engine, dir.path(), &clock).await;
+    let wanted = wanted("old", OnFailure::Pause);
+    agent.up(&wanted).await;
+    let services = vec![ServiceName::new("web").expect("valid")];
+    let options = UpOptions { services, only_dependencies: true, ..UpOptions::default() };
+    assert!(is_done(&agent.up_as(&wanted, options).await));
+    agent.kill().await;
+}

@@ -59,7 +59,7 @@ fn options_and_labels_of_a_network_make_it_anew() {
         "driver_opts: {mtu: '1400'}",
         "labels: {a: b}",
         "attachable: true",
-        "enable_ipv6: false",
+        "enable_ipv6: true, ipam: {config: [{subnet: 'fd00::/64'}]}",
         "ipam: {config: [{subnet: 'fd00::/64'}]}",
         "ipam: {options: {a: b}}",
     ] {
@@ -72,6 +72,8 @@ fn options_and_labels_of_a_network_make_it_anew() {
                 start web-1 (network shop_back changed)",
         );
     }
+    // As it is without that.
+    check(&project(""), &project("enable_ipv6: false"), "");
 }
 
 #[test]
