@@ -118,8 +118,8 @@ impl Connection {
     async fn step(&mut self) -> Step {
         if self.unread.is_empty() {
             let limit = self.http.limits.idle;
-            let room = self.http.room;
-            let first = receive_late(&mut self.io, &mut self.unread, &mut self.watch, limit, On::Balancer, room).await;
+            let most = self.http.room.whole;
+            let first = receive_late(&mut self.io, &mut self.unread, &mut self.watch, limit, On::Balancer, most).await;
             if !matches!(first, Ok(read) if read > 0) {
                 return Step::Close;
             }
@@ -173,17 +173,15 @@ impl Connection {
         }
     }
 
-    /// Reads until the body of a request is there.
+    /// Reads until the body of a request is there. What has come takes room, not what was announced.
     async fn read_body(&mut self, request: &Request) -> Result<(), Step> {
         let whole = request.head + request.body;
         while self.unread.len() < whole {
-            let missing = whole - self.unread.len();
-            if !self.held.set(whole.max(self.unread.capacity()), self.http.room.begun) {
+            if !self.held.set(self.unread.capacity(), self.http.room.begun) {
                 return Err(self.refuse(Refusal::Exhausted).await);
             }
-            self.unread.reserve(missing);
-            let limit = self.http.limits.body;
-            match receive(&mut self.io, &mut self.unread, &mut self.watch, limit, On::Nothing).await {
+            let (limit, most) = (self.http.limits.body, self.http.room.whole);
+            match receive_late(&mut self.io, &mut self.unread, &mut self.watch, limit, On::Nothing, most).await {
                 Ok(read) if read > 0 => {}
                 Err(Lost::Over(Over::Time)) => return Err(self.refuse(Refusal::SlowClient).await),
                 _ => return Err(Step::Close),

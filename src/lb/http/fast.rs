@@ -14,6 +14,7 @@ use super::buffer::Buffer;
 use super::connection::{Connection, Request, Step};
 use super::count::{Counting, Ending};
 use super::head::{self, Body, is_ill};
+use super::held::{LITTLE, is_full};
 use super::pool;
 use super::refusal::Refusal;
 use super::transfer::{Following, Lost, Passed, pass_on, receive, receive_late, send};
@@ -82,7 +83,10 @@ impl Connection {
         job.bytes.extend_from_slice(&self.unread[body]);
         // All that there is of it goes on from there; while the pod thinks it need not be here too.
         self.forget(&job.request);
-        let is_room = self.held.set(job.bytes.capacity() + self.unread.capacity(), self.http.room.whole);
+        let room = self.http.room;
+        // What follows it has only begun.
+        let most = if self.unread.is_empty() { room.whole } else { room.begun };
+        let is_room = self.held.set(job.bytes.capacity() + self.unread.capacity(), most);
         let outcome = if is_room {
             self.ask(&mut job).await
         } else {
@@ -105,6 +109,8 @@ impl Connection {
                 return Step::Abort;
             }
             Err(Some(refusal)) => {
+                job.bytes.release();
+                self.held.force(self.unread.capacity());
                 let mut out = Buffer::default();
                 refusal.write(job.request.is_head, job.request.keep_alive, out.ready());
                 let is_whole = self.send(&out).await.is_ok();
@@ -155,6 +161,8 @@ impl Connection {
                 Ok((head, bytes, out)) => return Ok(Answering { next, server, head, bytes, out }),
                 Err(trouble) => trouble,
             };
+            // With what was read of its answer its share goes.
+            self.held.force(job.bytes.capacity() + self.unread.capacity());
             job.counting.without(&next.lease.tally);
             self.note(&next, &trouble, is_new);
             match trouble {
@@ -238,7 +246,7 @@ impl Connection {
             let received = if bytes.is_empty() {
                 self.receive_first(server, &mut bytes, until_answer, on).await?
             } else {
-                bytes.reserve(ANSWER);
+                bytes.reserve(if is_full(self.http.room.bulk) { LITTLE } else { ANSWER });
                 self.held.force(job.bytes.capacity() + self.unread.capacity() + bytes.capacity());
                 receive(server, &mut bytes, &mut self.watch, until_answer, on).await
             };
@@ -266,8 +274,8 @@ impl Connection {
         on: On<'_>,
     ) -> Result<Result<usize, Lost>, Trouble> {
         let first = limit.min(LOOK);
-        let room = self.http.room;
-        let mut received = receive_late(server, bytes, &mut self.watch, first, on, room).await;
+        let most = self.http.room.bulk;
+        let mut received = receive_late(server, bytes, &mut self.watch, first, on, most).await;
         if first == limit {
             return Ok(received);
         }
@@ -287,19 +295,21 @@ impl Connection {
             if left.is_zero() {
                 break;
             }
-            received = receive_late(server, bytes, &mut self.watch, left.min(LOOK), on, room).await;
+            received = receive_late(server, bytes, &mut self.watch, left.min(LOOK), on, most).await;
         }
         Ok(received)
     }
 
     /// Passes the answer back; returns whether another request may follow.
     async fn pass_back(&mut self, job: &mut Job, answering: Answering) -> (Result<bool, Step>, Next) {
-        let Answering { next, mut server, head, bytes, mut out } = answering;
+        let Answering { next, mut server, head, mut bytes, mut out } = answering;
+        // It is not sent again, however long the client takes for the answer.
+        job.bytes.release();
         let ending = &mut job.counting.ending;
         ending.status = head.status;
         let mut body = Following::new(head.body);
-        let rest = &bytes[head.length..];
-        let Ok(within) = body.follow(rest) else {
+        let read = bytes.len() - head.length;
+        let Ok(within) = body.follow(&bytes[head.length..]) else {
             if !is_ill(head.status) {
                 next.note_ill(&self.http.shared);
             }
@@ -307,20 +317,24 @@ impl Connection {
             let _gone = self.send(&out).await;
             return (Err(Step::Abort), next);
         };
-        let (together, apart) = if within <= TOGETHER { (within, 0) } else { (0, within) };
-        out.extend_from_slice(&rest[..together]);
-        self.held.force(job.bytes.capacity() + self.unread.capacity() + bytes.capacity() + out.capacity());
+        let rest = head.length..head.length + within;
+        let is_apart = within > TOGETHER;
+        if !is_apart {
+            out.extend_from_slice(&bytes[rest.clone()]);
+            bytes.release();
+        }
+        self.held.force(self.unread.capacity() + bytes.capacity() + out.capacity());
         let mut sent = self.send(&out).await;
-        if apart > 0 && sent.is_ok() {
-            sent = self.send(&rest[..apart]).await;
+        if is_apart && sent.is_ok() {
+            sent = self.send(&bytes[rest]).await;
         }
         let mut passed = match sent {
-            Ok(()) => Passed::Whole { is_clean: within == rest.len() },
+            Ok(()) => Passed::Whole { is_clean: within == read },
             Err(_) => Passed::ClientGone,
         };
         if passed == (Passed::Whole { is_clean: true }) && !body.is_done() {
             drop((bytes, out));
-            self.held.force(job.bytes.capacity() + self.unread.capacity());
+            self.held.force(self.unread.capacity());
             let (limits, room, endpoint) = (self.http.limits, self.http.room, next.lease.state());
             let Self { io, watch, .. } = self;
             let received = &mut ending.received;

@@ -29,7 +29,7 @@ use super::connection::Connection;
 use super::count::{Counting, Ending};
 use super::general_fields::{self as fields, Facts};
 use super::head::{is_idempotent, is_ill};
-use super::held::Held;
+use super::held::{Held, LITTLE};
 use super::link::{self, Connector, Link, digest};
 use super::log::AccessAsked;
 use super::refusal::Refusal;
@@ -100,10 +100,10 @@ pub(super) struct Ctx {
 
 /// Serves one request of a connection; returns the connection if another may follow.
 pub(super) async fn serve_request(connection: Connection, fence: Fence) -> Option<Connection> {
-    let Connection { http, visit, io, unread, watch, .. } = connection;
+    let Connection { http, visit, io, unread, watch, held } = connection;
     let proxy = proxy(&http);
     let may_follow = matches!(fence, Fence::Request { .. }) && !http.is_stopping();
-    let loan = loan(&http, &visit, io, unread, watch, fence, false)?;
+    let loan = loan(&http, &visit, io, (unread, held), watch, fence, false)?;
     let mut session = ServerSession::new_http1(Box::new(Lent::new(loan)));
     // Its own limits would keep a timer thread busy; ours are in what is lent.
     session.set_read_timeout(None);
@@ -120,9 +120,9 @@ pub(super) async fn serve_request(connection: Connection, fence: Fence) -> Optio
 
 /// Serves a connection of HTTP/2 to its end.
 pub(super) async fn serve_http2(connection: Connection) {
-    let Connection { http, visit, io, unread, watch, .. } = connection;
+    let Connection { http, visit, io, unread, watch, held } = connection;
     let proxy = proxy(&http);
-    let Some(loan) = loan(&http, &visit, io, unread, watch, Fence::None, true) else { return };
+    let Some(loan) = loan(&http, &visit, io, (unread, held), watch, Fence::None, true) else { return };
     let stopping = http.stopping.subscribe();
     proxy.process_new(Box::new(Lent::new(loan)), &stopping).await;
 }
@@ -131,7 +131,7 @@ fn loan(
     http: &Arc<Http>,
     visit: &Arc<Visit>,
     io: super::stream::ClientIo,
-    unread: Buffer,
+    (unread, held): (Buffer, Held),
     watch: Watch,
     fence: Fence,
     is_http2: bool,
@@ -144,7 +144,7 @@ fn loan(
     let digest = digest(Box::new(Arc::clone(visit))).ok()?;
     let (peer, watches) = (visit.peer, [watch, Watch::new(&http.stop)]);
     let room = http.room;
-    Some(Loan { io, unread, fence, peer, watches, patience, room, is_http2, visit: Arc::new(digest) })
+    Some(Loan { io, unread, held, fence, peer, watches, patience, room, is_http2, visit: Arc::new(digest) })
 }
 
 /// Returns the proxy of this thread.
@@ -228,7 +228,10 @@ impl ProxyHttp for General {
             session.set_ignore_info_resp(true);
         }
         ctx.head = fields::size(session.req_header());
-        if !ctx.held.set(ctx.head, self.http.room.whole) {
+        // What is not whole has less; so have protocols that take over and large heads, which pingora keeps as long as it lasts.
+        let room = self.http.room;
+        let is_short = session.is_body_empty() && !session.is_upgrade_req() && ctx.head <= LITTLE;
+        if !ctx.held.set(ctx.head, if is_short { room.whole } else { room.begun }) {
             self.http.count_crowded();
             return refuse(ctx, Refusal::Exhausted);
         }
@@ -328,7 +331,8 @@ impl ProxyHttp for General {
     ) -> Result<()> {
         if let Some(bytes) = bytes.as_ref().filter(|_| !ctx.has_begun) {
             ctx.body = (ctx.body + bytes.len()).min(KEPT_BODY);
-            if !ctx.held.set(ctx.head + ctx.body, self.http.room.whole) {
+            let room = self.http.room;
+            if !ctx.held.set(ctx.head + ctx.body, if end { room.whole } else { room.begun }) {
                 self.http.count_crowded();
                 return refuse(ctx, Refusal::Exhausted);
             }

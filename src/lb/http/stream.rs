@@ -36,6 +36,9 @@ const GATHERED: usize = 16 * 1024;
 /// Most bytes of later requests that are read ahead while one is served.
 const READ_AHEAD: usize = 64 * 1024;
 
+/// Time between two looks whether a client is still there of which nothing is read.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// A client's connection.
 #[derive(Debug)]
 pub(super) enum ClientIo {
@@ -181,6 +184,8 @@ pub(super) struct Loan {
     pub(super) io: ClientIo,
     /// What was read of it already.
     pub(super) unread: Buffer,
+    /// What counts that.
+    pub(super) held: Held,
     pub(super) fence: Fence,
     pub(super) peer: SocketAddr,
     pub(super) watches: [Watch; 2],
@@ -193,8 +198,8 @@ pub(super) struct Loan {
 
 impl Lent {
     pub(super) fn new(loan: Loan) -> Self {
-        let Loan { io, unread, fence, peer, watches: [reading, writing], patience, room, is_http2, visit } = loan;
-        let mut held = Held::default();
+        let Loan { io, unread, mut held, fence, peer, watches, patience, room, is_http2, visit } = loan;
+        let [reading, writing] = watches;
         held.force(unread.capacity());
         let socket = SocketDigest::from_raw_fd(io.tcp().as_raw_fd());
         let _first = socket.peer_addr.set(Some(peer.into()));
@@ -245,26 +250,40 @@ impl Lent {
         if self.shown == self.unread.len() {
             self.unread.release();
             self.shown = 0;
-            self.held.force(self.gathered.capacity());
+            self.count();
         }
         Ok(within > 0)
     }
 
-    /// Counts what it holds, with so many bytes more; returns whether there is room for them.
-    fn hold(&mut self, more: usize) -> bool {
-        self.held.set(self.unread.capacity() + self.gathered.capacity() + more, self.room.whole)
+    /// Counts what it holds.
+    fn count(&mut self) {
+        self.held.force(self.unread.capacity() + self.gathered.capacity());
+    }
+
+    /// Returns whether the thread would hold no more than `most` with so many bytes more of this.
+    fn fits(&self, more: usize, most: usize) -> bool {
+        self.held.fits(self.unread.capacity() + self.gathered.capacity() + more, most)
     }
 
     /// Reads ahead after the end of the request, to notice a client that is gone, while there is room. Never ready but then.
     fn poll_beyond(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.has_ended && self.unread.len() < READ_AHEAD && self.hold(LITTLE) {
-            let mut bytes = [MaybeUninit::uninit(); LITTLE];
-            let mut beyond = ReadBuf::uninit(&mut bytes);
-            ready!(self.io()?.poll_read(cx, &mut beyond))?;
-            self.has_ended = beyond.filled().is_empty();
-            self.unread.ready().extend_from_slice(beyond.filled());
+        loop {
+            while !self.has_ended && self.unread.len() < READ_AHEAD && self.fits(LITTLE, self.room.begun) {
+                let mut bytes = [MaybeUninit::uninit(); LITTLE];
+                let mut beyond = ReadBuf::uninit(&mut bytes);
+                ready!(self.io()?.poll_read(cx, &mut beyond))?;
+                self.has_ended = beyond.filled().is_empty();
+                if !self.has_ended {
+                    self.unread.ready().extend_from_slice(beyond.filled());
+                    self.count();
+                }
+            }
+            // Its socket says nothing to who does not read.
+            ready!(self.reading.poll_over(cx, LOOK, On::Nothing));
+            if sockets::has_been_reset(self.io()?.tcp()) {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
         }
-        Poll::Pending
     }
 
     fn poll_within(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -274,7 +293,7 @@ impl Lent {
         let within = self.fence.pass(read)?;
         if within < read.len() {
             self.unread.ready().extend_from_slice(&read[within..]);
-            self.held.force(self.unread.capacity() + self.gathered.capacity());
+            self.count();
         }
         buffer.set_filled(before + within);
         Poll::Ready(Ok(()))
@@ -304,7 +323,7 @@ impl Lent {
         }
         self.gathered.release();
         self.sent = 0;
-        self.held.force(self.unread.capacity());
+        self.count();
         Poll::Ready(Ok(()))
     }
 
@@ -340,13 +359,14 @@ impl AsyncRead for Lent {
 impl AsyncWrite for Lent {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let lent = self.get_mut();
-        let most = if lent.hold(bytes.len().min(GATHERED)) { GATHERED } else { LITTLE };
+        let most = if lent.fits(bytes.len().min(GATHERED), lent.room.bulk) { GATHERED } else { LITTLE };
         if lent.gathered.len() + bytes.len() > most {
             let sent = lent.poll_send(cx);
             ready!(lent.patiently(cx, sent))?;
         }
         if bytes.len() < most {
             lent.gathered.ready().extend_from_slice(bytes);
+            lent.count();
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = lent.io()?.poll_write(cx, bytes);

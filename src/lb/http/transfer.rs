@@ -14,7 +14,7 @@ use super::Limits;
 use super::buffer::Buffer;
 use super::chunked::{BadChunk, Chunks};
 use super::head::Body;
-use super::held::{Held, LITTLE, Room};
+use super::held::{Held, LITTLE, Room, is_full};
 use super::stream::ClientIo;
 use super::watch::{On, Over, Watch};
 use crate::host::sockets;
@@ -49,19 +49,19 @@ impl From<Over> for Lost {
     }
 }
 
-/// Reads what may be long in coming: the wait holds no buffer. Returns how many bytes came, few where there is no room; 0 is the end.
+/// Reads what may be long in coming: the wait holds no buffer. Returns how many bytes came, few where `most` are held; 0 is the end.
 pub(super) async fn receive_late(
     from: &mut (impl AsyncRead + Unpin),
     into: &mut Buffer,
     watch: &mut Watch,
     limit: Duration,
     on: On<'_>,
-    room: Room,
+    most: usize,
 ) -> Result<usize, Lost> {
     let poll = |cx: &mut Context<'_>| {
         SCRATCH.with_borrow_mut(|scratch| {
-            let most = if room.is_full() { LITTLE } else { SHARED };
-            let mut buffer = ReadBuf::new(&mut scratch[..most]);
+            let size = if is_full(most) { LITTLE } else { SHARED };
+            let mut buffer = ReadBuf::new(&mut scratch[..size]);
             ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer))?;
             if !buffer.filled().is_empty() {
                 into.ready().extend_from_slice(buffer.filled());
@@ -174,13 +174,15 @@ pub(super) async fn pass_on(
     while !body.is_done() {
         buffer.clear();
         let on = On::Endpoint(endpoint);
-        let outcome = if last >= BULK_READ && held.set(BULK, room.whole) {
+        // Looked at for each part anew: what finds no room any more gives its buffer back.
+        let outcome = if last >= BULK_READ && held.fits(BULK, room.bulk) {
+            held.force(BULK);
             buffer.reserve(BULK);
             receive(server, &mut buffer, watch, idle, on).await
         } else {
             buffer.release();
             held.clear();
-            receive_late(server, &mut buffer, watch, idle, on, room).await
+            receive_late(server, &mut buffer, watch, idle, on, room.bulk).await
         };
         last = match outcome {
             Err(Lost::Over(Over::Time)) if sockets::has_hung_up(client.tcp()) => return Passed::ClientGone,
