@@ -1,5 +1,7 @@
 //! Values as YAML text that every program which reads compose files takes for the same values.
 
+use std::fmt::Write as _;
+
 use serde_json::Value as Json;
 
 use super::node::Value;
@@ -13,7 +15,7 @@ use super::scalar;
 /// begin a line after them.
 ///
 /// # Panics
-/// Never: JSON is YAML.
+/// Never: JSON is YAML, and text takes text.
 pub fn to_yaml(json: &Json) -> String {
     let text = |json: &Json| serde_yaml::to_string(json).expect("JSON is YAML");
     if !any(json, &|text| is_ambiguous(text) || has_other_ends(text)) {
@@ -82,7 +84,7 @@ fn escape(json: &str) -> String {
             '\u{2028}' => escaped.push_str("\\L"),
             '\u{2029}' => escaped.push_str("\\P"),
             '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
-                escaped.push_str(&format!("\\u{:04X}", u32::from(c)));
+                write!(escaped, "\\u{:04X}", u32::from(c)).expect("text takes all");
             }
             c => escaped.push(c),
         }
