@@ -2,7 +2,7 @@
 //! it, what of it is still watched, and which replicas have settled.
 //!
 //! There is no clock here: how long a container has been ready its own host's agent knows, and says so
-//! ([`Rolled`](crate::observed::Rolled)). What nobody has said yet has not settled, so that a picture which is older than
+//! ([`Rolled`]). What nobody has said yet has not settled, so that a picture which is older than
 //! another never lets a rollout run ahead.
 
 use std::collections::{BTreeMap, BTreeSet};
