@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::graph::{
-    Container, EndpointMode, Graph, Network, NetworkMode, Placement, PullPolicy, Restart, RestartPace, Scale, Service,
+    Container, EndpointMode, Graph, Healthcheck, Network, NetworkMode, Placement, PullPolicy, Restart, RestartPace,
+    Scale, Service,
 };
 use crate::ids::{ProjectName, ServiceName};
 use crate::model::{ComposeHash, Export, Serving};
@@ -106,6 +107,12 @@ pub fn desired(graph: Graph) -> Desired {
         stop_timeout: None,
         hosts: BTreeSet::new(),
     }
+}
+
+/// Returns a check that runs `true`, and says nothing of times.
+pub fn healthcheck() -> Healthcheck {
+    let test = vec!["CMD".to_owned(), "true".to_owned()];
+    Healthcheck { test, interval: None, timeout: None, retries: None, start_period: None, start_interval: None }
 }
 
 /// Returns a running container of replica `number` without a health check.

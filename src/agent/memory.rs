@@ -263,14 +263,7 @@ mod tests {
     fn health_that_was_lost_while_frozen_is_looked_at_anew() {
         let (mut graph, pod) =
             (testing::graph("shop", &["web"]), PodId::new(ServiceName::new("web").expect("valid"), 1));
-        let check = crate::graph::Healthcheck {
-            test: vec!["CMD".to_owned(), "true".to_owned()],
-            interval: Some(at(2)),
-            timeout: Some(at(3)),
-            retries: None,
-            start_period: None,
-            start_interval: None,
-        };
+        let check = crate::graph::Healthcheck { interval: Some(at(2)), timeout: Some(at(3)), ..testing::healthcheck() };
         graph.services.get_mut(&pod.service).expect("it is there").container.healthcheck = Some(check);
         let mut failures = Failures::default();
         let mut see = |state, time| {

@@ -370,14 +370,7 @@ async fn a_service_waits_for_the_health_of_another_and_up_says_so() {
     let agent = Agent::start(&engine, dir.path()).await;
     let mut healthy = graph(&["db", "web"]);
     let db = healthy.services.get_mut("db").expect("it is there");
-    db.container.healthcheck = Some(crate::graph::Healthcheck {
-        test: vec!["CMD".into(), "true".into()],
-        interval: None,
-        timeout: None,
-        retries: None,
-        start_period: None,
-        start_interval: None,
-    });
+    db.container.healthcheck = Some(crate::testing::healthcheck());
     healthy.services.get_mut("web").expect("it is there").depends_on = vec![Dependency {
         service: service_name("db"),
         condition: Condition::ServiceHealthy,

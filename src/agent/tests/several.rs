@@ -91,14 +91,7 @@ async fn what_fails_while_somebody_waits_must_go_on_running() {
     graph.services.get_mut("db").expect("it is there").restart_pace.window = Some(WINDOW);
     // Its check keeps the others waiting while the other one fails.
     let web = graph.services.get_mut("web").expect("it is there");
-    web.container.healthcheck = Some(crate::graph::Healthcheck {
-        test: vec!["CMD".into(), "true".into()],
-        interval: None,
-        timeout: None,
-        retries: None,
-        start_period: None,
-        start_interval: None,
-    });
+    web.container.healthcheck = Some(crate::testing::healthcheck());
     let request = UpRequest { wait: true, ..UpRequest::new(graph) };
     let progress = agent.handler.up(shop(), request).await.expect("accepted");
     agent.becomes("both run", |all| all_run(all, &["shop-db-1", "shop-web-1"])).await;

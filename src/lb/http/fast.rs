@@ -17,6 +17,7 @@ use super::head::{self, Body, is_ill};
 use super::held::{LITTLE, is_full};
 use super::pool;
 use super::refusal::Refusal;
+use super::stream::LOOK;
 use super::transfer::{Following, Lost, Passed, pass_on, receive, receive_late, send};
 use super::visit::Destination;
 use super::watch::{On, Over};
@@ -30,10 +31,6 @@ const ANSWER: usize = 16 * 1024;
 
 /// First bytes of a body that are copied behind the head rather than written apart.
 const TOGETHER: usize = 8 * 1024;
-
-/// Time between two looks whether the client is still there while its answer has not begun: a wait that is over before that
-/// costs nothing for it.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Kept connections that may turn out dead before a new one is made, and pods that may break off before that is told.
 const MAX_STALE: u32 = 2;

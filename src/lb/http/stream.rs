@@ -36,8 +36,8 @@ const GATHERED: usize = 16 * 1024;
 /// Most bytes of later requests that are read ahead while one is served.
 const READ_AHEAD: usize = 64 * 1024;
 
-/// Time between two looks whether a client is still there of which nothing is read.
-const LOOK: Duration = Duration::from_secs(1);
+/// Time between two looks whether a client is still there of which nothing is read: a wait that is over before that costs nothing for it.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// A client's connection.
 #[derive(Debug)]
