@@ -418,6 +418,10 @@ pub struct PodMemory {
     pub started_generation: u64,
     /// Starts in a row that ended in a crash or in bad health.
     pub failures: u32,
+    /// Whether its container runs, nobody checks that, and it has not run for long enough to be taken at that. What an agent that
+    /// does not know of this says nothing of is steady.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unsteady: bool,
     /// Engine id of a container that was found unhealthy: it is replaced also when it was stopped for that meanwhile,
     /// never started again as it is.
     pub condemned: Option<String>,

@@ -18,6 +18,10 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// Good running that makes earlier failures forgotten. Docker's own restart policy forgives after as long.
 pub(super) const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
 
+/// How long what nobody asks for its health must have run to be taken for running: as long as Docker Compose lets pass before it
+/// looks.
+pub(super) const STEADY: Duration = Duration::from_millis(500);
+
 /// Failures of all pods of one project.
 #[derive(Debug, Default)]
 pub struct Failures(BTreeMap<PodId, Record>);
@@ -30,8 +34,8 @@ struct Record {
     counted: Option<(String, String)>,
     /// No start before this time.
     not_before: Duration,
-    /// When its present run was first seen in order.
-    good_since: Option<Duration>,
+    /// Its present run, if that is in order.
+    good: Option<Good>,
     /// Its container that was found unhealthy.
     condemned: Option<String>,
     /// Its container that was frozen, until it is found healthy.
@@ -42,6 +46,35 @@ struct Record {
     started_generation: Option<u64>,
     /// Number of the last wish for a signal that was sent to it.
     signalled: u64,
+}
+
+/// A run that is in order.
+#[derive(Debug, Clone)]
+struct Good {
+    /// Container id and start time.
+    run: (String, String),
+    /// When it was first seen so.
+    since: Duration,
+    /// Whether somebody asks for its health.
+    checked: bool,
+    /// Time after which earlier failures are forgotten.
+    forgiven_after: Duration,
+}
+
+impl Good {
+    /// Returns when it is taken for steady, after so many failures of earlier runs.
+    fn steady_at(&self, failures: u32) -> Duration {
+        self.since + if failures == 0 { STEADY } else { steady_again(self.forgiven_after) }
+    }
+
+    fn forgiven_at(&self) -> Duration {
+        self.since + self.forgiven_after
+    }
+}
+
+/// Returns how long what has failed must run in order to be waited for no longer: nobody waits for a long window.
+pub(super) fn steady_again(forgiven_after: Duration) -> Duration {
+    forgiven_after.clamp(STEADY, FORGIVEN_AFTER)
 }
 
 /// Returns how long a pod must run in order for its earlier failures to be forgotten.
@@ -56,6 +89,20 @@ pub(super) fn pause(count: u32) -> Duration {
     match count {
         0 | 1 => Duration::ZERO,
         n => Duration::from_millis(100).saturating_mul(1u32.checked_shl(n - 2).unwrap_or(u32::MAX)).min(LONGEST_PAUSE),
+    }
+}
+
+impl Record {
+    /// The run that was in order is over: if it was long enough, earlier failures are forgotten.
+    fn end_run(&mut self, now: Duration) {
+        if self.good.take().is_some_and(|good| good.forgiven_at() <= now) {
+            self.count = 0;
+        }
+    }
+
+    /// Returns how many failures in a row nothing has made forgotten yet.
+    fn failures(&self, now: Duration) -> u32 {
+        if self.good.as_ref().is_some_and(|good| good.forgiven_at() <= now) { 0 } else { self.count }
     }
 }
 
@@ -85,9 +132,15 @@ impl Failures {
                 record.condemned = Some(container.id.clone());
                 true
             }
-            ContainerState::Running { health: Health::None | Health::Healthy } => {
+            ContainerState::Running { health: health @ (Health::None | Health::Healthy) } => {
                 (record.frozen, record.judged_at) = (None, None);
-                record.good_since.get_or_insert(now);
+                let run = (container.id.clone(), container.started_at.clone());
+                if record.good.as_ref().is_none_or(|good| good.run != run) {
+                    // The end of the run before may have been seen by nobody.
+                    record.end_run(now);
+                    let checked = health == Health::Healthy;
+                    record.good = Some(Good { run, since: now, checked, forgiven_after });
+                }
                 return;
             }
             ContainerState::Paused => {
@@ -99,9 +152,7 @@ impl Failures {
         if !matches!(container.state, ContainerState::Running { .. }) {
             (record.frozen, record.judged_at) = (None, None);
         }
-        if record.good_since.take().is_some_and(|since| now.saturating_sub(since) >= forgiven_after) {
-            record.count = 0;
-        }
+        record.end_run(now);
         let run = (container.id.clone(), container.started_at.clone());
         if failed && record.counted.as_ref() != Some(&run) {
             record.count += 1;
@@ -158,11 +209,14 @@ impl Failures {
                         .map(|time| format!("it was paused: its health is known in {} s at the latest", left(time)))
                 };
                 let started_generation = record.started_generation.unwrap_or_else(|| known_generation(pod));
+                let failures = record.failures(now);
+                let unchecked = record.good.as_ref().filter(|good| !good.checked);
                 (
                     pod.clone(),
                     PodMemory {
                         started_generation,
-                        failures: record.count,
+                        failures,
+                        unsteady: unchecked.is_some_and(|good| now < good.steady_at(failures)),
                         condemned: record.condemned.clone(),
                         signalled: record.signalled,
                         held,
@@ -174,9 +228,14 @@ impl Failures {
             .collect()
     }
 
-    /// Returns the earliest time after `now` at which a held pod may start, or be replaced.
+    /// Returns the earliest time after `now` at which a held pod may start, or be replaced, or one is taken for steady.
     pub fn next_start(&self, now: Duration) -> Option<Duration> {
-        let times = self.0.values().flat_map(|record| [Some(record.not_before), record.judged_at]);
+        let times = self.0.values().flat_map(|record| {
+            let good = record.good.as_ref();
+            let steady = good.filter(|good| !good.checked).map(|good| good.steady_at(record.failures(now)));
+            let forgiven = good.filter(|_| record.count > 0).map(Good::forgiven_at);
+            [Some(record.not_before), record.judged_at, steady, forgiven]
+        });
         times.flatten().filter(|time| *time > now).min()
     }
 }
@@ -257,6 +316,43 @@ mod tests {
         failures.observe(&graph, &pod, &testing::container("shop", "web", 1), at(10));
         failures.observe(&graph, &pod, &ended("run 9", 1, true), at(20));
         assert_eq!(held(&failures, &pod, at(20)), None);
+    }
+
+    #[test]
+    fn what_nobody_checks_is_steady_after_half_a_second_and_after_failures_when_they_are_forgotten() {
+        let (mut graph, pod) =
+            (testing::graph("shop", &["web"]), PodId::new(ServiceName::new("web").expect("valid"), 1));
+        let look = |failures: &Failures, now| {
+            let memory = failures.view(std::slice::from_ref(&pod), now, |_| 0).remove(&pod).expect("it is known");
+            (memory.unsteady, memory.failures)
+        };
+        let run = |run: &str| ObservedContainer { started_at: run.to_owned(), ..testing::container("shop", "web", 1) };
+        let mut failures = Failures::default();
+        failures.observe(&graph, &pod, &run("1"), at(1));
+        assert_eq!(look(&failures, at(1)), (true, 0));
+        assert_eq!(failures.next_start(at(1)), Some(at(1) + STEADY));
+        failures.observe(&graph, &pod, &run("1"), at(1) + STEADY);
+        assert_eq!((look(&failures, at(1) + STEADY), failures.next_start(at(1) + STEADY)), ((false, 0), None));
+        failures.observe(&graph, &pod, &run("2"), at(2));
+        assert_eq!(look(&failures, at(2)), (true, 0), "another run, although nobody saw the end of the first");
+        failures.observe(&graph, &pod, &ended("2", 1, true), at(3));
+        assert_eq!(look(&failures, at(3)), (false, 1), "what does not run is not ready in the first place");
+        failures.observe(&graph, &pod, &run("3"), at(4));
+        assert_eq!((look(&failures, at(13)), failures.next_start(at(13))), ((true, 1), Some(at(14))));
+        assert_eq!((look(&failures, at(14)), failures.next_start(at(14))), ((false, 0), None));
+
+        // With a long window the failure is remembered for longer, and nobody waits for that.
+        let web = graph.services.get_mut(&pod.service).expect("it is there");
+        web.restart_pace.window = Some(at(100));
+        let mut failures = Failures::default();
+        failures.observe(&graph, &pod, &ended("1", 1, true), at(0));
+        failures.observe(&graph, &pod, &run("2"), at(0));
+        assert_eq!((look(&failures, at(9)), look(&failures, at(10))), ((true, 1), (false, 1)));
+        assert_eq!(look(&failures, at(100)), (false, 0));
+        // What is checked is taken at that.
+        let healthy = ContainerState::Running { health: Health::Healthy };
+        failures.observe(&graph, &pod, &ObservedContainer { state: healthy, ..run("3") }, at(101));
+        assert!(!look(&failures, at(101)).0);
     }
 
     #[test]

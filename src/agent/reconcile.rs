@@ -234,7 +234,11 @@ impl Loop {
         // Of pods elsewhere their own agents know better.
         for (host, told) in self.shared.peers.memory(&self.handle.name) {
             let there = |pod: &PodId| desired.assignments.pods.get(pod) == Some(&host);
-            memory.extend(told.into_iter().filter(|(pod, _)| there(pod)));
+            for (pod, mut told) in told.into_iter().filter(|(pod, _)| there(pod)) {
+                // Its container may be in their picture before what they make of it is.
+                told.unsteady |= memory.get(&pod).is_some_and(|own| own.unsteady);
+                memory.insert(pod, told);
+            }
         }
         self.remember_rollouts(desired, observed, &mut memory);
         memory

@@ -16,6 +16,10 @@ use super::resources::Messages;
 use super::survey::Survey;
 use super::{Desired, FailureKind, Reason};
 
+/// Failures in a row of a replica that is as it shall be, after which nobody at a terminal waits any longer for the others of its
+/// service to be replaced.
+const GIVEN_UP: u32 = 3;
+
 /// The rollouts of a project.
 pub(super) struct Rollouts<'a> {
     desired: &'a Desired,
@@ -118,6 +122,58 @@ impl<'a> Rollouts<'a> {
     pub(super) fn is_fresh(&self, pod: &PodId, rollout: &Rollout) -> bool {
         let rested = || self.told(pod).is_some_and(|told| told.rested);
         !rollout.delay.is_zero() && self.is_made(pod) && !rested()
+    }
+
+    /// Returns why a replica that runs is not to be relied upon, if nobody checks it.
+    pub(super) fn unsteady(&self, pod: &PodId) -> Option<String> {
+        let memory = self.memory.get(pod).filter(|memory| memory.unsteady)?;
+        Some(match memory.failures {
+            0 => format!("`{pod}` was started just now"),
+            1 => format!("`{pod}` has failed, and has not run well for long since"),
+            n => format!("`{pod}` has failed {n} times in a row"),
+        })
+    }
+
+    /// Says which services that do not say how they are rolled out wait for a replica that is as it shall be and fails again and
+    /// again. It is tried on, and the update with it: only who waits at a terminal is told.
+    pub(super) fn tell_waiting(&self, decisions: &BTreeMap<&PodId, Decision>, messages: &mut Messages) {
+        let graph = &self.desired.graph;
+        let waits = decisions.iter().filter(|(_, decision)| is_change(decision));
+        let waiting: BTreeSet<&ServiceName> = waits.map(|(pod, _)| &pod.service).collect();
+        for service in waiting.into_iter().filter(|name| graph.rollout(name).is_none()) {
+            let stays = decisions.range::<PodId, _>(PodId::all_of(service)).filter(|(_, decision)| {
+                matches!(decision, Decision::Leave | Decision::Held(_) | Decision::Start { .. } | Decision::Finish)
+                    || matches!(decision, Decision::Create(_) | Decision::Replace(_)) && !is_change(decision)
+            });
+            let failing = stays.filter_map(|(pod, _)| {
+                let desired = self.desired;
+                let failures = self.memory.get(pod)?.failures;
+                let of_now = !desired.unstarted.contains(*pod) && !desired.asked.contains_key(*pod);
+                (of_now && failures >= self.borne(pod)).then(|| (graph.container_name(pod), failures))
+            });
+            if let Some((name, failures)) = failing.max_by_key(|(_, failures)| *failures) {
+                let count = if failures == 1 {
+                    "was found unhealthy".to_owned()
+                } else {
+                    format!("has failed {failures} times in a row")
+                };
+                messages.fail(
+                    FailureKind::Rollout,
+                    format!("the update of `{service}` waits: container {name} {count}; the others stay as they are until it runs"),
+                );
+            }
+        }
+    }
+
+    /// Returns how many failures in a row are borne: health that was bad is known after a long time already.
+    fn borne(&self, pod: &PodId) -> u32 {
+        let condemned = self.memory.get(pod).and_then(|memory| memory.condemned.as_ref());
+        let found = self.container(pod);
+        let is_bad = found.is_none_or(|container| !container.is_ready());
+        let was_replaced = condemned.is_some_and(|id| found.is_none_or(|container| container.id != *id));
+        let checked =
+            self.desired.graph.services.get(&pod.service).is_some_and(|one| one.container.healthcheck.is_some());
+        if was_replaced && is_bad && checked { 1 } else { GIVEN_UP }
     }
 
     /// Returns whether what was not replaced yet of a service stays as it is.

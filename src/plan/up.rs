@@ -41,6 +41,7 @@ pub(super) fn plan_up(desired: &Desired, observed: &Observed, memory: &BTreeMap<
     }
     messages.about(desired, &found, &decisions, memory, &observed.hosts);
     rollouts.tell(&mut messages);
+    rollouts.tell_waiting(&decisions, &mut messages);
     let mut emitter = Emitter::new(desired, &ranks, &found);
     emitter.resources(&changes);
     for surplus in &found.surplus {

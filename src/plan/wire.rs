@@ -303,6 +303,7 @@ impl<'a> Wiring<'a, '_> {
             // Units of which a part is down already come before those that serve with all their parts.
             rolling.sort_by_key(|unit| !unit.iter().any(|pod| self.repairs(pod)));
             let graph = &self.emitter.desired.graph;
+            let says = graph.rollout(root).is_some();
             let mut window = match graph.rollout(root) {
                 Some(rollout) => self.window(&fresh, &rolling, rollout),
                 None => Window::one_by_one(fresh.iter().flat_map(|unit| self.starts(unit)).collect()),
@@ -317,8 +318,28 @@ impl<'a> Wiring<'a, '_> {
                     repairs.entry(&pod.service).and_modify(|left| *left -= 1);
                 }
                 self.roll(unit, &window, &repairs);
+                if !says {
+                    self.spare(unit, &fresh);
+                }
                 let ends = self.starts(unit);
                 window.taken.extend((!ends.is_empty()).then_some(Place::Until(ends)));
+            }
+        }
+    }
+
+    /// Makes a unit that serves wait for those that stay and may crash at any moment: that a container runs says little of what
+    /// nobody checks. Those that are to be replaced themselves hold nothing back, so that an update mends what crashes.
+    fn spare(&mut self, unit: &[&'a PodId], others: &[Vec<&'a PodId>]) {
+        let serving: BTreeSet<&ServiceName> =
+            unit.iter().filter(|pod| self.interrupts(pod)).map(|pod| &pod.service).collect();
+        let desired = self.emitter.desired;
+        let counts =
+            |pod: &PodId| serving.contains(&pod.service) && !self.is_unstarted(pod) && !desired.asked.contains_key(pod);
+        let others = others.iter().flatten().copied();
+        let Some(why) = others.filter(|pod| counts(pod)).find_map(|pod| self.rollouts.unsteady(pod)) else { return };
+        for pod in unit {
+            if let Some(first) = self.nodes(pod).and_then(PodNodes::first) {
+                self.emitter.draft.hold(first, &why);
             }
         }
     }

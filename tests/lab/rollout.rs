@@ -120,3 +120,51 @@ fn what_of_an_update_is_not_applied_is_refused_with_its_place() {
         .refused(1, &["a share of 1.5 is not supported, give one from 0 to 1", "compose.yaml:4:"]);
     assert_eq!(host.docker(&["ps", "-aq", "--filter", "name=not-"]), "");
 }
+
+/// Nobody checks the replicas, and the file says nothing of rollouts.
+#[test]
+fn a_version_that_crashes_at_once_takes_one_replica_and_up_says_so() {
+    let host = crate::host::Host::boot(&["busybox"]);
+    let with = |script: &str| {
+        format!(
+            "services:\n  web: {{image: busybox, stop_signal: SIGKILL, deploy: {{replicas: 3}}, command: [sh, -c, '{script}']}}\n"
+        )
+    };
+    let project = Project::new(&host, "bad", &with("echo first; exec sleep 1000000"));
+    project.up();
+    let ids = |number: u32| project.inspect(&format!("bad-web-{number}"), "{{.Id}} {{.State.StartedAt}}");
+    let before = (ids(2), ids(3));
+
+    project.rewrite(&with("echo no such table; sleep 0.1; exit 3"));
+    let said = [
+        "the update of `web` waits: container bad-web-1 has failed 3 times in a row; the others stay as they are until it runs",
+        "no such table",
+    ];
+    project.orch(&["up", "-d"]).refused(1, &said);
+    assert_eq!((ids(2), ids(3)), before, "the others are as they were");
+    // Another `up` of the same changes nothing of that.
+    project.orch(&["up", "-d"]).refused(1, &said);
+    assert_eq!((ids(2), ids(3)), before, "the others are as they were");
+
+    // What mends it goes through, and each has run for half a second before the next is replaced.
+    project.rewrite(&with("echo third; exec sleep 1000000"));
+    let since = host.sh("date +%s.%N");
+    project.orch(&["up", "-d"]).ok();
+    let times = |action: &str| -> Vec<u64> {
+        let (event, label) = (format!("event={action}"), "label=com.docker.compose.project=bad");
+        let now = host.sh("date +%s.%N");
+        let filters = ["--filter", &event, "--filter", label, "--format", "{{.TimeNano}}"];
+        let lines = host.docker(&[&["events", "--since", &since, "--until", &now], filters.as_slice()].concat());
+        lines.lines().map(|line| line.parse().expect("a time")).collect()
+    };
+    let (starts, stops) = (times("start"), times("kill"));
+    let (last_start, last_stop) = (starts.iter().rev().nth(1), stops.last());
+    let (Some(start), Some(stop)) = (last_start, last_stop) else { panic!("{starts:?} {stops:?}") };
+    assert!(
+        *stop >= start + SECOND / 2,
+        "the last was stopped {} ms after a start",
+        stop.saturating_sub(*start) / 1_000_000
+    );
+    assert_eq!(project.running("web").len(), 3);
+    project.down();
+}

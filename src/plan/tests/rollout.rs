@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::observed::Rolled;
-use crate::plan::FailureKind;
+use crate::plan::asked::Run;
+use crate::plan::{Asked, FailureKind};
 
 use super::*;
 
@@ -284,4 +285,106 @@ fn what_shares_a_namespace_goes_with_its_owner() {
     let begun = begins(&world);
     assert!(begun.contains("web.1") && begun.contains("web.2") && !begun.contains('3'), "{begun}");
     world.converge();
+}
+
+/// Three replicas of a service that says nothing of rollouts, of which the first was replaced.
+fn unsaid() -> World {
+    let mut world = World::running("web: {scale: 3}", &["local"]);
+    world.up("web: {scale: 3, user: '1'}");
+    replace(&mut world, "web.1");
+    world
+}
+
+/// What its agent makes of a pod that nobody checks.
+fn run_for_a_moment(world: &mut World, name: &str, failures: u32) {
+    let memory = world.memory.entry(pod(name)).or_default();
+    (memory.unsteady, memory.failures) = (true, failures);
+}
+
+#[test]
+fn what_nobody_checks_holds_the_next_until_it_has_run_for_a_while() {
+    let mut world = unsaid();
+    assert_eq!(begins(&world), "drain web.2");
+    for (failures, why) in [
+        (0, "`web.1` was started just now"),
+        (1, "`web.1` has failed, and has not run well for long since"),
+        (2, "`web.1` has failed 2 times in a row"),
+    ] {
+        run_for_a_moment(&mut world, "web.1", failures);
+        assert_eq!(begins(&world), "");
+        let plan = world.plan();
+        assert_eq!(plan.steps[0].waits_for(&world.desired, &world.observed).as_deref(), Some(why));
+        assert!(!plan.is_stuck(&world.observed, Some(&world.desired), |_| false), "it waits for time");
+    }
+    world.memory.remove(&pod("web.1"));
+    assert_eq!(begins(&world), "drain web.2");
+}
+
+#[test]
+fn what_is_to_be_replaced_itself_holds_nothing_back() {
+    let mut world = World::running("web: {scale: 3}", &["local"]);
+    for name in ["web.1", "web.2", "web.3"] {
+        run_for_a_moment(&mut world, name, 5);
+    }
+    world.up("web: {scale: 3, user: '1'}");
+    assert_eq!((begins(&world).as_str(), failures(&world).as_str()), ("drain web.1", ""));
+    // Nor does what somebody asked for.
+    let mut world = unsaid();
+    run_for_a_moment(&mut world, "web.1", 0);
+    let run = |world: &World| {
+        let containers = world.observed.hosts.values().flat_map(|host| host.containers.values());
+        containers.filter(|one| one.pod() == Some(pod("web.1"))).map(Run::of).next().expect("it is there")
+    };
+    let asked = Asked::Paused { run: run(&world) };
+    world.desired.asked.insert(pod("web.1"), asked);
+    assert!(begins(&world).starts_with("pause web-1"), "{}", begins(&world));
+    assert!(
+        world
+            .plan()
+            .steps
+            .iter()
+            .all(|step| step.waits_for(&world.desired, &world.observed)
+                != Some("`web.1` was started just now".to_owned()))
+    );
+}
+
+#[test]
+fn who_waits_is_told_of_a_replica_that_fails_again_and_again() {
+    let mut world = unsaid();
+    run_for_a_moment(&mut world, "web.1", 2);
+    assert_eq!(failures(&world), "");
+    world.touch("web.1", exited(1));
+    let held = Some("failed 3 times in a row".to_owned());
+    world.memory.insert(pod("web.1"), PodMemory { failures: 3, held, ..PodMemory::default() });
+    assert_eq!(begins(&world), "");
+    assert_eq!(
+        failures(&world),
+        "the update of `web` waits: container shop-web-1 has failed 3 times in a row; the others stay as they are until it runs"
+    );
+    assert!(world.plan().is_hopeless(), "nobody waits for it any longer");
+    // It goes on by itself.
+    world.touch("web.1", health(Health::None));
+    world.memory.remove(&pod("web.1"));
+    assert_eq!((begins(&world).as_str(), failures(&world).as_str()), ("drain web.2", ""));
+    // Without others to replace there is no update that could wait.
+    world.converge();
+    world.memory.insert(pod("web.1"), PodMemory { failures: 9, ..PodMemory::default() });
+    assert_eq!(failures(&world), "");
+}
+
+#[test]
+fn bad_health_once_is_enough_to_say_so() {
+    let project = |more: &str| format!("web: {{scale: 3, healthcheck: {{test: [CMD, 'true']}}{more}}}");
+    let mut world = World::running(&project(""), &["local"]);
+    world.up(&project(", user: '1'"));
+    replace(&mut world, "web.1");
+    world.touch("web.1", health(Health::Starting));
+    let condemned = Some("another".to_owned());
+    world.memory.insert(pod("web.1"), PodMemory { failures: 1, condemned, ..PodMemory::default() });
+    assert_eq!(
+        failures(&world),
+        "the update of `web` waits: container shop-web-1 was found unhealthy; the others stay as they are until it runs"
+    );
+    world.touch("web.1", health(Health::Healthy));
+    assert_eq!((begins(&world).as_str(), failures(&world).as_str()), ("drain web.2", ""));
 }
