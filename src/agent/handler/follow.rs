@@ -13,16 +13,12 @@ use crate::ids::PodId;
 use crate::plan::{Asked, ContainerState, Desired, Health, Plan, PlannedStep};
 
 use super::super::execute;
-use super::super::memory::forgiven_after;
+use super::super::memory::{STEADY, forgiven_after, steady_again};
 use super::super::shared::{Aim, Following, ProjectState, Record, STORE_OBJECT, Shared};
 use super::{asking, status};
 
 /// Time without an end after which the client is told what is waited for, again each time that it has passed twice.
 const TELL_AFTER: Duration = Duration::from_secs(30);
-
-/// How long what nobody asks for its health must have run to be taken for running: as long as Docker Compose lets pass before it
-/// looks. What has failed meanwhile must run for so long that its failures are forgotten.
-const STEADY: Duration = Duration::from_millis(500);
 
 /// Things that are waited for, told at most.
 const TOLD: usize = 5;
@@ -157,6 +153,17 @@ impl Follow {
             for (pod, reason) in unready.filter_map(|pod| Some((pod, pod.reason.as_ref()?))) {
                 pending.push(format!("container {}: {reason}", pod.name));
             }
+            let failures = self.failures(desired, state);
+            for pod in pods.iter().filter(|pod| pod.wanted && is_unchecked(pod)) {
+                let count = failures.get(&pod.pod).copied().unwrap_or(0);
+                let again = steady_again(forgiven_after(&desired.graph, &pod.pod)).as_secs_f64();
+                if count > 0 {
+                    pending.push(format!(
+                        "container {} has failed {count} times in a row, and has no health check: it must run for {again} s",
+                        pod.name
+                    ));
+                }
+            }
         }
         pending
     }
@@ -236,18 +243,26 @@ impl Follow {
         if messages.is_empty() { Some(done) } else { Some(Progress::Failed { messages }) }
     }
 
+    /// Returns how often pods have failed in a row, as their own hosts' agents say.
+    fn failures(&self, desired: &Desired, state: &ProjectState) -> BTreeMap<PodId, u32> {
+        let mut failures: BTreeMap<PodId, u32> = BTreeMap::new();
+        let elsewhere = self.shared.peers.memory(&desired.graph.project);
+        let told = elsewhere.iter().flat_map(|(_, memory)| memory);
+        for (pod, memory) in state.report.memory.iter().chain(told) {
+            let most = failures.entry(pod.clone()).or_default();
+            *most = memory.failures.max(*most);
+        }
+        failures
+    }
+
     /// Returns which pods run, are asked by nobody for their health, and have not run for long enough to be taken at that;
     /// notes when to look again.
     fn unsteady(&mut self, desired: &Desired, pods: &[PodStatus], state: &ProjectState) -> BTreeSet<PodId> {
-        let elsewhere: Vec<_> = self.shared.peers.memory(&desired.graph.project).into_iter().collect();
-        let failures = |pod: &PodId| {
-            let told = elsewhere.iter().filter_map(|(_, memory)| memory.get(pod));
-            state.report.memory.get(pod).into_iter().chain(told).map(|memory| memory.failures).max().unwrap_or(0)
-        };
+        let failures = self.failures(desired, state);
         let (now, wall) = (Instant::now(), self.shared.clock.now());
         let mut unsteady = BTreeSet::new();
         for pod in pods {
-            if !matches!(pod.state, Some(ContainerState::Running { health: Health::None })) {
+            if !is_unchecked(pod) {
                 self.runs.remove(&pod.pod);
                 continue;
             }
@@ -258,10 +273,10 @@ impl Follow {
             }
             let seen = now.duration_since(known.1);
             // What runs for long already need not be looked at any longer.
-            let left = if failures(&pod.pod) == 0 {
+            let left = if failures.get(&pod.pod).is_none_or(|count| *count == 0) {
                 STEADY.saturating_sub(seen.max(age(pod, wall)))
             } else {
-                forgiven_after(&desired.graph, &pod.pod).saturating_sub(seen)
+                steady_again(forgiven_after(&desired.graph, &pod.pod)).saturating_sub(seen)
             };
             if !left.is_zero() {
                 unsteady.insert(pod.pod.clone());
@@ -270,6 +285,11 @@ impl Follow {
         }
         unsteady
     }
+}
+
+/// Returns whether a container runs and nobody asks for its health.
+fn is_unchecked(pod: &PodStatus) -> bool {
+    matches!(pod.state, Some(ContainerState::Running { health: Health::None }))
 }
 
 /// Returns for how long a container has run by the clock of its host, which may not be this one's: nothing where that makes no
