@@ -247,7 +247,7 @@ impl Follow {
     fn failures(&self, desired: &Desired, state: &ProjectState) -> BTreeMap<PodId, u32> {
         let mut failures: BTreeMap<PodId, u32> = BTreeMap::new();
         let elsewhere = self.shared.peers.memory(&desired.graph.project);
-        let told = elsewhere.iter().flat_map(|(_, memory)| memory);
+        let told = elsewhere.values().flatten();
         for (pod, memory) in state.report.memory.iter().chain(told) {
             let most = failures.entry(pod.clone()).or_default();
             *most = memory.failures.max(*most);
