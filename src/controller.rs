@@ -5,4 +5,4 @@ mod adopt;
 pub mod oneoff;
 pub mod revise;
 
-pub use revise::{Request, is_same_project, is_same_wish, replace, revise, same_but_for_counters};
+pub use revise::{Request, is_same_project, is_same_wish, replace, revise, same_but_for_counters, selected};

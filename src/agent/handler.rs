@@ -16,6 +16,7 @@ use crate::api::types::{
     ProjectStatus, ProjectSummary, RemoveHost, RouteQuestion, SeatAnswer, SeatRequest, SnapshotList, StopRequest,
     Traffic, UpRequest, WhyQuestion, WhyTold,
 };
+use crate::controller;
 use crate::diag::chain;
 use crate::graph::{Graph, MAX_PODS};
 use crate::ids::{HostName, PodId, ProjectName, SnapshotHash};
@@ -295,6 +296,8 @@ impl Handler for AgentHandler {
         let shared = &self.shared;
         let guard = shared.admission.lock().await;
         let wait = request.wait;
+        let options = &request.options;
+        let of = (!options.services.is_empty()).then(|| controller::selected(&request.graph, options));
         // What it names now stays here until the record is written.
         let snapshots: Vec<SnapshotHash> = request.graph.snapshots().into_iter().cloned().collect();
         if !shared.snapshots.missing(&snapshots).is_empty() {
@@ -313,7 +316,7 @@ impl Handler for AgentHandler {
             None => self.write(&project, record, stored, Some(images)).await?,
         };
         drop(guard);
-        let follow = Follow::new(shared.clone(), following, wait);
+        let follow = Follow::new(shared.clone(), following, wait).of(of);
         let notes: Vec<Progress> = plan.notes.iter().cloned().map(|message| Progress::Note { message }).collect();
         let accepted = Progress::Accepted { revision, plan };
         shared.spawn(async move {

@@ -235,7 +235,7 @@ fn enabled(graph: &Graph, options: &UpOptions, previous: Option<&Desired>) -> BT
 }
 
 /// The services that this `up` asks for: all, or those named with what they depend on.
-pub(super) fn selected(graph: &Graph, options: &UpOptions) -> BTreeSet<ServiceName> {
+pub fn selected(graph: &Graph, options: &UpOptions) -> BTreeSet<ServiceName> {
     if options.services.is_empty() {
         return graph.services.keys().cloned().collect();
     }

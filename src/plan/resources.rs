@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::{Network, NetworkMode, Volume};
-use crate::ids::{HostName, PodId, ResourceKey};
+use crate::ids::{HostName, PodId, ResourceKey, ServiceName};
 use crate::observed::{CONFIG_HASH_LABEL, ObservedHost, ObservedNetwork, ObservedVolume, SPEC_HASH_LABEL};
 
 use super::asked::Asked;
@@ -37,7 +37,11 @@ pub(super) struct Messages {
 
 impl Messages {
     pub(super) fn fail(&mut self, kind: FailureKind, message: String) {
-        self.failures.push(Failure { kind, message });
+        self.failures.push(Failure { kind, message, service: None });
+    }
+
+    pub(super) fn fail_of(&mut self, service: &ServiceName, kind: FailureKind, message: String) {
+        self.failures.push(Failure { kind, message, service: Some(service.clone()) });
     }
 }
 

@@ -157,7 +157,8 @@ impl<'a> Rollouts<'a> {
                 } else {
                     format!("has failed {failures} times in a row")
                 };
-                messages.fail(
+                messages.fail_of(
+                    service,
                     FailureKind::Rollout,
                     format!("the update of `{service}` waits: container {name} {count}; the others stay as they are until it runs"),
                 );
@@ -203,7 +204,8 @@ impl<'a> Rollouts<'a> {
             let why = replicas.values().copied().collect::<Vec<_>>().join("; ");
             let count = format!("{} of {of} {}", replicas.len(), if *of == 1 { "replica" } else { "replicas" });
             match (stops, is_open) {
-                (true, true) => messages.fail(
+                (true, true) => messages.fail_of(
+                    service,
                     FailureKind::Rollout,
                     format!(
                         "the update of `{service}` is paused, {count} failed: {why}; the others stay as they are until the \
@@ -211,7 +213,7 @@ impl<'a> Rollouts<'a> {
                     ),
                 ),
                 (true, false) => {
-                    messages.fail(FailureKind::Rollout, format!("the update of `{service}` failed, {count}: {why}"));
+                    messages.fail_of(service, FailureKind::Rollout, format!("the update of `{service}` failed, {count}: {why}"));
                 }
                 (false, _) => messages.notes.push(format!("the update of `{service}` goes on, {count} failed: {why}")),
             }

@@ -30,6 +30,9 @@ pub struct Failure {
     pub kind: FailureKind,
     /// What is wrong, for the reader.
     pub message: String,
+    /// The service that cannot become as it shall be; `None`: it is of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
 }
 
 impl std::fmt::Display for Failure {

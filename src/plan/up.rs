@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::{Condition, Service};
+use crate::graph::{Condition, Role, Service};
 use crate::ids::{HostName, PodId, ServiceName};
 use crate::observed::{ContainerState, Health, Observed, ObservedHost, PodMemory};
 use crate::place::Unplaced;
@@ -144,12 +144,12 @@ impl Messages {
                     };
                     self.notes.push(format!("`{pod}` {what}: {why}"));
                 }
-                Decision::Done { code: Some(code) } if *code != 0 => {
+                Decision::Done { code: Some(code) } if *code != 0 && !ended_with_main(desired, pod, decisions) => {
                     self.notes.push(format!("`{pod}` exited with {code} and is not started again"));
                 }
                 Decision::Leave => {
                     if let Some(failure) = failed_hook(desired, found, pod, memory) {
-                        self.fail(FailureKind::Dependency, failure);
+                        self.fail_of(&pod.service, FailureKind::Dependency, failure);
                     }
                 }
                 _ => {}
@@ -209,7 +209,7 @@ impl Messages {
         for ((service, _), alike) in &groups {
             let pods: Vec<&PodId> = alike.iter().map(|one| &one.pod).collect();
             let Some(first) = alike.first() else { continue };
-            self.fail(FailureKind::Unplaced, first.sentence(&listed(&pods), pods.len() > 1));
+            self.fail_of(service, FailureKind::Unplaced, first.sentence(&listed(&pods), pods.len() > 1));
             homeless.insert(service, &first.pod);
         }
         if homeless.is_empty() {
@@ -258,7 +258,7 @@ impl Messages {
                 });
                 for problem in problem.filter(|problem| said.insert((problem.clone(), dependency.required))) {
                     if dependency.required {
-                        self.fail(FailureKind::Dependency, problem);
+                        self.fail_of(name, FailureKind::Dependency, problem);
                     } else {
                         self.notes.push(format!("optional dependency `{}`: {problem}", dependency.service));
                     }
@@ -266,6 +266,14 @@ impl Messages {
             }
         }
     }
+}
+
+/// Returns whether a container only helps one that has ended well: with what code it was ended itself says nothing.
+fn ended_with_main(desired: &Desired, pod: &PodId, decisions: &BTreeMap<&PodId, Decision>) -> bool {
+    let part = desired.graph.services.get(&pod.service).and_then(Service::pod_part);
+    let Some(part) = part.filter(|part| matches!(part.role, Role::Sidecar | Role::Holder)) else { return false };
+    let main = decisions.get(&PodId::new(part.of.clone(), pod.number));
+    matches!(main, Some(Decision::Done { code: Some(0) | None }))
 }
 
 /// The first one's name, and how many more there are.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::api::types::{PodStatus, Progress};
 use crate::graph::{Part, Restart, Role};
-use crate::ids::PodId;
+use crate::ids::{PodId, ServiceName};
 use crate::plan::{Asked, ContainerState, Desired, Health, Plan, PlannedStep};
 
 use super::super::execute;
@@ -31,6 +31,8 @@ pub(super) struct Follow {
     wait: bool,
     /// Only what becomes of these matters; `None`: all does.
     about: Option<BTreeSet<PodId>>,
+    /// The services that were asked for, with what they depend on: others may fail as they did before. `None`: all.
+    of: Option<BTreeSet<ServiceName>>,
     /// The run of each container without a check, and since when it is known.
     runs: BTreeMap<PodId, (String, Instant)>,
     /// When one of them will have run for long enough.
@@ -40,12 +42,17 @@ pub(super) struct Follow {
 impl Follow {
     /// Follows what `following` was asked for; with `wait` until every pod is ready or done, not only started.
     pub(super) fn new(shared: Arc<Shared>, following: Following, wait: bool) -> Self {
-        Self { shared, following, wait, about: None, runs: BTreeMap::new(), look_at: None }
+        Self { shared, following, wait, about: None, of: None, runs: BTreeMap::new(), look_at: None }
     }
 
     /// Follows only what becomes of these pods.
     pub(super) fn about(self, pods: BTreeSet<PodId>) -> Self {
         Self { about: Some(pods), ..self }
+    }
+
+    /// Follows what becomes of these services, `None`: of all.
+    pub(super) fn of(self, services: Option<BTreeSet<ServiceName>>) -> Self {
+        Self { of: services, ..self }
     }
 
     /// Sends progress until it is as asked, cannot become so, or the client is gone.
@@ -117,11 +124,17 @@ impl Follow {
             // What is wrong elsewhere was so before.
             return ended;
         }
-        if !state.settled {
+        if !state.settled
+            && !record.desired.as_ref().is_some_and(|desired| self.has_done_its_part(desired, state, plan))
+        {
             return None;
         }
-        let mut messages: Vec<String> = plan.failures.iter().map(ToString::to_string).collect();
-        messages.extend(state.errors.iter().map(|(object, message)| format!("{object}: {message}")));
+        let failures =
+            plan.failures.iter().filter(|one| one.service.as_ref().is_none_or(|name| self.is_asked_for(name)));
+        let mut messages: Vec<String> = failures.map(ToString::to_string).collect();
+        let others = record.desired.as_ref().map(|desired| self.objects_of_others(desired)).unwrap_or_default();
+        let errors = state.errors.iter().filter(|(object, _)| !others.contains(*object));
+        messages.extend(errors.map(|(object, message)| format!("{object}: {message}")));
         if !messages.is_empty() {
             return Some(Progress::Failed { messages });
         }
@@ -130,6 +143,21 @@ impl Follow {
             Aim::Stopped(_) => Some(Progress::Done { revision: 0 }),
             Aim::Up => self.up_end(record.desired.as_ref()?, state),
         }
+    }
+
+    /// Returns whether a service was asked for, or is depended on by one that was.
+    fn is_asked_for(&self, service: &ServiceName) -> bool {
+        self.of.as_ref().is_none_or(|services| services.contains(service))
+    }
+
+    /// Returns the objects of pods of services that nobody asked for now.
+    fn objects_of_others(&self, desired: &Desired) -> BTreeSet<String> {
+        let others: BTreeSet<PodId> =
+            desired.assignments.pods.keys().filter(|pod| !self.is_asked_for(&pod.service)).cloned().collect();
+        if others.is_empty() {
+            return BTreeSet::new();
+        }
+        asking::objects(desired, &self.shared.observed(Some(&desired.graph.project)), &others)
     }
 
     /// Returns what keeps it from being as asked, for the reader.
@@ -183,16 +211,15 @@ impl Follow {
         if !messages.is_empty() {
             return Some(Progress::Failed { messages });
         }
-        let is_open = |planned: &PlannedStep| {
-            planned.step.pod().is_some_and(|pod| pods.contains(pod))
-                || objects.contains(&execute::object(&planned.step, None))
-        };
-        // The engine shows what a step did before the step has ended and was told.
-        let busy = !state.others_idle || state.busy.iter().any(|object| objects.contains(object));
-        if !state.heard || busy || plan.steps.iter().any(is_open) {
-            return None;
-        }
-        self.up_end(desired, state)
+        if is_under_way(state, plan, pods, &objects) { None } else { self.up_end(desired, state) }
+    }
+
+    /// Returns whether nothing is left to do for the services that were asked for, whatever is for others.
+    fn has_done_its_part(&self, desired: &Desired, state: &ProjectState, plan: &Plan) -> bool {
+        let Some(services) = &self.of else { return false };
+        let pods = desired.assignments.pods.keys().filter(|pod| services.contains(&pod.service)).cloned().collect();
+        let objects = asking::objects(desired, &self.shared.observed(Some(&desired.graph.project)), &pods);
+        !is_under_way(state, plan, &pods, &objects) && !plan.watched.iter().any(|pod| pods.contains(pod))
     }
 
     /// Returns whether a record asks for the same as the one that is followed, as far as that matters here.
@@ -219,6 +246,7 @@ impl Follow {
                 && !desired.unstarted.contains(pod)
                 && !desired.rests(pod)
                 && self.about.as_ref().is_none_or(|about| about.contains(pod))
+                && self.is_asked_for(&pod.service)
         };
         for pod in pods.iter().filter(|pod| pod.wanted && awaited(&pod.pod)) {
             match pod.state {
@@ -292,6 +320,17 @@ fn is_unchecked(pod: &PodStatus) -> bool {
     matches!(pod.state, Some(ContainerState::Running { health: Health::None }))
 }
 
+/// Returns whether something is still done, or to be done, for these pods and objects.
+fn is_under_way(state: &ProjectState, plan: &Plan, pods: &BTreeSet<PodId>, objects: &BTreeSet<String>) -> bool {
+    let is_open = |planned: &PlannedStep| {
+        planned.step.pod().is_some_and(|pod| pods.contains(pod))
+            || objects.contains(&execute::object(&planned.step, None))
+    };
+    // The engine shows what a step did before the step has ended and was told.
+    let busy = !state.others_idle || state.busy.iter().any(|object| objects.contains(object));
+    !state.heard || busy || plan.steps.iter().any(is_open)
+}
+
 /// Returns for how long a container has run by the clock of its host, which may not be this one's: nothing where that makes no
 /// sense.
 fn age(pod: &PodStatus, now: Duration) -> Duration {
@@ -328,7 +367,7 @@ fn note(pending: &[String]) -> Progress {
 }
 
 /// Returns whether a container helps one that has ended by itself, and ended for that reason.
-fn has_ended_with_main(helper: &PodStatus, pods: &[PodStatus]) -> bool {
+pub(super) fn has_ended_with_main(helper: &PodStatus, pods: &[PodStatus]) -> bool {
     let helps = |part: &&Part| !matches!(part.role, Role::Main | Role::PreStart);
     let Some(part) = helper.part.as_ref().filter(helps) else { return false };
     let is_main = |pod: &&PodStatus| pod.pod.service == part.of && pod.pod.number == helper.pod.number;

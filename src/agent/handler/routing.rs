@@ -54,6 +54,15 @@ pub(super) fn route(shared: &Shared, question: &RouteQuestion) -> Result<WhyTold
             findings.extend(near_told(&near));
             findings
         }
+        DryRun::Unclear { spoken, path } => {
+            let mut findings: Vec<Finding> = handshake(&request, is_tls, &spoken).into_iter().collect();
+            if findings.is_empty() {
+                findings.push(problem(format!(
+                    "its path means `{path}` to who resolves it, and other rules are for that: it is answered with 400"
+                )));
+            }
+            findings
+        }
         DryRun::Taken { spoken, shares } => {
             let mut findings: Vec<Finding> = handshake(&request, is_tls, &spoken).into_iter().collect();
             findings.extend(shares.iter().flat_map(|share| taken(shared, share)));
@@ -75,7 +84,7 @@ fn handshake(request: &DryRequest, is_tls: bool, spoken: &Spoken) -> Option<Find
             weight: Weight::Problem,
             text: format!("there is no certificate for `{host}` at port {port}: the TLS handshake is refused"),
             hint: Some(format!(
-                "there are certificates for {}; a rule with `hosts` and `tls` brings another one",
+                "there are certificates for {}; a rule with `host` and `tls` brings another one",
                 some(names.clone())
             )),
         }),

@@ -16,6 +16,7 @@ use crate::place::Listening;
 use crate::plan::{ContainerState, Desired, Health, Observed, ObservedContainer, ProjectView};
 
 use super::super::shared::{ProjectState, Record, Shared};
+use super::follow::has_ended_with_main;
 use super::{error, pods, published};
 
 /// What somebody may ask about.
@@ -363,6 +364,9 @@ impl<'a> Seen<'a> {
                     let what = format!("prepares the pod, and has run{time}: the other containers wait for its end");
                     Some(Finding { weight: Weight::Waiting, text: text(what), hint: words })
                 }
+                (Some(ContainerState::Exited { .. }), None) if has_ended_with_main(status, &statuses) => {
+                    Some(fine(text("was ended when the service's own container had ended".to_owned())))
+                }
                 (_, Some(reason)) => {
                     let name = format!("`{id}`");
                     let text = if reason.starts_with(&name) { reason.clone() } else { format!("{name}: {reason}") };
@@ -405,14 +409,16 @@ impl<'a> Seen<'a> {
         let stats = self.shared.dataplane.ambassador_stats();
         let own =
             stats.iter().filter(|one| one.key.project == self.desired.graph.project && one.key.pod.service == *front);
-        // What keeps one from listening is told with the pod, where it is known.
+        // What keeps one from listening, where it is known.
         let told = self.shared.ambassadors.problems();
         let mut findings = Vec::new();
         for one in own {
             let name = format!("ambassador `{}` of `{}`", one.key.name, one.key.pod);
-            if !one.listens && !told.iter().any(|told| told.starts_with(&name)) {
-                findings
-                    .push(problem(format!("{name} does not listen: its pod does not run, or its port is taken there")));
+            if !one.listens {
+                let known = told.iter().find(|told| told.starts_with(&name)).cloned();
+                findings.push(problem(known.unwrap_or_else(|| {
+                    format!("{name} does not listen: its pod does not run, or its port is taken there")
+                })));
             }
             for target in &one.targets {
                 if let Some(why) = &target.last_error {

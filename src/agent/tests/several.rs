@@ -106,6 +106,38 @@ async fn what_fails_while_somebody_waits_must_go_on_running() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_others_wait_for_in_vain_is_nothing_to_who_asks_for_something_else() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    let mut graph = graph(&["db", "other", "web"]);
+    graph.services.get_mut("db").expect("it is there").container.healthcheck = Some(crate::testing::healthcheck());
+    graph.services.get_mut("web").expect("it is there").depends_on = vec![Dependency {
+        service: service_name("db"),
+        condition: Condition::ServiceHealthy,
+        restart: false,
+        required: true,
+    }];
+    let of = |service: &str| {
+        let mut request = UpRequest { wait: true, ..UpRequest::new(graph.clone()) };
+        request.options.services = vec![service_name(service)];
+        request
+    };
+    let progress = agent.handler.up(shop(), of("web")).await.expect("accepted");
+    agent.becomes("the database runs", |all| all.get("shop-db-1").is_some_and(ObservedContainer::is_running)).await;
+    // It does so while the web server waits, and fails again and again afterwards.
+    let ended = drain(agent.handler.up(shop(), of("other")).await.expect("accepted")).await;
+    assert!(is_done(&ended), "{ended:#?}");
+    drain(progress).await;
+    let waiting = agent.handler.up(shop(), of("web")).await.expect("accepted");
+    engine.set_health("shop-db-1", Health::Unhealthy);
+    let ended = drain(waiting).await;
+    assert!(matches!(ended.last(), Some(Progress::Failed { .. })), "{ended:#?}");
+    let ended = drain(agent.handler.up(shop(), of("other")).await.expect("accepted")).await;
+    assert!(is_done(&ended), "{ended:#?}");
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_the_engine_still_clears_is_waited_for() {
     let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
     let agent = Agent::start(&engine, dir.path()).await;

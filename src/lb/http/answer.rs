@@ -3,7 +3,7 @@
 //! Where the end of an answer can be read in more than one way the client gets an error instead. Source: RFC 9112,
 //! section 6.3.
 
-use super::head::{Body, MAX_HEAD, Room, number};
+use super::head::{Body, MAX_HEAD, Room, is_framing, number};
 use super::lines::Lines;
 
 /// What the bytes of a pod begin with.
@@ -165,8 +165,12 @@ fn unfolded(value: &[u8]) -> Option<Vec<u8>> {
     Some(lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(&b' '))
 }
 
-/// Returns whether a field is for the connection to the pod only.
+/// Returns whether a field is for the connection to the pod only. What says where the answer ends never is, whatever
+/// `Connection` names: the client would take the next answer for a part of this one.
 fn is_named(answer: &httparse::Response<'_, '_>, name: &str) -> bool {
+    if is_framing(name.as_bytes()) {
+        return false;
+    }
     let connection = answer.headers.iter().filter(|field| field.name.eq_ignore_ascii_case("connection"));
     connection.flat_map(|field| options(field.value)).any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
 }
@@ -259,6 +263,14 @@ mod tests {
         check(
             "HTTP/1.1 200 OK|Connection: close, x-own|Keep-Alive: timeout=5|X-Own: 1|Proxy-Connection: x|A: b|Content-Length: 1||",
             "200 Length(1) closed | HTTP/1.1 200 OK | A: b | Content-Length: 1",
+        );
+        check(
+            "HTTP/1.1 200 OK|Connection: content-length, a|Content-Length: 2|A: b||",
+            "200 Length(2) kept | HTTP/1.1 200 OK | Content-Length: 2",
+        );
+        check(
+            "HTTP/1.1 200 OK|Connection: Transfer-Encoding|Transfer-Encoding: chunked||",
+            "200 Chunked kept | HTTP/1.1 200 OK | Transfer-Encoding: chunked",
         );
         check("HTTP/1.1 204 No|A: b|  c|\td||", "204 None kept | HTTP/1.1 204 No | A: b c d");
         let towards = Towards { keep_alive: false, ..GET };

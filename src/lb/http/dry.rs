@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::ports::{PortRules, Rule};
 use super::route::{Asked, CameBy, bare_host, is_reached_at, redirect, split_target, takes_path};
+use super::visit::unclear;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 use crate::lb::routing::{Pool, Shared};
 use crate::model::Route;
@@ -48,6 +49,13 @@ pub enum DryRun {
         spoken: Spoken,
         /// Those that come next to it.
         near: Vec<Near>,
+    },
+    /// One would, and another one takes what its path means to who resolves it: it is refused.
+    Unclear {
+        /// What clients speak at the port.
+        spoken: Spoken,
+        /// The path that is meant.
+        path: String,
     },
     /// One of these does.
     Taken {
@@ -173,6 +181,9 @@ pub(in crate::lb) fn run(shared: &Shared, request: &DryRequest) -> DryRun {
         near.truncate(NEAR);
         return DryRun::NoRule { spoken: spoken(rules, host), near };
     };
+    if let Some(path) = unclear(rules, *local, &asked) {
+        return DryRun::Unclear { spoken: spoken(rules, host), path: String::from_utf8_lossy(&path).into_owned() };
+    }
     let mut before = 0;
     let shares = shares.iter().map(|(end, rule)| {
         let weight = end - std::mem::replace(&mut before, *end);

@@ -370,7 +370,7 @@ impl ProxyHttp for General {
     ) -> Result<()> {
         ctx.has_begun = true;
         ctx.held.force(ctx.head);
-        if !fields::fits(answer) {
+        if !fields::fits(answer) || fields::is_coded_twice(answer) {
             return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
         }
         if answer.status.is_informational() && answer.status.as_u16() != 101 {

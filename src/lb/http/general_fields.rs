@@ -41,6 +41,10 @@ impl<'a> Facts<'a> {
         if head.headers.len() > MAX_FIELDS {
             return Err(Wrong::Large);
         }
+        // Libraries of HTTP/2 look at the first only, and a pod of HTTP/1.1 would get them all.
+        if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+            return Err(Wrong::Malformed);
+        }
         let path = str::from_utf8(head.raw_path()).map_err(|_| Wrong::Malformed)?;
         // A target that names its host has been found to agree with the field.
         let (named, target) = match path.split_once("://") {
@@ -215,6 +219,11 @@ pub(super) fn size(asked: &RequestHeader) -> usize {
 pub(super) fn fits(answer: &ResponseHeader) -> bool {
     let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + ": \r\n".len();
     answer.headers.len() <= MAX_FIELDS && answer.headers.iter().map(line).sum::<usize>() <= MAX_HEAD
+}
+
+/// Returns whether an answer says more than once how it is coded: whoever reads the fields as a list would take it for coded twice.
+pub(super) fn is_coded_twice(answer: &ResponseHeader) -> bool {
+    answer.headers.get_all(TRANSFER_ENCODING).iter().nth(1).is_some()
 }
 
 /// Returns whether the body of an answer ends with its connection.

@@ -367,7 +367,7 @@ fn known(name: &str) -> Known {
 }
 
 /// Returns whether a field says where a message ends.
-fn is_framing(name: &[u8]) -> bool {
+pub(super) fn is_framing(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"transfer-encoding")
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::forward::Client;
-use super::ports::Rule;
+use super::ports::{PortRules, Rule};
 use super::route::{Asked, CameBy, redirect, resolved, rewritten};
 use crate::lb::choose::luck;
 use crate::lb::routing::{Door, Pool, Routing};
@@ -152,6 +152,13 @@ pub(super) enum Way {
     Gone,
 }
 
+/// Returns the path that is meant to who resolves it, if other rules are for that one.
+pub(super) fn unclear(rules: &PortRules, local: IpAddr, asked: &Asked<'_>) -> Option<Vec<u8>> {
+    let path = resolved(asked.path)?;
+    let other = rules.shares(local, &Asked { path: &path, ..*asked });
+    (!std::ptr::eq(other, rules.shares(local, asked))).then_some(path)
+}
+
 /// Returns what becomes of a request for `target`, by the table of the moment.
 pub(super) fn way(visit: &Visit, routing: &Routing, asked: &Asked<'_>, target: &str) -> Way {
     let (port, local) = match &visit.entry {
@@ -168,11 +175,8 @@ pub(super) fn way(visit: &Visit, routing: &Routing, asked: &Asked<'_>, target: &
     };
     let Some(rules) = routing.rules(port) else { return Way::Gone };
     let Some(rule) = rules.find(local, asked, luck()) else { return Way::NoRule };
-    if let Some(path) = resolved(asked.path) {
-        let other = rules.shares(local, &Asked { path: &path, ..*asked });
-        if !std::ptr::eq(other, rules.shares(local, asked)) {
-            return Way::Unclear;
-        }
+    if unclear(rules, local, asked).is_some() {
+        return Way::Unclear;
     }
     let redirect = |route: &Route| {
         let host = str::from_utf8(asked.host).unwrap_or_default();

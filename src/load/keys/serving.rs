@@ -184,7 +184,12 @@ impl Subject<'_, '_> {
         // A probe may have a query; where requests go may not.
         let valid = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
         if !valid {
-            self.error(path.span, format!("`{text}` is not a path to ask for"), "start it with `/`", PROBE);
+            let help = if text.starts_with('/') {
+                "it is sent as it is: blanks, `#` and other than ASCII are to be written as `%20` and the like"
+            } else {
+                "start it with `/`"
+            };
+            self.error(path.span, format!("`{text}` is not a path to ask for"), help, PROBE);
             return None;
         }
         let host = match host.and_then(|host| Some((host, host.as_str()?))) {

@@ -157,7 +157,7 @@ fn a_job_ends_with_its_main_container_and_runs_again_with_the_next_up() {
     let mut world = World::running(JOB, &["local"]);
     world.touch("job.1", exited(0));
     assert_eq!(story(&mut world), "stop job-1-proxy, stop job-1-pod");
-    world.touch("job.proxy.1", exited(0));
+    world.touch("job.proxy.1", exited(143));
     world.touch("job.pod.1", exited(0));
     assert_eq!(brief(&world.plan()), "");
     world.remove("job.proxy.1");

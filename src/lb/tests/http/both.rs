@@ -175,6 +175,21 @@ async fn answers_of_every_kind() {
         one("lengths that differ", "502", "HTTP/1.1 200 OK|Content-Length: 2|Content-Length: 3||ok"),
         one("a length that is none", "502", "HTTP/1.1 200 OK|Content-Length: x||ok"),
         one("length and chunks", "200", "HTTP/1.1 200 OK|Content-Length: 2|Transfer-Encoding: chunked||5|hello|0||"),
+        one(
+            "chunks said twice",
+            "502",
+            "HTTP/1.1 200 OK|Transfer-Encoding: chunked|Transfer-Encoding: chunked||5|hello|0||",
+        ),
+        one(
+            "a length that ends here",
+            "200",
+            "HTTP/1.1 200 OK|Connection: content-length, x-a|Content-Length: 2|X-A: a||ok",
+        ),
+        one(
+            "a coding that ends here",
+            "200",
+            "HTTP/1.1 200 OK|Connection: transfer-encoding|Transfer-Encoding: chunked||5|hello|0||",
+        ),
         one("protocols switched unasked", "502", "HTTP/1.1 101 Switching|Upgrade: x|Connection: Upgrade||"),
         one("no HTTP", "502", "hello||"),
         again("nothing", ""),

@@ -108,6 +108,7 @@ async fn none_reaches_a_pod() {
         // Where it ends.
         Case(with(&[("transfer-encoding", "chunked")]), Some("0\r\n\r\nGET /hidden")),
         Case(with(&[("content-length", "5"), ("content-length", "6")]), Some("hello")),
+        Case(with(&[("content-length", "5"), ("content-length", "5")]), Some("hello")),
         Case(with(&[("content-length", "+5")]), Some("hello")),
         Case(with(&[("content-length", "6")]), Some("hello")),
         Case(with(&[("content-length", "5, 5")]), Some("hello")),
