@@ -132,13 +132,17 @@ impl<'u> Context<'u> {
     /// Returns the hosts of the cluster but those that its agents do not hear, which are told: waiting for them would
     /// hold up what the others have to say.
     pub(crate) fn present(&mut self, fleet: &Fleet, status: &ClusterStatus) -> Vec<Arc<Host>> {
+        self.tell_down(status);
         let down =
             |name: &HostName| status.hosts.iter().any(|host| host.name == *name && host.state == HostState::Down);
-        let (down, present): (Vec<_>, Vec<_>) = fleet.members(status).into_iter().partition(|host| down(host.name()));
-        for host in down {
-            self.leave_out(host.name(), &format!("host `{}` is down: it is left out", host.name()));
+        fleet.members(status).into_iter().filter(|host| !down(host.name())).collect()
+    }
+
+    /// Tells which hosts of the cluster are not heard: what is on them is not in the answer, or is not done yet.
+    pub(crate) fn tell_down(&mut self, status: &ClusterStatus) {
+        for host in status.hosts.iter().filter(|host| host.state == HostState::Down) {
+            self.leave_out(&host.name, &format!("host `{}` is down: it is left out", host.name));
         }
-        present
     }
 
     /// Tells why a host is left out, once for whoever asks again and again.

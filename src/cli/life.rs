@@ -49,7 +49,11 @@ impl Life {
             context.check_services(services, |_| false)?;
         }
         let (client, local) = match context.fleet()? {
-            Some(fleet) => (fleet.seat().await?.client, false),
+            Some(fleet) => {
+                let seen = fleet.seat().await?;
+                context.tell_down(&seen.status);
+                (seen.client, false)
+            }
             None => (context.client().await?, true),
         };
         let request = AskRequest { ask, services: services.to_vec(), wait: false, dry_run: false };
