@@ -46,6 +46,8 @@ pub(crate) struct Context<'u> {
     services: Vec<ServiceName>,
     /// Hosts of the file, where one was loaded.
     file_hosts: Vec<HostEntry>,
+    /// The file has errors, and the command needs none.
+    skip_file: bool,
     /// Hosts that could not be asked.
     left_out: Vec<HostName>,
     /// The hosts, opened once for the command's life.
@@ -55,7 +57,8 @@ pub(crate) struct Context<'u> {
 impl<'u> Context<'u> {
     /// Returns the context of one run.
     pub(crate) fn new(global: Global, ui: &'u mut Ui) -> Self {
-        Self { ui, global, services: Vec::new(), file_hosts: Vec::new(), left_out: Vec::new(), fleet: OnceCell::new() }
+        let (services, file_hosts, left_out) = (Vec::new(), Vec::new(), Vec::new());
+        Self { ui, global, services, file_hosts, skip_file: false, left_out, fleet: OnceCell::new() }
     }
 
     /// Returns the project's name. A file is read only when neither `-p` nor the environment says it.
@@ -85,13 +88,30 @@ impl<'u> Context<'u> {
         Ok(self.fleet.get_or_init(|| fleet).clone())
     }
 
+    /// As [`Context::fleet`], for commands that are about no project: a file with errors keeps none of them from its answer.
+    /// Which hosts that file has is not known then, and told.
+    ///
+    /// # Errors
+    /// What is wrong with what the flags say, or with the user's own list.
+    pub(crate) fn fleet_without_project(&mut self) -> Result<Option<Arc<Fleet>>, CliError> {
+        match self.fleet() {
+            Err(CliError::Files(problems)) => {
+                self.skip_file = true;
+                let first = problems.iter().next().map(|problem| problems.line(problem)).unwrap_or_default();
+                self.ui.warn(&format!("hosts that the compose file names are not known: {first}"));
+                self.fleet()
+            }
+            fleet => fleet,
+        }
+    }
+
     /// Returns the hosts that were named; see [`Context::fleet`].
     ///
     /// # Errors
     /// As [`Context::fleet`].
     pub(crate) fn inventory(&mut self) -> Result<Vec<HostEntry>, CliError> {
         let known = !self.services.is_empty() || !self.file_hosts.is_empty();
-        if self.global.hosts.is_empty() && !known {
+        if self.global.hosts.is_empty() && !known && !self.skip_file {
             self.file_hosts = project::hosts(&self.global, &lenient())?;
         }
         // An engine or agent that the environment names is meant, rather than what a file of the user's own lists.

@@ -20,7 +20,7 @@ use crate::observed::ObservedHost;
 /// # Errors
 /// When neither agent nor engine answers.
 pub(crate) async fn run(context: &mut Context<'_>, args: &LsArgs) -> Result<(), CliError> {
-    let projects = match context.fleet()? {
+    let projects = match context.fleet_without_project()? {
         Some(fleet) => {
             let seen = fleet.look().await?;
             context.tell_down(&seen.status);
