@@ -244,6 +244,15 @@ impl<'u> Context<'u> {
         self.services.contains(name)
     }
 
+    /// Returns the services of the file, also where `-p` names the project; none where there is no file that loads.
+    pub(crate) fn file_services(&self) -> Vec<ServiceName> {
+        if self.knows_services() {
+            return self.services.clone();
+        }
+        let loaded = project::load(&self.global, &[], &lenient()).ok();
+        loaded.into_iter().flat_map(|one| one.model.services.into_keys().chain(one.disabled.into_keys())).collect()
+    }
+
     /// Returns whether a file says which services there are.
     pub(crate) fn knows_services(&self) -> bool {
         !self.services.is_empty()
