@@ -2,5 +2,6 @@
 
 mod agent;
 pub mod client;
+mod refusal;
 pub mod server;
 pub mod types;

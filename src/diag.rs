@@ -151,6 +151,14 @@ impl Diagnostics {
         render::text(problem, &self.sources)
     }
 
+    /// Returns one problem in one line, with its place where it has one.
+    pub fn line(&self, problem: &Diagnostic) -> String {
+        match &problem.primary {
+            Some(label) => format!("{}: {}", self.sources.locate(label.span), problem.message),
+            None => problem.message.clone(),
+        }
+    }
+
     /// Returns all problems as a JSON list, for `--format json`.
     pub fn to_json(&self) -> serde_json::Value {
         self.list.iter().map(|problem| render::json(problem, &self.sources)).collect()

@@ -132,6 +132,18 @@ impl Board {
     }
 }
 
+impl Event {
+    /// Returns its status as the board paints it, for a line of its own.
+    pub(crate) fn painted_status(&self, colour: bool) -> String {
+        match self.state {
+            ObjectState::Working => self.status.clone(),
+            ObjectState::Done => paint(&self.status, GREEN, colour),
+            ObjectState::Warning => paint(&self.status, YELLOW, colour),
+            ObjectState::Error => paint(&self.status, RED, colour),
+        }
+    }
+}
+
 impl Item {
     /// The name, with what kind of object it is of.
     fn name(&self, with_kind: bool) -> &str {

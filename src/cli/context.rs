@@ -46,6 +46,8 @@ pub(crate) struct Context<'u> {
     services: Vec<ServiceName>,
     /// Hosts of the file, where one was loaded.
     file_hosts: Vec<HostEntry>,
+    /// The file has errors, and the command needs none.
+    skip_file: bool,
     /// Hosts that could not be asked.
     left_out: Vec<HostName>,
     /// The hosts, opened once for the command's life.
@@ -55,7 +57,8 @@ pub(crate) struct Context<'u> {
 impl<'u> Context<'u> {
     /// Returns the context of one run.
     pub(crate) fn new(global: Global, ui: &'u mut Ui) -> Self {
-        Self { ui, global, services: Vec::new(), file_hosts: Vec::new(), left_out: Vec::new(), fleet: OnceCell::new() }
+        let (services, file_hosts, left_out) = (Vec::new(), Vec::new(), Vec::new());
+        Self { ui, global, services, file_hosts, skip_file: false, left_out, fleet: OnceCell::new() }
     }
 
     /// Returns the project's name. A file is read only when neither `-p` nor the environment says it.
@@ -85,13 +88,30 @@ impl<'u> Context<'u> {
         Ok(self.fleet.get_or_init(|| fleet).clone())
     }
 
+    /// As [`Context::fleet`], for commands that are about no project: a file with errors keeps none of them from its answer.
+    /// Which hosts that file has is not known then, and told.
+    ///
+    /// # Errors
+    /// What is wrong with what the flags say, or with the user's own list.
+    pub(crate) fn fleet_without_project(&mut self) -> Result<Option<Arc<Fleet>>, CliError> {
+        match self.fleet() {
+            Err(CliError::Files(problems)) => {
+                self.skip_file = true;
+                let first = problems.iter().next().map(|problem| problems.line(problem)).unwrap_or_default();
+                self.ui.warn(&format!("hosts that the compose file names are not known: {first}"));
+                self.fleet()
+            }
+            fleet => fleet,
+        }
+    }
+
     /// Returns the hosts that were named; see [`Context::fleet`].
     ///
     /// # Errors
     /// As [`Context::fleet`].
     pub(crate) fn inventory(&mut self) -> Result<Vec<HostEntry>, CliError> {
         let known = !self.services.is_empty() || !self.file_hosts.is_empty();
-        if self.global.hosts.is_empty() && !known {
+        if self.global.hosts.is_empty() && !known && !self.skip_file {
             self.file_hosts = project::hosts(&self.global, &lenient())?;
         }
         // An engine or agent that the environment names is meant, rather than what a file of the user's own lists.
@@ -132,13 +152,17 @@ impl<'u> Context<'u> {
     /// Returns the hosts of the cluster but those that its agents do not hear, which are told: waiting for them would
     /// hold up what the others have to say.
     pub(crate) fn present(&mut self, fleet: &Fleet, status: &ClusterStatus) -> Vec<Arc<Host>> {
+        self.tell_down(status);
         let down =
             |name: &HostName| status.hosts.iter().any(|host| host.name == *name && host.state == HostState::Down);
-        let (down, present): (Vec<_>, Vec<_>) = fleet.members(status).into_iter().partition(|host| down(host.name()));
-        for host in down {
-            self.leave_out(host.name(), &format!("host `{}` is down: it is left out", host.name()));
+        fleet.members(status).into_iter().filter(|host| !down(host.name())).collect()
+    }
+
+    /// Tells which hosts of the cluster are not heard: what is on them is not in the answer, or is not done yet.
+    pub(crate) fn tell_down(&mut self, status: &ClusterStatus) {
+        for host in status.hosts.iter().filter(|host| host.state == HostState::Down) {
+            self.leave_out(&host.name, &format!("host `{}` is down: it is left out", host.name));
         }
-        present
     }
 
     /// Tells why a host is left out, once for whoever asks again and again.
@@ -218,6 +242,15 @@ impl<'u> Context<'u> {
     /// Returns whether the file has a service, where one was loaded.
     pub(crate) fn has_service(&self, name: &ServiceName) -> bool {
         self.services.contains(name)
+    }
+
+    /// Returns the services of the file, also where `-p` names the project; none where there is no file that loads.
+    pub(crate) fn file_services(&self) -> Vec<ServiceName> {
+        if self.knows_services() {
+            return self.services.clone();
+        }
+        let loaded = project::load(&self.global, &[], &lenient()).ok();
+        loaded.into_iter().flat_map(|one| one.model.services.into_keys().chain(one.disabled.into_keys())).collect()
     }
 
     /// Returns whether a file says which services there are.

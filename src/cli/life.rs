@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::api::client::{Client, ClientError, ProgressStream};
-use crate::api::types::{AskRequest, ErrorKind, Progress};
+use crate::api::types::{ApiError, AskRequest, ErrorKind, Progress};
 use crate::engine::Engine as _;
 use crate::ids::{ProjectName, ServiceName};
 use crate::observed::ObservedContainer;
@@ -49,7 +49,11 @@ impl Life {
             context.check_services(services, |_| false)?;
         }
         let (client, local) = match context.fleet()? {
-            Some(fleet) => (fleet.seat().await?.client, false),
+            Some(fleet) => {
+                let seen = fleet.seat().await?;
+                context.tell_down(&seen.status);
+                (seen.client, false)
+            }
             None => (context.client().await?, true),
         };
         let request = AskRequest { ask, services: services.to_vec(), wait: false, dry_run: false };
@@ -80,10 +84,7 @@ impl Life {
             return Err(error.into());
         }
         if host.containers.values().any(ObservedContainer::is_of_docker_compose) {
-            let project = &self.project;
-            context.ui.warn(&format!(
-                "nothing was done: project `{project}` was started by Docker Compose; `orch up -d` takes it over as it runs"
-            ));
+            return Err(ClientError::Api(ApiError::not_ours(&self.project)).into());
         }
         Ok(None)
     }

@@ -113,9 +113,9 @@ impl Drop for Live<'_> {
 }
 
 /// ` Container shop-web-1  Started`, as Docker Compose has it.
-fn plain(event: &Event) -> String {
+fn plain(event: &Event, colour: bool) -> String {
     let detail = event.detail.as_ref().map(|detail| format!("  {detail}")).unwrap_or_default();
-    format!(" {}  {}{detail}\n", event.id, event.status)
+    format!(" {}  {}{detail}\n", event.id, event.painted_status(colour))
 }
 
 fn json(event: &Event) -> String {
@@ -222,7 +222,7 @@ pub(crate) fn show(ui: &mut Ui, event: &Event) {
     match ui.style() {
         Style::Quiet => {}
         Style::Json => ui.draw(&json(event)),
-        Style::Live | Style::Plain => ui.draw(&plain(event)),
+        Style::Live | Style::Plain => ui.draw(&plain(event, ui.canvas().colour)),
     }
 }
 
@@ -288,6 +288,25 @@ mod tests {
          Container a-web-1  Started
         ");
         assert_eq!(result.expect("done"), Ended { revision: 3, moved: true });
+    }
+
+    #[test]
+    fn lines_have_the_colours_of_the_board_where_colours_are_used() {
+        let told = |colour: bool| {
+            let line = |state| {
+                let status = "Stopped".to_owned();
+                let event = Event { id: "Container a".to_owned(), status, state, detail: Some("why".to_owned()) };
+                plain(&event, colour).replace('\x1b', "ESC")
+            };
+            [ObjectState::Working, ObjectState::Done, ObjectState::Warning, ObjectState::Error].map(line).concat()
+        };
+        insta::assert_snapshot!(told(true), @"
+         Container a  Stopped  why
+         Container a  ESC[32mStoppedESC[0m  why
+         Container a  ESC[33mStoppedESC[0m  why
+         Container a  ESC[31mStoppedESC[0m  why
+        ");
+        assert!(!told(false).contains("ESC"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -211,3 +211,27 @@ fn progress_goes_to_standard_output_on_demand() {
     let output = desk.orch("-p shop stop", &[("COMPOSE_STATUS_STDOUT", "1")]);
     assert_eq!((&*output.stdout, &*output.stderr), (told.as_bytes(), &b""[..]));
 }
+
+#[test]
+fn what_is_about_no_project_needs_no_file_that_loads() {
+    let desk = Desk::new();
+    desk.agent.says("GET /v1/projects", 200, "[]");
+    std::fs::write(desk.folder.path().join("compose.yaml"), "services:\n  web:\n    imgae: busybox\n")
+        .expect("written");
+    for (words, code, said) in
+        [("ls", 0, "CONFIG FILES"), ("status", 0, "the local engine alone"), ("host ls", 1, "orch host add")]
+    {
+        let output = desk.orch(words, &[]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let told = format!("{}{stderr}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(output.status.code(), Some(code), "{words}: {told}");
+        assert!(told.contains(said), "{words}: {told}");
+        let warning = "warning: hosts that the compose file names are not known: ";
+        assert_eq!(stderr.matches(warning).count(), 1, "{words}: {stderr}");
+        assert!(stderr.contains("compose.yaml:3:5: "), "{words}: {stderr}");
+    }
+    // What is about the project needs it.
+    let output = desk.orch("ps", &[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("error"), "{output:?}");
+}

@@ -176,8 +176,7 @@ fn commands_say_where_nobody_is_there_to_do_what_is_asked() {
     compose.run(&["up", "-d"]).ok();
     let before = project.lives();
     for command in commands {
-        let done = good(project.orch(&[command]));
-        assert!(done.stderr.contains("started by Docker Compose; `orch up -d` takes it over"), "{command}: {done:?}");
+        project.orch(&[command]).refused(1, &["started by Docker Compose; `orch up -d` takes it over"]);
     }
     assert_eq!(project.lives(), before);
     compose.run(&["down", "-t", "0"]).ok();
@@ -195,4 +194,12 @@ fn commands_say_where_nobody_is_there_to_do_what_is_asked() {
     }
     project.up();
     project.down();
+    // An agent that is there says the same as where none is.
+    compose.run(&["up", "-d"]).ok();
+    let before = project.lives();
+    for command in commands {
+        project.orch(&[command]).refused(1, &["started by Docker Compose; `orch up -d` takes it over"]);
+    }
+    assert_eq!(project.lives(), before);
+    compose.run(&["down", "-t", "0"]).ok();
 }

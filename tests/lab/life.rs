@@ -4,7 +4,7 @@ use crate::cluster::Cluster;
 use crate::fleet::{even, name, running, spread};
 use crate::host::Host;
 use crate::project::Project;
-use crate::wait::{eventually, secs, stays};
+use crate::wait::{eventually, secs, stays, timed};
 
 const SHOP: &str = "\
 services:
@@ -437,7 +437,12 @@ services:
         let said = project.orch(&["ps"]).stderr;
         if said.contains("host `c` is down: it is left out") { Ok(()) } else { Err(said) }
     });
-    project.orch(&["stop"]).ok();
+    for words in [&["pause", "client"][..], &["unpause", "client"], &["restart", "client"], &["stop"], &["ls", "-a"]] {
+        let (done, took) = timed(|| project.orch(words));
+        assert_eq!(done.stderr.matches("host `c` is down: it is left out").count(), 1, "{words:?}: {}", done.stderr);
+        assert!(took < secs(30), "{words:?}: {took:?}");
+        done.ok();
+    }
     cluster[3].power_on();
     eventually(secs(60), "nothing to run anywhere", || {
         let all: usize = cluster

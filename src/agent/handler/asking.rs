@@ -102,8 +102,7 @@ fn about(plan: Plan, pods: &BTreeSet<PodId>, objects: &BTreeSet<String>) -> Plan
 fn not_ours(project: &ProjectName, observed: &Observed) -> ApiError {
     let mut containers = observed.hosts.values().flat_map(|host| host.containers.values());
     if containers.any(|container| container.project.as_ref() == Some(project) && container.spec_hash.is_none()) {
-        let message = format!("project `{project}` was not started by orch; `orch up` takes it over");
-        return error(ErrorKind::User, message);
+        return ApiError::not_ours(project);
     }
     error(ErrorKind::NotFound, format!("no project `{project}`"))
 }

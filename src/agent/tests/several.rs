@@ -109,11 +109,11 @@ async fn what_fails_while_somebody_waits_must_go_on_running() {
 async fn what_others_wait_for_in_vain_is_nothing_to_who_asks_for_something_else() {
     let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
     let agent = Agent::start(&engine, dir.path()).await;
-    let mut graph = graph(&["db", "other", "web"]);
-    graph.services.get_mut("db").expect("it is there").container.healthcheck = Some(crate::testing::healthcheck());
+    let mut graph = graph(&["job", "other", "web"]);
+    graph.services.get_mut("job").expect("it is there").restart = Restart::No;
     graph.services.get_mut("web").expect("it is there").depends_on = vec![Dependency {
-        service: service_name("db"),
-        condition: Condition::ServiceHealthy,
+        service: service_name("job"),
+        condition: Condition::ServiceCompletedSuccessfully,
         restart: false,
         required: true,
     }];
@@ -122,16 +122,18 @@ async fn what_others_wait_for_in_vain_is_nothing_to_who_asks_for_something_else(
         request.options.services = vec![service_name(service)];
         request
     };
-    let progress = agent.handler.up(shop(), of("web")).await.expect("accepted");
-    agent.becomes("the database runs", |all| all.get("shop-db-1").is_some_and(ObservedContainer::is_running)).await;
-    // It does so while the web server waits, and fails again and again afterwards.
-    let ended = drain(agent.handler.up(shop(), of("other")).await.expect("accepted")).await;
-    assert!(is_done(&ended), "{ended:#?}");
-    drain(progress).await;
+    let job_runs =
+        |all: &BTreeMap<String, ObservedContainer>| all.get("shop-job-1").is_some_and(ObservedContainer::is_running);
     let waiting = agent.handler.up(shop(), of("web")).await.expect("accepted");
-    engine.set_health("shop-db-1", Health::Unhealthy);
+    agent.becomes("the job runs", job_runs).await;
+    engine.crash("shop-job-1", 3);
     let ended = drain(waiting).await;
     assert!(matches!(ended.last(), Some(Progress::Failed { .. })), "{ended:#?}");
+    // It is run again, and the web server waits for it once more.
+    let ended = drain(agent.handler.up(shop(), of("other")).await.expect("accepted")).await;
+    assert!(is_done(&ended), "{ended:#?}");
+    agent.becomes("the job runs again", job_runs).await;
+    engine.crash("shop-job-1", 3);
     let ended = drain(agent.handler.up(shop(), of("other")).await.expect("accepted")).await;
     assert!(is_done(&ended), "{ended:#?}");
     agent.kill().await;

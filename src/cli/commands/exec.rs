@@ -7,11 +7,11 @@ use crate::cli::args::ExecArgs;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::project::no_such_service;
 use crate::cli::session::{DetachKeys, Ended, Process, Session};
 use crate::cli::source;
 use crate::cli::tail::Choice;
 use crate::cli::ui::Ui;
-use crate::diag::did_you_mean;
 use crate::engine::{Engine, ExecSession, ExecSpec};
 use crate::ids::ServiceName;
 use crate::observed::ObservedContainer;
@@ -32,9 +32,8 @@ pub(crate) async fn run(context: &mut Context<'_>, args: ExecArgs) -> Result<Exi
     let Some((at, target)) = target(&containers, &args.service) else {
         context.ui.warn_all(&errors);
         let (all, _) = source::containers(&sources, &Choice { services: Vec::new(), index: None, ..choice }).await?;
-        if let Some(meant) = meant(&all, &args.service) {
-            return Err(CliError::NoSuchService { name: args.service, instead: Some(meant) });
-        }
+        let seen: BTreeSet<ServiceName> = all.into_iter().filter_map(|(_, container)| container.service).collect();
+        unknown(&args.service, &context.file_services(), &seen)?;
         let away = context.left_out().to_vec();
         return Err(CliError::NotRunning { name: args.service.clone(), index: args.index, away });
     };
@@ -56,12 +55,11 @@ fn target<'a>(
     meant.min_by_key(|(_, container)| container.number).map(|(at, container)| (*at, container))
 }
 
-/// What is said to somebody who named a service that has no container: the one that was meant.
-fn meant(containers: &[(usize, ObservedContainer)], named: &ServiceName) -> Option<String> {
-    let names: BTreeSet<&str> =
-        containers.iter().filter_map(|(_, container)| container.service.as_ref()).map(ServiceName::as_str).collect();
-    let similar = did_you_mean(named.as_str(), names.iter().copied()).filter(|_| !names.contains(named.as_str()))?;
-    Some(format!("did you mean `{similar}`?"))
+/// Refuses a service that neither the file has nor any container is of. Where nothing at all is known of the project, it may be
+/// one that does not run.
+fn unknown(name: &ServiceName, file: &[ServiceName], seen: &BTreeSet<ServiceName>) -> Result<(), CliError> {
+    let known: BTreeSet<&ServiceName> = file.iter().chain(seen).collect();
+    if known.is_empty() || known.contains(name) { Ok(()) } else { Err(no_such_service(name, known)) }
 }
 
 pub(super) fn has_terminal() -> bool {
@@ -137,5 +135,24 @@ mod tests {
         assert!(tty("orch exec -it web sh", true) && !tty("orch exec -t=false web sh", true));
         let stdin = |line: &str| spec(&parse(line), true, &|_| None).stdin;
         assert!(stdin("orch exec -it web sh") && stdin("orch exec -ti web sh") && !stdin("orch exec -i=false web sh"));
+    }
+
+    #[test]
+    fn a_service_that_the_project_does_not_have_cannot_be_started() {
+        let name = |text: &str| ServiceName::new(text).expect("valid");
+        let told = |named: &str, file: &[&str], seen: &[&str]| {
+            let file: Vec<ServiceName> = file.iter().map(|text| name(text)).collect();
+            let error = unknown(&name(named), &file, &seen.iter().map(|text| name(text)).collect()).err()?;
+            assert_eq!(error.kind(), crate::cli::exit::Kind::User);
+            Some((error.to_string(), error.help().unwrap_or_default()))
+        };
+        let (error, help) = told("frontned", &["frontend", "idle"], &["old"]).expect("refused");
+        assert_eq!((error.as_str(), help.as_str()), ("no such service: frontned", "did you mean `frontend`?"));
+        let (error, help) = told("nosuch", &["frontend"], &[]).expect("refused");
+        assert_eq!((error.as_str(), help.as_str()), ("no such service: nosuch", "there is `frontend` only"));
+        // What does not run can be started, and of a project that nobody knows nothing is known.
+        assert_eq!(told("idle", &["frontend", "idle"], &["frontend"]), None);
+        assert_eq!(told("old", &["frontend"], &["old"]), None);
+        assert_eq!(told("nosuch", &[], &[]), None);
     }
 }

@@ -20,8 +20,12 @@ use crate::observed::ObservedHost;
 /// # Errors
 /// When neither agent nor engine answers.
 pub(crate) async fn run(context: &mut Context<'_>, args: &LsArgs) -> Result<(), CliError> {
-    let projects = match context.fleet()? {
-        Some(fleet) => fleet.look().await?.client.projects().await?,
+    let projects = match context.fleet_without_project()? {
+        Some(fleet) => {
+            let seen = fleet.look().await?;
+            context.tell_down(&seen.status);
+            seen.client.projects().await?
+        }
         None => match if_there(context.client().await?.projects().await)? {
             Some(projects) => projects,
             None => seen(context.engine().await?.observe(None).await?),

@@ -18,7 +18,7 @@ use super::version::VERSION;
 /// # Errors
 /// When no host answers.
 pub(crate) async fn run(context: &mut Context<'_>, args: &StatusArgs) -> Result<(), CliError> {
-    let status = if let Some(fleet) = context.fleet()? {
+    let status = if let Some(fleet) = context.fleet_without_project()? {
         let seen = fleet.look().await?;
         let projects = seen.client.projects().await?;
         let (hosts, silent) = rows(&fleet).await?;

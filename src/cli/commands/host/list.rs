@@ -21,7 +21,7 @@ const DOWN_WITHIN: Duration = Duration::from_secs(1);
 
 /// Lists the hosts of the cluster, and those that were named and do not belong to it.
 pub(super) async fn list(context: &mut Context<'_>, args: &HostLsArgs) -> Result<(), CliError> {
-    let fleet = super::some_fleet(context)?;
+    let fleet = context.fleet_without_project()?.ok_or(CliError::NoHosts)?;
     let (rows, errors) = rows(&fleet).await?;
     if args.quiet {
         return rows.iter().try_for_each(|row| context.ui.line(row.name.as_str()));
