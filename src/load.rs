@@ -21,6 +21,7 @@ pub mod flags;
 mod helpers;
 mod hosts;
 mod include;
+mod indents;
 pub mod interpolate;
 mod keys;
 mod long;

@@ -1,5 +1,6 @@
 //! What orch understands and does not apply yet: refused with its place where something is to be run, so that nothing that a
-//! file asks for is ignored. `config` prints it. Which elements these are is in the table of [`rules`].
+//! file asks for is ignored. What has no effect in Docker Compose on Linux either brings a warning there. `config` prints both.
+//! Which elements these are is in the table of [`rules`].
 
 use crate::diag::{Diagnostic, Span};
 use crate::model::Repository;
@@ -65,7 +66,14 @@ fn walk(node: &Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
                         } else {
                             format!("{instead}; `{key}: !reset null` in a further file leaves it out")
                         };
-                        report.push(problem(&format!("`{path}`"), entry.key, rules.rule()).help(help));
+                        let what = format!("`{path}`");
+                        let problem = if unapplied.is_refused {
+                            problem(&what, entry.key, rules.rule())
+                        } else {
+                            let warning = Diagnostic::warning(format!("{what} has no effect"));
+                            warning.at(entry.key, "").spec(rules.rule().spec)
+                        };
+                        report.push(problem.help(help));
                     }
                     Some(_) => {}
                     None => walk(&entry.node, rules, &path, report),
@@ -128,6 +136,13 @@ pub enum Standing {
         /// Values that ask for nothing, which `up` takes.
         harmless: &'static [&'static str],
     },
+    /// `config` prints it, `up` warns that it has no effect.
+    WithoutEffect {
+        /// What to do instead.
+        instead: &'static str,
+        /// Values that ask for nothing.
+        harmless: &'static [&'static str],
+    },
     /// It goes with the element above it, which `up` refuses.
     RefusedAbove(&'static str),
 }
@@ -151,7 +166,8 @@ pub fn elements() -> Vec<Element> {
         rows.iter().filter(|rule| rule.unapplied.is_some()).find(of).map(|rule| rule.path)
     };
     let standing = |rule: &Rule| match (rule.unapplied, rule.shape) {
-        (Some(Unapplied { instead, harmless }), _) => Standing::Refused { instead, harmless },
+        (Some(Unapplied { instead, harmless, is_refused: true }), _) => Standing::Refused { instead, harmless },
+        (Some(Unapplied { instead, harmless, is_refused: false }), _) => Standing::WithoutEffect { instead, harmless },
         (None, shape) => match (above(rule.path), shape) {
             (Some(above), _) => Standing::RefusedAbove(above),
             (None, Shape::Word(_, later @ [_, ..])) => Standing::AppliedBut(later),

@@ -96,9 +96,8 @@ impl Finder<'_> {
         let mut own = BTreeMap::new();
         for path in paths {
             let Some(source) = read(self.files, path, &self.request.cwd, required, self.report) else { continue };
-            let lookup = |name: &str| self.environment.get(name).or_else(|| own.get(name)).cloned();
-            let pairs = dotenv::parse(source, &lookup, self.report);
-            own.extend(pairs);
+            let lookup = |name: &str| self.environment.get(name).cloned();
+            dotenv::parse_onto(source, &lookup, &mut own, self.report);
         }
         for (name, value) in own {
             self.environment.entry(name).or_insert(value);

@@ -19,12 +19,21 @@ pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Reads a file with quotes, comments and variables.
 pub(super) fn parse(source: SourceId, lookup: Lookup<'_>, report: &mut Report) -> Pairs {
+    parse_onto(source, lookup, &mut BTreeMap::new(), report)
+}
+
+/// As [`parse`], where `known` has what files before this one said: what this one says itself counts before that, and is added.
+pub(super) fn parse_onto(
+    source: SourceId,
+    lookup: Lookup<'_>,
+    known: &mut BTreeMap<String, String>,
+    report: &mut Report,
+) -> Pairs {
     let text = report.sources.text(source).to_owned();
     let mut reader = Reader { source, text: &text, at: if text.starts_with('\u{feff}') { 3 } else { 0 } };
     let mut pairs = Pairs::new();
-    let mut known = BTreeMap::new();
     while let Some(statement) = reader.statement() {
-        match statement.and_then(|statement| reader.value(statement, lookup, &known)) {
+        match statement.and_then(|statement| reader.value(statement, lookup, known)) {
             Ok(Some((_, value))) if !report.takes_text(value.len(), span(source, reader.at, reader.at)) => break,
             Ok(Some((name, value))) => {
                 known.insert(name.clone(), value.clone());
@@ -283,6 +292,20 @@ mod tests {
         check("A=${U:-d}", &[("A", "d")]);
         check("A= #x\nB=x\t#y", &[("A", "#x"), ("B", "x\t#y")]);
         check(r#"A="x\cy\b\f\v\a""#, &[("A", "x\\cy\u{8}\u{c}\u{b}\u{7}")]);
+    }
+
+    /// As several `--env-file` of Docker Compose 2.40.
+    #[test]
+    fn a_file_counts_before_those_before_it() {
+        let mut report = Report::default();
+        let mut known = BTreeMap::new();
+        for text in ["A=1\nC=3\nSET=x\n", "B=$A$C\nA=2\nD=$A\nA\nE=$SET\n"] {
+            let source = report.sources.add(".env", text);
+            let lookup = |name: &str| (name == "SET").then(|| "v".to_owned());
+            parse_onto(source, &lookup, &mut known, &mut report);
+        }
+        let known: Vec<_> = known.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(known, ["A=2", "B=13", "C=3", "D=2", "E=v", "SET=x"]);
     }
 
     /// Docker Compose 2.40 refuses these too, but for the name that is missing.

@@ -29,6 +29,10 @@ pub fn to_yaml(json: &Json) -> String {
     marks.replace(&text(&marked))
 }
 
+/// Bytes of the longest key that the library writes without a `?`, without which readers take none of more than 1,024 characters.
+/// What stands for a longer one is longer too.
+const SHORT_KEY: usize = 128;
+
 /// What stands for text that the library would write otherwise.
 struct Marks {
     /// A quote.
@@ -56,8 +60,10 @@ impl Marks {
     fn mark_text(&mut self, text: &str) -> String {
         let Self { quote, escaped, texts } = self;
         if has_other_ends(text) {
-            texts.push(escape(&Json::from(text).to_string()));
-            format!("{escaped}{}{escaped}", texts.len() - 1)
+            let written = escape(&Json::from(text).to_string());
+            let width = if written.len() > SHORT_KEY { SHORT_KEY } else { 0 };
+            texts.push(written);
+            format!("{escaped}{:0>width$}{escaped}", texts.len() - 1)
         } else if is_ambiguous(text) {
             format!("{quote}{text}{quote}")
         } else {
@@ -187,6 +193,17 @@ mod tests {
             ("\"\u{2029}'", "\\\"\\P'"),
         ] {
             assert_eq!(to_yaml(&json!({ text: [text] })), format!("\"{written}\":\n- \"{written}\"\n"));
+        }
+    }
+    #[test]
+    fn long_keys_can_be_read_again() {
+        for text in ["a\r", "\u{85}", "\u{2028}b\"", "a\r\n", "é\r", "1"] {
+            for count in [1, 30, 64, 128, 342, 512, 1_024, 2_000] {
+                let json = json!({ "a": { text.repeat(count): [text.repeat(count), { text.repeat(count): "yes" }] } });
+                let written = to_yaml(&json);
+                let read: serde_json::Value = serde_yaml::from_str(&written).expect(&written);
+                assert_eq!(read, json, "{written}");
+            }
         }
     }
 }

@@ -5,8 +5,8 @@
 //! The row says all that is about the key alone: what it must be ([`Shape`], which `check` compares), its short forms (named
 //! in the row, written in `long`), how the values of two files become one ([`Merge`]), the chapter that a message cites, and,
 //! by [`table::NOT_APPLIED`], that orch reads it and does not apply it: it is then refused with its place where something is
-//! to be run, and never ignored. The phases that do this walk a file's tree and this table side by side, and know no path of
-//! their own.
+//! to be run, and never ignored; what stands in [`table::WITHOUT_EFFECT`] brings a warning. The phases that do this walk a
+//! file's tree and this table side by side, and know no path of their own.
 //!
 //! What needs several keys at once is beside the table, each in the one module of its phase:
 //! * `extends`, `include`, `patterns`: the keys that take something over from elsewhere;
@@ -28,7 +28,7 @@ use super::long::Long;
 use super::merge::Merge;
 
 use Shape::{Any, Open};
-use table::{HOOK, HOOKS, NOT_APPLIED, SERVICES, SIMPLE, TABLE};
+use table::{HOOK, HOOKS, NOT_APPLIED, SERVICES, SIMPLE, TABLE, WITHOUT_EFFECT};
 
 /// What a value must be, once short forms are made long.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -96,17 +96,19 @@ pub(super) struct Rule {
     pub(super) expected: &'static str,
     /// Chapter of the specification, or page of orch's own.
     pub(super) spec: &'static str,
-    /// Set where it is not applied yet.
+    /// Set where it is not applied.
     pub(super) unapplied: Option<Unapplied>,
 }
 
-/// What is said of an element that orch loads and prints, but does not apply yet.
+/// What is said of an element that orch loads and prints, but does not apply.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unapplied {
     /// Values that ask for nothing.
     pub(super) harmless: &'static [&'static str],
     /// What to do instead, as a message says it.
     pub(super) instead: &'static str,
+    /// Whether it is refused where something is to be run; else a warning says that it has no effect.
+    pub(super) is_refused: bool,
 }
 
 impl Rule {
@@ -202,9 +204,11 @@ pub(super) fn root(keys: Keys) -> &'static Rules {
         for rule in specification() {
             root.insert(rule);
         }
-        for (path, harmless, instead) in NOT_APPLIED {
-            if let Some(rule) = &mut root.at(path).rule {
-                rule.unapplied = Some(Unapplied { harmless, instead });
+        for (rows, is_refused) in [(NOT_APPLIED, true), (WITHOUT_EFFECT, false)] {
+            for (path, harmless, instead) in rows {
+                if let Some(rule) = &mut root.at(path).rule {
+                    rule.unapplied = Some(Unapplied { harmless, instead, is_refused });
+                }
             }
         }
         root
@@ -322,7 +326,7 @@ mod tests {
     fn what_is_not_applied_has_a_row_and_is_listed_once() {
         let rows = specification();
         let mut seen = std::collections::BTreeSet::new();
-        for (path, harmless, instead) in NOT_APPLIED {
+        for (path, harmless, instead) in NOT_APPLIED.iter().chain(WITHOUT_EFFECT) {
             let row = rows.iter().find(|rule| rule.path == *path).unwrap_or_else(|| panic!("`{path}` has no row"));
             assert!(seen.insert(path), "`{path}` is listed twice");
             assert!(!instead.is_empty(), "`{path}`: what is to be done instead?");

@@ -9,13 +9,15 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag as YamlTag};
 
 use crate::diag::{Diagnostic, SourceId, SourceMap, Span};
 
+use super::indents::Mended;
 use super::node::{Entry, Map, Node, Tag, Value};
 use super::{scalar, slips};
 
 /// Deepest nesting. The specification's own elements nest about ten deep; the rest is room for `x-` keys.
 const MAX_DEPTH: usize = 100;
-/// Text that is read again, over and over, for tabs behind colons and dashes. YAML takes them where the parser does not.
-const MENDED_BYTES: usize = 1 << 20;
+/// Text that is read again, over and over, for tabs behind colons and dashes, and for lines too far left within brackets
+/// and quotes, which the parser does not take.
+const MENDED_BYTES: usize = 4 << 20;
 /// Nodes that aliases may add to one file; the limit of compose-go since 2026. Text counts, 100 bytes for a node.
 const MAX_ALIAS_NODES: usize = 100_000;
 /// Nodes that one file may have without its aliases: bounds the work of all later phases. A thousand services with
@@ -29,19 +31,36 @@ const MAX_NODES: usize = 250_000;
 /// it is the last; duplicate keys and the like are all reported.
 pub(super) fn parse(source: SourceId, sources: &SourceMap) -> Result<Vec<Node>, Vec<Diagnostic>> {
     let text = sources.text(source);
-    let mut mended = None::<String>;
+    let mut mended = Mended::new(text);
     let mut left = MENDED_BYTES / text.len().max(1);
     loop {
-        let seen = mended.as_deref().unwrap_or(text);
-        let mut reader = Reader::new(source, text);
-        let tab = reader.read(seen.strip_prefix('\u{feff}').unwrap_or(seen));
-        if let Some(tab) = tab.filter(|_| left > 0) {
-            left -= 1;
-            mended.get_or_insert_with(|| text.to_owned()).replace_range(tab..=tab, " ");
-            continue;
+        let (seen, offsets) = mended.text();
+        let mut reader = Reader::new(source, text, offsets);
+        let slip = reader.read(&seen).filter(|_| left > 0);
+        left = left.saturating_sub(1);
+        let again = match slip {
+            Some(Slip::Tab(at)) => {
+                mended.tab(at);
+                true
+            }
+            Some(Slip::Flow(at)) => mended.flow(at),
+            Some(Slip::Quoted(at)) => mended.quoted(at),
+            None => false,
+        };
+        if !again {
+            return if reader.problems.is_empty() { Ok(reader.documents) } else { Err(reader.problems) };
         }
-        return if reader.problems.is_empty() { Ok(reader.documents) } else { Err(reader.problems) };
     }
+}
+
+/// What YAML, or Docker Compose, takes where the parser does not, as a byte offset.
+enum Slip {
+    /// A tab in the place of a space.
+    Tab(usize),
+    /// Too far left within brackets or braces.
+    Flow(usize),
+    /// Text in quotes of which a further line is too far left.
+    Quoted(usize),
 }
 
 type Step = Result<(), Box<Diagnostic>>;
@@ -77,10 +96,8 @@ enum Key {
 struct Reader<'a> {
     source: SourceId,
     text: &'a str,
-    /// Byte offset of every character; empty for ASCII, where both are the same.
+    /// Byte offset of every character that the parser sees; empty where both are the same.
     offsets: Vec<u32>,
-    /// Bytes before the first character that the parser sees: a byte order mark.
-    skipped: u32,
     stack: Vec<Open>,
     anchors: BTreeMap<usize, (Node, usize)>,
     aliased: usize,
@@ -91,19 +108,11 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(source: SourceId, text: &'a str) -> Self {
-        let skipped = if text.starts_with('\u{feff}') { 3 } else { 0 };
-        let seen = &text[skipped as usize..];
-        let offsets = if text.is_ascii() {
-            Vec::new()
-        } else {
-            seen.char_indices().filter_map(|(at, _)| u32::try_from(at).ok()).collect()
-        };
+    fn new(source: SourceId, text: &'a str, offsets: Vec<u32>) -> Self {
         Self {
             source,
             text,
             offsets,
-            skipped,
             stack: Vec::new(),
             anchors: BTreeMap::new(),
             aliased: 0,
@@ -114,8 +123,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads all of `text`. Returns the place of a tab that stands where the parser wants a space.
-    fn read(&mut self, text: &str) -> Option<usize> {
+    /// Reads all of `text`. Returns what stopped the parser, if it can be mended.
+    fn read(&mut self, text: &str) -> Option<Slip> {
         let mut parser = Parser::new_from_str(text);
         while let Some(event) = parser.next_event() {
             let step = match event {
@@ -126,10 +135,7 @@ impl<'a> Reader<'a> {
                 Err(error) => {
                     let problem = self.syntax(&error);
                     self.problems.push(problem);
-                    let at = self.span(error.marker().index(), error.marker().index()).start as usize;
-                    let is_tab = |at: &usize| self.text.as_bytes().get(*at) == Some(&b'\t');
-                    let wants_space = error.info().contains("must be followed by a valid YAML whitespace");
-                    return [at, at.saturating_sub(1)].into_iter().find(is_tab).filter(|_| wants_space);
+                    return self.slip(&error);
                 }
             };
             if let Err(problem) = step {
@@ -138,6 +144,20 @@ impl<'a> Reader<'a> {
             }
         }
         None
+    }
+
+    fn slip(&self, error: &ScanError) -> Option<Slip> {
+        let at = self.span(error.marker().index(), error.marker().index()).start as usize;
+        match error.info() {
+            // Of blocks the parser says other things.
+            "invalid indentation" | "invalid indentation in flow construct" => Some(Slip::Flow(at)),
+            "invalid indentation in quoted scalar" => Some(Slip::Quoted(at)),
+            info if info.contains("must be followed by a valid YAML whitespace") => {
+                let is_tab = |at: &usize| self.text.as_bytes().get(*at) == Some(&b'\t');
+                [at, at.saturating_sub(1)].into_iter().find(is_tab).map(Slip::Tab)
+            }
+            _ => None,
+        }
     }
 
     /// Makes a span of character indices one of bytes.
@@ -149,7 +169,7 @@ impl<'a> Reader<'a> {
             } else {
                 self.offsets.get(index).copied().unwrap_or(length)
             };
-            offset.saturating_add(self.skipped).min(length)
+            offset.min(length)
         };
         let (start, end) = (byte(start), byte(end));
         Span { source: self.source, start, end: end.max(start) }

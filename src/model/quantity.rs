@@ -157,8 +157,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Text that says what is wrong: no number, unknown unit, negative, too large.
 pub fn parse_bytes(text: &str) -> Result<i64, String> {
     let trimmed = text.trim();
-    let end = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
-    let (number, unit) = trimmed.split_at(end);
+    let (number, unit) = trimmed.split_at(end_of_number(trimmed));
     if number.is_empty() {
         return Err(format!("`{text}` is not a number and a unit"));
     }
@@ -175,8 +174,47 @@ pub fn parse_bytes(text: &str) -> Result<i64, String> {
     i64::try_from(bytes).map_err(|_| format!("`{text}` is too large"))
 }
 
+/// Returns where a number ends that may have a sign, underscores between digits and an exponent: `+1_000.5e3`. An `e` that no
+/// digit follows is no exponent.
+fn end_of_number(text: &str) -> usize {
+    let digits = |from: usize, further: &str| {
+        let rest = &text[from..];
+        from + rest.find(|c: char| !c.is_ascii_digit() && !further.contains(c)).unwrap_or(rest.len())
+    };
+    let end = digits(usize::from(text.starts_with('+')), "._");
+    let Some(exponent) = text[end..].strip_prefix(['e', 'E']).filter(|_| end > 0) else { return end };
+    let start = end + 1 + usize::from(exponent.starts_with(['+', '-']));
+    if text[start..].starts_with(|c: char| c.is_ascii_digit()) { digits(start, "") } else { end }
+}
+
+/// Returns a number without sign, underscores and exponent; `None` if it is no number or too long.
+fn plain(number: &str) -> Option<String> {
+    let number = number.strip_prefix('+').unwrap_or(number);
+    let digit = |at: usize| number.as_bytes().get(at).is_some_and(u8::is_ascii_digit);
+    if number.match_indices('_').any(|(at, _)| at == 0 || !digit(at - 1) || !digit(at + 1)) {
+        return None;
+    }
+    let number = number.replace('_', "");
+    let Some((mantissa, exponent)) = number.split_once(['e', 'E']) else { return Some(number) };
+    let exponent = exponent.parse::<i8>().ok()?;
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let zeros = "0".repeat(usize::from(exponent.unsigned_abs()));
+    let (before, after) = if exponent < 0 { (&*zeros, "") } else { ("", &*zeros) };
+    let digits = format!("{before}{whole}{fraction}{after}");
+    let point = before.len() + whole.len();
+    let point = if exponent < 0 { point - before.len() } else { point + after.len() };
+    let (whole, fraction) = digits.split_at_checked(point)?;
+    // What is behind the last digit that counts is left out, and zeros before the first one say nothing.
+    let fraction = &fraction[..fraction.len().min(18)];
+    Some(format!("0{}.{fraction}", whole.trim_start_matches('0')))
+}
+
 /// A decimal number times `unit`, exact where it can be; `None` if it is no number or too large.
 fn scaled(number: &str, unit: u128) -> Option<u128> {
+    let number = &*plain(number)?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() && fraction.is_empty() || fraction.contains('.') || number.len() > 30 {
         return None;
@@ -205,10 +243,38 @@ mod tests {
             ("2KB", 2048),
             ("3B", 3),
             ("1t", 1 << 40),
+            (".5m", 1 << 19),
+            ("+5", 5),
+            ("1_000", 1000),
+            ("1e9", 1_000_000_000),
+            ("1E2", 100),
+            ("1.5e3", 1500),
+            ("1e+5 m", 100_000 << 20),
+            ("1e-3", 0),
+            ("2500e-3k", 2560),
+            ("0e99", 0),
         ] {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
-        for bad in ["", "m", "-1", "1x", "1.2.3m", "99999999999999p"] {
+        for bad in [
+            "",
+            "m",
+            "-1",
+            "1x",
+            "1.2.3m",
+            "99999999999999p",
+            "1e",
+            "1e30",
+            "1e999",
+            "1eb",
+            "e5",
+            ".e5",
+            "1__0",
+            "_1",
+            "1_",
+            "+",
+            "1e1.5",
+        ] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
     }

@@ -8,6 +8,7 @@ use orch::load::{Element, Standing, elements};
 
 use crate::expect;
 use crate::generated::{STRICTER, WIDER};
+use crate::project::Project;
 use crate::reference::{DIFFERENT, Difference, MENDED};
 
 const HEAD: &str = "\
@@ -15,7 +16,8 @@ const HEAD: &str = "\
 
 Every element of the specification, as of Docker Compose 2.40 and later drafts, and what becomes of it. `orch config` prints
 what it loads as Docker Compose's `config` does. What orch does not apply yet is never ignored: `orch up`, `orch plan` and the
-like refuse it, with its place in the file and what to do instead, before anything is changed. `KEY: !reset null` in a further
+like refuse it, with its place in the file and what to do instead, before anything is changed. What has no effect in Docker
+Compose on Linux either brings a warning then. `KEY: !reset null` in a further
 file (`-f compose.yaml -f orch.yaml`) leaves an element out without a change to the first.
 
 `*` stands for a name that the user chooses, `[]` for the items of a list. Short forms and merging are those of the
@@ -210,6 +212,7 @@ fn status(element: &Element) -> String {
             let takes: Vec<String> = harmless.iter().map(|value| format!("`{value}`")).collect();
             format!("loaded; `up` refuses it, but for {}: {instead}", takes.join(", "))
         }
+        Standing::WithoutEffect { instead, .. } => format!("printed; no effect, of which `up` warns: {instead}"),
         Standing::RefusedAbove(above) => format!("loaded; goes with `{above}`"),
     }
 }
@@ -289,4 +292,18 @@ fn compat_page_has_no_empty_cell_and_every_note_an_element() {
     for path in NOTES.iter().map(|(path, _)| *path).chain(all_differences().map(|one| one.element)) {
         assert!(is_known(path), "`{path}` is no element");
     }
+}
+
+#[test]
+fn what_has_no_effect_in_docker_compose_brings_a_warning_where_it_is_to_be_run() {
+    let text = "services:\n  a:\n    image: i\n    isolation: hyperv\n    pull_refresh_after: 1d\n  b: {image: i, isolation: default}\n";
+    let project = Project::new([text]);
+    let warnings = project.load_to_run().expect("it is no mistake").warnings.to_string();
+    assert!(warnings.contains("`services.a.isolation` has no effect") && warnings.contains("0.yaml:4:5"), "{warnings}");
+    assert!(
+        warnings.contains("`services.a.pull_refresh_after` has no effect") && warnings.contains("0.yaml:5:5"),
+        "{warnings}"
+    );
+    assert!(!warnings.contains("services.b"), "{warnings}");
+    assert_eq!(project.load().expect("it is no mistake").warnings.iter().count(), 0);
 }

@@ -16,6 +16,7 @@ use crate::reference::{Difference, Verdict, both, not_covered, reference};
 mod coverage;
 pub(crate) mod grammar;
 mod merging;
+mod variables;
 
 use grammar::{Dice, Grammar};
 

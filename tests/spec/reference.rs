@@ -38,6 +38,8 @@ pub(crate) const DIFFERENT: &[Difference] = &[
         theirs: "refuses an IPv6 address without brackets", ours: "takes it, as the specification does" },
     Difference { case: "c: {condition: service_started, required: false}", element: "services.*.depends_on.*.required",
         theirs: "refuses a dependency that is not required and not there", ours: "warns" },
+    Difference { case: "mem_limit: 1e9", element: "sizes with a point or an exponent, without quotes (`5.5`, `1e9`)",
+        theirs: "leaves them out, so that there is no limit", ours: "takes them, as in quotes" },
     Difference { case: "12-interpolation/keys.yaml", element: "keys with `$`",
         theirs: "doubles `$` in keys that it prints, but not in those that it reads", ours: "leaves keys alone" },
     Difference { case: "mode: host}, 81", element: "services.*.ports",
@@ -88,8 +90,8 @@ pub(crate) const MENDED: &[Difference] = &[
     Difference { case: "", element: "`config --no-interpolate`",
         theirs: "prints most short forms as they are, and services of profiles that are off",
         ours: "prints long forms of what has no variables, and what is on" },
-    Difference { case: "", element: "sizes with a point or an exponent (`5.5`, `1e9`)",
-        theirs: "leaves them out", ours: "takes those that it can read, and refuses the rest" },
+    Difference { case: "", element: "sizes of more than 64 bits (`1e30`)",
+        theirs: "makes -9223372036854775808 of them", ours: "refuses them" },
     Difference { case: "", element: "whole numbers with a point (`scale: 1.0`)",
         theirs: "takes them", ours: "refuses them" },
     Difference { case: "", element: "`!!binary`",
@@ -104,6 +106,10 @@ pub(crate) const MENDED: &[Difference] = &[
         theirs: "refuses them", ours: "takes them, as elsewhere" },
     Difference { case: "", element: "variables in variables' defaults",
         theirs: "has no limit for how deep", ours: "refuses more than some 48 levels" },
+    Difference { case: "", element: "`${A:-${B:?…}}` and the like",
+        theirs: "refuses what a word requires that is not used", ours: "looks at words that are used only" },
+    Difference { case: "", element: "a name without a value at the end of a file of variables that has no end of line",
+        theirs: "takes it for the value of a variable without a name", ours: "takes its value from the environment, as of every other" },
     Difference { case: "", element: "lines without a name in files of variables (`=x`)",
         theirs: "takes an empty name", ours: "refuses them" },
     Difference { case: "", element: "`include.[].project_directory`",
@@ -158,6 +164,9 @@ fn theirs(program: &Path, directory: &Path, request: &LoadRequest, form: &str) -
     run.current_dir(directory).env_clear().envs(ENVIRONMENT).env("HOME", "/home/u");
     for file in &request.files {
         run.args(["-f", file]);
+    }
+    for file in &request.env_files {
+        run.args(["--env-file", file]);
     }
     for profile in &request.profiles {
         run.args(["--profile", profile]);

@@ -180,8 +180,11 @@ static OF_THE_POD: &[(&[&str], &str)] = &[
 ];
 
 /// Images are built for services.
-const BUILT_ELSEWHERE: Unapplied =
-    Unapplied { harmless: &[], instead: "let a service build the image, and name it here with `image`" };
+const BUILT_ELSEWHERE: Unapplied = Unapplied {
+    harmless: &[],
+    instead: "let a service build the image, and name it here with `image`",
+    is_refused: true,
+};
 
 const NOT_OF_INIT: (&[&str], &str) =
     (&["healthcheck", "x-probe"], "an init container is done when it has ended with 0");

@@ -385,14 +385,20 @@ pub(super) static NOT_APPLIED: &[(&str, &[&str], &str)] = &[
     ("services.*.build.secrets.[].uid", &[], "give it where the secret is mounted: `RUN --mount=type=secret,id=…,uid=…`"),
     ("services.*.credential_spec", &[], "it is for Windows, which orch does not run on"),
     ("services.*.deploy.rollback_config", &[], "orch takes nothing back by itself; `orch up` with the earlier files does"),
-    ("services.*.isolation", &["default"], "it is for Windows; choose a `runtime`"),
     ("services.*.models", &[], "run the model as a service, and give its address with `environment`"),
     ("services.*.provider", &[], "run what it provides as a service, or link to it with `external_links`"),
-    ("services.*.pull_refresh_after", &[], "use `pull_policy: every_12h`"),
     ("networks.*.enable_ipv4", &["true"], "networks of orch have IPv4"),
     ("configs.*.template_driver", &[], "fill in the content before: variables of `content` are replaced"),
     ("secrets.*.driver", &[], "give the secret with `file` or `environment`"),
     ("secrets.*.driver_opts", &[], "give the secret with `file` or `environment`"),
     ("secrets.*.template_driver", &[], "fill in the content before"),
     ("models", &[], "run the model as a service, and give its address with `environment`"),
+];
+
+/// Elements that are loaded and printed and mean nothing to Docker Compose on Linux either: a warning where something is to be
+/// run. Columns as above.
+#[rustfmt::skip]
+pub(super) static WITHOUT_EFFECT: &[(&str, &[&str], &str)] = &[
+    ("services.*.isolation", &["default"], "it is for Windows; choose a `runtime`"),
+    ("services.*.pull_refresh_after", &[], "use `pull_policy: every_12h`"),
 ];

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// The grammar of compose files, whose head says how it is written, and that of orch's own keys.
-const TEXTS: [&str; 2] = [include_str!("grammar.txt"), include_str!("own.txt")];
+/// The grammar of compose files, whose head says how it is written, that of orch's own keys, and that of files of variables.
+const TEXTS: [&str; 3] = [include_str!("grammar.txt"), include_str!("own.txt"), include_str!("variables.txt")];
 
 /// Numbers that look like chance and are the same for the same seed (`SplitMix64`).
 pub(crate) struct Dice(u64);
