@@ -222,7 +222,7 @@ pub(crate) fn show(ui: &mut Ui, event: &Event) {
     match ui.style() {
         Style::Quiet => {}
         Style::Json => ui.draw(&json(event)),
-        Style::Live | Style::Plain => ui.draw(&plain(event, ui.canvas().colour)),
+        Style::Live | Style::Plain => ui.draw(&plain(event, ui.paints_lines())),
     }
 }
 

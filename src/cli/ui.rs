@@ -22,6 +22,8 @@ pub struct Ui {
     told_is_data: bool,
     /// Whether progress goes to standard output (`COMPOSE_STATUS_STDOUT`); errors and warnings do not.
     progress_on_stdout: bool,
+    /// Whether lines of progress, too, have colours (`--ansi always`).
+    paints_lines: bool,
     size: Size,
 }
 
@@ -86,6 +88,7 @@ impl Ui {
             progress,
             told_is_data: false,
             progress_on_stdout,
+            paints_lines: flags.ansi == Ansi::Always,
             size: Size::Terminal,
         }
     }
@@ -252,6 +255,11 @@ impl Ui {
         stream.write(plain(text).as_bytes()).ok();
     }
 
+    /// Returns whether lines of progress have colours.
+    pub(crate) fn paints_lines(&self) -> bool {
+        self.paints_lines
+    }
+
     /// Returns what the board is drawn on.
     pub(crate) fn canvas(&self) -> Canvas {
         let (width, height) = match self.size {
@@ -374,6 +382,7 @@ pub(crate) mod testing {
             progress,
             told_is_data: false,
             progress_on_stdout: false,
+            paints_lines: false,
             size: Size::Fixed(60, 12),
         };
         (ui, out, err)

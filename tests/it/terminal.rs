@@ -205,6 +205,7 @@ fn control_characters_are_left_out_where_they_are_not_wanted() {
     let text = written("", &[("NO_COLOR", "1")]);
     assert!(!text.contains("\x1b[3") && text.contains("\x1b[K"), "{text:?}");
     assert!(written("--ansi always", &[("NO_COLOR", "1")]).contains("\x1b[32m"));
+    assert!(written("--ansi always --progress plain", &[]).contains("\x1b[32mStopped\x1b[0m\r\n"));
 }
 
 #[test]

@@ -111,7 +111,9 @@ const DESIGN: &[(&str, &str, &str)] = &[
     (
         "a change of a service",
         "stops the old container, then starts the new one",
-        "replaces replicas one after the other, or as `deploy.update_config` says",
+        "replaces replicas one after the other, or as `deploy.update_config` says; one without a health check must have run for half \
+         a second (after a failure, well for 10 s) before the next goes, and `up` ends with 1 where one fails three times in a row: the \
+         others stay until it runs",
     ),
     (
         "`deploy.update_config`",
