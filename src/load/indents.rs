@@ -57,11 +57,6 @@ impl<'a> Mended<'a> {
         self.indent(at + next + 1, end)
     }
 
-    /// Returns whether the line of `at` gets spaces before it.
-    pub(super) fn is_indented(&self, at: usize) -> bool {
-        self.lines.contains_key(&self.line(at))
-    }
-
     /// Where the line of `at` begins; a byte order mark is not of the line.
     fn line(&self, at: usize) -> usize {
         let before = self.text.get(..at).unwrap_or("");

@@ -33,8 +33,6 @@ pub(super) fn parse(source: SourceId, sources: &SourceMap) -> Result<Vec<Node>, 
     let text = sources.text(source);
     let mut mended = Mended::new(text);
     let mut left = MENDED_BYTES / text.len().max(1);
-    // What the parser said before lines were indented for it the last time.
-    let mut before = None;
     loop {
         let (seen, offsets) = mended.text();
         let mut reader = Reader::new(source, text, offsets);
@@ -49,16 +47,9 @@ pub(super) fn parse(source: SourceId, sources: &SourceMap) -> Result<Vec<Node>, 
             Some(Slip::Quoted(at)) => mended.quoted(at),
             None => false,
         };
-        if again {
-            before = (!matches!(slip, Some(Slip::Tab(_)))).then_some(reader.problems);
-            continue;
+        if !again {
+            return if reader.problems.is_empty() { Ok(reader.documents) } else { Err(reader.problems) };
         }
-        if reader.problems.is_empty() {
-            return Ok(reader.documents);
-        }
-        // Of what was not as it was taken for, a quote that has no end, the first error says more.
-        let in_vain = reader.unreadable_at.is_some_and(|at| mended.is_indented(at));
-        return Err(before.filter(|_| in_vain).unwrap_or(reader.problems));
     }
 }
 
@@ -114,8 +105,6 @@ struct Reader<'a> {
     nodes: usize,
     documents: Vec<Node>,
     problems: Vec<Diagnostic>,
-    /// Where the text cannot be read any further.
-    unreadable_at: Option<usize>,
 }
 
 impl<'a> Reader<'a> {
@@ -131,7 +120,6 @@ impl<'a> Reader<'a> {
             nodes: 0,
             documents: Vec::new(),
             problems: Vec::new(),
-            unreadable_at: None,
         }
     }
 
@@ -146,7 +134,6 @@ impl<'a> Reader<'a> {
                 }
                 Err(error) => {
                     let problem = self.syntax(&error);
-                    self.unreadable_at = Some(self.place(&error));
                     self.problems.push(problem);
                     return self.slip(&error);
                 }
@@ -159,13 +146,8 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// Returns the byte offset of an error.
-    fn place(&self, error: &ScanError) -> usize {
-        self.span(error.marker().index(), error.marker().index()).start as usize
-    }
-
     fn slip(&self, error: &ScanError) -> Option<Slip> {
-        let at = self.place(error);
+        let at = self.span(error.marker().index(), error.marker().index()).start as usize;
         match error.info() {
             // Of blocks the parser says other things.
             "invalid indentation" | "invalid indentation in flow construct" => Some(Slip::Flow(at)),
