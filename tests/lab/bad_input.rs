@@ -31,8 +31,8 @@ fn what_is_wrong_with_a_file_is_said_with_its_place() {
         ("no image", "  web: {command: [x]}", &["compose.yaml:2", "image"]),
         (
             "an element not applied yet",
-            "  web: {image: x, pull_refresh_after: 1d}",
-            &["compose.yaml:2:19", "pull_refresh_after"],
+            "  web: {image: x, deploy: {update_config: {order: start-first}}}",
+            &["compose.yaml:2:51", "start-first"],
         ),
     ] {
         let project = Project::new(&host, "bad", "");
