@@ -134,6 +134,8 @@ impl Failures {
             }
             ContainerState::Running { health: health @ (Health::None | Health::Healthy) } => {
                 (record.frozen, record.judged_at) = (None, None);
+                // It, or what came in its place, is well.
+                record.condemned = record.condemned.take().filter(|_| health == Health::None);
                 let run = (container.id.clone(), container.started_at.clone());
                 if record.good.as_ref().is_none_or(|good| good.run != run) {
                     // The end of the run before may have been seen by nobody.
@@ -376,6 +378,8 @@ mod tests {
         assert_eq!(see(running(Health::Healthy), at(102)), (None, false, None));
         // What is bad after that is no matter of the pause.
         assert_eq!(see(running(Health::Unhealthy), at(103)), (None, true, None));
+        assert_eq!(see(running(Health::Starting), at(104)), (None, true, None));
+        assert!(!see(running(Health::Healthy), at(105)).1, "it is well again");
 
         let mut failures = Failures::default();
         let mut see = |state, time| {
