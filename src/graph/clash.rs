@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_port_that_an_ambassador_has_is_told_from_what_programs_write() {
         let mut graph = graph("{web: {}, guest: {network_mode: 'service:web'}, other: {}}");
-        let web = graph.services.get_mut(&"web".parse().expect("a name")).expect("it is there");
+        let web = graph.services.get_mut(&ServiceName::new("web").expect("a name")).expect("it is there");
         web.ambassadors =
             vec![ambassador("back", Ipv4Addr::UNSPECIFIED, 80), ambassador("cache", Ipv4Addr::LOCALHOST, 6379)];
         let told = |service: &str, words: &str| graph.taken_port(&service.parse().expect("a name"), words);
