@@ -153,7 +153,7 @@ impl<'a> Seen<'a> {
             let findings = match meant {
                 Some(Meant::Pod(pod)) => {
                     let front = self.desired.graph.front(&pod.service);
-                    self.words_of(front).into_iter().chain(self.taken_ports(front)).collect()
+                    self.words_of(front).into_iter().chain(self.taken_ports(front, Some(pod.number))).collect()
                 }
                 Some(other) => other.services().into_iter().flat_map(|service| self.only_here(service)).collect(),
                 None => Vec::new(),
@@ -175,7 +175,7 @@ impl<'a> Seen<'a> {
             }
             Some(Meant::Pod(pod)) => {
                 let mut findings = self.pod(pod);
-                findings.extend(self.taken_ports(self.desired.graph.front(&pod.service)));
+                findings.extend(self.taken_ports(self.desired.graph.front(&pod.service), Some(pod.number)));
                 findings.sort_by_key(|finding| finding.weight);
                 return Ok(WhyTold { about: format!("`{pod}`"), findings });
             }
@@ -240,7 +240,7 @@ impl<'a> Seen<'a> {
         findings.extend(self.ambassadors(front));
         findings.extend(self.ports_of(front).into_iter().filter(|finding| finding.weight != Weight::Fine));
         findings.extend(self.words_of(front));
-        findings.extend(self.taken_ports(front));
+        findings.extend(self.taken_ports(front, None));
         findings
     }
 
@@ -314,7 +314,7 @@ impl<'a> Seen<'a> {
         findings.extend(self.reached(front));
         findings.extend(self.leads_nowhere(front).0);
         findings.extend(self.ambassadors(front));
-        findings.extend(self.taken_ports(front));
+        findings.extend(self.taken_ports(front, None));
         findings.extend(self.ports_of(front));
         let wanted = pods.len() + homeless;
         let service = graph.services.get(front);

@@ -71,12 +71,14 @@ impl Seen<'_> {
         self.last_runs = of_last_runs(self.shared.engine.as_ref(), with_ambassadors.filter(|one| fails(one))).await;
     }
 
-    /// Says which ambassadors have the ports that containers of this host wanted, as they wrote themselves.
-    pub(super) fn taken_ports(&self, front: &ServiceName) -> Vec<Finding> {
+    /// Says which ambassadors have the ports that containers of this host wanted, as they wrote themselves: those of all pods of
+    /// a service, or of one.
+    pub(super) fn taken_ports(&self, front: &ServiceName, number: Option<u32>) -> Vec<Finding> {
         let graph = &self.desired.graph;
         let here = self.observed.hosts.get(self.shared.host());
         let containers = here.into_iter().flat_map(|host| host.containers.values());
-        let told = containers.filter_map(|one| {
+        let meant = containers.filter(|one| number.is_none() || one.number == number);
+        let told = meant.filter_map(|one| {
             let service = one.service.as_ref().filter(|service| graph.front(service) == front)?;
             let taken = graph.taken_port(service, self.last_runs.get(&one.id)?)?;
             let hint =
