@@ -47,7 +47,10 @@ impl<'a> Pods<'a> {
         }
         let mut reasons: Vec<String> = Vec::new();
         let placed = desired.assignments.pods.range(PodId::all_of(service)).map(|(pod, host)| (pod, Some(host)));
-        let unplaced = desired.assignments.unplaced.iter().map(|one| &one.pod).filter(|pod| pod.service == *service);
+        // One whose host is away may be both: no other one can take it.
+        let is_placed = |pod: &&PodId| desired.assignments.pods.contains_key(*pod);
+        let unplaced = desired.assignments.unplaced.iter().map(|one| &one.pod);
+        let unplaced = unplaced.filter(|pod| pod.service == *service && !is_placed(pod));
         for (pod, host) in placed.chain(unplaced.map(|pod| (pod, None))) {
             let reason = self.reason(desired, pod, host);
             if !reasons.contains(&reason) {
