@@ -81,8 +81,7 @@ impl Seen<'_> {
         let told = meant.filter_map(|one| {
             let service = one.service.as_ref().filter(|service| graph.front(service) == front)?;
             let taken = graph.taken_port(service, self.last_runs.get(&one.id)?)?;
-            let hint =
-                "`listen` of the ambassador in `x-ambassadors` says another port, or a setting of the program does";
+            let hint = "let the ambassador listen elsewhere (`listen: PORT`), or the program";
             let text = format!("container {} cannot have its port: {taken}", one.name);
             Some(Finding { weight: Weight::Problem, text, hint: Some(hint.to_owned()) })
         });
