@@ -4,6 +4,7 @@
 //! and is read by `place` and `plan`. It holds no unresolved text: environment files are read, variables replaced,
 //! contents of configs and secrets are in [`Graph::files`]. It must never hold anything that depends on a host's state.
 
+mod clash;
 mod container;
 mod fold;
 mod network;
@@ -205,6 +206,13 @@ impl Service {
             MountSource::Snapshot { hash, .. } => Some(hash),
             _ => None,
         })
+    }
+
+    /// Returns the external link that an alias means: of what the name of a container may mean the first whose service `is_there`
+    /// counts, and where none is the first.
+    pub fn external_link(&self, alias: &str, is_there: impl Fn(&ExternalLink) -> bool) -> Option<&ExternalLink> {
+        let meant = || self.external_links.iter().filter(|link| link.alias.to_lowercase() == alias);
+        meant().find(|link| is_there(link)).or_else(|| meant().next())
     }
 
     /// Returns the services that this one depends on: by `depends_on`, and by sharing namespaces and mounts.

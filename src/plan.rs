@@ -4,6 +4,7 @@ pub mod asked;
 mod decide;
 pub mod desired;
 pub mod diff;
+pub mod elsewhere;
 mod emit;
 pub mod gates;
 pub mod history;
@@ -28,6 +29,7 @@ pub use crate::observed::{
 };
 pub use asked::{Ask, AskError, Asked, Run};
 pub use desired::{Addresses, Desired, UpOptions};
+pub use elsewhere::Standing;
 pub use step::{Failure, FailureKind, Gate, Plan, PlannedStep, Reason, Step, StepId};
 
 pub use view::ProjectView;

@@ -26,12 +26,14 @@ use crate::store::StoreError;
 
 mod asking;
 mod cluster;
+mod elsewhere;
 mod follow;
 mod prepared;
 mod reached;
 mod routing;
 mod seeing;
 mod status;
+mod unready;
 mod words;
 
 use super::admission;
@@ -289,7 +291,9 @@ impl Handler for AgentHandler {
     async fn plan(&self, project: ProjectName, request: UpRequest) -> Result<Plan, ApiError> {
         // It gives nothing away, so that nobody who changes something has to wait for it.
         let _turn = self.planning.acquire().await.map_err(internal)?;
-        self.prepare(&project, request).await.map(|prepared| prepared.plan)
+        let Prepared { mut plan, warnings, .. } = self.prepare(&project, request).await?;
+        plan.notes.extend(warnings);
+        Ok(plan)
     }
 
     async fn up(&self, project: ProjectName, request: UpRequest) -> Result<mpsc::Receiver<Progress>, ApiError> {
@@ -304,7 +308,8 @@ impl Handler for AgentHandler {
             let message = "files that pods are to mount are not on this host any more; run `orch up` again";
             return Err(error(ErrorKind::Conflict, message));
         }
-        let Prepared { record, plan, unchanged, stored, images, unmoved } = self.prepare(&project, request).await?;
+        let Prepared { record, plan, unchanged, stored, images, unmoved, warnings } =
+            self.prepare(&project, request).await?;
         if let blocked @ [_, ..] = plan.blocked().as_slice() {
             return Err(error(ErrorKind::User, blocked.join("\n")));
         }
@@ -317,7 +322,9 @@ impl Handler for AgentHandler {
         };
         drop(guard);
         let follow = Follow::new(shared.clone(), following, wait).of(of);
-        let notes: Vec<Progress> = plan.notes.iter().cloned().map(|message| Progress::Note { message }).collect();
+        let note = |is_warning| move |message| Progress::Note { message, is_warning };
+        let notes: Vec<Progress> =
+            plan.notes.iter().cloned().map(note(false)).chain(warnings.into_iter().map(note(true))).collect();
         let accepted = Progress::Accepted { revision, plan };
         shared.spawn(async move {
             for event in std::iter::once(accepted).chain(notes).chain(unmoved) {

@@ -41,6 +41,7 @@ use super::wire;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 mod asked;
+mod elsewhere;
 mod files;
 mod fleet;
 mod hooks;

@@ -47,7 +47,7 @@ mod seeing;
 pub use oneoff::{BeginOneoff, EndOneoff, MakeOneoff, OneoffMade, PlaceOneoff};
 pub use seeing::{
     AccessLogRequest, ExposeRequest, Finding, MetricsForm, NameQuestion, NameSays, NameTold, RouteQuestion,
-    ServiceTold, Traffic, Weight, WhyQuestion, WhyTold,
+    ServiceSeen, ServiceTold, Traffic, Weight, WhyQuestion, WhyTold,
 };
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -421,6 +421,9 @@ pub enum Progress {
     Note {
         /// The text.
         message: String,
+        /// Whether the reader can do something about it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_warning: bool,
     },
     /// It is as asked.
     Done {

@@ -143,6 +143,7 @@ impl Foreground<'_> {
                 progress = stream.next() => match progress::step(progress)? {
                     Step::Event(event) => progress::show(ui, &event),
                     Step::Say(text) => ui.say(&text),
+                    Step::Warn(text) => ui.warn(&text),
                     Step::Done(_) => return Ok(()),
                     Step::Nothing => {}
                 },

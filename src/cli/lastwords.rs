@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::LogQuery;
+use crate::graph::Graph;
 use crate::ids::ProjectName;
 use crate::observed::{ContainerState, Health, ObservedContainer};
 
@@ -23,9 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Shows the last lines of containers that ended badly or are unhealthy, where `error` is that a project failed or
 /// was not ready in time.
-pub(super) async fn show(ui: &mut Ui, sources: &[Source], choice: &Choice, error: &CliError) {
+pub(super) async fn show(ui: &mut Ui, sources: &[Source], graph: &Graph, error: &CliError) {
     let (CliError::Failed(messages) | CliError::WaitTimeout { missing: messages, .. }) = error else { return };
-    let Ok(Ok((containers, _))) = tokio::time::timeout(PATIENCE, source::containers(sources, choice)).await else {
+    let all = Choice { project: graph.project.clone(), services: Vec::new(), but: Vec::new(), index: None };
+    let Ok(Ok((containers, _))) = tokio::time::timeout(PATIENCE, source::containers(sources, &all)).await else {
         return;
     };
     let concerned = |container: &ObservedContainer| messages.iter().any(|message| names(message, &container.name));
@@ -35,7 +37,7 @@ pub(super) async fn show(ui: &mut Ui, sources: &[Source], choice: &Choice, error
     failed.sort_by_key(|(_, container)| !concerned(container));
     failed.truncate(CONTAINERS);
     // It is a help, not the answer: the error itself comes after it in any case.
-    let _shown = tokio::time::timeout(PATIENCE, lines(ui, sources, &choice.project, &failed)).await;
+    let _shown = tokio::time::timeout(PATIENCE, lines(ui, sources, &graph.project, Some(graph), &failed)).await;
 }
 
 /// Shows the last lines of the containers of a one-off's pod that `error` names.
@@ -47,7 +49,7 @@ pub(super) async fn show_of_oneoff(ui: &mut Ui, source: &Source, project: &Proje
     let failed: Vec<(usize, ObservedContainer)> = containers.filter(concerned).map(|one| (0, one)).collect();
     let failed: Vec<_> = failed.iter().collect();
     // As above.
-    let _shown = tokio::time::timeout(PATIENCE, lines(ui, std::slice::from_ref(source), project, &failed)).await;
+    let _shown = tokio::time::timeout(PATIENCE, lines(ui, std::slice::from_ref(source), project, None, &failed)).await;
 }
 
 /// Returns whether a message names a container, and not one whose name begins with its own.
@@ -90,6 +92,7 @@ async fn lines(
     ui: &mut Ui,
     sources: &[Source],
     project: &ProjectName,
+    graph: Option<&Graph>,
     containers: &[&(usize, ObservedContainer)],
 ) -> Result<(), CliError> {
     let query = LogQuery { tail: Some(LINES), ..LogQuery::default() };
@@ -102,14 +105,21 @@ async fn lines(
         let (to, from) = channel();
         readers.read(&sources[*at], &container.id, &query, to);
         let mut merged = Merged::new(vec![(name, from)]);
-        let mut any = false;
+        let (mut any, mut words) = (false, String::new());
         while let Some((name, line)) = merged.next().await? {
             if !any {
                 ui.say(&format!("the last lines of {}:", container.name));
                 any = true;
             }
+            words.push_str(&String::from_utf8_lossy(&line.text));
+            words.push('\n');
             let text = names.line(name, &line.text);
             ui.say(String::from_utf8_lossy(&text).trim_end_matches('\n'));
+        }
+        let taken =
+            graph.zip(container.service.as_ref()).and_then(|(graph, service)| graph.taken_port(service, &words));
+        if let Some(taken) = taken {
+            ui.say(&format!("container {} cannot have its port: {taken}", container.name));
         }
     }
     Ok(())

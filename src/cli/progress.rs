@@ -58,6 +58,13 @@ impl<'u> Live<'u> {
         self.draw();
     }
 
+    /// Warns of something.
+    fn warn(&mut self, text: &str) {
+        self.erase();
+        self.ui.warn(text);
+        self.draw();
+    }
+
     /// Shows how time goes by; to be called once every [`FRAME`].
     pub(crate) fn tick(&mut self) {
         self.draw();
@@ -181,6 +188,7 @@ pub(crate) async fn follow(ui: &mut Ui, title: &'static str, mut stream: Progres
                 moved = true;
                 live.say(&text);
             }
+            Step::Warn(text) => live.warn(&text),
             Step::Done(revision) => return Ok(Ended { revision, moved }),
             Step::Nothing => {}
         }
@@ -193,6 +201,8 @@ pub(crate) enum Step {
     Event(Event),
     /// Something to say.
     Say(String),
+    /// Something to warn of.
+    Warn(String),
     /// It is as asked, at this revision.
     Done(u64),
     /// Nothing to show.
@@ -209,7 +219,8 @@ pub(crate) fn step(item: Option<Result<Progress, ClientError>>) -> Result<Step, 
         Some(Ok(Progress::Object { kind, name, host, status, state, detail })) => {
             Ok(Step::Event(Event { id: object_id(&kind, &name, &host), status, state, detail }))
         }
-        Some(Ok(Progress::Note { message })) => Ok(Step::Say(message)),
+        Some(Ok(Progress::Note { message, is_warning: true })) => Ok(Step::Warn(message)),
+        Some(Ok(Progress::Note { message, is_warning: false })) => Ok(Step::Say(message)),
         Some(Ok(Progress::Done { revision })) => Ok(Step::Done(revision)),
         Some(Ok(Progress::Failed { messages })) => Err(CliError::Failed(messages)),
         Some(Err(error)) => Err(cut(error)),
@@ -269,7 +280,7 @@ mod tests {
         vec![
             object("a-web-1", "Creating", ObjectState::Working),
             object("a-web-1", "Created", ObjectState::Done),
-            Progress::Note { message: "orphan containers: a-old-1".to_owned() },
+            Progress::Note { message: "orphan containers: a-old-1".to_owned(), is_warning: false },
             object("a-web-1", "Starting", ObjectState::Working),
             object("a-web-1", "Starting", ObjectState::Working),
             object("a-web-1", "Started", ObjectState::Done),

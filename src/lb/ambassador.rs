@@ -23,7 +23,7 @@ use super::choose::{Search, Server, is_own_limit};
 use super::endpoint::{EndpointState, Lease};
 use super::listeners::Serve;
 use super::relay::{Count, relay_counted};
-use super::routing::{Door, Shared};
+use super::routing::{Door, Routing, Shared};
 use super::table::{AmbassadorEntry, AmbassadorKey, AmbassadorWay};
 use crate::host::sockets;
 
@@ -52,6 +52,15 @@ struct Target {
     /// Counts what it took; closes connections of an outside address.
     state: Arc<EndpointState>,
     switch: Switch,
+}
+
+/// What a target leads to.
+enum Beyond<'a> {
+    /// Pods of this project or another one.
+    Door(Door),
+    Outside(Outside<'a>),
+    /// Why there is nothing.
+    Nothing(&'a str),
 }
 
 /// What an ambassador did since it was first in a table.
@@ -99,6 +108,9 @@ pub struct AmbassadorTargetStats {
     pub received: u64,
     /// Whether it is left alone at the moment.
     pub is_open_circuit: bool,
+    /// Pods that are ready there; `None`: it is outside, and nobody can know.
+    #[serde(default)]
+    pub endpoints: Option<usize>,
     /// What the last failure was.
     pub last_error: Option<String>,
 }
@@ -129,6 +141,7 @@ impl Ambassadors {
     pub(super) fn stats(
         &self,
         now: Duration,
+        routing: &Routing,
         listens: impl Fn(&AmbassadorKey) -> Option<SocketAddr>,
     ) -> Vec<AmbassadorStats> {
         let all = self.lock();
@@ -140,7 +153,7 @@ impl Ambassadors {
             open: one.counts.open.load(Ordering::Relaxed),
             connections: one.counts.connections.load(Ordering::Relaxed),
             failed: one.counts.failed.load(Ordering::Relaxed),
-            targets: one.targets.iter().map(|target| target.stats(now)).collect(),
+            targets: one.targets.iter().map(|target| target.stats(now, routing)).collect(),
         });
         stats.collect()
     }
@@ -166,7 +179,29 @@ impl Ambassador {
 }
 
 impl Target {
-    fn stats(&self, now: Duration) -> AmbassadorTargetStats {
+    fn beyond(&self) -> Beyond<'_> {
+        match &self.way {
+            AmbassadorWay::Service { network, address, port, .. } => {
+                Beyond::Door(Door::Vip { network: network.clone(), address: *address, port: *port })
+            }
+            AmbassadorWay::Exported { project, service, port } => {
+                Beyond::Door(Door::Exported { project: project.clone(), service: service.clone(), port: *port })
+            }
+            AmbassadorWay::Outside { host, port } => Beyond::Outside(Outside { host, port: *port }),
+            AmbassadorWay::Nowhere { why, .. } => Beyond::Nothing(why),
+        }
+    }
+
+    /// Returns how many pods are ready there; `None`: nobody can know.
+    fn endpoints(&self, routing: &Routing) -> Option<usize> {
+        match self.beyond() {
+            Beyond::Door(door) => Some(routing.behind(&door).map_or(0, |(pool, _)| pool.targets.len())),
+            Beyond::Outside(_) => None,
+            Beyond::Nothing(_) => Some(0),
+        }
+    }
+
+    fn stats(&self, now: Duration, routing: &Routing) -> AmbassadorTargetStats {
         AmbassadorTargetStats {
             target: self.way.to_string(),
             connections: self.state.connected.load(Ordering::Relaxed),
@@ -174,6 +209,7 @@ impl Target {
             sent: self.state.sent.load(Ordering::Relaxed),
             received: self.state.received.load(Ordering::Relaxed),
             is_open_circuit: self.switch.is_open(now),
+            endpoints: self.endpoints(routing),
             last_error: self.switch.last_error(),
         }
     }
@@ -318,20 +354,12 @@ impl Ambassador {
         peer: SocketAddr,
         is_last: bool,
     ) -> Result<(Far, Share), Reason> {
-        let (far, share) = match &target.way {
-            AmbassadorWay::Service { network, address, port, .. } => {
-                let door = Door::Vip { network: network.clone(), address: *address, port: *port };
-                self.search(shared, door, peer, is_last).await?
+        let (far, share) = match target.beyond() {
+            Beyond::Door(door) => self.search(shared, door, peer, is_last).await?,
+            Beyond::Outside(outside) => {
+                (Far::Here(outside.connect(&shared.names).await?), Share::Outside(Arc::clone(&target.state)))
             }
-            AmbassadorWay::Exported { project, service, port } => {
-                let door = Door::Exported { project: project.clone(), service: service.clone(), port: *port };
-                self.search(shared, door, peer, is_last).await?
-            }
-            AmbassadorWay::Outside { host, port } => {
-                let server = Outside { host, port: *port }.connect(&shared.names).await?;
-                (Far::Here(server), Share::Outside(Arc::clone(&target.state)))
-            }
-            AmbassadorWay::Nowhere { why, .. } => return Err(why.clone()),
+            Beyond::Nothing(why) => return Err(why.to_owned()),
         };
         match &self.tls {
             None => Ok((far, share)),

@@ -310,9 +310,8 @@ impl Balancer {
     /// Returns what the ambassadors in pods of this host do.
     pub fn ambassador_stats(&self) -> Vec<AmbassadorStats> {
         let listeners = self.listeners();
-        self.shared
-            .ambassadors
-            .stats(self.shared.now(), |key| listeners.ambassadors.get(key).map(|listening| listening.address))
+        let listens = |key: &_| listeners.ambassadors.get(key).map(|listening| listening.address);
+        self.shared.ambassadors.stats(self.shared.now(), &self.shared.routing(), listens)
     }
 
     /// Joins a cluster: endpoints on other hosts are reached through `mesh`, and other hosts' agents are served on

@@ -1,5 +1,6 @@
 //! What a pod of several containers is given beside its own: stand-ins for what is elsewhere, and what it shows to others.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -58,6 +59,9 @@ pub enum AmbassadorTarget {
         service: ServiceName,
         /// Port in its containers.
         port: u16,
+        /// Where the file says it: `compose.yaml:3:7`.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        place: String,
     },
     /// An address outside, a name or a number, reached from the pod's host.
     Outside {
@@ -73,6 +77,16 @@ impl AmbassadorTarget {
     pub fn port(&self) -> u16 {
         match self {
             Self::Service { port, .. } | Self::Exported { port, .. } | Self::Outside { port, .. } => *port,
+        }
+    }
+}
+
+impl fmt::Display for AmbassadorTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service { service, port } => write!(f, "{service}:{port}"),
+            Self::Exported { project, service, port, place: _ } => write!(f, "{project}/{service}:{port}"),
+            Self::Outside { host, port } => write!(f, "{host}:{port}"),
         }
     }
 }
@@ -128,13 +142,16 @@ pub struct ExternalLink {
     pub service: ServiceName,
     /// The name that only the linking service knows it by.
     pub alias: String,
+    /// Where the file says it: `compose.yaml:3:7`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub place: String,
 }
 
 impl ExternalLink {
     /// Returns what the address of the other service is kept under, beside the project's own services: a name that no service
     /// of a file has.
     pub fn key(&self) -> ServiceName {
-        let Self { project, service, alias: _ } = self;
+        let Self { project, service, alias: _, place: _ } = self;
         // Both are made of characters that names of services may have; names of projects have no dot.
         ServiceName::new(format!("{project}..{service}"))
             .unwrap_or_else(|_| unreachable!("projects and services have names of the same characters"))

@@ -83,7 +83,18 @@ services:
   plain: *client
 ",
     );
-    front.up();
+    let up = front.orch(&["up", "-d"]);
+    for warning in [
+        "warning: ambassador `closed` of service `app` leads to `back/private:80` (",
+        "compose.yaml:8:35), and nobody is there: service `private` of project `back` exports nothing; `x-export: 80` at that service",
+        "`other-port` of service `app` leads to `back/web:81` (",
+        "service `web` of project `back` exports 80 only",
+        "warning: service `linked` links to `back/private` as `secret` (",
+    ] {
+        assert!(up.stderr.contains(warning), "{warning}: {}", up.stderr);
+    }
+    assert!(!up.stderr.contains("`open`"), "{}", up.stderr);
+    up.ok();
     assert_eq!(front.answering("front-app-1", "http://127.0.0.1:8001/", 3), back.running("web"));
     assert_eq!(front.answering("front-linked-1", "http://shop/", 3), back.running("web"));
     for refused in ["http://127.0.0.1:8002/", "http://127.0.0.1:8003/"] {
@@ -93,6 +104,22 @@ services:
     let secret = front.within("front-linked-1", "timeout 8 wget -q -O - http://secret/");
     assert_ne!(secret.code, 0, "what is not exported answers: {}", secret.stdout);
     assert_ne!(front.within("front-plain-1", "nslookup shop").code, 0, "a link is the linking service's only");
+    let told = |args: &[&str]| front.orch(args).ok();
+    let why = told(&["why", "linked"]);
+    assert!(
+        why.contains("! service `linked` links to `back/private` as `secret` (") && why.contains("x-export"),
+        "{why}"
+    );
+    assert!(!why.contains("`back/web`"), "{why}");
+    let closed = told(&["why", "app"]);
+    assert!(closed.contains("! ambassador `closed` of service `app` leads to `back/private:80` ("), "{closed}");
+    let shop = told(&["dns", "shop", "--from", "linked"]);
+    assert!(shop.contains("an external link of this service to `back/web`, behind which 1 pod is ready"), "{shop}");
+    let secret = told(&["dns", "secret", "--from", "linked"]);
+    assert!(secret.contains("to `back/private`, behind which nothing stands: service `private` of"), "{secret}");
+    let table = told(&["lb", "--no-stream", "app"]);
+    let row = |name: &str| table.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default();
+    assert!(row("app.1 closed →").contains("no endpoint") && row("app.1 open →").contains("ready"), "{table}");
     // It follows the other project, also over its end.
     back.orch(&["up", "-d", "--force-recreate", "web"]).ok();
     becomes(secs(10), "the new pod answers", &back.running("web"), || {
@@ -138,6 +165,82 @@ services:
     becomes(secs(5), "the first target answers, on another host", &of(2, "first"), ask);
     cluster[2].power_off();
     becomes(secs(10), "the second one takes over", &of(3, "second"), ask);
+}
+
+/// The only host of a service is lost: its row stays, with the reason, and the ambassador to it does not look as if it was well.
+#[test]
+fn what_is_lost_with_its_host_is_told_by_the_table_and_by_who_leads_to_it() {
+    let cluster = Cluster::boot(2, &["busybox"]);
+    add(&cluster, &[1, 2]).ok();
+    let yaml = "\
+services:
+  app:
+    <<: *client
+    deploy: {placement: {constraints: [node.hostname == node1]}}
+    x-ambassadors: {back: {listen: 8000, to: 'web:80'}}
+  web: {<<: *web, ports: ['8080:80'], deploy: {placement: {constraints: [node.hostname == node2]}}}
+";
+    let project = Project::new(&cluster.desk, "lost", yaml);
+    project.orch(&["up", "-d", "--wait"]).ok();
+    let table = || project.orch(&["lb", "--no-stream"]).ok();
+    let row = |table: &str, name: &str| {
+        let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        lines.find(|line| line.starts_with(name)).unwrap_or_default()
+    };
+    let before = table();
+    assert!(
+        row(&before, "web ").contains("1 ready") && row(&before, "app.1 back → web:80").contains("ready"),
+        "{before}"
+    );
+    cluster[2].power_off();
+    let after = eventually(secs(30), "the host to be missed", || {
+        let table = table();
+        if row(&table, "web ").contains("0 ready: host `b` does not answer") { Ok(table) } else { Err(table) }
+    });
+    assert!(row(&after, "web 8080->80/tcp a -").contains("0 ready"), "{after}");
+    assert!(row(&after, "app.1 back 127.0.0.1:8000").contains("listening, no endpoint"), "{after}");
+    assert!(row(&after, "app.1 back → web:80").contains("no endpoint"), "{after}");
+    let why = project.orch(&["why", "app"]).ok();
+    let text = "! ambassador `back` of service `app` leads to `web:80`, and nobody is there: host `b` does not answer";
+    assert!(why.contains(text), "{why}");
+    cluster[2].power_on();
+    eventually(secs(40), "all is well again", || {
+        let table = table();
+        let is_well = row(&table, "web ").contains("1 ready") && !table.contains("no endpoint");
+        if is_well { Ok(()) } else { Err(table) }
+    });
+    project.down();
+}
+
+/// A program at a port that an ambassador of its pod has, at all addresses or at one: what nobody can see in the file.
+#[test]
+fn who_cannot_have_his_port_is_told_which_ambassador_has_it() {
+    let host = Host::boot(&["busybox", "nginx"]);
+    let yaml = "\
+services:
+  all: {image: nginx, x-ambassadors: {back: {listen: '0.0.0.0:80', to: 'web:80'}}}
+  one: {image: nginx, x-ambassadors: {front: {listen: 80, to: 'web:80'}}}
+  quick: {image: busybox, command: [httpd, -f, -p, '80'], x-ambassadors: {only: {listen: 80, to: 'web:80'}}}
+  web: *web
+";
+    let project = Project::new(&host, "taken", yaml);
+    // It ends with who fails at once; nginx tries for some seconds.
+    let up = project.orch(&["up", "-d", "--wait"]);
+    assert_ne!(up.code, 0, "{up:?}");
+    let quick = "container taken-quick-1 cannot have its port: ";
+    assert!(up.stderr.contains(quick) && up.stderr.contains("ambassador `only` has port 80 (127.0.0.1:80)"), "{up:?}");
+    for (service, has) in [
+        ("all", "ambassador `back` has port 80 (0.0.0.0:80) in this pod"),
+        ("one", "ambassador `front` has port 80 (127.0.0.1:80) in this pod"),
+        ("quick", "in this pod ambassador `only` has port 80 (127.0.0.1:80): is that the port that it wants?"),
+    ] {
+        let text = format!("! container taken-{service}-1 cannot have its port: {has}");
+        eventually(secs(20), "it is told", || {
+            let told = project.orch(&["why", service]).ok();
+            if told.contains(&text) { Ok(()) } else { Err(told) }
+        });
+    }
+    project.down();
 }
 
 /// An ambassador with an image is a container of the pod, which is there before the application.

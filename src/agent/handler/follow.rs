@@ -363,7 +363,7 @@ fn note(pending: &[String]) -> Progress {
     if pending.len() > TOLD {
         message.push_str("; and more");
     }
-    Progress::Note { message }
+    Progress::Note { message, is_warning: false }
 }
 
 /// Returns whether a container helps one that has ended by itself, and ended for that reason.
@@ -390,7 +390,7 @@ mod tests {
         assert!(shares_container(one, "container shop-web-1-setup has not ended yet"));
         assert!(!shares_container(one, "container shop-web-1 is not started yet"));
         assert!(!shares_container("`web.2` is not ready", "`web.3` is not ready"));
-        let Progress::Note { message } = note(&vec![one.to_owned(); 9]) else { panic!("a note") };
+        let Progress::Note { message, .. } = note(&vec![one.to_owned(); 9]) else { panic!("a note") };
         assert!(message.starts_with("still waiting: container shop") && message.ends_with("; and more"), "{message}");
     }
 }

@@ -15,6 +15,7 @@ use super::super::fleet::seat;
 use super::super::reconcile::plan_for;
 use super::super::shared::{Aim, Record, Shared};
 use super::super::{admission, oneoff};
+use super::elsewhere::Others;
 use super::status::unmoved;
 use super::{error, memory_for, next_history, next_serial, now};
 
@@ -30,6 +31,8 @@ pub(super) struct Prepared {
     pub(super) images: BTreeMap<String, String>,
     /// Containers that the plan leaves as they are.
     pub(super) unmoved: Vec<Progress>,
+    /// What its services reach for in vain.
+    pub(super) warnings: Vec<String>,
 }
 
 /// What the desired state and the plan are computed from, gathered before.
@@ -97,7 +100,9 @@ impl Work {
         let plan = plan_for(&project, &record, &observed, &memory);
         let unchanged = same && plan.steps.is_empty() && plan.failures.is_empty();
         let unmoved = record.desired.as_ref().map(|desired| unmoved(desired, &plan, &observed)).unwrap_or_default();
-        Ok(Prepared { record, plan, unchanged, stored, images, unmoved })
+        let warnings =
+            record.desired.as_ref().map(|desired| Others::of(shared, desired).warnings()).unwrap_or_default();
+        Ok(Prepared { record, plan, unchanged, stored, images, unmoved, warnings })
     }
 }
 

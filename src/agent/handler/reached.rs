@@ -26,6 +26,8 @@ impl Seen<'_> {
     pub(super) async fn look_inside(&mut self) {
         let Some(here) = self.observed.hosts.get(self.shared.host()) else { return };
         self.words = words::last(self.shared.engine.as_ref(), here.containers.values()).await;
+        self.look_for_taken_ports().await;
+        let Some(here) = self.observed.hosts.get(self.shared.host()) else { return };
         let ready = here.containers.values().filter(|container| container.is_ready());
         let pods: Vec<(PodId, String)> =
             ready.filter_map(|container| Some((container.pod()?, container.id.clone()))).take(LOOKED_INTO).collect();

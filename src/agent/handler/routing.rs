@@ -3,16 +3,17 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::api::types::{ApiError, ErrorKind, Finding, RouteQuestion, Weight, WhyTold};
+use crate::diag::did_you_mean;
 use crate::lb::{DryRequest, DryRun, Miss, Near, PublishedTold, RuleTold, Share, Spoken};
 use crate::model::HostMatch;
 
 use super::super::shared::Shared;
 use super::error;
 use super::reached::pods_told;
-use super::seeing::{Seen, finding, fine, problem, waiting};
+use super::seeing::{Seen, fine, problem, waiting};
 
 /// Names of hosts that are told at most.
-const HOSTS: usize = 8;
+const HOSTS: usize = 32;
 
 /// Follows a request.
 ///
@@ -51,7 +52,7 @@ pub(super) fn route(shared: &Shared, question: &RouteQuestion) -> Result<WhyTold
             if findings.is_empty() {
                 findings.push(problem("no rule takes it: it is answered with 404".to_owned()));
             }
-            findings.extend(near_told(&near));
+            findings.extend(near_told(&near, &request.host));
             findings
         }
         DryRun::Unclear { spoken, path } => {
@@ -94,8 +95,9 @@ fn handshake(request: &DryRequest, is_tls: bool, spoken: &Spoken) -> Option<Find
 
 /// Returns the first of some names.
 fn some(mut names: Vec<String>) -> String {
-    let more = if names.len() > HOSTS { ", …" } else { "" };
+    let more = names.len().saturating_sub(HOSTS);
     names.truncate(HOSTS);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     format!("{}{more}", names.join(", "))
 }
 
@@ -132,7 +134,7 @@ fn behind(shared: &Shared, project: &crate::ids::ProjectName, service: &crate::i
     seen.map(|seen| seen.reached(service)).unwrap_or_default()
 }
 
-fn near_told(near: &[Near]) -> Vec<Finding> {
+fn near_told(near: &[Near], asked: &str) -> Vec<Finding> {
     if near.iter().all(|one| one.miss == Miss::Host) {
         let mut hosts: Vec<String> = near
             .iter()
@@ -144,11 +146,13 @@ fn near_told(near: &[Near]) -> Vec<Finding> {
             .collect();
         hosts.sort_unstable();
         hosts.dedup();
-        return if hosts.is_empty() {
-            Vec::new()
-        } else {
-            vec![finding(Weight::Waiting, format!("no rule is for that host; there are rules for {}", some(hosts)))]
-        };
+        if hosts.is_empty() {
+            return Vec::new();
+        }
+        let asked = asked.rsplit_once(':').map_or(asked, |(host, _)| host);
+        let hint = did_you_mean(asked, hosts.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"));
+        let text = format!("no rule is for that host; there are rules for {}", some(hosts));
+        return vec![Finding { weight: Weight::Waiting, text, hint }];
     }
     near.iter()
         .map(|Near { rule, miss }| {
@@ -204,6 +208,29 @@ mod tests {
     fn question(url: &str) -> RouteQuestion {
         let headers = vec![("X-Beta".to_owned(), " yes ".to_owned())];
         RouteQuestion { url: url.to_owned(), method: "get".to_owned(), headers }
+    }
+
+    /// A rule for a host that was not asked for.
+    fn near(host: &str) -> Near {
+        let route = std::sync::Arc::new(crate::testing::route(&format!("host={host} listen=127.0.0.1@80")));
+        let (project, service) = ("shop".parse().expect("a name"), "web".parse().expect("a name"));
+        Near { rule: RuleTold { project, service, name: format!("{host}/*"), route }, miss: Miss::Host }
+    }
+
+    #[test]
+    fn all_hosts_are_told_to_who_asks_for_another() {
+        let told = |hosts: &[String]| {
+            let near: Vec<Near> = hosts.iter().map(|host| near(host)).collect();
+            let finding = near_told(&near, "shopp.test:8080").pop().expect("told");
+            (finding.text, finding.hint.unwrap_or_default())
+        };
+        let names = |count: usize| (10..10 + count).map(|number| format!("h{number}.test")).collect::<Vec<_>>();
+        let few = [names(9), vec!["shop.test".to_owned(), "h10.test".to_owned()]].concat();
+        let all = "h10.test, h11.test, h12.test, h13.test, h14.test, h15.test, h16.test, h17.test, h18.test, shop.test";
+        let text = format!("no rule is for that host; there are rules for {all}");
+        assert_eq!(told(&few), (text, "did you mean `shop.test`?".to_owned()));
+        let (text, hint) = told(&names(40));
+        assert!(text.ends_with("h41.test and 8 more") && hint.is_empty(), "{text} {hint}");
     }
 
     #[test]

@@ -13,11 +13,12 @@ use crate::lb::table::PublishedKey;
 use crate::model::{Route, RouteAction};
 use crate::net::names::{Answer, RecordKind, ServiceRecord, explain};
 use crate::place::Listening;
-use crate::plan::{ContainerState, Desired, Health, Observed, ObservedContainer, ProjectView};
+use crate::plan::{ContainerState, Desired, Health, Observed, ObservedContainer, PodMemory, ProjectView};
 
 use super::super::shared::{ProjectState, Record, Shared};
+use super::elsewhere::Others;
 use super::follow::has_ended_with_main;
-use super::{error, pods, published};
+use super::{error, pods, published, unready};
 
 /// What somebody may ask about.
 enum Meant<'a> {
@@ -53,6 +54,8 @@ pub(super) struct Seen<'a> {
     pub(super) inside: BTreeMap<PodId, BTreeSet<Listening>>,
     /// What containers of this host wrote last that others wait for, by engine id.
     pub(super) words: BTreeMap<String, String>,
+    /// What those wrote in their last run that fail where ambassadors listen.
+    pub(super) last_runs: BTreeMap<String, String>,
 }
 
 impl<'a> Seen<'a> {
@@ -67,7 +70,13 @@ impl<'a> Seen<'a> {
         };
         let state = shared.project(project).map(|handle| handle.state.borrow().clone()).unwrap_or_default();
         let observed = shared.observed(Some(project));
-        Ok(Self { shared, desired, observed, state, inside: BTreeMap::new(), words: BTreeMap::new() })
+        let (inside, words, last_runs) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { shared, desired, observed, state, inside, words, last_runs })
+    }
+
+    /// Returns what this host's agent remembers of a pod of its own.
+    pub(super) fn memory(&self, pod: &PodId) -> Option<&PodMemory> {
+        self.state.report.memory.get(pod)
     }
 
     /// Says what a name means to a container.
@@ -110,7 +119,8 @@ impl<'a> Seen<'a> {
             Answer::Forward { upstreams } => NameSays::Forwarded { resolvers: upstreams.to_vec() },
             Answer::Refused => NameSays::Refused,
         };
-        let because = explain(&view, asker.service.as_ref(), &name);
+        let others = Others::of(self.shared, self.desired);
+        let because = explain(&view, asker.service.as_ref(), &name, &|link| others.of_link(link));
         Ok(NameTold { asker: asker.name.clone(), host: host.clone(), source, says, because })
     }
 
@@ -141,7 +151,10 @@ impl<'a> Seen<'a> {
         let meant = self.meant(about);
         if question.only_here {
             let findings = match meant {
-                Some(Meant::Pod(pod)) => self.words_of(self.desired.graph.front(&pod.service)),
+                Some(Meant::Pod(pod)) => {
+                    let front = self.desired.graph.front(&pod.service);
+                    self.words_of(front).into_iter().chain(self.taken_ports(front, Some(pod.number))).collect()
+                }
                 Some(other) => other.services().into_iter().flat_map(|service| self.only_here(service)).collect(),
                 None => Vec::new(),
             };
@@ -160,7 +173,12 @@ impl<'a> Seen<'a> {
             Some(Meant::Service(service)) => {
                 return Ok(WhyTold { about: format!("service `{service}`"), findings: self.service(service) });
             }
-            Some(Meant::Pod(pod)) => return Ok(WhyTold { about: format!("`{pod}`"), findings: self.pod(pod) }),
+            Some(Meant::Pod(pod)) => {
+                let mut findings = self.pod(pod);
+                findings.extend(self.taken_ports(self.desired.graph.front(&pod.service), Some(pod.number)));
+                findings.sort_by_key(|finding| finding.weight);
+                return Ok(WhyTold { about: format!("`{pod}`"), findings });
+            }
             Some(Meant::Routed(host, service)) => {
                 let mut findings = vec![fine(format!("requests for `{host}` come to service `{service}`"))];
                 findings.extend(self.service(service));
@@ -222,6 +240,7 @@ impl<'a> Seen<'a> {
         findings.extend(self.ambassadors(front));
         findings.extend(self.ports_of(front).into_iter().filter(|finding| finding.weight != Weight::Fine));
         findings.extend(self.words_of(front));
+        findings.extend(self.taken_ports(front, None));
         findings
     }
 
@@ -293,7 +312,9 @@ impl<'a> Seen<'a> {
             findings.extend(self.pod(pod).into_iter().filter(|finding| finding.weight != Weight::Fine));
         }
         findings.extend(self.reached(front));
+        findings.extend(self.leads_nowhere(front).0);
         findings.extend(self.ambassadors(front));
+        findings.extend(self.taken_ports(front, None));
         findings.extend(self.ports_of(front));
         let wanted = pods.len() + homeless;
         let service = graph.services.get(front);
@@ -411,6 +432,8 @@ impl<'a> Seen<'a> {
             stats.iter().filter(|one| one.key.project == self.desired.graph.project && one.key.pod.service == *front);
         // What keeps one from listening, where it is known.
         let told = self.shared.ambassadors.problems();
+        // Of these it is told why nobody is there.
+        let (_, dead) = self.leads_nowhere(front);
         let mut findings = Vec::new();
         for one in own {
             let name = format!("ambassador `{}` of `{}`", one.key.name, one.key.pod);
@@ -421,6 +444,9 @@ impl<'a> Seen<'a> {
                 })));
             }
             for target in &one.targets {
+                if target.endpoints == Some(0) && dead.contains(&(one.key.name.clone(), target.target.clone())) {
+                    continue;
+                }
                 if let Some(why) = &target.last_error {
                     let left = if target.is_open_circuit { ", and is left alone for a while" } else { "" };
                     findings.push(problem(format!("{name}: `{}` took no connection{left}: {why}", target.target)));
@@ -483,6 +509,7 @@ pub(super) fn traffic(shared: &Shared) -> Traffic {
         host: shared.host().clone(),
         balancer: shared.dataplane.balancer_stats(),
         ambassadors: shared.dataplane.ambassador_stats(),
+        services: unready::services(shared),
     }
 }
 

@@ -5,11 +5,18 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
+use crate::api::types::{Finding, Weight};
 use crate::engine::{Engine, LogQuery};
+use crate::ids::ServiceName;
 use crate::observed::{ContainerState, Health, ObservedContainer};
+
+use super::seeing::Seen;
 
 /// Lines of each container.
 const LINES: usize = 3;
+
+/// Lines of a run that are searched for why it ended; a program may write where it was after that.
+const LOOKED_AT: u64 = 40;
 
 /// Containers that are looked into for one question.
 const CONTAINERS: usize = 8;
@@ -50,6 +57,38 @@ pub(super) async fn last<'a>(
     words
 }
 
+impl Seen<'_> {
+    /// Looks which containers of this host, of those that fail where ambassadors listen, could not have their port.
+    pub(super) async fn look_for_taken_ports(&mut self) {
+        let graph = &self.desired.graph;
+        let fails = |one: &ObservedContainer| {
+            let failures = one.pod().and_then(|pod| self.memory(&pod)).map_or(0, |memory| memory.failures);
+            is_of_interest(one) || failures > 0
+        };
+        let here = self.observed.hosts.get(self.shared.host()).into_iter().flat_map(|host| host.containers.values());
+        let with_ambassadors =
+            here.filter(|one| one.service.as_ref().is_some_and(|service| !graph.ambassadors_in(service).is_empty()));
+        self.last_runs = of_last_runs(self.shared.engine.as_ref(), with_ambassadors.filter(|one| fails(one))).await;
+    }
+
+    /// Says which ambassadors have the ports that containers of this host wanted, as they wrote themselves: those of all pods of
+    /// a service, or of one.
+    pub(super) fn taken_ports(&self, front: &ServiceName, number: Option<u32>) -> Vec<Finding> {
+        let graph = &self.desired.graph;
+        let here = self.observed.hosts.get(self.shared.host());
+        let containers = here.into_iter().flat_map(|host| host.containers.values());
+        let meant = containers.filter(|one| number.is_none() || one.number == number);
+        let told = meant.filter_map(|one| {
+            let service = one.service.as_ref().filter(|service| graph.front(service) == front)?;
+            let taken = graph.taken_port(service, self.last_runs.get(&one.id)?)?;
+            let hint = "let the ambassador listen elsewhere (`listen: PORT`), or the program";
+            let text = format!("container {} cannot have its port: {taken}", one.name);
+            Some(Finding { weight: Weight::Problem, text, hint: Some(hint.to_owned()) })
+        });
+        told.collect()
+    }
+}
+
 fn is_of_interest(container: &ObservedContainer) -> bool {
     match container.state {
         ContainerState::Running { health: Health::Unhealthy } | ContainerState::Restarting => true,
@@ -59,9 +98,33 @@ fn is_of_interest(container: &ObservedContainer) -> bool {
     }
 }
 
+/// Returns what containers wrote in their last run, by engine id.
+pub(super) async fn of_last_runs<'a>(
+    engine: &dyn Engine,
+    containers: impl Iterator<Item = &'a ObservedContainer>,
+) -> BTreeMap<String, String> {
+    let mut words = BTreeMap::new();
+    let reading = async {
+        for container in containers.take(CONTAINERS) {
+            // An earlier run may have ended for another reason.
+            let begin = container.started_at.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second);
+            let query = LogQuery { tail: Some(LOOKED_AT), since: begin, ..LogQuery::default() };
+            let bytes = read(engine, &container.id, &query).await;
+            words.insert(container.id.clone(), String::from_utf8_lossy(&bytes).into_owned());
+        }
+    };
+    // As above.
+    let _in_time = tokio::time::timeout(PATIENCE, reading).await;
+    words
+}
+
 async fn of(engine: &dyn Engine, container: &str) -> Vec<String> {
     let query = LogQuery { tail: Some(LINES as u64), ..LogQuery::default() };
-    let mut chunks = engine.logs(container, &query);
+    lines(&read(engine, container, &query).await)
+}
+
+async fn read(engine: &dyn Engine, container: &str, query: &LogQuery) -> Vec<u8> {
+    let mut chunks = engine.logs(container, query);
     let mut bytes = Vec::new();
     while let Some(Ok(chunk)) = chunks.next().await {
         bytes.extend_from_slice(&chunk.bytes);
@@ -69,7 +132,7 @@ async fn of(engine: &dyn Engine, container: &str) -> Vec<String> {
             break;
         }
     }
-    lines(&bytes)
+    bytes
 }
 
 /// Returns the last lines of a text, fit for a terminal.

@@ -102,6 +102,7 @@ fn snapshot() -> Snapshot {
             sent: 7,
             received: 8,
             is_open_circuit: true,
+            endpoints: Some(1),
             last_error: None,
         }],
     };

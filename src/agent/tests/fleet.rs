@@ -13,7 +13,7 @@ use super::super::fleet::sync::{self, Heard, LANGUAGE, Message, SyncError};
 use super::super::shared::{Aim, Record};
 use super::*;
 use crate::clock::ManualClock;
-use crate::graph::Scale;
+use crate::graph::{Constraint, Scale};
 use crate::plan::History;
 
 /// A host with its engine and its agent.
@@ -230,6 +230,28 @@ async fn pods_of_a_lost_host_run_elsewhere_and_are_not_doubled_when_it_returns()
     assert_eq!(endpoints, 2, "the lost host is in no table");
     cluster.heal(2);
     cluster.becomes("the one that came back gives way", &[2, 1, 0]).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_host_is_lost_is_told_with_the_reason() {
+    let mut cluster = Cluster::start(2).await;
+    let mut graph = graph(&["db", "web"]);
+    let constraint = Constraint { key: "node.hostname".into(), equal: true, value: "b".into() };
+    graph.services.get_mut("db").expect("it is there").placement.constraints.push(constraint);
+    cluster.agent(0).up(&graph).await;
+    cluster.cut(1);
+    let begun = tokio::time::Instant::now();
+    let told = loop {
+        let traffic = cluster.agent(0).handler.traffic().await.expect("told");
+        let db = traffic.services.into_iter().find(|one| one.service == service_name("db")).expect("it has a row");
+        match db.why {
+            Some(why) => break why,
+            None => assert!(begun.elapsed() < DEADLINE, "the host is not missed"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(told, "host `b` does not answer");
     cluster.end().await;
 }
 

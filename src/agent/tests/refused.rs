@@ -39,7 +39,7 @@ async fn a_pod_without_a_host_fails_up_and_the_rest_is_made() {
         let events = drain(agent.handler.up(shop(), request).await.expect("accepted")).await;
         let why = "no host can take `web.1`: `local`: constraint `node.labels.disk == ssd` not met";
         assert_eq!(failed(&events), [why]);
-        let note = Progress::Note { message: "`ok.1` waits for `web`: `web.1` has no host".into() };
+        let note = Progress::Note { message: "`ok.1` waits for `web`: `web.1` has no host".into(), is_warning: false };
         assert!(events.contains(&note), "{events:#?}");
     }
     let containers = agent.containers();

@@ -88,7 +88,12 @@ impl Handler for FakeHandler {
         Ok(WhyTold { about: question.url, findings: Vec::new() })
     }
     async fn traffic(&self) -> Result<Traffic, ApiError> {
-        Ok(Traffic { host: HostName::local(), balancer: BalancerStats::default(), ambassadors: Vec::new() })
+        Ok(Traffic {
+            host: HostName::local(),
+            balancer: BalancerStats::default(),
+            ambassadors: Vec::new(),
+            services: Vec::new(),
+        })
     }
     async fn cluster(&self) -> Result<ClusterStatus, ApiError> {
         let (host, seat) = (HostName::local(), HostName::local());
@@ -175,7 +180,7 @@ fn request() -> UpRequest {
 }
 
 fn note(text: &str) -> Progress {
-    Progress::Note { message: text.to_owned() }
+    Progress::Note { message: text.to_owned(), is_warning: false }
 }
 
 /// A server with its client; it ends with the test.

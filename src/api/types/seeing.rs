@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{HostName, ServiceName};
+use crate::ids::{HostName, ProjectName, ServiceName};
 use crate::lb::{AmbassadorStats, BalancerStats};
 
 /// What a name means to a container of the project.
@@ -182,4 +182,18 @@ pub struct Traffic {
     pub balancer: BalancerStats,
     /// Ambassadors in pods of the host.
     pub ambassadors: Vec<AmbassadorStats>,
+    /// Services of all projects that are reached by names, ports or rules, whether a pod is ready or not.
+    #[serde(default)]
+    pub services: Vec<ServiceSeen>,
+}
+
+/// A service that others reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSeen {
+    /// The project.
+    pub project: ProjectName,
+    /// The service.
+    pub service: ServiceName,
+    /// Why no pod of it is ready; `None`: one is.
+    pub why: Option<String>,
 }

@@ -85,8 +85,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
         detached(context, &project, &ground.seat, &mut interrupts, args, caller).await
     };
     if let Err(error) = &ended {
-        let all = Choice { project: project.name().clone(), services: Vec::new(), but: Vec::new(), index: None };
-        lastwords::show(context.ui, &sources, &all, error).await;
+        lastwords::show(context.ui, &sources, &project.graph, error).await;
     }
     ended
 }

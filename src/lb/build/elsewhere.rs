@@ -121,7 +121,7 @@ impl Project<'_> {
     fn way(self, service: &Service, target: &AmbassadorTarget) -> AmbassadorWay {
         match target {
             AmbassadorTarget::Service { service: wanted, port } => self.way_to(service, wanted, *port),
-            AmbassadorTarget::Exported { project, service, port } => {
+            AmbassadorTarget::Exported { project, service, port, place: _ } => {
                 AmbassadorWay::Exported { project: project.clone(), service: service.clone(), port: *port }
             }
             AmbassadorTarget::Outside { host, port } => AmbassadorWay::Outside { host: host.clone(), port: *port },

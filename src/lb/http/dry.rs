@@ -47,7 +47,7 @@ pub enum DryRun {
     NoRule {
         /// What clients speak at the port.
         spoken: Spoken,
-        /// Those that come next to it.
+        /// Those that come next to it; all where none is for its host.
         near: Vec<Near>,
     },
     /// One would, and another one takes what its path means to who resolves it: it is refused.
@@ -178,7 +178,10 @@ pub(in crate::lb) fn run(shared: &Shared, request: &DryRequest) -> DryRun {
             all.filter_map(|rule| Some(Near { rule: told(rule), miss: miss(&rule.route, request, path)? })).collect();
         let nearest = near.iter().map(|one| one.miss.rank()).max().unwrap_or_default();
         near.retain(|one| one.miss.rank() == nearest);
-        near.truncate(NEAR);
+        // Of rules for other hosts only those hosts are told, all of them.
+        if near.iter().any(|one| one.miss != Miss::Host) {
+            near.truncate(NEAR);
+        }
         return DryRun::NoRule { spoken: spoken(rules, host), near };
     };
     if let Some(path) = unclear(rules, *local, &asked) {

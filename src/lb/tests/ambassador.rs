@@ -185,6 +185,7 @@ async fn a_service_without_a_ready_pod_costs_no_time_where_there_is_another_targ
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let stats = stand.stats();
     assert_eq!(stats.targets[0].last_error.as_deref(), Some("none of its pods is ready"));
+    assert_eq!((stats.targets[0].endpoints, stats.targets[1].endpoints), (Some(0), None), "the second one is outside");
     // Where there is no other it is worth the time: a pod may come up.
     stand.entry.targets = vec![none_ready];
     stand.entry.timeout = Duration::from_millis(500);

@@ -165,7 +165,10 @@ impl<'a> Subject<'a, '_> {
             (Ok(project), Ok(service)) if project.as_str() == self.project.name => {
                 Some(AmbassadorTarget::Service { service, port })
             }
-            (Ok(project), Ok(service)) => Some(AmbassadorTarget::Exported { project, service, port }),
+            (Ok(project), Ok(service)) => {
+                let place = self.report.sources.locate(node.span).to_string();
+                Some(AmbassadorTarget::Exported { project, service, port, place })
+            }
             (Err((message, range)), _) | (_, Err((message, range))) => {
                 self.in_text(node, Problem::new(message, range), HELP_TARGET, SPEC);
                 None

@@ -81,7 +81,9 @@ impl Subject<'_, '_> {
                 self.report.push(problem.help("give one of them another alias").spec(SPEC));
                 continue;
             }
-            let link = |(project, service)| ExternalLink { project, service, alias: alias.to_owned() };
+            let place = self.report.sources.locate(node.span).to_string();
+            let link =
+                |(project, service)| ExternalLink { project, service, alias: alias.to_owned(), place: place.clone() };
             links.extend(meanings.into_iter().map(link));
         }
         links

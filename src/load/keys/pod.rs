@@ -127,8 +127,7 @@ impl<'a> Subject<'a, '_> {
     /// The containers of a pod share one network, so a port of it is one's only.
     pub(super) fn port_clashes(&mut self) {
         let mut ambassadors = Listening::default();
-        let of_service: BTreeMap<u16, Span> =
-            declared(self.node()).iter().flat_map(|ports| ports.tcp().map(|port| (port, ports.span))).collect();
+        let of_service: BTreeMap<u16, Span> = listened(self.node()).into_iter().rev().collect();
         let of_guests = self.guests();
         for (name, entry) in self.node().entries("x-ambassadors").filter(|(_, entry)| !is_image(&entry.node)) {
             let Some((address, port, span)) = listens(&entry.node, entry.key) else { continue };
@@ -170,6 +169,13 @@ impl<'a> Subject<'a, '_> {
                     self.taken(message, own.span, before, ELSEWHERE);
                 }
             }
+            let exposes = |port| declared(&entry.node).iter().any(|own| own.tcp().any(|one| one == port));
+            for (port, span) in asked(&entry.node).into_iter().filter(|(port, _)| !exposes(*port)) {
+                if let Some((other, before)) = ambassadors.any(port) {
+                    let message = format!("{word} `{name}` is asked at a port that ambassador `{other}` listens on");
+                    self.taken(message, span, before, ELSEWHERE);
+                }
+            }
         }
     }
 
@@ -182,9 +188,7 @@ impl<'a> Subject<'a, '_> {
         for name in self.project.services().filter(|name| *name != self.name) {
             let Some(entry) = self.project.service(name) else { continue };
             if std::ptr::eq(self.project.namespace_owner(&entry.node), self.node()) {
-                for own in declared(&entry.node) {
-                    ports.extend(own.tcp().map(|port| (port, (name, own.span))));
-                }
+                ports.extend(listened(&entry.node).into_iter().rev().map(|(port, span)| (port, (name, span))));
             }
         }
         ports
@@ -215,6 +219,20 @@ impl<'a> Listening<'a> {
     fn any(&self, port: u16) -> Option<(&'a str, Span)> {
         self.0.get(&port)?.values().next().copied()
     }
+}
+
+/// Returns the TCP ports that a container is asked at: by rules and by probes.
+fn asked(container: &Node) -> Vec<(u16, Span)> {
+    let routes = container.items("x-route").iter().filter_map(|route| route.get("port"));
+    let probe = container.get("x-probe").and_then(|probe| probe.get("tcp").or_else(|| probe.get("port")));
+    routes.chain(probe).filter_map(|port| Some((super::port(port)?, port.span))).collect()
+}
+
+/// Returns the TCP ports that a container listens on by what the file says of it, those that it declares first.
+fn listened(container: &Node) -> Vec<(u16, Span)> {
+    let declared = declared(container);
+    let own = declared.iter().flat_map(|ports| ports.tcp().map(|port| (port, ports.span)));
+    own.chain(asked(container)).collect()
 }
 
 /// Where a built-in ambassador listens, as far as that can be read.

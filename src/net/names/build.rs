@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::graph::{EndpointMode, NetworkMode, Protocol, Role, Service};
 use crate::ids::{PodId, ResourceKey, ServiceName};
+use crate::model::ExternalLink;
 use crate::plan::{ObservedContainer, ObservedNetwork, ProjectView};
 
 use super::{
@@ -36,7 +37,7 @@ pub(super) fn table(version: u64, projects: &[ProjectView<'_>]) -> NameTable {
     for project in projects {
         let links = project.desired.graph.services.iter();
         let links: BTreeMap<&ServiceName, _> =
-            links.map(|(name, service)| (name, Arc::new(links_of(service)))).collect();
+            links.map(|(name, service)| (name, Arc::new(links_of(service, projects)))).collect();
         for container in containers(project) {
             let asker = asker(&places, project, container, &links);
             askers.extend(container.networks.values().flatten().map(|address| (*address, asker.clone())));
@@ -122,15 +123,23 @@ fn asker(
 }
 
 /// Returns the aliases of a service's links. Docker Compose also makes a link's `SERVICE-1` known; so does this.
-fn links_of(service: &Service) -> HashMap<String, String> {
+fn links_of(service: &Service, projects: &[ProjectView<'_>]) -> HashMap<String, String> {
     let mut links = HashMap::new();
     for link in &service.links {
         let target = link.service.as_str().to_lowercase();
         links.insert(format!("{target}-1"), format!("1.{target}"));
         links.insert(link.alias.to_lowercase(), target);
     }
-    for link in &service.external_links {
-        links.insert(link.alias.to_lowercase(), link.key().as_str().to_lowercase());
+    let is_there = |link: &ExternalLink| {
+        let mut graphs = projects.iter().map(|project| &project.desired.graph);
+        graphs.any(|graph| graph.project == link.project && graph.services.contains_key(&link.service))
+    };
+    let aliases: BTreeSet<String> = service.external_links.iter().map(|link| link.alias.to_lowercase()).collect();
+    for alias in aliases {
+        if let Some(link) = service.external_link(&alias, is_there) {
+            let key = link.key().as_str().to_lowercase();
+            links.insert(alias, key);
+        }
     }
     links
 }

@@ -5,15 +5,21 @@ use std::collections::BTreeSet;
 use crate::diag::did_you_mean;
 use crate::graph::{EndpointMode, NetworkMode, Service};
 use crate::ids::{HostName, PodId, ResourceKey, ServiceName};
-use crate::plan::{ObservedContainer, ProjectView};
+use crate::model::ExternalLink;
+use crate::plan::{ObservedContainer, ProjectView, Standing};
 
 use super::build::ports_of;
 use super::{APEX, NamedPort};
 
 /// Returns what there is to say about `name` as asked by a container of `from`, a sentence each.
 ///
-/// The view is one in which each pod is one service.
-pub fn explain(view: &ProjectView<'_>, from: Option<&ServiceName>, name: &str) -> Vec<String> {
+/// The view is one in which each pod is one service; `stands` says how a service of another project is.
+pub fn explain(
+    view: &ProjectView<'_>,
+    from: Option<&ServiceName>,
+    name: &str,
+    stands: &dyn Fn(&ExternalLink) -> Standing,
+) -> Vec<String> {
     let graph = &view.desired.graph;
     let name = name.trim_end_matches('.').to_lowercase();
     let suffix = format!(".{}.{APEX}", graph.project);
@@ -22,11 +28,11 @@ pub fn explain(view: &ProjectView<'_>, from: Option<&ServiceName>, name: &str) -
     let mut said = Vec::new();
     if let Some((ports, host)) = of_ports(short) {
         said.extend(ports_told(view, ports, host));
-        said.extend(explain(view, from, host));
+        said.extend(explain(view, from, host, stands));
         return said;
     }
     if let Some(asker) = asker {
-        said.extend(by_link(asker, short));
+        said.extend(by_link(asker, short, stands));
         if !said.is_empty() {
             return said;
         }
@@ -132,13 +138,23 @@ fn is_of_pods(head: &str) -> bool {
     head == "tasks" || (!head.is_empty() && head.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-fn by_link(asker: &Service, name: &str) -> Option<String> {
+fn by_link(asker: &Service, name: &str, stands: &dyn Fn(&ExternalLink) -> Standing) -> Option<String> {
     let link = asker.links.iter().find(|link| link.alias.to_lowercase() == name);
     if let Some(link) = link.filter(|link| link.alias != link.service.as_str()) {
         return Some(format!("it is a link of this service to `{}`", link.service));
     }
-    let external = asker.external_links.iter().find(|link| link.alias.to_lowercase() == name)?;
-    Some(format!("it is an external link of this service to `{}/{}`", external.project, external.service))
+    let external = asker.external_link(name, |link| stands(link).is_there())?;
+    let ExternalLink { project, service, .. } = external;
+    let standing = stands(external);
+    let behind = match &standing {
+        Standing::Ready(1) => "behind which 1 pod is ready".to_owned(),
+        Standing::Ready(count) => format!("behind which {count} pods are ready"),
+        _ => {
+            let why = standing.why(project, service).into_iter().chain(standing.help(project, service, None));
+            format!("behind which nothing stands: {}", why.collect::<Vec<_>>().join("; "))
+        }
+    };
+    Some(format!("it is an external link of this service to `{project}/{service}`, {behind}"))
 }
 
 fn of_service(
@@ -226,7 +242,7 @@ mod tests {
         }
         let view = ProjectView { desired: &desired, observed: &Observed::default() };
         let from = (!from.is_empty()).then(|| from.parse().expect("a name"));
-        assert_eq!(explain(&view, from.as_ref(), name), expected, "{name} from {from:?}");
+        assert_eq!(explain(&view, from.as_ref(), name, &|_| Standing::NoProject), expected, "{name} from {from:?}");
     }
 
     const TWO: &str = "networks: {front: {}, back: {internal: true}}\nservices: {web: {networks: {front: null}, links: ['api:backend']}, api: \

@@ -39,6 +39,9 @@ pub(super) struct Row {
     #[serde(skip_serializing_if = "String::is_empty")]
     ports: String,
     state: String,
+    /// Of a service: why no pod of it is ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     /// Connections and sessions of datagrams.
     open: u64,
     #[serde(flatten)]
@@ -100,6 +103,7 @@ impl Row {
             pod_host: None,
             ports: String::new(),
             state: String::new(),
+            reason: None,
             open: 0,
             request_rate: None,
             connection_rate: None,
@@ -130,7 +134,7 @@ impl Row {
 /// Returns what the load balancers do for a project, service by service.
 pub(super) fn rows(project: &ProjectName, traffic: &[Traffic]) -> Vec<Row> {
     let mut rows: BTreeMap<Key, Row> = BTreeMap::new();
-    for Traffic { host, balancer, ambassadors } in traffic {
+    for Traffic { host, balancer, ambassadors, services: known } in traffic {
         let mut add = |row: Row| drop(rows.insert(row.key(), row));
         let mut services: BTreeMap<&ServiceName, Row> = BTreeMap::new();
         for service in balancer.services.iter().filter(|one| one.project == *project) {
@@ -154,8 +158,16 @@ pub(super) fn rows(project: &ProjectName, traffic: &[Traffic]) -> Vec<Row> {
             *ready.entry(name).or_default() += usize::from(!is_leaving);
             add(endpoint_row(endpoint, is_leaving, host));
         }
+        let known: BTreeMap<&ServiceName, Option<&String>> =
+            known.iter().filter(|one| one.project == *project).map(|one| (&one.service, one.why.as_ref())).collect();
+        for name in known.keys() {
+            let new = || Row::new(Kind::Service, name, name.to_string(), host, Counts::default());
+            services.entry(name).or_insert_with(new);
+        }
         for (name, mut row) in services {
-            row.state = format!("{} ready", ready.get(name).copied().unwrap_or_default());
+            let ready = ready.get(name).copied().unwrap_or_default();
+            row.state = format!("{ready} ready");
+            row.reason = known.get(name).copied().flatten().filter(|_| ready == 0).cloned();
             row.ports = published(balancer, project, name);
             add(row);
         }
@@ -232,19 +244,38 @@ fn ambassador_rows(ambassador: &AmbassadorStats, host: &HostName) -> Vec<Row> {
         received: sum(|target| target.received),
         ..Counts::default()
     };
+    let has_nobody = targets.iter().all(|target| target.endpoints == Some(0));
+    let state = match (*listens, has_nobody) {
+        (false, _) => "not listening",
+        (true, true) => "listening, no endpoint",
+        (true, false) => "listening",
+    };
     let mut rows = vec![Row {
         ports: address.map(|address| address.to_string()).unwrap_or_default(),
-        state: if *listens { "listening" } else { "not listening" }.to_owned(),
+        state: state.to_owned(),
         open: *open as u64,
         ..Row::new(Kind::Ambassador, &key.pod.service, name.clone(), host, counts)
     }];
     rows.extend(targets.iter().map(|target| {
-        let AmbassadorTargetStats { target, connections, failed, sent, received, is_open_circuit, last_error: _ } =
-            target;
+        let AmbassadorTargetStats {
+            target,
+            connections,
+            failed,
+            sent,
+            received,
+            is_open_circuit,
+            endpoints,
+            last_error: _,
+        } = target;
         let (connections, failed, sent, received) = (*connections, *failed, *sent, *received);
         let counts = Counts { connections, failed, sent, received, ..Counts::default() };
         Row {
-            state: if *is_open_circuit { "left alone" } else { "ready" }.to_owned(),
+            state: match (*endpoints, *is_open_circuit) {
+                (Some(0), _) => "no endpoint",
+                (_, true) => "left alone",
+                _ => "ready",
+            }
+            .to_owned(),
             ..Row::new(Kind::Ambassador, &key.pod.service, format!("{name} → {target}"), host, counts)
         }
     }));
@@ -309,7 +340,11 @@ fn line(row: &Row) -> [String; 14] {
         if row.ports.is_empty() { none() } else { row.ports.clone() },
         row.host.to_string(),
         row.pod_host.as_ref().map_or_else(none, ToString::to_string),
-        if row.state.is_empty() { none() } else { row.state.clone() },
+        match &row.reason {
+            _ if row.state.is_empty() => none(),
+            Some(reason) => format!("{}: {reason}", row.state),
+            None => row.state.clone(),
+        },
         rate(row.request_rate),
         of_connections(rate(row.connection_rate)),
         of_connections(row.open.to_string()),
@@ -347,6 +382,7 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::types::ServiceSeen;
     use crate::graph::Protocol;
     use crate::ids::PodId;
     use crate::lb::ServiceStats;
@@ -410,10 +446,18 @@ mod tests {
                 sent: 5000,
                 received: 6000,
                 is_open_circuit: false,
+                endpoints: Some(1),
                 last_error: None,
             }],
         };
+        let seen = |name: &str, why: Option<&str>| ServiceSeen {
+            project: project.clone(),
+            service: service(name),
+            why: why.map(str::to_owned),
+        };
+        let services = vec![seen("db", None), seen("far", Some("host `c` does not answer")), seen("web", None)];
         Traffic {
+            services,
             host: HostName::new("a").expect("valid"),
             balancer: BalancerStats {
                 endpoints: vec![endpoint("db", 1, "a"), web, away, other],
@@ -454,8 +498,32 @@ mod tests {
           web.1 db             127.0.0.1:5432   a         -         listening   -         0.0       1         2         -         -         -         -         5.0kB / 6.0kB
           web.1 db → db:5432   -                a         -         ready       -         0.0       0         4         -         -         -         -         5.0kB / 6.0kB
         ");
-        let json = serde_json::to_value(&now[3]).expect("written");
+        let far = now.iter().find(|row| row.service.as_str() == "far").expect("it has a row");
+        let json = serde_json::to_value(far).expect("written");
+        assert_eq!((&json["State"], &json["Reason"]), (&"0 ready".into(), &"host `c` does not answer".into()));
+        let json = serde_json::to_value(&now[4]).expect("written");
         assert_eq!((&json["Kind"], &json["Host"], &json["Requests"]), (&"route".into(), &"a".into(), &123.into()));
+    }
+
+    #[test]
+    fn an_ambassador_without_anybody_to_lead_to_says_so() {
+        let project = ProjectName::new("shop").expect("valid");
+        let states = |endpoints: [Option<usize>; 2], is_open_circuit: bool| {
+            let mut traffic = traffic(0);
+            let ambassador = &mut traffic.ambassadors[0];
+            let mut second = ambassador.targets[0].clone();
+            second.target = "other:5432".to_owned();
+            ambassador.targets.push(second);
+            for (target, endpoints) in ambassador.targets.iter_mut().zip(endpoints) {
+                (target.endpoints, target.is_open_circuit) = (endpoints, is_open_circuit);
+            }
+            let rows = rows(&project, &[traffic]);
+            let own = rows.iter().filter(|row| row.kind == Kind::Ambassador).map(|row| row.state.clone());
+            own.collect::<Vec<_>>()
+        };
+        assert_eq!(states([Some(0), Some(2)], false), ["listening", "no endpoint", "ready"]);
+        assert_eq!(states([Some(0), Some(0)], true), ["listening, no endpoint", "no endpoint", "no endpoint"]);
+        assert_eq!(states([None, Some(0)], true), ["listening", "left alone", "no endpoint"]);
     }
 
     #[test]

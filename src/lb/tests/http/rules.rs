@@ -404,6 +404,9 @@ async fn a_request_that_is_only_followed_ends_where_a_real_one_does() {
     assert_eq!(misses(ask("GET", "a.example.com", "/apix")), [Miss::Path, Miss::Path]);
     assert_eq!(misses(ask("GET", "b.example.com", "/")), [Miss::Header("x-key".to_owned(), "1".to_owned())]);
     assert_eq!(misses(ask("GET", "c.example.com", "/")).first(), Some(&Miss::Host));
+    let hosts: Vec<String> = (0..9).map(|number| format!("h{number}.example.com")).collect();
+    ruled.set(hosts.iter().map(|host| (ruled.route(host, "/"), &[1][..])).collect());
+    assert_eq!(misses(ask("GET", "c.example.com", "/")), vec![Miss::Host; 9], "all of them");
     // A server would take it for `/app`, of another rule.
     ruled.set(vec![(ruled.route("a.example.com", "/"), &[1]), (ruled.route("a.example.com", "/app"), &[2])]);
     let unclear = |run: DryRun| matches!(run, DryRun::Unclear { path, .. } if path == "/app");
