@@ -14,6 +14,7 @@ pub mod hooks;
 pub mod host;
 pub mod keys;
 pub mod network;
+mod path;
 pub mod quantity;
 pub mod service;
 mod serving;
@@ -40,6 +41,7 @@ pub use hooks::{Develop, Hook, Watch};
 pub use host::{BlkioConfig, DeviceRate, DeviceWeight, HostOptions};
 pub use keys::{HOLDER, ServiceKeys, VolumeKeys};
 pub use network::{Ipam, IpamConfig, Network, ServiceNetwork};
+pub use path::resolved;
 pub use quantity::{Bytes, Cpus, GoDuration, Ratio};
 pub use service::{
     Command, ConditionName, DependsOn, Device, EnvFile, Extensions, FileReference, Logging, PortMapping, Service,

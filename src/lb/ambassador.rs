@@ -273,7 +273,13 @@ impl Linked {
         match far {
             Far::Here(server) => relay_counted(client, server, state, sent, received).await,
             Far::There(server) => relay_counted(client, *server, state, sent, received).await,
-            Far::Tls(server) => relay_counted(client, *server, state, sent, received).await,
+            Far::Tls(server) => {
+                let refusal = server.refusal();
+                relay_counted(client, *server, state, sent, received).await;
+                if let Some(reason) = refusal.get() {
+                    target.switch.note(reason.clone());
+                }
+            }
         }
     }
 }

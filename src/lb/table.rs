@@ -284,7 +284,7 @@ pub type Pem = Arc<[u8]>;
 pub struct AmbassadorTls {
     /// Name that its certificate must have.
     pub server_name: Option<String>,
-    /// Authorities that are trusted; `None`: those of the host.
+    /// Authorities that are trusted, and the far side's own certificate; `None`: the authorities of the host.
     pub authorities: Option<Pem>,
     /// Certificate and key that the pod shows.
     pub identity: Option<(Pem, Pem)>,

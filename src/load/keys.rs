@@ -136,6 +136,7 @@ pub(super) fn understand(
             understood.volumes.insert(key.clone(), pod);
         }
     }
+    routes.unshared(report);
     routes.published(&project, report);
     understood
 }

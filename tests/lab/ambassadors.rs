@@ -339,3 +339,91 @@ secrets:
     assert!(table.contains("app.1 bank → bank:8443") && table.contains("127.0.0.1:8000"), "{table}");
     project.down();
 }
+
+/// Makes a certificate that its server signed for itself, as people do it in one line, and one of the authority that has ended.
+fn odd_certificates(host: &Host, folder: &str) {
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -sha256";
+    let script = format!(
+        "set -e; cd {folder}\n\
+         openssl req -x509 {key} -days 30 -subj /CN=itself -addext subjectAltName=DNS:itself.example.com -keyout itself.key -out itself.crt\n\
+         cat itself.crt itself.key > itself.pem\n\
+         printf '[ca]\\ndefault_ca=d\\n[d]\\ndatabase=index\\nserial=number\\nnew_certs_dir=.\\ndefault_md=sha256\\npolicy=p\\n\
+         certificate=ca.pem\\nprivate_key=ca.key\\n[p]\\ncommonName=supplied\\n' > ca.cnf\n\
+         touch index; echo 77 > number\n\
+         openssl req {key} -subj /CN=ended -keyout ended.key -out ended.csr\n\
+         printf 'subjectAltName=DNS:bank.example.com\\n' > ended.ext\n\
+         openssl ca -config ca.cnf -batch -notext -in ended.csr -out ended.crt -extfile ended.ext -startdate 20200101000000Z -enddate 20200203000000Z\n\
+         cat ended.crt ended.key > ended.pem\n"
+    );
+    let done = host.exec(&["sh", "-c", &script]);
+    assert_eq!(done.code, 0, "{done:?}");
+}
+
+/// A server as people have them: whom it is trusted by, and what they read who do not trust it.
+#[test]
+fn a_far_side_over_tls_is_trusted_or_it_is_said_why_not() {
+    let host = Host::boot(&["busybox", "nginx"]);
+    certificates(&host, "/root/far", &["bank.example.com"]);
+    odd_certificates(&host, "/root/far");
+    let server = |port: u16, secret: &str| {
+        format!(
+            "server {{ listen {port} ssl; ssl_certificate /run/secrets/{secret}; ssl_certificate_key /run/secrets/{secret}; \
+             location / {{ return 200 \"{secret}\"; }} }} "
+        )
+    };
+    let site =
+        format!("{}{}{}server {{ listen 8080; }}", server(8443, "bank"), server(8444, "itself"), server(8445, "ended"));
+    let yaml = format!(
+        "\
+services:
+  app:
+    <<: *client
+    x-ambassadors:
+      signed: {{listen: 8000, to: 'bank:8443', tls: {{server_name: bank.example.com, ca: authority}}, retries: 0}}
+      pinned: {{listen: 8001, to: 'bank:8444', tls: {{server_name: itself.example.com, ca: alone}}, retries: 0}}
+      other: {{listen: 8002, to: 'bank:8443', tls: {{server_name: other.example.com, ca: authority}}, retries: 0}}
+      unnamed: {{listen: 8003, to: 'bank:8443', tls: {{ca: authority}}, retries: 0}}
+      stranger: {{listen: 8004, to: 'bank:8443', tls: {{server_name: bank.example.com, ca: alone}}, retries: 0}}
+      itself: {{listen: 8005, to: 'bank:8444', tls: {{server_name: itself.example.com, ca: authority}}, retries: 0}}
+      ended: {{listen: 8006, to: 'bank:8445', tls: {{server_name: bank.example.com, ca: authority}}, retries: 0}}
+      plain: {{listen: 8007, to: 'bank:8080', tls: {{server_name: bank.example.com, ca: authority}}, retries: 0}}
+      nobody: {{listen: 8008, to: 'bank:8443', tls: {{server_name: bank.example.com, ca: site}}, retries: 0}}
+  bank:
+    image: nginx
+    configs: [{{source: site, target: /etc/nginx/conf.d/default.conf}}]
+    secrets: [bank, itself, ended]
+configs:
+  site: {{content: '{site}'}}
+  authority: {{file: ./ca.pem}}
+  alone: {{file: ./itself.crt}}
+secrets:
+  bank: {{file: ./bank.example.com.pem}}
+  itself: {{file: ./itself.pem}}
+  ended: {{file: ./ended.pem}}
+"
+    );
+    let project = Project::new(&host, "far", &yaml);
+    project.up();
+    assert_eq!(project.answers("far-app-1", 8000), "bank");
+    assert_eq!(project.answers("far-app-1", 8001), "itself");
+    for port in 8002..=8008 {
+        let done = project.ask("far-app-1", port);
+        assert_ne!(done.code, 0, "{port}: {done:?}");
+    }
+    let told = project.orch(&["why", "app"]).ok();
+    for (name, words) in [
+        ("other", "no TLS with `other.example.com`: its certificate is for bank.example.com"),
+        ("unnamed", "no TLS with `bank`: its certificate is for bank.example.com"),
+        ("stranger", "its certificate is neither in `ca` nor signed by one in there"),
+        ("itself", "its certificate is an authority's own, which is trusted only where it is itself in `ca`"),
+        ("ended", "its certificate has ended at 2020-02-03T00:00:00Z; it is "),
+        ("plain", "what it answers is no TLS"),
+        ("nobody", "there is no certificate in `ca`"),
+    ] {
+        let line =
+            told.lines().find(|line| line.contains(&format!("ambassador `{name}` of `app.1`"))).unwrap_or_default();
+        assert!(line.contains(words), "{name}: {words} in {told}");
+    }
+    assert!(!told.contains("`signed`") && !told.contains("`pinned`"), "{told}");
+    project.down();
+}

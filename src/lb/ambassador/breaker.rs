@@ -48,6 +48,11 @@ impl Switch {
         }
     }
 
+    /// Notes why one that was taken came to nothing: it is told, and counts for no failure in a row.
+    pub(super) fn note(&self, reason: String) {
+        self.lock().last_error = Some(reason);
+    }
+
     /// Returns whether it is left alone at `now`.
     pub(super) fn is_open(&self, now: Duration) -> bool {
         self.lock().open_until.is_some_and(|until| now < until)

@@ -1,8 +1,11 @@
 //! TLS to the far side of an ambassador: the far side's certificate is always checked, by name.
 
+mod trust;
+mod words;
+
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use rustls::pki_types::pem::PemObject as _;
@@ -18,6 +21,9 @@ use super::super::table::{AmbassadorTls, AmbassadorWay};
 use super::{Far, Reason};
 use crate::mesh::MeshStream;
 
+use trust::Trust;
+use words::Said;
+
 /// Where hosts keep the authorities that they trust, as seen by the agent. Source: Debian, Fedora, Alpine.
 const HOST_AUTHORITIES: [&str; 3] = [
     "/proc/1/root/etc/ssl/certs/ca-certificates.crt",
@@ -29,13 +35,22 @@ const HOST_AUTHORITIES: [&str; 3] = [
 pub(super) type Material = AmbassadorTls;
 
 /// A connection over TLS.
-pub(super) type Stream = TlsStream<Plain>;
+#[derive(Debug)]
+pub(super) struct Stream {
+    inner: TlsStream<Plain>,
+    said: Said,
+    refusal: Refusal,
+}
+
+/// Why the far side ended a connection, where it says so.
+pub(super) type Refusal = Arc<OnceLock<Reason>>;
 
 /// How the far side is spoken to.
 #[derive(Debug, Clone)]
 pub(super) struct Tls {
     config: Arc<ClientConfig>,
     server_name: Option<String>,
+    said: Said,
 }
 
 impl Tls {
@@ -46,19 +61,26 @@ impl Tls {
     pub(super) fn new(material: &Material) -> Result<Self, Reason> {
         let AmbassadorTls { server_name, authorities, identity } = material;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let (roots, own) = match authorities {
+            Some(pem) => own_roots(pem)?,
+            None => (host_roots()?, Vec::new()),
+        };
+        let trust = Trust::new(&provider, roots, own)?;
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder =
-            builder.map_err(|error| error.to_string())?.with_root_certificates(roots(authorities.as_deref())?);
+        // It checks more than the library's own does, and not less.
+        let builder = builder.map_err(|error| error.to_string())?.dangerous();
+        let builder = builder.with_custom_certificate_verifier(Arc::new(trust));
         let config = match identity {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
                 let key =
                     PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the key cannot be read: {error}"))?;
-                let chain = certificates(chain)?;
+                let chain = certificates(chain, "`cert`")?;
                 builder.with_client_auth_cert(chain, key).map_err(|error| format!("certificate and key: {error}"))?
             }
         };
-        Ok(Self { config: Arc::new(config), server_name: server_name.clone() })
+        let said = Said { has_ca: authorities.is_some(), has_own: identity.is_some() };
+        Ok(Self { config: Arc::new(config), server_name: server_name.clone(), said })
     }
 
     /// Greets the far side.
@@ -71,31 +93,38 @@ impl Tls {
             Far::Tls(_) => return Err("TLS is not spoken inside TLS".to_owned()),
         };
         let connector = TlsConnector::from(Arc::clone(&self.config));
-        connector.connect(server_name, plain).await.map_err(|error| format!("no TLS with `{name}`: {error}"))
+        let said = self.said;
+        let connected = connector.connect(server_name, plain).await;
+        let inner = connected.map_err(|error| format!("no TLS with `{name}`: {}", words::words(&error, said)))?;
+        Ok(Stream { inner, said, refusal: Refusal::default() })
     }
 }
 
-fn roots(own: Option<&[u8]>) -> Result<RootCertStore, Reason> {
+/// Returns what the file gives as authorities: as such, and as the far side's own certificates.
+fn own_roots(pem: &[u8]) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), Reason> {
+    let own = certificates(pem, "`ca`")?;
     let mut roots = RootCertStore::empty();
-    if let Some(pem) = own {
-        for certificate in certificates(pem)? {
-            roots.add(certificate).map_err(|error| format!("an authority cannot be used: {error}"))?;
-        }
-        return Ok(roots);
+    for certificate in &own {
+        roots.add(certificate.clone()).map_err(|error| format!("a certificate of `ca` cannot be used: {error}"))?;
     }
+    Ok((roots, own))
+}
+
+fn host_roots() -> Result<RootCertStore, Reason> {
     let found = HOST_AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok());
     let pem = found.ok_or("this host has no file of trusted authorities: name them by `ca`")?;
+    let mut roots = RootCertStore::empty();
     // The host's list may hold what this library does not know; one that is missing shows when it is needed.
-    roots.add_parsable_certificates(certificates(&pem)?);
+    roots.add_parsable_certificates(certificates(&pem, "the host's file of authorities")?);
     Ok(roots)
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Reason> {
+fn certificates(pem: &[u8], place: &str) -> Result<Vec<CertificateDer<'static>>, Reason> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match all {
-        Ok(all) if all.is_empty() => Err("there is no certificate in it".to_owned()),
+        Ok(all) if all.is_empty() => Err(format!("there is no certificate in {place}")),
         Ok(all) => Ok(all),
-        Err(error) => Err(format!("certificates cannot be read: {error}")),
+        Err(error) => Err(format!("certificates of {place} cannot be read: {error}")),
     }
 }
 
@@ -140,13 +169,47 @@ impl AsyncWrite for Plain {
     }
 }
 
+impl Stream {
+    /// Returns where it is noted why the far side ended the connection.
+    pub(super) fn refusal(&self) -> Refusal {
+        Arc::clone(&self.refusal)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { inner, said, refusal } = self.get_mut();
+        let polled = Pin::new(inner).poll_read(cx, buffer);
+        if let Poll::Ready(Err(error)) = &polled
+            && let Some(reason) = words::late(error, *said)
+        {
+            refusal.get_or_init(|| reason);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, buffer)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}
+
 impl End for Stream {
     fn plain(&self) -> Option<&TcpStream> {
         None
     }
 
     fn fail(&mut self) {
-        match self.get_mut().0 {
+        match self.inner.get_mut().0 {
             Plain::Here(stream) => stream.fail(),
             Plain::There(stream) => stream.as_mut().fail(),
         }

@@ -68,6 +68,8 @@ struct Facts {
     body: Body,
     keep_alive: bool,
     has_coding: bool,
+    /// Whether its status says that it has no body, so that it must not say where that would end.
+    is_bare: bool,
     /// Whether `Connection` names fields that end here too.
     has_options: bool,
 }
@@ -100,7 +102,8 @@ impl Facts {
                 }
             }
         }
-        let body = if (100..200).contains(&status) || matches!(status, 204 | 304) || towards.is_head {
+        let is_bare = is_bare(status);
+        let body = if is_bare || status == 304 || towards.is_head {
             Body::None
         } else if coding {
             Body::Chunked
@@ -111,10 +114,18 @@ impl Facts {
                 None => Body::UntilClose,
             }
         };
-        // One that says both is believed in its coding, and not used again: what follows may be something else.
-        let keep_alive = !close && (is_http_11 || keep_alive) && !(coding && length.is_some());
-        Some(Self { status, body, keep_alive, has_coding: coding, has_options })
+        // One that says both is believed in its coding, and not used again: what follows may be something else. So is one that
+        // says that it has a body which it cannot have.
+        let is_odd = (coding && length.is_some()) || (is_bare && (coding || length.is_some_and(|length| length > 0)));
+        let keep_alive = !close && (is_http_11 || keep_alive) && !is_odd;
+        Some(Self { status, body, keep_alive, has_coding: coding, is_bare, has_options })
     }
+}
+
+/// Returns whether an answer with this status has no body whatever was asked, and must not have a length. Clients that believe
+/// one wait for it. Source: RFC 9110, section 8.6; RFC 9112, section 6.1.
+pub(super) fn is_bare(status: u16) -> bool {
+    (100..200).contains(&status) || status == 204
 }
 
 /// The options of a `Connection` field.
@@ -136,8 +147,11 @@ fn write(answer: &httparse::Response<'_, '_>, head: &[u8], facts: &Facts, toward
             7 => is("upgrade"),
             10 => is("connection") || is("keep-alive"),
             // The same number twice is written once.
-            14 => is("content-length") && (facts.has_coding || std::mem::replace(&mut has_length, true)),
+            14 => {
+                is("content-length") && (facts.has_coding || facts.is_bare || std::mem::replace(&mut has_length, true))
+            }
             16 => is("proxy-connection"),
+            17 => facts.is_bare && is("transfer-encoding"),
             _ => false,
         };
         if ends_here || (facts.has_options && is_named(answer, field.name)) {
@@ -241,6 +255,10 @@ mod tests {
             "200 Length(5) kept | HTTP/1.1 200 OK | Content-Length: 5",
         );
         check("HTTP/1.1 204 No Content||", "204 None kept | HTTP/1.1 204 No Content");
+        check("HTTP/1.1 204 No Content|Content-Length: 0|A: b||", "204 None kept | HTTP/1.1 204 No Content | A: b");
+        check("HTTP/1.1 204 No Content|Content-Length: 5||", "204 None closed | HTTP/1.1 204 No Content");
+        check("HTTP/1.1 204 No Content|Transfer-Encoding: chunked||", "204 None closed | HTTP/1.1 204 No Content");
+        check("HTTP/1.1 103 Early Hints|Content-Length: 0|A: b||", "103 None kept | HTTP/1.1 103 Early Hints | A: b");
         check(
             "HTTP/1.1 304 Not Modified|Content-Length: 9||",
             "304 None kept | HTTP/1.1 304 Not Modified | Content-Length: 9",

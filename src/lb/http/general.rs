@@ -373,6 +373,11 @@ impl ProxyHttp for General {
         if !fields::fits(answer) || fields::is_coded_twice(answer) {
             return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
         }
+        if fields::bare(answer)
+            && let Some(link) = &ctx.link
+        {
+            link.part();
+        }
         if answer.status.is_informational() && answer.status.as_u16() != 101 {
             return Ok(());
         }

@@ -6,6 +6,7 @@ use http::{Method, StatusCode, Version};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use super::answer::is_bare;
 use super::forward::Client;
 use super::head::{MAX_FIELDS, MAX_HEAD, Wrong, is_host, is_request_id};
 use super::log::AccessAsked;
@@ -205,6 +206,18 @@ pub(super) fn clean(answer: &mut ResponseHeader) -> Result<()> {
         answer.insert_header(CONTENT_LENGTH, length)?;
     }
     Ok(())
+}
+
+/// Takes out of an answer that has no body by its status what says where that ends. Returns whether it said that there is one,
+/// and its connection is for no other request: what follows may be something else.
+pub(super) fn bare(answer: &mut ResponseHeader) -> bool {
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS || !is_bare(answer.status.as_u16()) {
+        return false;
+    }
+    let length = answer.remove_header(&CONTENT_LENGTH);
+    let has_coding = answer.remove_header(&TRANSFER_ENCODING).is_some();
+    let is_one = answer.status == StatusCode::NO_CONTENT && answer.version != Version::HTTP_2;
+    is_one && (has_coding || length.is_some_and(|length| length.as_bytes() != b"0"))
 }
 
 /// Returns about how many bytes the head of a request takes in memory.

@@ -298,7 +298,7 @@ fn judge<'b>(bytes: &[u8], request: &httparse::Request<'_, 'b>) -> Result<Verdic
         return Err(Wrong::Malformed);
     }
     // A host in the target counts, and the field is to say the same. Source: RFC 9112, section 3.2.2.
-    if is_absolute && seen.host && !authority(target).eq_ignore_ascii_case(verdict.host) {
+    if is_absolute && !is_authority(authority(target), seen.host.then_some(verdict.host)) {
         return Err(Wrong::Malformed);
     }
     verdict.keep_alive = !seen.close && (is_http_11 || seen.keep_alive);
@@ -317,6 +317,13 @@ fn authority(target: &str) -> &[u8] {
     let (_, rest) = target.split_once("://").unwrap_or_default();
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     &rest.as_bytes()[..end]
+}
+
+/// Returns whether a whole address names a host, and the one that the field says. As strict as pingora, which would refuse the
+/// rest without a word and uncounted: of the two ways of writing one host it takes one only.
+fn is_authority(named: &[u8], host: Option<&[u8]>) -> bool {
+    let is_one = !named.is_empty() && is_host(named) && http::uri::Authority::try_from(named).is_ok();
+    is_one && host.is_none_or(|host| host == named)
 }
 
 #[derive(Default)]

@@ -138,6 +138,12 @@ impl Link {
         self.is_broken.load(Ordering::SeqCst)
     }
 
+    /// Ends it after an answer that has come whole, so that no other request goes on it.
+    pub(super) fn part(&self) {
+        // It may have ended already.
+        let _ended = sockets::shutdown(&self.socket);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Times> {
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::forward::Client;
 use super::ports::{PortRules, Rule};
-use super::route::{Asked, CameBy, redirect, resolved, rewritten};
+use super::route::{Asked, CameBy, redirect, rewritten};
 use crate::lb::choose::luck;
 use crate::lb::routing::{Door, Pool, Routing};
-use crate::model::{AppProtocol, Route, RouteAction};
+use crate::model::{AppProtocol, Route, RouteAction, resolved};
 
 /// By which way requests come in.
 #[derive(Debug)]

@@ -6,13 +6,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-use super::site::{in_time, rest};
+use super::site::{in_time, rest, until};
 use crate::host::sockets::{BindTo, listen_shared};
 use crate::ids::{PodId, ProjectName, ServiceName};
 use crate::lb::table::{AmbassadorEntry, AmbassadorKey, AmbassadorTls, AmbassadorWay, Backend, Exported, LbTable};
@@ -210,18 +213,54 @@ async fn while_all_targets_are_left_alone_nobody_waits() {
     assert_eq!(stand.stats().targets[0].failed, 2, "nobody was asked");
 }
 
-/// A server that speaks TLS as `name`, and what its clients trust.
-async fn tls_server(name: &str) -> (SocketAddr, Arc<[u8]>) {
+/// What a server shows: its certificate, the key, and what its clients trust.
+struct Shown {
+    certificate: Certificate,
+    key: KeyPair,
+    ca: Vec<u8>,
+}
+
+/// What `change` makes of a certificate for a name, signed by itself.
+fn by_itself(change: impl FnOnce(&mut CertificateParams)) -> Shown {
     let key = KeyPair::generate().expect("a key");
-    let certificate = CertificateParams::new(vec![name.to_owned()]).expect("a name").self_signed(&key).expect("signed");
+    let mut params = CertificateParams::new(vec![BANK.to_owned()]).expect("a name");
+    change(&mut params);
+    let certificate = params.self_signed(&key).expect("signed");
+    let ca = certificate.pem().into_bytes();
+    Shown { certificate, key, ca }
+}
+
+/// The same, signed by an authority.
+fn by_authority(change: impl FnOnce(&mut CertificateParams)) -> Shown {
+    let mut authority = CertificateParams::new(Vec::new()).expect("no name");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority.distinguished_name.push(rcgen::DnType::CommonName, "authority");
+    let authority_key = KeyPair::generate().expect("a key");
+    let ca = authority.self_signed(&authority_key).expect("signed").pem().into_bytes();
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(vec![BANK.to_owned()]).expect("a name");
+    change(&mut params);
+    Shown { certificate: params.signed_by(&key, &issuer).expect("signed"), key, ca }
+}
+
+/// A server that speaks TLS, and asks for a certificate of one of `clients` if there are any.
+async fn tls_server(shown: &Shown, clients: Option<&Shown>) -> SocketAddr {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key.serialize_der().try_into().expect("a key"))
-        .expect("a pair");
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_safe_default_protocol_versions().expect("versions");
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(clients) => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_slice(&clients.ca).expect("a certificate")).expect("an authority");
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().expect("roots"))
+        }
+    };
+    let chain = vec![shown.certificate.der().clone()];
+    let key = shown.key.serialize_der().try_into().expect("a key");
+    let acceptor = TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).expect("a pair")));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
@@ -236,33 +275,129 @@ async fn tls_server(name: &str) -> (SocketAddr, Arc<[u8]>) {
             });
         }
     });
-    (address, certificate.pem().into_bytes().into())
+    address
+}
+
+/// Whom the certificates of tests name.
+const BANK: &str = "bank.example.com";
+
+impl Stand {
+    /// Speaks TLS to one target from now on.
+    fn speak(&mut self, target: SocketAddr, server_name: Option<&str>, ca: Option<&[u8]>, own: Option<&Shown>) {
+        let pem = |shown: &Shown| {
+            (shown.certificate.pem().into_bytes().into(), shown.key.serialize_pem().into_bytes().into())
+        };
+        let server_name = server_name.map(str::to_owned);
+        let tls = AmbassadorTls { server_name, authorities: ca.map(Into::into), identity: own.map(pem) };
+        self.entry.targets = vec![outside(target)];
+        (self.entry.tls, self.entry.timeout, self.entry.breaker.failures) = (Some(tls), Duration::from_secs(5), 0);
+        self.set(&self.entry);
+    }
+
+    /// What is told of the one target.
+    fn told(&self) -> String {
+        self.stats().targets[0].last_error.clone().unwrap_or_default()
+    }
 }
 
 #[tokio::test]
 async fn tls_is_spoken_to_the_far_side_whose_name_is_checked() {
-    let (address, authority) = tls_server("bank.example.com").await;
-    let mut stand = Stand::new(&[outside(address)]);
-    let tls = |server_name: Option<&str>, authorities: Option<Arc<[u8]>>| {
-        Some(AmbassadorTls { server_name: server_name.map(str::to_owned), authorities, identity: None })
-    };
-    stand.entry.breaker.failures = 0;
-    stand.entry.timeout = Duration::from_secs(5);
-    stand.entry.tls = tls(Some("bank.example.com"), Some(authority.clone()));
-    stand.set(&stand.entry);
-    assert_eq!(stand.ask("hello").await.expect("an answer"), "secret hello");
+    let mut stand = Stand::new(&[]);
+    let as_authority = |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let signed = by_authority(|_| ());
+    let itself = Shown { ca: signed.certificate.pem().into_bytes(), ..by_authority(|_| ()) };
+    // By whom it is signed; by itself, as `openssl req -x509` does it, too; and one that is given although another signed it.
+    for shown in [&signed, &by_itself(|_| ()), &by_itself(as_authority)] {
+        let address = tls_server(shown, None).await;
+        let pinned = shown.certificate.pem().into_bytes();
+        for ca in [&shown.ca, &pinned, &[shown.ca.as_slice(), &itself.ca].concat()] {
+            stand.speak(address, Some(BANK), Some(ca), None);
+            assert_eq!(stand.ask("hello").await.expect("an answer"), "secret hello");
+            for name in [Some("other.example.com"), None] {
+                stand.speak(address, name, Some(ca), None);
+                stand.ask("hello").await.expect_err("it has another name");
+                assert!(
+                    stand
+                        .told()
+                        .ends_with("its certificate is for bank.example.com: `server_name` says which one is meant"),
+                    "{}",
+                    stand.told()
+                );
+            }
+        }
+    }
+}
 
-    for (wrong, words) in [
-        (tls(Some("other.example.com"), Some(authority.clone())), "not valid for name"),
-        (tls(None, Some(authority)), "not valid for name"),
-        (tls(Some("bank.example.com"), Some(tls_server("bank.example.com").await.1)), "no TLS with `bank.example.com`"),
-        (tls(None, Some(b"no certificate".as_slice().into())), "there is no certificate in it"),
+#[tokio::test]
+async fn who_is_not_trusted_is_told_with_what_to_do() {
+    let mut stand = Stand::new(&[]);
+    let past = |params: &mut CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 2, 3);
+    let future = |params: &mut CertificateParams| params.not_before = rcgen::date_time_ymd(2400, 2, 3);
+    let as_authority = |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let past_itself = by_itself(|params| {
+        past(params);
+        as_authority(params);
+    });
+    let nameless = by_authority(|params| params.subject_alt_names.clear());
+    let client_only = by_authority(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
+    let good = by_authority(|_| ());
+    let other = by_itself(as_authority).ca;
+    for (shown, ca, words) in [
+        (&good, other.as_slice(), "its certificate is neither in `ca` nor signed by one in there"),
+        (
+            &by_itself(as_authority),
+            &other,
+            "its certificate is an authority's own, which is trusted only where it is itself in `ca`",
+        ),
+        (&by_authority(past), b"", "its certificate has ended at 2020-02-03T00:00:00Z; it is "),
+        (&past_itself, b"", "its certificate has ended at 2020-02-03T00:00:00Z; it is "),
+        (&by_authority(future), b"", "its certificate only begins at 2400-02-03T00:00:00Z; it is "),
+        (&by_itself(future), b"", "its certificate only begins at 2400-02-03T00:00:00Z; it is "),
+        (&nameless, b"", "its certificate names no host"),
+        (&client_only, b"", "its certificate is not one for servers"),
+        (&good, b"no certificate", "there is no certificate in `ca`"),
     ] {
-        stand.entry.tls = wrong;
-        stand.set(&stand.entry);
+        let ca = if ca.is_empty() { &shown.ca } else { ca };
+        stand.speak(tls_server(shown, None).await, Some(BANK), Some(ca), None);
         stand.ask("hello").await.expect_err("it is not trusted");
-        let error = stand.stats().targets[0].last_error.clone().unwrap_or_default();
-        assert!(error.contains(words), "{words} in {error}");
+        assert!(stand.told().contains(words), "{words} in {}", stand.told());
+    }
+}
+
+#[tokio::test]
+async fn who_speaks_no_tls_or_wants_a_certificate_is_told() {
+    let mut stand = Stand::new(&[]);
+    let (clients, strangers) = (by_authority(|_| ()), by_authority(|_| ()));
+    let shown = by_authority(|_| ());
+    let address = tls_server(&shown, Some(&clients)).await;
+    stand.speak(address, Some(BANK), Some(&shown.ca), Some(&clients));
+    assert_eq!(stand.ask("hello").await.expect("an answer"), "secret hello");
+    // TLS 1.3 says so only after the handshake.
+    for (own, words) in [
+        (None, "it refuses (CertificateRequired): perhaps it asks for a certificate, `cert` and `key`"),
+        (Some(&strangers), "it does not take the certificate in `cert`"),
+    ] {
+        stand.speak(address, Some(BANK), Some(&shown.ca), own);
+        let answer = stand.ask("hello").await;
+        assert!(answer.as_ref().is_ok_and(String::is_empty) || answer.is_err(), "{answer:?}");
+        until(|| stand.told(), |told| told.contains(words)).await;
+    }
+    let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
+    let address = plain.local_addr().expect("an address");
+    for (answer, words) in [
+        ("HTTP/1.1 400 Bad Request\r\n\r\n", "no TLS with `bank.example.com`: what it answers is no TLS"),
+        ("", "no TLS with `bank.example.com`: it ended the connection"),
+    ] {
+        stand.speak(address, Some(BANK), Some(&shown.ca), None);
+        let talk = async {
+            let (mut stream, _) = plain.accept().await.expect("a connection");
+            let mut greeting = [0; 64];
+            assert!(stream.read(&mut greeting).await.expect("a greeting") > 0);
+            stream.write_all(answer.as_bytes()).await.expect("taken");
+        };
+        let (asked, ()) = tokio::join!(stand.ask("hello"), talk);
+        asked.expect_err("there is no TLS");
+        assert!(stand.told().starts_with(words), "{words} in {}", stand.told());
     }
 }
 

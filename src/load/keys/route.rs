@@ -4,11 +4,11 @@ mod action;
 mod claims;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::diag::{Diagnostic, Span};
 use crate::load::node::Node;
-use crate::model::{HostMatch, PathMatch, Route, RouteAction, RoutePort, RouteTls};
+use crate::model::{HostMatch, PathMatch, Route, RouteAction, RoutePort, RouteTls, resolved};
 
 use super::address::{host_name, listen};
 use super::certificate::Needs;
@@ -77,7 +77,13 @@ impl Subject<'_, '_> {
             Some(weight) => super::count(Some(weight)).map(Some),
         };
         let listen = self.listen_at(node, hosts.as_deref().unwrap_or_default());
-        let action = self.action(node, path.as_ref(), listen.as_ref().map(|listen| listen.ports.as_slice()));
+        let matched = action::Matched {
+            hosts: hosts.as_deref().unwrap_or_default(),
+            path: path.as_ref(),
+            methods: &methods,
+            listen: listen.as_ref().map(|listen| listen.ports.as_slice()).unwrap_or_default(),
+        };
+        let action = self.action(node, &matched);
         let port = match &action {
             Some(RouteAction::Forward { .. }) => {
                 let port = self.route_port(node, speaks);
@@ -120,8 +126,11 @@ impl Subject<'_, '_> {
                 return Some(Vec::new());
             }
             let below = text.strip_prefix("*.");
-            let host = match host_name(below.unwrap_or(text)) {
+            let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            let host = match host_name(below.or(bare).unwrap_or(text)) {
                 Ok(name) if below.is_some() => HostMatch::Below(name),
+                // As requests write it. Source: RFC 3986, section 3.2.2.
+                Ok(name) if name.contains(':') => HostMatch::Exact(in_brackets(&name)),
                 Ok(name) => HostMatch::Exact(name),
                 Err(message) => {
                     let help = if text.contains("://") || text.contains(':') {
@@ -156,11 +165,15 @@ impl Subject<'_, '_> {
         let Some(node) = node else { return Some(PathMatch::Prefix("/".to_owned())) };
         let map = node.as_map()?;
         match (map.get("exact"), map.get("prefix")) {
-            (Some(exact), None) => Some(PathMatch::Exact(self.path(&exact.node)?)),
+            (Some(exact), None) => {
+                let path = self.path(&exact.node)?;
+                self.is_reachable(&exact.node, &path).then_some(PathMatch::Exact(path))
+            }
             (None, Some(prefix)) => {
                 let path = self.path(&prefix.node)?;
                 let bare = path.trim_end_matches('/');
-                Some(PathMatch::Prefix(if bare.is_empty() { "/".to_owned() } else { bare.to_owned() }))
+                let bare = if bare.is_empty() { "/" } else { bare };
+                self.is_reachable(&prefix.node, bare).then(|| PathMatch::Prefix(bare.to_owned()))
             }
             (Some(exact), Some(prefix)) => {
                 let problem = Diagnostic::error("a path is matched by `exact` or by `prefix`, not by both");
@@ -173,6 +186,17 @@ impl Subject<'_, '_> {
                 None
             }
         }
+    }
+
+    /// Returns whether requests can be for a path. Those that have it as it is written mean another one to who resolves it, and
+    /// are refused (`lb/http/visit.rs`, `unclear`).
+    fn is_reachable(&mut self, node: &Node, path: &str) -> bool {
+        let Some(other) = resolved(path.as_bytes()) else { return true };
+        let other = String::from_utf8_lossy(&other).into_owned();
+        let message = format!("no request comes by the path `{path}`, which is `{other}` to servers");
+        let help = format!("write `{other}`; requests that write it otherwise are refused (400)");
+        self.error(node.span, message, help, SPEC);
+        false
     }
 
     /// A path, checked.
@@ -197,6 +221,9 @@ impl Subject<'_, '_> {
                 let text = item.as_str()?.to_ascii_uppercase();
                 if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_alphabetic()) {
                     self.error(item.span, format!("`{text}` is not a method"), "write `GET`, `POST` and so on", SPEC);
+                } else if text == "CONNECT" {
+                    let help = "it is refused (405) whatever it is for: leave it out";
+                    self.error(item.span, "no request comes by the method `CONNECT`", help, SPEC);
                 }
                 Some(text)
             })
@@ -353,6 +380,12 @@ impl Subject<'_, '_> {
         }
         Some(port)
     }
+}
+
+/// Returns an address of IPv6 as requests name it; `name` is one in lower case.
+fn in_brackets(name: &str) -> String {
+    let address = name.parse::<Ipv6Addr>().map_or_else(|_| name.to_owned(), |address| address.to_string());
+    format!("[{address}]")
 }
 
 /// Returns whether a name is `localhost` or one below it.

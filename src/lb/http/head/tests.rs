@@ -41,6 +41,7 @@ fn what_needs_more_goes_the_general_way() {
     check("GET / HTTP/1.0||", "GET / None closed general");
     check("GET / HTTP/1.0|Connection: keep-alive||", "GET / None kept general");
     check("GET http://a/x HTTP/1.1|Host: a||", "GET http://a/x None kept general");
+    check("GET http://[::1]:80?x HTTP/1.0||", "GET http://[::1]:80?x None closed general");
     check("OPTIONS * HTTP/1.1|Host: a||", "OPTIONS * None kept general");
     check("POST / HTTP/1.1|Host: a|Transfer-Encoding: Chunked||", "POST / Chunked kept general");
     check("POST / HTTP/1.1|Host: a|Content-Length: 65536||", "POST / Length(65536) kept simple");
@@ -88,6 +89,15 @@ fn what_can_be_read_in_two_ways_is_refused() {
         "GET x HTTP/1.1|Host: a||",
         "GET * HTTP/1.1|Host: a||",
         "GET ftp://a/ HTTP/1.1|Host: a||",
+        "GET http:///abs HTTP/1.1|Host:||",
+        "GET http:///abs HTTP/1.0||",
+        "GET http://?a HTTP/1.1|Host:||",
+        "GET http://A/ HTTP/1.1|Host: a||",
+        "GET http://a:b/ HTTP/1.0||",
+        "GET http://a@b/ HTTP/1.0||",
+        "GET http://a%2fb/ HTTP/1.1|Host: a%2fb||",
+        "GET http://a\\b/ HTTP/1.0||",
+        "GET http://:80/ HTTP/1.0||",
         "G\u{0}T / HTTP/1.1|Host: a||",
         "GET /\u{1} HTTP/1.1|Host: a||",
         "GET / HTTP/1.1|Host: a|X: a\u{0}b||",

@@ -268,35 +268,3 @@ proptest! {
         prop_assert_eq!(found, best);
     }
 }
-
-#[test]
-fn paths_are_resolved_as_servers_do() {
-    let show = |path: &str| resolved(path.as_bytes()).map(|path| String::from_utf8(path).expect("text"));
-    for (path, expected) in [
-        ("/", None),
-        ("/a/b", None),
-        ("/.well-known/a..b/...", None),
-        ("/a%20b%3f%", None),
-        ("/a/../b", Some("/b")),
-        ("/a/..", Some("/")),
-        ("/../../a/", Some("/a/")),
-        ("/a/./b/.", Some("/a/b/")),
-        ("//a///b", Some("/a/b")),
-        ("/%61/%2e%2E/b%2fc", Some("/b/c")),
-        ("/a%2", None),
-        ("/%", None),
-    ] {
-        assert_eq!(show(path).as_deref(), expected, "{path}");
-    }
-}
-
-proptest! {
-    #[test]
-    fn no_path_breaks_the_resolving_of_paths(path in "(/|\\.|%2e|%2F|%|a|[^/]){0,20}") {
-        if let Some(path) = resolved(path.as_bytes()) {
-            prop_assert_eq!(path[0], b'/');
-            prop_assert!(!path.windows(2).any(|two| two == b"//"));
-            prop_assert!(!path.split(|byte| *byte == b'/').any(|segment| segment == b".." || segment == b"."));
-        }
-    }
-}

@@ -38,33 +38,50 @@ fn fields(all: &[Field<'_>]) -> Vec<u8> {
     all.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
 }
 
-/// Sends a request on a connection of its own; returns which frames came back for it: an answer, a refusal, or an end.
-async fn send(site: &HttpSite, Case(all, body): &Case<'_>) -> Vec<u8> {
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+/// The frames of a request.
+fn frames(Case(all, body): &Case<'_>) -> Vec<u8> {
     let end = if body.is_some() { 0 } else { END_STREAM };
-    bytes.extend(frame(HEADERS, END_HEADERS | end, 1, &fields(all)));
+    let mut bytes = frame(HEADERS, END_HEADERS | end, 1, &fields(all));
     if let Some(body) = body {
         bytes.extend(frame(DATA, END_STREAM, 1, body.as_bytes()));
     }
+    bytes
+}
+
+/// Sends a request on a connection of its own; returns which frames came back for it, up to an answer, a refusal, or an end, and
+/// what else came by then.
+async fn exchange(site: &HttpSite, request: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    bytes.extend(request);
     let mut stream = site.connect().await;
     stream.write_all(&bytes).await.expect("open");
-    let (mut got, mut at, mut kinds) = (Vec::new(), 0, Vec::new());
+    let (mut got, mut at, mut kinds, mut is_over) = (Vec::new(), 0, Vec::new(), false);
     let reading = async {
-        while kinds.is_empty() {
+        while !is_over {
             while let Some(head) = got.get(at..at + 9).map(<[u8]>::to_vec) {
-                at += 9 + usize::from(head[0]) * 65_536 + usize::from(head[1]) * 256 + usize::from(head[2]);
-                if matches!(head[3], HEADERS | RESET | GO_AWAY) {
+                let end = at + 9 + usize::from(head[0]) * 65_536 + usize::from(head[1]) * 256 + usize::from(head[2]);
+                if got.len() < end {
+                    break;
+                }
+                at = end;
+                if matches!(head[3], DATA | HEADERS | RESET | GO_AWAY) {
                     kinds.push(head[3]);
+                    is_over |= head[3] > HEADERS || head[4] & END_STREAM > 0;
                 }
             }
-            if kinds.is_empty() && !matches!(stream.read_buf(&mut got).await, Ok(1..)) {
+            if !is_over && !matches!(stream.read_buf(&mut got).await, Ok(1..)) {
                 return;
             }
         }
     };
     in_time(reading).await;
-    kinds
+    (kinds, got)
+}
+
+/// Sends a request; returns which frames came back.
+async fn send(site: &HttpSite, case: &Case<'_>) -> Vec<u8> {
+    exchange(site, &frames(case)).await.0
 }
 
 /// The fields that every request has, then these.
@@ -84,7 +101,8 @@ async fn none_reaches_a_pod() {
     let (_pod, heard) = mirror(&site).await;
     site.set(&[1]);
     // What it is made of is right: this one arrives.
-    assert_eq!(send(&site, &Case(with(&[("x", "y"), ("content-length", "5")]), Some("hello"))).await, [HEADERS]);
+    let right = Case(with(&[("x", "y"), ("content-length", "5")]), Some("hello"));
+    assert_eq!(send(&site, &right).await, [HEADERS, DATA]);
     assert_eq!(std::mem::take(&mut *heard.lock().expect("not poisoned")), ["/g hello"]);
     let head = |all| Case(all, None);
     let cases = vec![
@@ -156,4 +174,54 @@ async fn none_reaches_a_pod() {
     let asked = std::mem::take(&mut *heard.lock().expect("not poisoned"));
     assert!(asked.iter().all(|asked| asked == "/g" || asked == "/own"), "{asked:?}");
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn what_the_library_takes_out_is_seen_by_nobody() {
+    let site = HttpSite::new(true).await;
+    let (_pod, heard) = mirror(&site).await;
+    site.set(&[1]);
+    // A part of a page is no part of a request: what the pod gets is what rules look at.
+    assert_eq!(send(&site, &Case(but(&[(":path", "/g#/hidden")]), None)).await, [HEADERS, DATA]);
+    assert_eq!(std::mem::take(&mut *heard.lock().expect("not poisoned")), ["/g"]);
+    // Fields that lead a request mean nothing behind it.
+    let mut request = frame(HEADERS, END_HEADERS, 1, &fields(&with(&[])));
+    request.extend(frame(DATA, 0, 1, b"hello"));
+    request.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&[(":path", "/hidden"), ("x-sum", "1")])));
+    exchange(&site, &request).await;
+    Dialog::new(&site).await.ask("GET /own HTTP/1.1|Host: a||").await;
+    let asked = std::mem::take(&mut *heard.lock().expect("not poisoned"));
+    assert!(asked == ["/g hello", "/own"] || asked == ["/own"], "{asked:?}");
+}
+
+#[tokio::test]
+async fn who_asks_for_an_odd_host_is_told_why_it_is_refused() {
+    let site = HttpSite::new(true).await;
+    let (_pod, _heard) = mirror(&site).await;
+    site.set(&[1]);
+    let mut wrong = Vec::new();
+    for (case, is_told) in [
+        (but(&[(":authority", "a,b")]), true),
+        (but(&[(":authority", "a:b")]), true),
+        (but(&[(":authority", "a:123456")]), true),
+        (but(&[(":authority", "[x]")]), true),
+        (but(&[(":authority", ":80")]), true),
+        (but(&[(":authority", "a!b")]), true),
+        (but(&[(":path", "*")]), true),
+        // The library refuses them before anybody sees them: by a status alone, or by the end of the stream.
+        (but(&[(":authority", "a@b")]), false),
+        (with(&[("host", "b")]), false),
+        (with(&[("host", "A")]), false),
+        (but(&[(":path", "http://b/hidden")]), false),
+        (but(&[(":authority", "")]), false),
+        (but(&[(":authority", "a/b")]), false),
+        (but(&[(":authority", "a%2fb")]), false),
+    ] {
+        let (kinds, got) = exchange(&site, &frames(&Case(case.clone(), None))).await;
+        let told = String::from_utf8_lossy(&got).contains("400 Bad Request: the request is malformed\n");
+        if told != is_told || (!told && kinds != [HEADERS] && kinds != [RESET]) {
+            wrong.push((case, kinds));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::http2;
@@ -258,5 +259,58 @@ async fn a_client_that_has_said_all_gets_its_answer_however_late() {
         };
         let (text, ()) = tokio::join!(asking, answering);
         assert!(text.ends_with("\r\n\r\n/last"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_has_no_body_does_not_say_how_long_that_is() {
+    // Who says so of a body that cannot be may send it all the same, later: nothing else goes on its connection.
+    for (said, is_kept) in
+        [("Content-Length: 0", true), ("Content-Length: 5", false), ("Transfer-Encoding: chunked", false)]
+    {
+        for is_fast in [true, false] {
+            let site = HttpSite::new(is_fast).await;
+            let connections = Arc::new(AtomicUsize::new(0));
+            let answer = format!("HTTP/1.1 103 Early Hints|{said}||HTTP/1.1 204 No Content|{said}|X-A: 1||");
+            let (answer, count) = (answer.replace('|', "\r\n"), Arc::clone(&connections));
+            let talk = move |mut stream: TcpStream| {
+                count.fetch_add(1, Ordering::SeqCst);
+                let answer = answer.clone();
+                async move {
+                    let mut unread = Vec::new();
+                    while read_message(&mut stream, &mut unread).await.is_some() {
+                        if stream.write_all(answer.as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            };
+            let _pod = site.pod(1, talk).await;
+            site.set(&[1]);
+            let mut dialog = Dialog::new(&site).await;
+            for _ in 0..2 {
+                dialog.write(GET).await;
+                dialog.read_until("HTTP/1.1 103 Early Hints\r\n\r\n").await;
+                let answer = dialog.read().await.without(&["connection", "date"]);
+                let fields = [("x-a".to_owned(), "1".to_owned())];
+                assert_eq!(
+                    (answer.start.as_str(), &answer.fields[..]),
+                    ("HTTP/1.1 204 No Content", &fields[..]),
+                    "{said}"
+                );
+            }
+            let first = connections.load(Ordering::SeqCst);
+            assert_eq!(first, if is_kept { 1 } else { 2 }, "{said}, fast: {is_fast}");
+            let (client, _driver) = http2::connect(site.connect().await).await;
+            for _ in 0..2 {
+                let (answer, body, _) = http2::ask(&client, http2::get("http://x.test/"), &[]).await.expect("answered");
+                assert_eq!((answer.status().as_u16(), body.len()), (204, 0), "{said}");
+                let framing = ["content-length", "transfer-encoding"].map(|name| answer.headers().get(name));
+                assert_eq!(framing, [None, None], "{said}");
+            }
+            // Another thread, or path, has connections of its own.
+            let all = connections.load(Ordering::SeqCst);
+            assert!(if is_kept { all <= 2 } else { all == 4 }, "{all} for {said}, fast: {is_fast}");
+        }
     }
 }

@@ -4,20 +4,26 @@ use crate::diag::Diagnostic;
 use crate::load::keys::Subject;
 use crate::load::keys::address::host_name;
 use crate::load::node::Node;
-use crate::model::{PathMatch, PathRewrite, RouteAction, RoutePort};
+use crate::model::{HostMatch, PathMatch, PathRewrite, RouteAction, RoutePort};
 
-use super::SPEC;
+use super::{HTTP, HTTPS, SPEC, in_brackets};
 
 /// Where the file gives none: 302, Found. Source: Gateway API, `HTTPRequestRedirectFilter`.
 const STATUS: u16 = 302;
 
+/// What a route matches, as far as it is known.
+pub(super) struct Matched<'a> {
+    /// Empty: any.
+    pub(super) hosts: &'a [HostMatch],
+    pub(super) path: Option<&'a PathMatch>,
+    /// Empty: any.
+    pub(super) methods: &'a [String],
+    pub(super) listen: &'a [RoutePort],
+}
+
 impl Subject<'_, '_> {
-    pub(super) fn action(
-        &mut self,
-        node: &Node,
-        path: Option<&PathMatch>,
-        listen: Option<&[RoutePort]>,
-    ) -> Option<RouteAction> {
+    pub(super) fn action(&mut self, node: &Node, matched: &Matched<'_>) -> Option<RouteAction> {
+        let path = matched.path;
         let map = node.as_map()?;
         let Some(redirect) = map.get("redirect") else {
             let Some(rewrite) = map.get("rewrite") else {
@@ -34,8 +40,15 @@ impl Subject<'_, '_> {
             return None;
         }
         let action = self.redirect(&redirect.node, path)?;
-        if listen.is_some_and(|listen| listen.iter().any(|port| leads_back(&action, *port))) {
-            let help = "say another `scheme`, `host`, `port` or `path`; with `tls`, plain HTTP is sent to HTTPS anyway";
+        if matched.leads_back(&action) {
+            let mut help =
+                "say another `scheme`, `host`, `port` or `path`; with `tls`, plain HTTP is sent to HTTPS anyway"
+                    .to_owned();
+            if let RouteAction::Redirect { host: Some(host), .. } = &action
+                && matched.hosts.len() > 1
+            {
+                help = format!("leave `{host}` out of this route's `host`: those who ask for it are there already");
+            }
             self.error(redirect.node.span, "this sends requests back to where they came", help, SPEC);
             return None;
         }
@@ -102,7 +115,7 @@ impl Subject<'_, '_> {
         let Some(host) = node.get("host") else { return Some(None) };
         let text = host.as_str()?;
         match host_name(text.trim_start_matches('[').trim_end_matches(']')) {
-            Ok(name) if name.contains(':') => Some(Some(format!("[{name}]"))),
+            Ok(name) if name.contains(':') => Some(Some(in_brackets(&name))),
             Ok(name) => Some(Some(name)),
             Err(message) => {
                 self.error(host.span, message, "write a host's name alone", SPEC);
@@ -112,8 +125,32 @@ impl Subject<'_, '_> {
     }
 }
 
-/// Returns whether a request that came to `port` is sent to the very same address.
-fn leads_back(action: &RouteAction, port: RoutePort) -> bool {
-    let RouteAction::Redirect { scheme, host: None, port: None, path: None, status: _ } = action else { return false };
-    scheme.as_deref().is_none_or(|scheme| (scheme == "https") == port.tls)
+impl Matched<'_> {
+    /// Returns whether some requests are sent to the very address that they were for, and come by this route again: a loop,
+    /// whatever other routes there are. What only other routes could end is none yet.
+    fn leads_back(&self, action: &RouteAction) -> bool {
+        let RouteAction::Redirect { scheme, host, port, path, status } = action else { return false };
+        let same_host = host.as_ref().is_none_or(|host| self.hosts.contains(&HostMatch::Exact(host.clone())));
+        let bare = |path: &str| path.trim_end_matches('/').to_owned();
+        let same_path = match (path, self.path) {
+            (None, _) => true,
+            (Some(PathRewrite::Full(new)), Some(PathMatch::Exact(old))) => new == old,
+            (Some(PathRewrite::Prefix(new)), Some(PathMatch::Prefix(old))) => bare(new) == bare(old),
+            (Some(_), _) => false,
+        };
+        // Clients ask on by GET after 303, and after 301 and 302 instead of POST. Source: RFC 9110, section 15.4.
+        let comes_again = |method: &String| match status {
+            303 => matches!(method.as_str(), "GET" | "HEAD"),
+            301 | 302 => method != "POST",
+            _ => true,
+        };
+        let same_method = self.methods.is_empty() || self.methods.iter().any(comes_again);
+        let same_port = |came: &RoutePort| {
+            let is_tls = scheme.as_deref().map_or(came.tls, |scheme| scheme == "https");
+            let usual = if is_tls { HTTPS } else { HTTP };
+            let port = port.unwrap_or(if host.is_none() { came.port } else { usual });
+            is_tls == came.tls && port == came.port
+        };
+        same_host && same_path && same_method && self.listen.iter().any(same_port)
+    }
 }

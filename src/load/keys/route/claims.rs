@@ -1,6 +1,6 @@
 //! Which requests are taken already: two routes of a project that match the same are refused, unless they share by weight.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::diag::{Diagnostic, Span};
@@ -32,7 +32,7 @@ struct Match {
 }
 
 struct Claim {
-    weighted: bool,
+    weight: Option<u32>,
     /// Sorted; empty: any.
     methods: Vec<String>,
     service: String,
@@ -82,19 +82,46 @@ impl Claims {
             }
             return false;
         }
-        let weighted = route.weight.is_some();
+        let weight = route.weight;
         for one in matches(route) {
             let claims = self.matches.entry(one).or_default();
             let methods = &route.methods;
-            let both = |other: &&Claim| !(weighted && other.weighted) && overlap(methods, &other.methods);
+            let both =
+                |other: &&Claim| !(weight.is_some() && other.weight.is_some()) && overlap(methods, &other.methods);
             if let Some(other) = claims.iter().find(both) {
                 report.push(clash(service, span, origin, other));
                 return false;
             }
             let (methods, service) = (methods.clone(), service.to_owned());
-            claims.push(Claim { weighted, methods, service, span, origin });
+            claims.push(Claim { weight, methods, service, span, origin });
         }
         true
+    }
+
+    /// Reports routes that share requests of which none gets any: whoever wrote it wants them to go somewhere. Envoy refuses it
+    /// as well; other gateways of Kubernetes answer 500 or 503 to each of them.
+    pub(in crate::load::keys) fn unshared(&self, report: &mut Report) {
+        let mut told = BTreeSet::new();
+        for (one, claims) in &self.matches {
+            // Who is reached at one address shares with who is reached at all.
+            let everywhere = one.host_ip.and_then(|_| self.matches.get(&Match { host_ip: None, ..one.clone() }));
+            for claim in claims.iter().filter(|claim| claim.weight == Some(0) && claim.origin == Origin::File) {
+                let same = |other: &&Claim| other.methods == claim.methods;
+                let mut shares = claims.iter().chain(everywhere.into_iter().flatten()).filter(same);
+                if told.contains(&claim.span) || shares.any(|other| other.weight != Some(0)) {
+                    continue;
+                }
+                let others = claims.iter().filter(same).map(|other| other.span).filter(|span| *span != claim.span);
+                let others: Vec<Span> = others.collect();
+                told.insert(claim.span);
+                told.extend(&others);
+                let problem = Diagnostic::error("the requests that this matches go nowhere: there is no weight but 0");
+                let problem =
+                    others.iter().fold(problem.at(claim.span, ""), |problem, span| problem.also(*span, "shares"));
+                let help = "give it a weight above 0; where nothing is to be served, leave the route out";
+                report.push(problem.help(help).spec(SPEC));
+            }
+        }
     }
 
     /// Reports ports of routes that a service publishes.
