@@ -32,6 +32,8 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &BuildArgs) -> Result<(
         quiet: args.quiet,
         parallel: context.global.parallel,
         ssh: args.ssh.clone(),
+        provenance: args.provenance.clone(),
+        sbom: args.sbom.clone(),
         ..MakeOptions::of_environment()
     };
     if context.global.dry_run {

@@ -15,15 +15,13 @@ use crate::cli::ui::Ui;
 use crate::engine::{Engine, ExecSession, ExecSpec};
 use crate::ids::ServiceName;
 use crate::observed::ObservedContainer;
+use crate::transport::ssh::quoted;
 
 /// Runs a command in a container of the service. The result is the command's exit code.
 ///
 /// # Errors
 /// When there is no project, the service does not run, or the engine refuses the command.
 pub(crate) async fn run(context: &mut Context<'_>, args: ExecArgs) -> Result<Exit, CliError> {
-    if context.global.dry_run {
-        return Err(CliError::Flag { flag: "--dry-run", command: "exec" });
-    }
     let project = context.project_name()?;
     let sources = context.sources().await?;
     let index = (args.index > 0).then_some(args.index);
@@ -37,6 +35,11 @@ pub(crate) async fn run(context: &mut Context<'_>, args: ExecArgs) -> Result<Exi
         let away = context.left_out().to_vec();
         return Err(CliError::NotRunning { name: args.service.clone(), index: args.index, away });
     };
+    if context.global.dry_run {
+        let (name, on) = (&target.name, sources[at].on());
+        context.ui.line(&format!("execute in container {name}{on}: {}", quoted(&args.command)))?;
+        return Ok(Exit::Success);
+    }
     let engine = sources[at].engine.as_ref();
     let session = engine.exec(&target.id, &spec(&args, has_terminal(), &|name| std::env::var(name).ok())).await?;
     if args.detach {
