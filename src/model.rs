@@ -15,8 +15,10 @@ pub mod host;
 pub mod keys;
 pub mod network;
 pub mod quantity;
+pub mod reference;
 pub mod service;
 mod serving;
+pub mod signal;
 pub mod unapplied;
 pub mod volume;
 

@@ -84,7 +84,12 @@ impl Images {
         let failures = while_shown(context.ui, "Running", async |show| {
             let removals = all.map(async |(source, image)| {
                 let tell = |status: &str, state| {
-                    show(Event { id: format!("Image {image}{}", source.on()), status: status.to_owned(), state, detail: None });
+                    show(Event {
+                        id: format!("Image {image}{}", source.on()),
+                        status: status.to_owned(),
+                        state,
+                        detail: None,
+                    });
                 };
                 if source.engine.image_id(image).await.map_err(|error| source.failed(error))?.is_none() {
                     return Ok(());

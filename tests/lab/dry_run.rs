@@ -139,7 +139,8 @@ fn no_command_is_left_out_of_what_is_tried_with_a_dry_run() {
         LINES.iter().any(|(_, words, _)| {
             let rest = line(words).strip_prefix(name);
             let verb = rest.and_then(|rest| rest.split_whitespace().next()).unwrap_or_default();
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')) && !all.contains(&format!("{name} {verb}"))
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+                && !all.contains(&format!("{name} {verb}"))
         })
     };
     let missing: Vec<&String> = all.iter().filter(|name| !is_tried(name)).collect();
@@ -208,7 +209,9 @@ fn no_command_changes_anything_of_a_cluster_with_a_dry_run() {
     add(&cluster, &[1, 2]).ok();
     let desk = &cluster.desk;
     let yaml = |word: &str| {
-        format!("name: dry\nservices:\n  db: {{<<: *client, environment: {{WORD: {word}}}}}\n  web: {{<<: *web, depends_on: [db]}}\n")
+        format!(
+            "name: dry\nservices:\n  db: {{<<: *client, environment: {{WORD: {word}}}}}\n  web: {{<<: *web, depends_on: [db]}}\n"
+        )
     };
     let project = Project::new(desk, "dry", &yaml("one"));
     project.up();
@@ -216,7 +219,11 @@ fn no_command_changes_anything_of_a_cluster_with_a_dry_run() {
     let files = || desk.sh("find /root /home /tmp /etc -type f -exec sha256sum {} + | sort -k 2");
     let hosts = || {
         let labels = crate::fleet::hosts(desk, "Labels");
-        (states(desk), labels, desk.orch(&["status"]).ok().lines().find(|line| line.starts_with("seat")).map(str::to_owned))
+        (
+            states(desk),
+            labels,
+            desk.orch(&["status"]).ok().lines().find(|line| line.starts_with("seat")).map(str::to_owned),
+        )
     };
     let all = || (cluster.nodes().iter().map(state).collect::<Vec<_>>(), files(), hosts());
     let before = all();

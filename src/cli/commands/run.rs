@@ -177,7 +177,8 @@ async fn make(
         context.check_fit(project, &engine).await?;
         let logins = logins();
         builds.extend(own_build.clone());
-        builds::ensure(context.ui, &engine, builds, BTreeMap::new(), &wish(args, parallel, of_flag.policy), &logins).await?;
+        builds::ensure(context.ui, &engine, builds, BTreeMap::new(), &wish(args, parallel, of_flag.policy), &logins)
+            .await?;
         images::ensure(context.ui, &engine, &restricted(&project.graph, &needed), &all, of_file, &logins).await?;
         images::ensure(context.ui, &engine, &own, &all, of_flag.clone(), &logins).await?;
         if images::needs_demo(&project.graph) {

@@ -73,11 +73,10 @@ pub(super) async fn a_container_becomes_an_archive_and_an_image(world: &dyn Worl
     write(engine, &running, "/", &archive("one")).await.expect("can be written");
     let all: Vec<Bytes> = engine.export(&running).try_collect().await.expect("can be exported");
     let all = all.concat();
-    let names = tar::Archive::new(all.as_slice()).entries().expect("an archive").map(|entry| {
-        let entry = entry.expect("an entry");
-        entry.path().expect("a path").display().to_string()
-    });
-    assert!(names.collect::<Vec<_>>().iter().any(|name| name == "docs/note"));
+    let mut archive = tar::Archive::new(all.as_slice());
+    let entries = archive.entries().expect("an archive").map(|entry| entry.expect("an entry"));
+    let names: Vec<_> = entries.map(|entry| entry.path().expect("a path").display().to_string()).collect();
+    assert!(names.iter().any(|name| name == "docs/note"), "{names:?}");
 
     let reference = format!("{}:1", name(world, "made"));
     let spec = CommitSpec {

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use bollard::models::{ContainerBlkioStatEntry, ContainerConfig, ContainerCpuStats, ContainerStatsResponse, PortMap};
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CommitContainerOptionsBuilder, ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder,
-    ResizeContainerTTYOptionsBuilder, StatsOptionsBuilder, TopOptions, UploadToContainerOptionsBuilder,
+    AttachContainerOptionsBuilder, CommitContainerOptionsBuilder, ContainerArchiveInfoOptionsBuilder,
+    DownloadFromContainerOptionsBuilder, ResizeContainerTTYOptionsBuilder, StatsOptionsBuilder, TopOptions,
+    UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -17,8 +18,8 @@ use super::build::parts;
 use super::streams::chunk;
 use super::{DockerEngine, SLOW_ANSWER_WITHIN, Tried, error, plain};
 use crate::engine::by_hand::{
-    AttachSpec, Attached, BoundPort, ByHand, CommitSpec, Exiting, ImageDetails, PathStat, Processes, Unpack, Usage, VolumeDetails,
-    WaitFor, cpu_percent, memory_in_use,
+    AttachSpec, Attached, BoundPort, ByHand, CommitSpec, Exiting, ImageDetails, PathStat, Processes, Unpack, Usage,
+    VolumeDetails, WaitFor, cpu_percent, memory_in_use,
 };
 use crate::engine::{BoxStream, EngineError, EngineKind, Result};
 use crate::graph::Protocol;

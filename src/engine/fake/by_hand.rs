@@ -10,8 +10,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::FakeEngine;
 use super::state::State;
 use crate::engine::by_hand::{
-    AttachSpec, Attached, BoundPort, ByHand, CommitSpec, Exiting, ImageDetails, PathStat, Processes, Unpack, Usage, VolumeDetails,
-    WaitFor,
+    AttachSpec, Attached, BoundPort, ByHand, CommitSpec, Exiting, ImageDetails, PathStat, Processes, Unpack, Usage,
+    VolumeDetails, WaitFor,
 };
 use crate::engine::{BoxStream, EngineError, LogChunk, Result};
 

@@ -89,10 +89,12 @@ fn what_a_builder_cannot_do_is_refused_or_left_to_the_other_one() {
         ..MakeOptions::default()
     };
     let with = |value: &str, offered: &Offered| {
-        let chosen = choose(&build("{provenance: 'true', sbom: 'true'}"), &flags(value), offered);
+        let source = serde_yaml::from_str("{provenance: 'true', sbom: 'true'}").expect("a build");
+        let build = BuiltImage { source, ..BuiltImage::of_service("web".parse().expect("a name")) };
+        let chosen = choose(&build, &flags(value), offered);
         chosen.map_err(|refusals| refusals.into_iter().map(|refusal| refusal.message).collect::<Vec<_>>())
     };
-    assert_eq!(with("false", &old), Ok(Builder::Classic), "a flag goes before the file");
+    assert_eq!(with("false", &none), Ok(Builder::Classic), "a flag goes before the file");
     assert_eq!(with("mode=max", &store), Ok(Builder::Kit));
     assert_eq!(with("mode=max", &new), Err(vec![format!("`--provenance` {needs_store}")]));
     check("{cache_to: [type=inline]}", &old, Ok(Builder::Kit));
