@@ -445,8 +445,8 @@ impl CliError {
                     .to_owned(),
             ),
             Self::Cut => Some(
-                "the agent goes on with what it accepted, and is started again where it ended; run the same command \
-                 again to see it"
+                "the agent goes on with what it accepted. One that ended by itself is started again by the engine, one that \
+                 was killed or stopped by hand by `orch up`; run the same command again to see it"
                     .to_owned(),
             ),
             Self::Images(messages) | Self::Builds(messages) | Self::Failed(messages) if messages.iter().any(|message| says_full(message)) => {

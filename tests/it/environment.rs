@@ -68,6 +68,15 @@ fn editors_are_told_as_objects_what_is_wrong_with_a_file() {
 }
 
 #[test]
+fn a_directory_that_is_named_for_a_file_is_told_with_the_file_in_it() {
+    let desk = Desk::new();
+    for directory in [".", "./"] {
+        desk.says(&format!("-f {directory} config"), &[], "`.` could not be read: it is a directory");
+        desk.says(&format!("-f {directory} config"), &[], "`compose.yaml` is there");
+    }
+}
+
+#[test]
 fn a_dry_run_leaves_the_agent_alone() {
     let desk = Desk::new();
     for command in ["agent stop", "agent uninstall", "agent uninstall --force"] {

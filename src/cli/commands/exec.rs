@@ -7,7 +7,7 @@ use crate::cli::args::ExecArgs;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::project::no_such_service;
+use crate::cli::project::{self, no_such_service};
 use crate::cli::session::{DetachKeys, Ended, Process, Session};
 use crate::cli::source;
 use crate::cli::tail::Choice;
@@ -41,7 +41,9 @@ pub(crate) async fn run(context: &mut Context<'_>, args: ExecArgs) -> Result<Exi
         return Ok(Exit::Success);
     }
     let engine = sources[at].engine.as_ref();
-    let session = engine.exec(&target.id, &spec(&args, has_terminal(), &|name| std::env::var(name).ok())).await?;
+    let environment = project::variables(&context.global)?;
+    let spec = spec(&args, has_terminal(), &|name| environment.get(name).cloned());
+    let session = engine.exec(&target.id, &spec).await?;
     if args.detach {
         return Ok(Exit::Success);
     }
@@ -70,7 +72,7 @@ pub(super) fn has_terminal() -> bool {
 }
 
 fn spec(args: &ExecArgs, terminal: bool, variable: &dyn Fn(&str) -> Option<String>) -> ExecSpec {
-    // A name without a value takes the caller's; where he has none the command does not have the variable, as in Docker Compose.
+    // A name without a value takes the caller's, or that of `.env`; where there is none the command does not have the variable, as in Docker Compose.
     let env = args.env.iter().map(|entry| match entry.split_once('=') {
         Some(_) => entry.clone(),
         None => variable(entry).map_or_else(|| entry.clone(), |value| format!("{entry}={value}")),

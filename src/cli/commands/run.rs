@@ -23,7 +23,7 @@ use crate::cli::fleet::Fleet;
 use crate::cli::images::{self, Place, PullOptions};
 use crate::cli::lastwords;
 use crate::cli::progress::{Step, follow, step};
-use crate::cli::project::Project;
+use crate::cli::project::{self, Project};
 use crate::cli::session::{DetachKeys, Ended, Process, Session};
 use crate::cli::signals::{Forwarded, Interrupts};
 use crate::cli::source::Source;
@@ -63,7 +63,8 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &RunArgs) -> Result<Exi
     };
     let project = context.load_graph(&selection)?;
     let local = context.fleet()?.is_none();
-    let variable = |name: &str| std::env::var(name).ok();
+    let environment = project::variables(&context.global)?;
+    let variable = |name: &str| environment.get(name).cloned();
     let directory = std::env::current_dir().map_err(CliError::Directory)?;
     let directory = directory.to_string_lossy().into_owned();
     let around = Surroundings { variable: &variable, directory, terminal: has_terminal(), local };
