@@ -141,9 +141,9 @@ fn files_of_variables_say_what_they_say_to_docker_compose() {
     let refused = |words: &str, variables: &[(&str, &str)]| {
         String::from_utf8_lossy(&desk.orch(words, variables).stderr).into_owned()
     };
-    assert!(refused("config nobody", &[]).contains("\x1b["), "in colours, and no JSON");
-    assert!(!refused("config nobody", &[("COMPOSE_ANSI", "never")]).contains('\x1b'));
-    assert!(!refused("--ansi never config nobody", &[]).contains('\x1b'));
+    assert!(refused("up -d --menu", &[]).contains("\x1b["), "in colours, and no JSON");
+    assert!(!refused("up -d --menu", &[("COMPOSE_ANSI", "never")]).contains('\x1b'));
+    assert!(!refused("--ansi never up -d --menu", &[]).contains('\x1b'));
     dotenv("COMPOSE_COMPATIBILITY=1\n");
     desk.says("config --services", &[], "COMPOSE_COMPATIBILITY");
 }

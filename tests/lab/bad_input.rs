@@ -69,7 +69,7 @@ fn what_the_engine_would_refuse_is_said_with_its_place_before_anything_is_made()
         ("CPUs in the other place", "deploy: {resources: {limits: {cpus: 4000}}}", &["compose.yaml:3:54", "4000.00"]),
         ("a profile that is not there", "security_opt: ['seccomp=none.json']", &["compose.yaml:3:39", "none.json"]),
         ("a signal that is none", "stop_signal: NOPE", &["compose.yaml:3:24", "`NOPE`"]),
-        ("a variable without a name", "environment: ['=x']", &["compose.yaml:3:38", "`=x`"]),
+        ("a variable without a name", "environment: ['=x']", &["compose.yaml:3:39", "`=x`"]),
         ("a relative directory", "working_dir: sub", &["compose.yaml:3:24", "`sub`"]),
         ("memory for nothing", "mem_limit: 1k", &["compose.yaml:3:24", "1024 bytes", "6m"]),
         (
