@@ -200,7 +200,9 @@ impl ByHand for DockerEngine {
         let tried = Tried::new("make an image of container", id_or_name).what("container");
         let docker = self.patient(SLOW_ANSWER_WITHIN);
         let made = docker.commit_container(options.build(), ContainerConfig::default());
-        Ok(self.call("container_commit", tried, made).await?.id)
+        let id = self.call("container_commit", tried, made).await?.id;
+        // Podman leaves out what the digits are.
+        Ok(if id.contains(':') { id } else { format!("sha256:{id}") })
     }
 
     async fn attach(&self, id_or_name: &str, spec: &AttachSpec) -> Result<Attached> {
