@@ -49,9 +49,9 @@ fn is_host(text: &str) -> bool {
 /// Small letters and digits, in groups with `.`, `_`, `__` or any number of `-` between.
 fn is_part(text: &str) -> bool {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let between = text.split(is_word).filter(|between| !between.is_empty());
+    let mut between = text.split(is_word).filter(|between| !between.is_empty());
     let is_separator = |text: &str| matches!(text, "." | "_" | "__") || text.chars().all(|c| c == '-');
-    text.starts_with(is_word) && text.ends_with(is_word) && between.into_iter().all(is_separator)
+    text.starts_with(is_word) && text.ends_with(is_word) && between.all(is_separator)
 }
 
 fn is_tag(text: &str) -> bool {
