@@ -6,6 +6,7 @@ use crate::cluster::Cluster;
 use crate::fleet::add;
 use crate::host::{Done, Host};
 use crate::project::Project;
+use crate::wait::{secs, stays};
 
 const YAML: &str = "\
 services:
@@ -345,7 +346,6 @@ fn a_container_is_written_out_and_becomes_an_image_as_with_docker_compose() {
         run(program, &[&commit[..], &[&image]].concat()).ok();
         let about = "{{.Author}} {{.Comment}} {{.Config.Env}} {{.Config.Cmd}} {{.Config.StopSignal}}";
         let about = host.docker(&["image", "inspect", "-f", about, &image]);
-        assert_eq!(host.docker(&["run", "--rm", &image, "ls", "/second"]), "/second");
         for wrong in [
             &["export", "off"][..],
             &["export", "nobody"],
@@ -362,6 +362,11 @@ fn a_container_is_written_out_and_becomes_an_image_as_with_docker_compose() {
         (host.sh(&format!("stat -c %a {archive}")), names, about)
     });
     assert_eq!(made[0], made[1]);
+    // What is run of it is nobody's: with the project's label the agent would take it away, as it does with Docker Compose's.
+    host.docker(&["run", "-d", "--name", "other", "saved/ours:1", "sleep", "1000"]);
+    stays(secs(3), "what is run of the image", || host.docker(&["inspect", "-f", "{{.State.Status}}", "other"]));
+    assert_eq!(host.docker(&["exec", "other", "ls", "/second"]), "/second");
+    host.docker(&["rm", "-f", "other"]);
     let piped = host.sh("/opt/orch/orch -f /root/saved/compose.yaml export web | tar t");
     assert!(piped.contains("bin/busybox") && !piped.contains("second"), "the first one's: {piped}");
     assert_eq!(host.sh("find /root -name '*.part'"), "");

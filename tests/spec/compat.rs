@@ -130,6 +130,11 @@ const DESIGN: &[(&str, &str, &str)] = &[
         "refuses them with their place before anything is made",
     ),
     (
+        "an image that `commit` makes",
+        "has the labels of the project, so that what is run of it is listed and taken down with it",
+        "is of no project",
+    ),
+    (
         "`cpus` below 0.01",
         "hands it to the engine, which takes less than 0.00001 for no limit, and cannot start the container with the rest",
         "refuses it with its place",

@@ -8,6 +8,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::progress::Live;
 use crate::engine::by_hand::CommitSpec;
+use crate::engine::label;
 
 /// Makes the image.
 ///
@@ -28,11 +29,13 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &CommitArgs) -> Result<
         live.event(Event { id, status: format!("Commit {} {status}", container.name), state, detail: None });
     };
     tell("Committing".to_owned(), ObjectState::Working);
+    // The image has the container's labels. What is run of it would be a container of the project, which the agent takes away.
+    let of_no_project = format!("LABEL {}=", label::PROJECT);
     let spec = CommitSpec {
         reference: reference.clone(),
         author: author.clone(),
         message: message.clone(),
-        changes: changes.clone(),
+        changes: changes.iter().cloned().chain([of_no_project]).collect(),
         pause: *pause,
     };
     match source.engine.commit(&container.id, &spec).await {
