@@ -83,7 +83,12 @@ pub fn run(cli: Cli) -> Exit {
     let result = match command {
         Command::Version(args) => commands::version::run(&mut ui, &args).map(|()| Exit::Success),
         Command::Completion(args) => commands::completion::run(&mut ui, &args).map(|()| Exit::Success),
-        Command::Man(args) => commands::man::run(&mut ui, &args).map(|()| Exit::Success),
+        Command::Man(args) => commands::man::run(&mut ui, &args, global.dry_run).map(|()| Exit::Success),
+        // What these two do is all that they are for.
+        Command::Demo(_) if global.dry_run => Err(CliError::Flag { flag: "--dry-run", command: "demo" }),
+        Command::Agent(AgentArgs { verb: None, run: Some(_) }) if global.dry_run => {
+            Err(CliError::Flag { flag: "--dry-run", command: "agent" })
+        }
         Command::Demo(args) => Ok(crate::demo::main(args)),
         Command::Agent(AgentArgs { verb: None, run: Some(run) }) => commands::agent::serve(run),
         command => block_on(dispatch(&mut Context::new(global, &mut ui), command)),
@@ -119,8 +124,8 @@ fn block_on(future: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit
 
 async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, CliError> {
     use commands::{
-        agent, attach, build, config, cp, create, dns, down, events, exec, graph, host, images, kill, lb, logs, ls,
-        pattern,
+        agent, attach, build, commit, config, cp, create, dns, down, events, exec, export, graph, host, images, kill,
+        lb, logs, ls, pattern,
     };
     use commands::{
         pause, plan, port, ps, pull, push, restart, rm, run, scale, start, stats, status, stop, top, up, volumes, wait,
@@ -156,6 +161,8 @@ async fn dispatch(context: &mut Context<'_>, command: Command) -> Result<Exit, C
         Command::Volumes(args) => volumes::run(context, &args).await?,
         Command::Top(args) => top::run(context, &args).await?,
         Command::Cp(args) => cp::run(context, &args).await?,
+        Command::Export(args) => export::run(context, &args).await?,
+        Command::Commit(args) => commit::run(context, &args).await?,
         Command::Stats(args) => stats::run(context, &args).await?,
         Command::Config(args) => config::run(context, &args).await?,
         Command::Pattern(args) => pattern::run(context, args)?,

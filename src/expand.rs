@@ -17,6 +17,7 @@ mod port;
 mod prestart;
 mod served;
 mod socket;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -16,8 +16,10 @@ pub mod keys;
 pub mod network;
 mod path;
 pub mod quantity;
+pub mod reference;
 pub mod service;
 mod serving;
+pub mod signal;
 pub mod unapplied;
 pub mod volume;
 

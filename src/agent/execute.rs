@@ -109,18 +109,32 @@ pub async fn run(
     if let Some((working, _)) = words {
         tell(working, ObjectState::Working, None);
     }
-    match act(shared, handle, record, step, graces).await {
-        Ok(()) => {
-            if let Some((_, Some(done))) = words {
-                tell(done, ObjectState::Done, None);
-            }
-            Outcome::Done
+    let mut result = act(shared, handle, record, step, graces).await;
+    if result.is_ok() {
+        if let Some((_, Some(done))) = words {
+            tell(done, ObjectState::Done, None);
         }
+        result = let_in(shared, step).await;
+    }
+    match result {
+        Ok(()) => Outcome::Done,
         Err(message) => {
             tell("Error", ObjectState::Error, Some(message.clone()));
             Outcome::Failed(message)
         }
     }
+}
+
+/// Puts what containers need before they are made into the picture. Only after it was told: they are made from then on.
+async fn let_in(shared: &Shared, step: &Step) -> Result<(), String> {
+    if matches!(step, Step::CreateNetwork { .. } | Step::CreateVolume { .. }) {
+        shared.informer.refresh_resources().await.map_err(text)?;
+    }
+    if matches!(step, Step::CreateNetwork { .. }) {
+        // Rules and addresses first: what starts on the network needs its names at once.
+        shared.dataplane.ensure_host(shared).await.map_err(text)?;
+    }
+    Ok(())
 }
 
 async fn act(
@@ -137,10 +151,7 @@ async fn act(
             let desired = desired(record)?;
             let spec = spec::network(desired, network, shared.fleet().index())
                 .ok_or_else(|| format!("network `{network}` is not orch's"))?;
-            engine.ensure_network(&spec).await.map_err(text)?;
-            informer.refresh_resources().await.map_err(text)?;
-            // Rules and addresses first: what starts on the network needs its names at once.
-            shared.dataplane.ensure_host(shared).await.map_err(text)
+            engine.ensure_network(&spec).await.map(drop).map_err(text)
         }
         Step::RemoveNetwork { name } => {
             remove_network(engine.as_ref(), name).await?;
@@ -149,8 +160,7 @@ async fn act(
         Step::CreateVolume { volume } => {
             let desired = desired(record)?;
             let spec = spec::volume(desired, volume).ok_or_else(|| format!("volume `{volume}` is not orch's"))?;
-            engine.ensure_volume(&spec).await.map_err(text)?;
-            informer.refresh_resources().await.map_err(text)
+            engine.ensure_volume(&spec).await.map_err(text)
         }
         Step::RemoveVolume { name } => {
             engine.remove_volume(name).await.map_err(text)?;

@@ -262,6 +262,10 @@ pub enum Command {
     Top(TopArgs),
     /// Copy files and directories between containers and this machine
     Cp(CpArgs),
+    /// Write all files of a container as a tar archive
+    Export(ExportArgs),
+    /// Make an image of a container as it is now
+    Commit(CommitArgs),
     /// Show what containers use of processor, memory, network and disk, as it goes
     Stats(StatsArgs),
     /// Run a command in a new container of a service, once

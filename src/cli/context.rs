@@ -212,6 +212,17 @@ impl<'u> Context<'u> {
         host.engine().await
     }
 
+    /// Writes a file that a flag names, or says that it would be written.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn write(&mut self, path: &Path, content: impl AsRef<[u8]>) -> Result<(), CliError> {
+        if self.global.dry_run {
+            return self.ui.line(&format!("write {}", path.display()));
+        }
+        std::fs::write(path, content).map_err(|source| CliError::Write { path: path.display().to_string(), source })
+    }
+
     /// Loads files that were loaded before in another way: what is doubtful about them was told.
     pub(crate) fn load_quietly(&self, services: &[ServiceName], options: &LoadOptions) -> Result<Loaded, CliError> {
         project::load(&self.global, services, options)

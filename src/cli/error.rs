@@ -284,6 +284,9 @@ pub enum CliError {
         /// The command.
         command: &'static str,
     },
+    /// An archive would be shown.
+    #[error("an archive is not written to a terminal")]
+    NoTerminalForArchive,
     /// Images are missing and cannot be pulled.
     #[error("{}", .0.join("\n"))]
     Images(Vec<String>),
@@ -363,6 +366,7 @@ impl CliError {
             | Self::WrongPatterns { .. }
             | Self::NoService
             | Self::NothingWatched
+            | Self::NoTerminalForArchive
             | Self::NotRunning { .. }
             | Self::NoPort { .. }
             | Self::NothingRuns(_)
@@ -441,8 +445,8 @@ impl CliError {
                     .to_owned(),
             ),
             Self::Cut => Some(
-                "the agent goes on with what it accepted, and is started again where it ended; run the same command \
-                 again to see it"
+                "the agent goes on with what it accepted. One that ended by itself is started again by the engine, one that \
+                 was killed or stopped by hand by `orch up`; run the same command again to see it"
                     .to_owned(),
             ),
             Self::Images(messages) | Self::Builds(messages) | Self::Failed(messages) if messages.iter().any(|message| says_full(message)) => {
@@ -457,6 +461,7 @@ impl CliError {
                 Some("one of the two is in a container: `SERVICE:PATH`; `./a:b` is a file of this machine".to_owned())
             }
             Self::NoImageHere(image) => Some(format!("get it first: `docker pull {image}`")),
+            Self::NoTerminalForArchive => Some("name a file with `--output`, or hand it to a program".to_owned()),
             Self::NoDigest(_) => Some("push it to a registry first, or name another image".to_owned()),
             Self::NoSuchPattern { similar: None, .. } => {
                 Some("`orch pattern ls` lists them; a file is named by its path".to_owned())

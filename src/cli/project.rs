@@ -312,8 +312,17 @@ pub(super) fn steps<'a>(path: &str, services: impl Iterator<Item = &'a str>) -> 
             rest = after[name.len()..].trim_start_matches('.');
         }
     }
-    let words = rest.split(['.', '[', ']']).filter(|word| !word.is_empty());
-    steps.extend(words.map(str::to_owned));
+    while !rest.is_empty() {
+        // What is in brackets is one step, whatever it is: an index, or a key with dots.
+        let (word, after) = match rest.strip_prefix('[') {
+            Some(inside) => inside.split_once(']').unwrap_or((inside, "")),
+            None => rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len())),
+        };
+        if rest.starts_with('[') || !word.is_empty() {
+            steps.push(word.to_owned());
+        }
+        rest = after.strip_prefix('.').unwrap_or(after);
+    }
     steps
 }
 
@@ -330,6 +339,9 @@ mod tests {
             ("services.web", "services|web"),
             ("networks.front", "networks|front"),
             ("services.other.image", "services|other|image"),
+            ("services.web.sysctls[net.ipv4.x]", "services|web|sysctls|net.ipv4.x"),
+            ("services.web.environment[]", "services|web|environment|"),
+            ("services.web.volumes[1].bind.path", "services|web|volumes|1|bind|path"),
         ] {
             assert_eq!(steps(path, services.into_iter()).join("|"), expected);
         }

@@ -59,6 +59,21 @@ pub(crate) async fn find(
 }
 
 impl Images {
+    /// Says what would be removed: whether others use it shows only then.
+    ///
+    /// # Errors
+    /// When an engine does not answer.
+    pub(crate) async fn preview(&self, context: &mut Context<'_>) -> Result<(), CliError> {
+        for source in &self.sources {
+            for image in &self.references {
+                if source.engine.image_id(image).await.map_err(|error| source.failed(error))?.is_some() {
+                    context.ui.say(&format!("remove image {image}{}, unless something else uses it", source.on()));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Removes them. What is used by others stays, which is said.
     ///
     /// # Errors
@@ -69,8 +84,12 @@ impl Images {
         let failures = while_shown(context.ui, "Running", async |show| {
             let removals = all.map(async |(source, image)| {
                 let tell = |status: &str, state| {
-                    let on = if source.is_remote() { format!(" on {}", source.name) } else { String::new() };
-                    show(Event { id: format!("Image {image}{on}"), status: status.to_owned(), state, detail: None });
+                    show(Event {
+                        id: format!("Image {image}{}", source.on()),
+                        status: status.to_owned(),
+                        state,
+                        detail: None,
+                    });
                 };
                 if source.engine.image_id(image).await.map_err(|error| source.failed(error))?.is_none() {
                     return Ok(());

@@ -43,6 +43,11 @@ impl Source {
         self.host.is_some()
     }
 
+    /// Says where something is: ` on b`; the local engine goes without saying.
+    pub(crate) fn on(&self) -> String {
+        if self.is_remote() { format!(" on {}", self.name) } else { String::new() }
+    }
+
     /// Waits until the engine answers again.
     pub(crate) async fn reached(&self) {
         while !self.answers().await {

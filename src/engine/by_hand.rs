@@ -101,6 +101,21 @@ pub struct Unpack {
     pub owners: bool,
 }
 
+/// How an image is made of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CommitSpec {
+    /// Its name, `repository[:tag]`; `None`: it has none.
+    pub reference: Option<String>,
+    /// Who made it.
+    pub author: Option<String>,
+    /// What it is for.
+    pub message: Option<String>,
+    /// Instructions of a Dockerfile that are applied to it, such as `CMD ["x"]`.
+    pub changes: Vec<String>,
+    /// Whether the container's processes are frozen meanwhile.
+    pub pause: bool,
+}
+
 /// How to connect to a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AttachSpec {
@@ -165,6 +180,12 @@ pub trait ByHand: Send + Sync {
         archive: BoxStream<'static, std::io::Result<Bytes>>,
         how: Unpack,
     ) -> Result<()>;
+
+    /// Returns all files of a container as a tar archive, without those of its volumes.
+    fn export(&self, id_or_name: &str) -> BoxStream<'static, Result<Bytes>>;
+
+    /// Makes an image of a container, without what is in its volumes. Returns the image's id.
+    async fn commit(&self, id_or_name: &str, spec: &CommitSpec) -> Result<String>;
 
     /// Connects to the main process of a container, which may be started later: nothing of its output is missed then.
     async fn attach(&self, id_or_name: &str, spec: &AttachSpec) -> Result<Attached>;

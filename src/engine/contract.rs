@@ -112,6 +112,7 @@ cases![
     streams::a_port_in_use_is_a_conflict,
     streams::health_is_observed,
     hands::files_go_in_and_out,
+    hands::a_container_becomes_an_archive_and_an_image,
     hands::ends_are_waited_for_before_they_come,
     hands::what_runs_is_looked_into,
     hands::images_and_volumes_are_looked_at,

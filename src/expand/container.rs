@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::diag::did_you_mean;
 use crate::graph::{Container, DeviceRequest, Healthcheck, Logging, Namespace, Resources};
 use crate::ids::ServiceName;
-use crate::model::{self, Bytes, Cpus, Ulimit};
+use crate::model::reference::is_image;
+use crate::model::{self, Bytes, Cpus};
 
 use super::{Part, Problem};
 
@@ -144,18 +145,18 @@ impl Part<'_, '_> {
             name: container_name.clone(),
             entrypoint: entrypoint.clone(),
             command: command.clone(),
-            environment: self.environment(environment),
+            environment: self.named_environment(environment),
             unset: absent(environment),
             labels: labels.clone(),
             hostname: hostname.clone(),
             domainname: domainname.clone(),
             user: user.clone(),
             group_add: group_add.clone(),
-            working_dir: working_dir.clone(),
+            working_dir: self.directory(working_dir.as_ref()),
             mounts: self.mounts(),
             files: self.file_mounts(),
             healthcheck: self.service.healthcheck.as_ref().map(healthcheck),
-            stop_signal: stop_signal.clone(),
+            stop_signal: self.signal(stop_signal.as_ref()),
             init: *init,
             read_only: read_only.unwrap_or(false),
             tty: tty.unwrap_or(false),
@@ -164,8 +165,8 @@ impl Part<'_, '_> {
             cap_add: self.capabilities("cap_add", cap_add),
             cap_drop: self.capabilities("cap_drop", cap_drop),
             security_opt: self.security(security_opt),
-            sysctls: sysctls.clone(),
-            ulimits: ulimits.iter().map(|(name, limit)| (name.clone(), soft_and_hard(*limit))).collect(),
+            sysctls: self.kernel_options(sysctls),
+            ulimits: self.limits(ulimits),
             extra_hosts: self.extra_hosts(extra_hosts),
             dns: self.resolvers(dns),
             dns_search: dns_search.clone(),
@@ -222,8 +223,14 @@ impl Part<'_, '_> {
 
     fn image(&mut self) -> String {
         let image = self.service.image_name(&self.input.model.name, self.name);
-        if image.is_none() {
-            self.error("image", Problem::NoImage);
+        match &image {
+            None => self.error("image", Problem::NoImage),
+            // One that is built has a good name, or this one.
+            Some(image) if !is_image(image) => {
+                let expected = "`[HOST[:PORT]/]NAME[:TAG][@DIGEST]`, with a name of small letters and digits";
+                self.invalid("image", "name of an image", image, expected);
+            }
+            Some(_) => {}
         }
         image.unwrap_or_default()
     }
@@ -346,13 +353,6 @@ pub(super) fn absent(environment: &BTreeMap<String, Option<String>>) -> BTreeSet
 #[expect(clippy::cast_possible_truncation, reason = "float casts saturate, and no host has 9 billion CPUs")]
 fn nano_cpus(Cpus(cpus): Cpus) -> i64 {
     (cpus * 1e9).round() as i64
-}
-
-fn soft_and_hard(limit: Ulimit) -> (i64, i64) {
-    match limit {
-        Ulimit::Single(both) => (both, both),
-        Ulimit::Pair { soft, hard } => (soft, hard),
-    }
 }
 
 fn healthcheck(check: &model::Healthcheck) -> Healthcheck {

@@ -127,6 +127,38 @@ fn what_an_engine_would_refuse_is_refused_before() {
         "{a: {dns: [10.0.0.1, 'fd00::1', notanip]}}",
         "services.a.dns[2]: `notanip` is not a valid resolver, expected an IPv4 or IPv6 address",
     );
+    refused(
+        "{a: {stop_signal: NOPE}}",
+        "services.a.stop_signal: `NOPE` is not a valid signal, expected a name such as `SIGTERM`, or a number",
+    );
+    refused(
+        "{a: {working_dir: sub/dir}}",
+        "services.a.working_dir: `sub/dir` is not a valid directory of a container, expected an absolute path",
+    );
+    refused(
+        "{a: {environment: {'': x}}}",
+        "services.a.environment[]: `=x` is not a valid variable, expected a name before `=`",
+    );
+    refused(
+        "{a: {environment: {'': null}}}",
+        "services.a.environment[]: `` is not a valid variable, expected a name before `=`",
+    );
+    let sysctl = "expected a setting that each container has of its own: `net.…`, `fs.mqueue.…`, `kernel.shm…`, `kernel.msg…` or `kernel.sem`";
+    refused(
+        "{a: {sysctls: {vm.swappiness: '1', net.core.somaxconn: '9', fs.mqueue.msg_max: '9', kernel.shmmax: '9', net/ipv4/conf/e.1/forwarding: '1'}}}",
+        &format!("services.a.sysctls[vm.swappiness]: `vm.swappiness` is not a valid sysctl of a container, {sysctl}"),
+    );
+    assert!(run("{a: {runtime: kata, sysctls: {vm.swappiness: '1'}}}", &[]).is_ok(), "it may have a kernel of its own");
+    refused(
+        "{a: {ulimits: {nofile: 5, NPROC: 3, files: 5}}}",
+        "services.a.ulimits.files: `files` is not a valid limit, expected one of getrlimit(2), such as `nofile` or `nproc`",
+    );
+    let image = "expected `[HOST[:PORT]/]NAME[:TAG][@DIGEST]`, with a name of small letters and digits";
+    refused(
+        "{a: {image: 'Foo Bar'}}",
+        &format!("services.a.image: `Foo Bar` is not a valid name of an image, {image}"),
+    );
+    refused("{a: {image: 'x:'}}", &format!("services.a.image: `x:` is not a valid name of an image, {image}"));
 }
 
 #[test]

@@ -202,7 +202,12 @@ struct Unread {
 /// Returns a file's text, with the name that a user in `cwd` would use.
 fn text_of(files: &dyn Files, path: &Path, cwd: &Path) -> Result<(String, String), Unread> {
     let stdin = path.as_os_str() == "-";
-    let shown = if stdin { "<stdin>".to_owned() } else { path.strip_prefix(cwd).unwrap_or(path).display().to_string() };
+    let shown = match path.strip_prefix(cwd) {
+        _ if stdin => "<stdin>".to_owned(),
+        Ok(here) if here.as_os_str().is_empty() => ".".to_owned(),
+        Ok(below) => below.display().to_string(),
+        Err(_) => path.display().to_string(),
+    };
     let bytes = if stdin { files.read_stdin() } else { files.read(path) }.map_err(|error| {
         let problem = Diagnostic::error(format!("`{shown}` could not be read: {}", reason(&error)));
         Unread { problem: Box::new(problem), kind: Some(error.kind()) }
@@ -220,7 +225,11 @@ fn text_of(files: &dyn Files, path: &Path, cwd: &Path) -> Result<(String, String
 
 /// The system's words without its error number.
 pub(super) fn reason(error: &std::io::Error) -> String {
-    if error.kind() == std::io::ErrorKind::NotFound { "not found".to_owned() } else { error.to_string() }
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "not found".to_owned(),
+        std::io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// The name of the project: `-p`, `COMPOSE_PROJECT_NAME`, the file's `name`, the directory's name.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Role, Service};
 use crate::ids::{PodId, ServiceName};
+use crate::model::signal;
 use crate::observed::{ContainerState, Observed, ObservedContainer};
 
 use super::Desired;
@@ -249,7 +250,7 @@ pub fn ask(
             desired.unstarted.retain(|pod| !asking.pods.contains(pod));
         }
         Ask::Kill { signal, remove_orphans } => {
-            if !is_signal(signal) {
+            if !signal::is_signal(signal) {
                 return Err(AskError::Signal(signal.clone()));
             }
             asking.kill(&fronts, signal, number);
@@ -537,27 +538,6 @@ fn members(graph: &Graph, front: &ServiceName) -> Vec<(ServiceName, Option<Role>
     if parts.is_empty() { vec![(front.clone(), None)] } else { parts }
 }
 
-/// Returns whether the engine knows a signal by this name or number. Source: signal(7) of Linux.
-fn is_signal(name: &str) -> bool {
-    const NAMES: [&str; 35] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "IOT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
-        "ALRM", "TERM", "STKFLT", "CHLD", "CLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
-        "VTALRM", "PROF", "WINCH", "IO", "POLL", "PWR", "SYS", "UNUSED",
-    ];
-    if let Ok(number) = name.parse::<u8>() {
-        return (1..=64).contains(&number);
-    }
-    let upper = name.to_uppercase();
-    let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
-    NAMES.contains(&bare)
-        || bare.strip_prefix("RTMIN").is_some_and(|rest| offset(rest, '+', 15))
-        || bare.strip_prefix("RTMAX").is_some_and(|rest| offset(rest, '-', 14))
-}
-
-fn offset(rest: &str, sign: char, most: u8) -> bool {
-    rest.is_empty() || rest.strip_prefix(sign).and_then(|n| n.parse::<u8>().ok()).is_some_and(|n| n <= most)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -575,16 +555,6 @@ mod tests {
             let desired = Desired { asked, ..crate::testing::desired(crate::testing::graph("shop", &["web"])) };
             let text = serde_json::to_string(&desired).expect("JSON");
             assert_eq!(serde_json::from_str::<Desired>(&text).expect("the same"), desired);
-        }
-    }
-
-    #[test]
-    fn signals_have_names_and_numbers() {
-        for known in ["KILL", "SIGKILL", "sigterm", "hup", "9", "64", "RTMIN+3", "SIGRTMAX-2", "SIGRTMIN"] {
-            assert!(is_signal(known), "{known}");
-        }
-        for unknown in ["", "BOGUS", "SIG", "0", "65", "-1", "RTMIN+99", "RTMIN-1", "SIGSIGTERM"] {
-            assert!(!is_signal(unknown), "{unknown}");
         }
     }
 }

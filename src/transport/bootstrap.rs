@@ -367,14 +367,42 @@ pub async fn ensure_demo_image(engine: &dyn Engine, build: &Build) -> Result<(),
 /// # Errors
 /// The engine's.
 pub async fn stop_agent(engine: &dyn Engine, options: &AgentOptions) -> Result<bool, BootstrapError> {
+    let Some(container) = find_agent(engine, options).await? else { return Ok(false) };
+    engine.stop_container(&container.id, spec::STOP_GRACE).await?;
+    Ok(container.is_running())
+}
+
+/// Returns the agent's container, where there is one.
+///
+/// # Errors
+/// The engine's; [`BootstrapError`] where something else has its name.
+pub async fn find_agent(
+    engine: &dyn Engine,
+    options: &AgentOptions,
+) -> Result<Option<ObservedContainer>, BootstrapError> {
     let container = match engine.inspect_container(&options.name).await {
         Ok(container) => container,
-        Err(EngineError::NotFound { .. }) => return Ok(false),
+        Err(EngineError::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     decide::check_ours(&container)?;
-    engine.stop_container(&container.id, spec::STOP_GRACE).await?;
-    Ok(container.is_running())
+    Ok(Some(container))
+}
+
+/// Returns the references of orch's images that an engine has.
+///
+/// # Errors
+/// The engine's.
+pub async fn own_images(engine: &dyn Engine, build: &Build) -> Result<Vec<String>, BootstrapError> {
+    let mut references = engine.image_references(build.repository()).await?;
+    references.extend([build.demo_image(), build.holder_image()]);
+    let mut there = Vec::new();
+    for reference in references {
+        if engine.image_id(&reference).await?.is_some() {
+            there.push(reference);
+        }
+    }
+    Ok(there)
 }
 
 /// What [`uninstall_agent`] removed and what it had to leave.
@@ -401,13 +429,7 @@ pub async fn uninstall_agent(
     options: &AgentOptions,
 ) -> Result<Uninstalled, BootstrapError> {
     let mut result = Uninstalled::default();
-    let there = match engine.inspect_container(&options.name).await {
-        Ok(container) => Some(container),
-        Err(EngineError::NotFound { .. }) => None,
-        Err(error) => return Err(error.into()),
-    };
-    if let Some(container) = there {
-        decide::check_ours(&container)?;
+    if find_agent(engine, options).await?.is_some() {
         if api.build().await.is_err() {
             ensure_agent(engine, api, build, &AgentOptions { allow_downgrade: true, ..options.clone() }).await?;
         }
@@ -422,12 +444,7 @@ pub async fn uninstall_agent(
         engine.remove_container(&options.name, true).await?;
         result.container = true;
     }
-    let mut references = engine.image_references(build.repository()).await?;
-    references.extend([build.demo_image(), build.holder_image()]);
-    for reference in references {
-        if engine.image_id(&reference).await?.is_none() {
-            continue;
-        }
+    for reference in own_images(engine, build).await? {
         match engine.remove_image(&reference).await {
             Ok(()) => result.images.push(reference),
             Err(EngineError::Conflict { .. }) => result.kept.push(reference),

@@ -15,6 +15,8 @@ mod look;
 mod master;
 mod process;
 
+pub(crate) use process::quoted;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -165,29 +165,34 @@ fn docker_compose_understands_what_orch_made() {
     }
 }
 
+/// Checks that commands for what runs are refused with these words, and change nothing.
+#[track_caller]
+fn refused(project: &Project, words: &[&str]) {
+    let before = project.lives();
+    for command in COMMANDS {
+        project.orch(&[command]).refused(1, words);
+    }
+    assert_eq!(project.lives(), before);
+}
+
+/// Commands for what runs.
+const COMMANDS: [&str; 4] = ["stop", "restart", "kill", "pause"];
+
 #[test]
 fn commands_say_where_nobody_is_there_to_do_what_is_asked() {
     let host = Host::boot(&["busybox"]);
     let project = Project::new(&host, "shop", FILE);
     let compose = Reference::new(&project);
-    let commands = ["stop", "restart", "kill", "pause"];
+    let of_compose = ["started by Docker Compose; `orch up -d` takes it over"];
     // Where there is nothing it is as with Docker Compose.
     assert_eq!(good(project.orch(&["stop"])).stderr, "");
     compose.run(&["up", "-d"]).ok();
-    let before = project.lives();
-    for command in commands {
-        project.orch(&[command]).refused(1, &["started by Docker Compose; `orch up -d` takes it over"]);
-    }
-    assert_eq!(project.lives(), before);
+    refused(&project, &of_compose);
     compose.run(&["down", "-t", "0"]).ok();
     project.up();
     host.orch(&["agent", "stop"]).ok();
-    let before = project.lives();
-    for command in commands {
-        project.orch(&[command]).refused(1, &["agent", "`orch up` starts it"]);
-    }
-    assert_eq!(project.lives(), before);
-    for command in commands {
+    refused(&project, &["agent", "`orch up` starts it"]);
+    for command in COMMANDS {
         let words = ["env", "DOCKER_HOST=unix:///run/none.sock", ORCH];
         let done = host.exec(&[&words, project.args(&[command]).as_slice()].concat());
         done.refused(1, &["no container engine answers at /run/none.sock"]);
@@ -196,10 +201,6 @@ fn commands_say_where_nobody_is_there_to_do_what_is_asked() {
     project.down();
     // An agent that is there says the same as where none is.
     compose.run(&["up", "-d"]).ok();
-    let before = project.lives();
-    for command in commands {
-        project.orch(&[command]).refused(1, &["started by Docker Compose; `orch up -d` takes it over"]);
-    }
-    assert_eq!(project.lives(), before);
+    refused(&project, &of_compose);
     compose.run(&["down", "-t", "0"]).ok();
 }

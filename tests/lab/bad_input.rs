@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::host::Host;
+use crate::looking::Reference;
 use crate::project::Project;
 use crate::wait::{secs, timed};
 
@@ -67,6 +68,17 @@ fn what_the_engine_would_refuse_is_said_with_its_place_before_anything_is_made()
         ("CPUs that are not there", "cpus: 4000", &["compose.yaml:3:24", "4000.00"]),
         ("CPUs in the other place", "deploy: {resources: {limits: {cpus: 4000}}}", &["compose.yaml:3:54", "4000.00"]),
         ("a profile that is not there", "security_opt: ['seccomp=none.json']", &["compose.yaml:3:39", "none.json"]),
+        ("a signal that is none", "stop_signal: NOPE", &["compose.yaml:3:24", "`NOPE`"]),
+        ("a variable without a name", "environment: ['=x']", &["compose.yaml:3:39", "`=x`"]),
+        ("a relative directory", "working_dir: sub", &["compose.yaml:3:24", "`sub`"]),
+        ("memory for nothing", "mem_limit: 1k", &["compose.yaml:3:24", "1024 bytes", "6m"]),
+        (
+            "a promise of more than the limit",
+            "mem_limit: 8m, mem_reservation: 9m",
+            &["compose.yaml:3:39", "more memory"],
+        ),
+        ("a setting of the whole host", "sysctls: {vm.swappiness: 1}", &["compose.yaml:3:34", "`vm.swappiness`"]),
+        ("a limit that is none", "ulimits: {files: 5}", &["compose.yaml:3:34", "`files`"]),
     ] {
         let project = Project::new(&host, "bad", "");
         project.rewrite_all(&format!("services:\n  web:\n    {{image: orch/demo, {service}}}\n"));
@@ -79,7 +91,49 @@ fn what_the_engine_would_refuse_is_said_with_its_place_before_anything_is_made()
             assert!(took < secs(1), "{what}, {verb:?}: {took:?}");
         }
     }
+    let project = Project::new(&host, "bad", "");
+    project.rewrite_all("services:\n  web:\n    image: Foo Bar\n");
+    for verb in [&["up", "-d"][..], &["plan"]] {
+        project.orch(verb).refused(1, &["compose.yaml:3:5", "`Foo Bar`", "small letters"]);
+    }
     assert_eq!(made(&host), before);
+}
+
+/// What is refused before is what an engine refuses, and what Docker Compose hands on to it.
+#[test]
+fn what_is_refused_before_is_refused_by_the_engine() {
+    let host = Host::boot(&["busybox"]);
+    let reference = Reference::on(&host, "bad");
+    let project = Project::new(&host, "bad", "");
+    for service in [
+        "stop_signal: NOPE",
+        "stop_signal: '0'",
+        "environment: ['=x']",
+        "working_dir: sub",
+        "mem_limit: 1k",
+        "mem_limit: 8m, mem_reservation: 9m",
+        "sysctls: {vm.swappiness: 1}",
+        "ulimits: {files: 5}",
+        "cpus: 0.005",
+    ] {
+        project.rewrite_all(&format!("services:\n  web: {{image: busybox, command: [sleep, '9'], {service}}}\n"));
+        project.orch(&["up", "-d"]).refused(1, &["compose.yaml:2:"]);
+        let theirs = reference.run(&["up", "-d"]);
+        assert_eq!(theirs.code, 1, "{service}: {theirs:?}");
+        reference.run(&["down", "-t", "0"]).ok();
+    }
+    // And what is taken is run: the border is where the engine's is.
+    for service in [
+        "stop_signal: SIGRTMIN+3",
+        "stop_signal: '99'",
+        "mem_limit: 6m",
+        "sysctls: {kernel.shmmax: 100000}",
+        "cpus: 0.01",
+    ] {
+        project.rewrite_all(&format!("services:\n  web: {{image: busybox, command: [sleep, '9'], {service}}}\n"));
+        project.orch(&["up", "-d"]).ok();
+        project.down();
+    }
 }
 
 #[test]

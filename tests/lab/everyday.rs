@@ -157,6 +157,9 @@ $ cmp page.html back.html
 $ printf 'GREETING=other\\n' >>.env
 0 up -d
 0= exec -T web sh -c 'echo $GREETING'
+$ printf 'ONLY=here\\n' >>.env
+0= exec -T -e ONLY -e NOWHERE web sh -c 'echo ${ONLY-none} ${NOWHERE-none}'
+0= run --rm -e ONLY -e NOWHERE tool 'echo ${ONLY-none} ${NOWHERE-none}'
 $ echo 'services: {extra: {image: busybox, command: [sleep, \"1000000\"], stop_signal: SIGKILL}}' >extra.yaml
 0 -f compose.yaml -f extra.yaml up -d
 0 up -d

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::host::Host;
-use crate::wait::{eventually, secs};
+use crate::wait::{eventually, secs, timed};
 
 #[test]
 fn a_host_runs_containers_and_keeps_its_disk_over_a_power_loss() {
@@ -47,6 +47,21 @@ fn a_host_runs_containers_and_keeps_its_disk_over_a_power_loss() {
         host.exec_beside("web", &["ip", "-o", "addr"]).ok().contains("172.17.0."),
         "the container's own interfaces"
     );
+}
+
+#[test]
+fn a_host_with_a_paused_container_loses_its_power_and_leaves_nothing() {
+    let host = Host::boot(&["busybox"]);
+    host.docker(&["run", "-d", "--name", "frozen", "busybox", "sleep", "1000"]);
+    host.docker(&["pause", "frozen"]);
+    let ((), took) = timed(|| host.power_off());
+    assert!(took < secs(10), "{took:?}");
+    host.power_on();
+    host.docker(&["start", "frozen"]);
+    host.docker(&["pause", "frozen"]);
+    let namespace = format!("/run/netns/{}-node1", host.lab_name());
+    let ((), took) = timed(|| drop(host));
+    assert!(took < secs(10) && !Path::new(&namespace).exists(), "{took:?}");
 }
 
 #[test]

@@ -301,6 +301,47 @@ networks: {only: {}, both: {}}
 }
 
 #[test]
+fn what_an_inactive_profile_left_runs_on_and_is_not_told() {
+    let host = Host::boot(&["busybox"]);
+    let project = Project::new(&host, "left", "services:\n  web: *client\n  extra: {<<: *client, profiles: [more]}\n");
+    let both = project.orch(&["--profile", "more", "up", "-d", "--wait"]);
+    assert!(both.stderr.contains("left-web-1") && both.stderr.contains("left-extra-1"), "{both:?}");
+    let at = |words: &str| both.stderr.find(words).unwrap_or_else(|| panic!("no `{words}` in {}", both.stderr));
+    assert!(at("Network left_default  Created") < at("Container left-web-1  Creating"), "{}", both.stderr);
+    both.ok();
+    let lives = project.lives();
+    for up in [&["up", "-d"][..], &["up", "-d", "--wait"], &["up", "-d", "--wait", "web"]] {
+        let one = project.orch(up);
+        assert!(one.stderr.contains("left-web-1") && !one.stderr.contains("left-extra-1"), "{one:?}");
+        one.ok();
+    }
+    assert_eq!(project.lives(), lives);
+    project.down();
+    assert_eq!(project.running("").len(), 0);
+}
+
+/// An engine starts again what ended by itself, not what somebody killed by it; and that is what is said.
+#[test]
+fn an_agent_that_is_killed_by_hand_during_an_up_is_started_by_the_next_one() {
+    let host = Host::boot(&["busybox"]);
+    let check = "{test: [CMD, test, -e, /ready], interval: 200ms, retries: 100000}";
+    let project = Project::new(&host, "cut", &format!("services:\n  slow: {{<<: *client, healthcheck: {check}}}\n"));
+    let up = host.start_orch(&project.args(&["up", "-d", "--wait"]));
+    eventually(secs(20), "the container to run", || match project.running("slow").len() {
+        1 => Ok(()),
+        other => Err(other),
+    });
+    let lives = project.lives();
+    host.docker(&["kill", "orch-agent"]);
+    up.finish().refused(1, &["ended before it had said the result", "killed or stopped by hand by `orch up`"]);
+    assert_eq!(host.docker(&["inspect", "-f", "{{.State.Status}}", "orch-agent"]), "exited");
+    project.within("cut-slow-1", "touch /ready").ok();
+    project.up();
+    assert_eq!(project.lives(), lives);
+    project.down();
+}
+
+#[test]
 fn docker_compose_does_the_same() {
     let host = Host::boot(&["busybox"]);
     let reference = std::env::var("ORCH_COMPOSE_REFERENCE").expect(

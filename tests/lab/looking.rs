@@ -6,6 +6,7 @@ use crate::cluster::Cluster;
 use crate::fleet::add;
 use crate::host::{Done, Host};
 use crate::project::Project;
+use crate::wait::{secs, stays};
 
 const YAML: &str = "\
 services:
@@ -324,4 +325,50 @@ services:
     assert!(watching.says("ready"));
     assert_eq!(watching.signal("USR1").code, 9);
     project.down();
+}
+
+#[test]
+fn a_container_is_written_out_and_becomes_an_image_as_with_docker_compose() {
+    let host = Host::boot(&["busybox"]);
+    let services = "services:\n  web: {<<: *client, deploy: {replicas: 2}}\n  off: {<<: *client, profiles: [off]}\n";
+    let project = Project::new(&host, "saved", services);
+    project.up();
+    let lives = project.lives();
+    let reference = Reference::on(&host, "saved");
+    host.docker(&["exec", "saved-web-2", "touch", "/second"]);
+    let run = |program: &str, args: &[&str]| if program == "ours" { project.orch(args) } else { reference.run(args) };
+    let made = ["ours", "theirs"].map(|program| {
+        let (archive, image) = (format!("/root/{program}.tar"), format!("saved/{program}:1"));
+        run(program, &["export", "--index", "2", "-o", &archive, "web"]).ok();
+        let names = host.sh(&format!("tar tf {archive} | sort"));
+        assert!(names.lines().any(|name| name == "second"), "{names}");
+        let commit = ["commit", "--index", "2", "-a", "who", "-m", "why", "-c", "ENV A=b", "-c", "CMD [\"ls\"]", "web"];
+        run(program, &[&commit[..], &[&image]].concat()).ok();
+        let about = "{{.Author}} {{.Comment}} {{.Config.Env}} {{.Config.Cmd}} {{.Config.StopSignal}}";
+        let about = host.docker(&["image", "inspect", "-f", about, &image]);
+        for wrong in [
+            &["export", "off"][..],
+            &["export", "nobody"],
+            &["export", "--index", "3", "web"],
+            &["export", "-o", "/root", "web"],
+            &["export", "-o", "/root/nowhere/x", "web"],
+            &["commit", "off", "x:1"],
+            &["commit", "web", "UP PER"],
+            &["commit", "-c", "NONSENSE", "web"],
+        ] {
+            let done = run(program, wrong);
+            assert_eq!(done.code, 1, "{program} {wrong:?}: {done:?}");
+        }
+        (host.sh(&format!("stat -c %a {archive}")), names, about)
+    });
+    assert_eq!(made[0], made[1]);
+    // What is run of it is nobody's: with the project's label the agent would take it away, as it does with Docker Compose's.
+    host.docker(&["run", "-d", "--name", "other", "saved/ours:1", "sleep", "1000"]);
+    stays(secs(3), "what is run of the image", || host.docker(&["inspect", "-f", "{{.State.Status}}", "other"]));
+    assert_eq!(host.docker(&["exec", "other", "ls", "/second"]), "/second");
+    host.docker(&["rm", "-f", "other"]);
+    let piped = host.sh("/opt/orch/orch -f /root/saved/compose.yaml export web | tar t");
+    assert!(piped.contains("bin/busybox") && !piped.contains("second"), "the first one's: {piped}");
+    assert_eq!(host.sh("find /root -name '*.part'"), "");
+    assert_eq!(project.lives(), lives);
 }

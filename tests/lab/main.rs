@@ -21,6 +21,7 @@ mod choosing;
 mod command_line;
 mod datagrams;
 mod developing;
+mod dry_run;
 mod elsewhere;
 mod ending;
 mod engine_api;

@@ -123,6 +123,22 @@ const DESIGN: &[(&str, &str, &str)] = &[
     ("content of configs and secrets", "does not see that it changed", "makes the pods anew that mount it"),
     ("owner and mode of configs and secrets", "ignores them for files", "applies them"),
     ("relative paths on other hosts", "become empty directories there", "travel, or are refused"),
+    (
+        "names of images and of signals, a relative `working_dir`, variables without a name, `sysctls` that are the host's, unknown \
+         `ulimits`, memory below 6 MiB",
+        "hands them to the engine, which refuses them in the middle of `up`",
+        "refuses them with their place before anything is made",
+    ),
+    (
+        "an image that `commit` makes",
+        "has the labels of the project, so that what is run of it is listed and taken down with it",
+        "is of no project",
+    ),
+    (
+        "`cpus` below 0.01",
+        "hands it to the engine, which takes less than 0.00001 for no limit, and cannot start the container with the rest",
+        "refuses it with its place",
+    ),
     ("`|`, `;`, `>` and `&` in commands that are one text", "drops the rest of the command", "refuses it"),
     ("options of mounts that it does not know", "ignores them", "warns"),
     ("words of `restart`, ports of `expose`", "leaves what is wrong to the engine", "refuses it with its place"),

@@ -116,6 +116,8 @@ fn env_files_fill_in_what_the_process_does_not_say() {
     run(&[], &[("COMPOSE_ENV_FILES", "o.env,sub/.env")], "subname sub sub - compose.yaml");
     run(&[], &[("COMPOSE_DISABLE_ENV_FILE", "1")], "w - - - compose.yaml");
     run(&["--env-file", "nope.env"], &[], "`nope.env` could not be read: not found");
+    run(&["-f", "."], &[], "`.` could not be read: not found");
+    run(&["-f", "sub"], &[], "`sub` could not be read: not found");
 }
 
 #[test]

@@ -59,6 +59,8 @@ impl Work {
         let previous_of_oneoff = oneoff::prepare(&mut request, record.as_ref(), &observed, now(shared));
         let previous = previous_of_oneoff.as_ref().or(previous);
         let among = request.hosts.clone();
+        // Others, as those of a profile that was enabled before, go on without a word.
+        let asked = controller::selected(&request.graph, &request.options);
         let mut port_free = |candidate: &PortCandidate| {
             let available = seat::port_available(candidate, &hosts, shared.host(), &among);
             available.or_else(|taken| if is_for_adopted(candidate, &taken, &observed) { Ok(()) } else { Err(taken) })
@@ -99,9 +101,9 @@ impl Work {
         let memory = memory_for(shared, &record, &observed);
         let plan = plan_for(&project, &record, &observed, &memory);
         let unchanged = same && plan.steps.is_empty() && plan.failures.is_empty();
-        let unmoved = record.desired.as_ref().map(|desired| unmoved(desired, &plan, &observed)).unwrap_or_default();
-        let warnings =
-            record.desired.as_ref().map(|desired| Others::of(shared, desired).warnings()).unwrap_or_default();
+        let desired = record.desired.as_ref();
+        let unmoved = desired.map(|desired| unmoved(desired, &asked, &plan, &observed)).unwrap_or_default();
+        let warnings = desired.map(|desired| Others::of(shared, desired).warnings()).unwrap_or_default();
         Ok(Prepared { record, plan, unchanged, stored, images, unmoved, warnings })
     }
 }

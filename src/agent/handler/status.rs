@@ -1,24 +1,32 @@
 //! What the agent says of projects and pods: put together from desired state, picture and loops. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::types::{ObjectState, PodStatus, Progress, ProjectSummary, PublishedStatus};
-use crate::ids::{HostName, PodId, ProjectName};
+use crate::ids::{HostName, PodId, ProjectName, ServiceName};
 use crate::lb::table::PublishedKey;
 use crate::plan::{Asked, ContainerState, Desired, Health, Observed, ObservedContainer, Plan, Probed};
 
 use super::super::shared::{ProjectState, Shared};
 
-/// `Running` for every container that runs and that the plan leaves alone, as Docker Compose says it; `Created` for those
-/// that are there and shall not be started.
-pub(super) fn unmoved(desired: &Desired, plan: &Plan, observed: &Observed) -> Vec<Progress> {
-    let moved: std::collections::BTreeSet<String> =
+/// `Running` for every container of the services asked for that runs and that the plan leaves alone, as Docker Compose says
+/// it; `Created` for those that are there and shall not be started.
+pub(super) fn unmoved(
+    desired: &Desired,
+    asked: &BTreeSet<ServiceName>,
+    plan: &Plan,
+    observed: &Observed,
+) -> Vec<Progress> {
+    let moved: BTreeSet<String> =
         plan.steps.iter().map(|planned| super::super::execute::object(&planned.step, Some(desired))).collect();
     let containers =
         observed.hosts.iter().flat_map(|(host, seen)| seen.containers.values().map(move |one| (host, one)));
     let mut said: BTreeMap<PodId, Progress> = BTreeMap::new();
     for (host, container) in containers.filter(|(_, one)| !moved.contains(&format!("Container {}", one.name))) {
         let Some(pod) = container.pod().filter(|pod| desired.assignments.pods.get(pod) == Some(host)) else { continue };
+        if !asked.contains(&pod.service) {
+            continue;
+        }
         let unstarted = desired.unstarted.contains(&pod);
         let word = match container.state {
             ContainerState::Running { .. } if !unstarted => "Running",

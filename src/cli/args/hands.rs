@@ -1,4 +1,6 @@
-//! Flags of the commands that look into containers: `port`, `images`, `volumes`, `top`, `cp`, `stats`.
+//! Flags of the commands that look into containers: `port`, `images`, `volumes`, `top`, `cp`, `export`, `commit`, `stats`.
+
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
@@ -111,6 +113,52 @@ pub struct CpArgs {
     /// Where to: SERVICE:PATH, PATH, or `-` for a tar archive on standard output
     #[arg(value_name = "DESTINATION")]
     pub to: String,
+}
+
+/// `export`.
+#[derive(Debug, Clone, Args)]
+pub struct ExportArgs {
+    /// Number of the replica; default: the first that runs
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub index: u32,
+
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Service
+    pub service: ServiceName,
+}
+
+/// `commit`.
+#[derive(Debug, Clone, Args)]
+pub struct CommitArgs {
+    /// Who makes the image
+    #[arg(short, long, value_name = "NAME")]
+    pub author: Option<String>,
+
+    /// Apply an instruction of a Dockerfile to the image; may be given several times
+    #[arg(short, long = "change", value_name = "INSTRUCTION")]
+    pub changes: Vec<String>,
+
+    /// Number of the replica; default: the first that runs
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub index: u32,
+
+    /// What the image is for
+    #[arg(short, long, value_name = "TEXT")]
+    pub message: Option<String>,
+
+    /// Freeze the container's processes meanwhile
+    #[arg(short, long, num_args = 0..=1, require_equals = true, value_name = "BOOL", default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub pause: bool,
+
+    /// Service
+    pub service: ServiceName,
+
+    /// Name of the image
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    pub reference: Option<String>,
 }
 
 /// `stats`.

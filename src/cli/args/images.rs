@@ -24,6 +24,10 @@ pub struct BuildArgs {
     #[arg(long)]
     pub pull: bool,
 
+    /// What is attested of how the images were made, instead of what the file says: `true`, `false`, `mode=max`
+    #[arg(long, value_name = "VALUE")]
+    pub provenance: Option<String>,
+
     /// Push the images to their registries
     #[arg(long)]
     pub push: bool,
@@ -31,6 +35,10 @@ pub struct BuildArgs {
     /// Do not show what the builds say
     #[arg(short, long)]
     pub quiet: bool,
+
+    /// Whether what is in the images is attested, instead of what the file says: `true`, `false`, `generator=IMAGE`
+    #[arg(long, value_name = "VALUE")]
+    pub sbom: Option<String>,
 
     /// SSH agent or keys of the builds: default, ID or ID=PATH (a socket or keys); may be given several times
     #[arg(long, value_name = "ID[=PATH]")]

@@ -15,7 +15,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub rm: bool,
 
-    /// Set an environment variable; KEY alone takes the value that it has here; may be given several times
+    /// Set an environment variable; KEY alone takes the value that it has here or in `.env`; may be given several times
     #[arg(short, long = "env", value_name = "KEY[=VALUE]")]
     pub env: Vec<String>,
 

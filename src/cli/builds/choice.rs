@@ -84,6 +84,8 @@ enum Needs {
 
 fn wishes(source: &Build, options: &MakeOptions) -> Vec<Wish> {
     let says = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty() && text != "false");
+    // What a flag says goes before the file.
+    let attests = |flag: &Option<String>, file: &Option<String>| flag.is_none() && says(file);
     let off = ["", "default", "none", "host"];
     let named_network = source.network.as_deref().is_some_and(|network| !off.contains(&network));
     let own_isolation = source.isolation.as_deref().is_some_and(|text| !matches!(text, "" | "default"));
@@ -99,8 +101,10 @@ fn wishes(source: &Build, options: &MakeOptions) -> Vec<Wish> {
         (source.cache_to.iter().any(elsewhere), "cache_to", " with another type than `inline`", Needs::Store),
         (!source.additional_contexts.is_empty(), "additional_contexts", "", Needs::NewerKit),
         (source.platforms.len() > 1, "platforms", " with more than one", Needs::Store),
-        (says(&source.provenance), "provenance", "", Needs::Store),
-        (says(&source.sbom), "sbom", "", Needs::Store),
+        (attests(&options.provenance, &source.provenance), "provenance", "", Needs::Store),
+        (attests(&options.sbom, &source.sbom), "sbom", "", Needs::Store),
+        (says(&options.provenance), "--provenance", "", Needs::Store),
+        (says(&options.sbom), "--sbom", "", Needs::Store),
         (source.shm_size.is_some_and(|size| size.0 > 0), "shm_size", "", Needs::ClassicOrNewer),
         (!source.ulimits.is_empty(), "ulimits", "", Needs::ClassicOrNewer),
         (named_network, "network", " with a network's name", Needs::Classic),

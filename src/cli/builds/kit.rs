@@ -88,9 +88,11 @@ pub(super) async fn kit(
     if source.platforms.len() > 1 {
         kit.platforms.clone_from(&source.platforms);
     }
-    let attestations = [("provenance", &source.provenance), ("sbom", &source.sbom)];
-    kit.attestations =
-        attestations.into_iter().filter_map(|(kind, value)| attestation(kind, value.as_deref()?)).collect();
+    let attestations = [
+        ("provenance", options.provenance.as_ref().or(source.provenance.as_ref())),
+        ("sbom", options.sbom.as_ref().or(source.sbom.as_ref())),
+    ];
+    kit.attestations = attestations.into_iter().filter_map(|(kind, value)| attestation(kind, value?)).collect();
     Ok(kit)
 }
 

@@ -46,6 +46,10 @@ pub(crate) struct MakeOptions {
     pub parallel: i32,
     /// Agents and keys, over those of the file: `default`, `ID=PATH`.
     pub ssh: Vec<String>,
+    /// What is attested of how the image was made, over what the file says: `true`, `false`, `mode=max`.
+    pub provenance: Option<String>,
+    /// Whether what is in the image is attested, over what the file says: `true`, `false`, `generator=…`.
+    pub sbom: Option<String>,
     /// Whether `BuildKit` is wanted: the value of `DOCKER_BUILDKIT`.
     pub buildkit: Option<String>,
 }

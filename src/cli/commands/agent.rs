@@ -29,15 +29,6 @@ use crate::transport::image::Build;
 /// # Errors
 /// When the engine or the agent does not answer, or projects are still up (`uninstall`).
 pub(crate) async fn run(context: &mut Context<'_>, verb: AgentVerb) -> Result<Exit, CliError> {
-    let changing = match &verb {
-        AgentVerb::Stop => Some("agent stop"),
-        AgentVerb::Uninstall(_) => Some("agent uninstall"),
-        // These two look for themselves: they do not always change something.
-        AgentVerb::Metrics(_) | AgentVerb::AccessLog(_) | AgentVerb::Logs(_) | AgentVerb::Status(_) => None,
-    };
-    if let Some(command) = changing.filter(|_| context.global.dry_run) {
-        return Err(CliError::Flag { flag: "--dry-run", command });
-    }
     match verb {
         AgentVerb::Logs(args) => return logs(context, &args).await,
         AgentVerb::Status(args) => status(context, &args).await?,
@@ -138,6 +129,10 @@ fn describe(info: &AgentInfo) -> String {
 
 async fn stop(context: &mut Context<'_>) -> Result<(), CliError> {
     let engine = context.engine().await?;
+    if context.global.dry_run {
+        let runs = bootstrap::find_agent(&engine, &agent_options(&engine)).await?.is_some_and(|one| one.is_running());
+        return context.ui.line(if runs { "stop the agent" } else { "the agent does not run" });
+    }
     let ran = bootstrap::stop_agent(&engine, &agent_options(&engine)).await?;
     context.ui.say(if ran {
         "the agent is stopped: what runs goes on, but nothing heals, and names, virtual addresses and published ports \
@@ -161,6 +156,14 @@ async fn uninstall(context: &mut Context<'_>, args: &AgentUninstallArgs) -> Resu
     }
     let engine = context.engine().await?;
     let build = Build::own().map_err(BootstrapError::Binary)?;
+    if context.global.dry_run {
+        let there = bootstrap::find_agent(&engine, &agent_options(&engine)).await?;
+        context.ui.line(if there.is_some() { "uninstall the agent" } else { "there is no agent here" })?;
+        for image in bootstrap::own_images(&engine, &build).await? {
+            context.ui.line(&format!("remove image {image}, unless a container uses it"))?;
+        }
+        return Ok(());
+    }
     let done = bootstrap::uninstall_agent(&engine, &client, &build, &agent_options(&engine)).await?;
     for image in done.kept {
         context.ui.warn(&format!("image {image} stays: a container uses it"));

@@ -16,13 +16,14 @@ use crate::engine::by_hand::{AttachSpec, Attached};
 /// # Errors
 /// When the service does not run, or its host does not answer.
 pub(crate) async fn run(context: &mut Context<'_>, args: &AttachArgs) -> Result<Exit, CliError> {
-    if context.global.dry_run {
-        return Err(CliError::Flag { flag: "--dry-run", command: "attach" });
-    }
     let detach = args.detach_keys.as_deref().map_or_else(|| Ok(DetachKeys::usual()), DetachKeys::parse)?;
     let services = [args.service.clone()];
     let among = among::find(context, Which { services: &services, ..Which::default() }).await?;
     let (source, container) = among::replica(context, &among, &args.service, args.index)?;
+    if context.global.dry_run {
+        context.ui.line(&format!("attach to container {}{}", container.name, source.on()))?;
+        return Ok(Exit::Success);
+    }
     let (engine, id) = (source.engine.as_ref(), container.id.as_str());
     let signals = args.sig_proxy.then(Forwarded::listen).transpose()?;
     let spec = AttachSpec { stdin: !args.no_stdin, detach_keys: args.detach_keys.clone() };

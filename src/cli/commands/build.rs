@@ -7,7 +7,7 @@ use crate::cli::args::BuildArgs;
 use crate::cli::builds::{self, BuiltImage, MakeOptions, PushOptions};
 use crate::cli::context::{Context, logins};
 use crate::cli::error::CliError;
-use crate::cli::project::no_such_service;
+use crate::cli::project::{self, no_such_service};
 use crate::cli::signals::Interrupts;
 use crate::ids::ServiceName;
 use crate::load::LoadOptions;
@@ -24,14 +24,17 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &BuildArgs) -> Result<(
         return Ok(());
     }
     let engine = context.builder().await?;
+    let environment = project::variables(&context.global)?;
     let options = MakeOptions {
         no_cache: args.no_cache,
         pull: args.pull,
-        args: variables(&args.build_args, &|name| std::env::var(name).ok()),
+        args: variables(&args.build_args, &|name| environment.get(name).cloned()),
         memory: args.memory,
         quiet: args.quiet,
         parallel: context.global.parallel,
         ssh: args.ssh.clone(),
+        provenance: args.provenance.clone(),
+        sbom: args.sbom.clone(),
         ..MakeOptions::of_environment()
     };
     if context.global.dry_run {

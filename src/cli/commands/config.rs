@@ -43,10 +43,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &ConfigArgs) -> Result<
         render(&loaded, args)?
     };
     match &args.output {
-        Some(path) => {
-            let failed = |source| CliError::Write { path: path.display().to_string(), source };
-            std::fs::write(path, text).map_err(failed)
-        }
+        Some(path) => context.write(path, text),
         None => context.ui.data(text.as_bytes()),
     }
 }

@@ -17,6 +17,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::progress::Live;
 use crate::cli::source::Source;
+use crate::cli::ui::Ui;
 use crate::engine::by_hand::{PathStat, Unpack};
 use crate::engine::{BoxStream, EngineError};
 use crate::ids::ServiceName;
@@ -33,9 +34,6 @@ const PIECE: usize = 64 << 10;
 /// # Errors
 /// When there is no such container, or what `docker cp` refuses too.
 pub(crate) async fn run(context: &mut Context<'_>, args: &CpArgs) -> Result<(), CliError> {
-    if context.global.dry_run {
-        return Err(CliError::Flag { flag: "--dry-run", command: "cp" });
-    }
     match (side(&args.from)?, side(&args.to)?) {
         (Side::Container(service, path), Side::Here(to)) => out_of(context, args, &service, &path, &to).await,
         (Side::Here(from), Side::Container(service, path)) => into(context, args, &from, &service, &path).await,
@@ -88,13 +86,16 @@ async fn targets(
     }
 }
 
+/// Says what would be copied.
+fn preview(ui: &mut Ui, source: &Source, from: &str, to: &str) -> Result<(), CliError> {
+    ui.line(&format!("copy {from} to {to}{}", source.on()))
+}
+
 /// Says what is copied, as Docker Compose does.
-fn tell(live: &mut Option<Live<'_>>, container: &ObservedContainer, from: &str, to: &str, is_done: bool) {
-    if let Some(live) = live {
-        let (word, state) = if is_done { ("Copied", ObjectState::Done) } else { ("Copying", ObjectState::Working) };
-        let status = format!("copy {from} to {to} {word}");
-        live.event(Event { id: container.name.clone(), status, state, detail: None });
-    }
+fn tell(live: &mut Live<'_>, container: &ObservedContainer, from: &str, to: &str, is_done: bool) {
+    let (word, state) = if is_done { ("Copied", ObjectState::Done) } else { ("Copying", ObjectState::Working) };
+    let status = format!("copy {from} to {to} {word}");
+    live.event(Event { id: container.name.clone(), status, state, detail: None });
 }
 
 async fn out_of(
@@ -108,9 +109,6 @@ async fn out_of(
     let Some((at, container)) = targets.first() else { return Err(CarryError::NoContainer(service.clone()).into()) };
     let source = among.source(*at);
     let (from_text, to_text) = (format!("{}:{path}", container.name), to.to_owned());
-    // What goes to standard output is all there is to say.
-    let mut live = Some(Live::new(context.ui, "Copying")).filter(|_| to != STANDARD);
-    tell(&mut live, container, &from_text, &to_text, false);
     let failed = |error: EngineError| source.failed(error);
     let mut from = Written::new(path, "");
     let name = from.base().to_owned();
@@ -119,16 +117,25 @@ async fn out_of(
         from = Written::new(&stat.link, split(&from.path).0);
         stat = self::stat(source, container, &from).await?;
     }
+    let target = if to == STANDARD {
+        None
+    } else {
+        let to = here(to)?;
+        Some(PathBuf::from(landing(&to, look(&to)?, &name, stat.is_dir)?))
+    };
+    if context.global.dry_run {
+        return preview(context.ui, source, &from_text, &to_text);
+    }
     let mut archive = source.engine.read_archive(&container.id, &from.text());
-    if to == STANDARD {
-        drop(live);
+    let Some(target) = target else {
+        // What goes to standard output is all there is to say.
         while let Some(piece) = archive.next().await {
             context.ui.data(&piece.map_err(failed)?)?;
         }
         return Ok(());
-    }
-    let to = here(to)?;
-    let target = PathBuf::from(landing(&to, look(&to)?, &name, stat.is_dir)?);
+    };
+    let mut live = Live::new(context.ui, "Copying");
+    tell(&mut live, container, &from_text, &to_text, false);
     let base = from.base().to_owned();
     let (pieces, taken) = mpsc::channel(PIECES);
     let unpacking = tokio::task::spawn_blocking(move || unpack(PipeReader::new(taken), &base, &target));
@@ -189,8 +196,15 @@ async fn into(
 ) -> Result<(), CliError> {
     let (among, targets) = targets(context, args, service).await?;
     let load = load(from, args.follow_link)?;
-    let mut live = Some(Live::new(context.ui, "Copying"));
     let to_text = |container: &ObservedContainer| format!("{}:{path}", container.name);
+    if context.global.dry_run {
+        for (at, container) in &targets {
+            place(among.source(*at), container, path, &load).await?;
+            preview(context.ui, among.source(*at), from, &to_text(container))?;
+        }
+        return Ok(());
+    }
+    let mut live = Live::new(context.ui, "Copying");
     for (_, container) in &targets {
         tell(&mut live, container, from, &to_text(container), false);
     }

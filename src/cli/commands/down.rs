@@ -25,7 +25,7 @@ use crate::plan::{Ask, Intent, Plan, plan, render};
 pub(crate) async fn run(context: &mut Context<'_>, args: &DownArgs) -> Result<(), CliError> {
     let project = context.project_name()?;
     let dry_run = args.dry_run || context.global.dry_run;
-    let images = match args.rmi.filter(|_| !dry_run) {
+    let images = match args.rmi {
         Some(which) => Some(rmi::find(context, &project, which, &args.services).await?),
         None => None,
     };
@@ -35,6 +35,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &DownArgs) -> Result<()
         some(context, args).await?;
     }
     match images {
+        Some(images) if dry_run => images.preview(context).await,
         Some(images) => images.remove(context).await,
         None => Ok(()),
     }

@@ -7,7 +7,7 @@ use crate::cli::args::ExecArgs;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::project::no_such_service;
+use crate::cli::project::{self, no_such_service};
 use crate::cli::session::{DetachKeys, Ended, Process, Session};
 use crate::cli::source;
 use crate::cli::tail::Choice;
@@ -15,15 +15,13 @@ use crate::cli::ui::Ui;
 use crate::engine::{Engine, ExecSession, ExecSpec};
 use crate::ids::ServiceName;
 use crate::observed::ObservedContainer;
+use crate::transport::ssh::quoted;
 
 /// Runs a command in a container of the service. The result is the command's exit code.
 ///
 /// # Errors
 /// When there is no project, the service does not run, or the engine refuses the command.
 pub(crate) async fn run(context: &mut Context<'_>, args: ExecArgs) -> Result<Exit, CliError> {
-    if context.global.dry_run {
-        return Err(CliError::Flag { flag: "--dry-run", command: "exec" });
-    }
     let project = context.project_name()?;
     let sources = context.sources().await?;
     let index = (args.index > 0).then_some(args.index);
@@ -37,8 +35,15 @@ pub(crate) async fn run(context: &mut Context<'_>, args: ExecArgs) -> Result<Exi
         let away = context.left_out().to_vec();
         return Err(CliError::NotRunning { name: args.service.clone(), index: args.index, away });
     };
+    if context.global.dry_run {
+        let (name, on) = (&target.name, sources[at].on());
+        context.ui.line(&format!("execute in container {name}{on}: {}", quoted(&args.command)))?;
+        return Ok(Exit::Success);
+    }
     let engine = sources[at].engine.as_ref();
-    let session = engine.exec(&target.id, &spec(&args, has_terminal(), &|name| std::env::var(name).ok())).await?;
+    let environment = project::variables(&context.global)?;
+    let spec = spec(&args, has_terminal(), &|name| environment.get(name).cloned());
+    let session = engine.exec(&target.id, &spec).await?;
     if args.detach {
         return Ok(Exit::Success);
     }
@@ -67,7 +72,7 @@ pub(super) fn has_terminal() -> bool {
 }
 
 fn spec(args: &ExecArgs, terminal: bool, variable: &dyn Fn(&str) -> Option<String>) -> ExecSpec {
-    // A name without a value takes the caller's; where he has none the command does not have the variable, as in Docker Compose.
+    // A name without a value takes the caller's, or that of `.env`; where there is none the command does not have the variable, as in Docker Compose.
     let env = args.env.iter().map(|entry| match entry.split_once('=') {
         Some(_) => entry.clone(),
         None => variable(entry).map_or_else(|| entry.clone(), |value| format!("{entry}={value}")),

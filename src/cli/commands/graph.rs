@@ -32,9 +32,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &GraphArgs) -> Result<(
         }
     };
     match &args.output {
-        Some(path) => {
-            std::fs::write(path, text).map_err(|source| CliError::Write { path: path.display().to_string(), source })
-        }
+        Some(path) => context.write(path, text),
         None => context.ui.data(text.as_bytes()),
     }
 }

@@ -36,9 +36,6 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 /// # Errors
 /// When a host or the seat cannot be reached, or refuses.
 pub(crate) async fn run(context: &mut Context<'_>, verb: HostVerb) -> Result<(), CliError> {
-    if context.global.dry_run && !matches!(verb, HostVerb::Ls(_) | HostVerb::Inspect(_)) {
-        return Err(CliError::Flag { flag: "--dry-run", command: "host" });
-    }
     match verb {
         HostVerb::Add(args) => Box::pin(add(context, &args)).await,
         HostVerb::Ls(args) => list::list(context, &args).await,
@@ -68,6 +65,11 @@ async fn add(context: &mut Context<'_>, args: &HostAddArgs) -> Result<(), CliErr
         ..entry
     });
     let entries: Vec<HostEntry> = entries.collect();
+    if context.global.dry_run {
+        // Whether it can be reached, and what its agent says, shows only then.
+        let mut lines = entries.iter().map(|entry| format!("add host {} ({})", entry.name, entry.reach));
+        return lines.try_for_each(|line| context.ui.line(&line));
+    }
     let fleet = context.fleet()?.unwrap_or_else(|| Arc::new(Fleet::new(Vec::new())));
     let newcomer = |entry: &HostEntry| Newcomer { host: fleet.host(entry.clone()), entry: entry.clone(), port };
     let newcomers = entries.iter().map(newcomer).collect();
@@ -165,7 +167,12 @@ async fn label(context: &mut Context<'_>, args: HostLabelArgs) -> Result<(), Cli
             LabelChange::Remove(key) => change.remove_labels.push(key),
         }
     }
-    change_host(context, &args.name, &change).await?;
+    if !change_host(context, &args.name, &change).await? {
+        let HostChange { set_labels, remove_labels, draining: _ } = change;
+        let set = set_labels.iter().map(|(key, value)| format!("set label {key}={value} of host {}", args.name));
+        let removed = remove_labels.iter().map(|key| format!("remove label {key} of host {}", args.name));
+        return set.chain(removed).try_for_each(|line| context.ui.line(&line));
+    }
     let mut labels = change.set_labels;
     if let Some(file) = user_hosts() {
         // A label that is only in the cluster would be lost when the host is added anew.
@@ -182,7 +189,10 @@ async fn label(context: &mut Context<'_>, args: HostLabelArgs) -> Result<(), Cli
 
 async fn drain(context: &mut Context<'_>, args: &HostNameArgs, draining: bool) -> Result<(), CliError> {
     let change = HostChange { draining: Some(draining), ..HostChange::default() };
-    change_host(context, &args.name, &change).await?;
+    if !change_host(context, &args.name, &change).await? {
+        let line = if draining { "let no new pods onto host" } else { "let pods onto host" };
+        return context.ui.line(&format!("{line} {}", args.name));
+    }
     context.ui.say(&if draining {
         format!("host {} takes no new pods; those that can run elsewhere move", args.name)
     } else {
@@ -191,11 +201,15 @@ async fn drain(context: &mut Context<'_>, args: &HostNameArgs, draining: bool) -
     Ok(())
 }
 
-async fn change_host(context: &mut Context<'_>, name: &HostName, change: &HostChange) -> Result<(), CliError> {
+/// Has the seat change what it knows of a host, unless that is only to be told. Returns whether it was changed.
+async fn change_host(context: &mut Context<'_>, name: &HostName, change: &HostChange) -> Result<bool, CliError> {
     let fleet = some_fleet(context)?;
     let seat = fleet.seat().await?;
     check_known(&fleet, &seat.status, name)?;
-    Ok(seat.client.change_host(name, change).await?)
+    if !context.global.dry_run {
+        seat.client.change_host(name, change).await?;
+    }
+    Ok(!context.global.dry_run)
 }
 
 /// Refuses a name that the cluster does not have.
@@ -213,6 +227,12 @@ fn check_known(fleet: &Fleet, status: &crate::api::types::ClusterStatus, name: &
 
 async fn remove(context: &mut Context<'_>, args: &HostRmArgs) -> Result<(), CliError> {
     let fleet = some_fleet(context)?;
+    if context.global.dry_run {
+        for name in &args.names {
+            preview_removal(context, &fleet, name).await?;
+        }
+        return Ok(());
+    }
     let mut failed = Vec::new();
     for name in &args.names {
         match remove_one(context, &fleet, name, args.force).await {
@@ -228,6 +248,22 @@ async fn remove(context: &mut Context<'_>, args: &HostRmArgs) -> Result<(), CliE
         }
     }
     if failed.is_empty() { Ok(()) } else { Err(CliError::SomeHosts { what: "removing", hosts: failed }) }
+}
+
+/// Says what would become of a host: whether its pods can run elsewhere shows only then.
+async fn preview_removal(context: &mut Context<'_>, fleet: &Fleet, name: &HostName) -> Result<(), CliError> {
+    match fleet.seat().await {
+        Ok(seat) => {
+            check_known(fleet, &seat.status, name)?;
+            if seat.status.seat == *name && seat.status.hosts.len() > 1 {
+                return Err(CliError::SeatStays(name.clone()));
+            }
+        }
+        // As the removal itself: a host that was never added is cleaned up all the same.
+        Err(CliError::NoCluster) if fleet.hosts().iter().any(|host| host.name() == name) => {}
+        Err(error) => return Err(error),
+    }
+    context.ui.line(&format!("remove host {name}, its agent and what orch runs there"))
 }
 
 /// Takes a host out of the cluster first, then what orch made off the host: killed in between, the next run finishes.

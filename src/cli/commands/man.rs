@@ -12,7 +12,10 @@ use crate::cli::ui::Ui;
 ///
 /// # Errors
 /// When they cannot be written.
-pub(crate) fn run(ui: &mut Ui, args: &ManArgs) -> Result<(), CliError> {
+pub(crate) fn run(ui: &mut Ui, args: &ManArgs, dry_run: bool) -> Result<(), CliError> {
+    if let Some(directory) = args.directory.as_ref().filter(|_| dry_run) {
+        return ui.line(&format!("write a manual page for each command to {}", directory.display()));
+    }
     if let Some(directory) = &args.directory {
         return write(directory).map_err(|source| CliError::Write { path: directory.display().to_string(), source });
     }
@@ -35,13 +38,13 @@ mod tests {
     fn each_command_has_a_page_with_its_flags() {
         let directory = tempfile::tempdir().expect("a directory");
         let (mut ui, out, _) = testing::ui(Style::Plain);
-        run(&mut ui, &ManArgs { directory: Some(directory.path().join("man1")) }).expect("written");
+        run(&mut ui, &ManArgs { directory: Some(directory.path().join("man1")) }, false).expect("written");
         let page = |name: &str| std::fs::read_to_string(directory.path().join("man1").join(name)).expect(name);
         for command in Cli::command().get_subcommands() {
             assert!(page(&format!("orch-{}.1", command.get_name())).contains(".TH"));
         }
         assert!(page("orch-up.1").contains("force\\-recreate") && page("orch-host-add.1").contains("label"));
-        run(&mut ui, &ManArgs::default()).expect("printed");
+        run(&mut ui, &ManArgs::default(), false).expect("printed");
         assert!(out.take().contains(".TH orch 1"));
     }
 }

@@ -21,17 +21,17 @@ use crate::plan::{Plan, UpOptions, render};
 /// When the files are wrong, or the project cannot become so.
 pub(crate) async fn run(context: &mut Context<'_>, args: &PlanArgs) -> Result<(), CliError> {
     let project = context.load_graph(&args.selection)?;
-    show(context, &project, &args.selection, args.format).await
+    let options = options(&project, &args.selection)?;
+    show(context, &project, options, args.format).await
 }
 
 /// Prints the plan of `up`: the agent's, or without one what it would plan for an engine without agent.
 pub(super) async fn show(
     context: &mut Context<'_>,
     project: &Project,
-    selection: &Selection,
+    options: UpOptions,
     format: TextFormat,
 ) -> Result<(), CliError> {
-    let options = options(project, selection)?;
     let hosts = context.project_hosts();
     let request = UpRequest { options, hosts, ..UpRequest::new(project.graph.clone()) };
     let plan = match context.fleet()? {

@@ -13,7 +13,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::api::client::{Client, ProgressStream};
 use crate::api::types::{BeginOneoff, EndOneoff, MakeOneoff, PlaceOneoff, Progress, UpRequest};
-use crate::cli::args::{RunArgs, RunPull, Selection};
+use crate::cli::args::{RunArgs, RunPull, Selection, TextFormat};
 use crate::cli::builds::{self, MakeOptions, When, Wish};
 use crate::cli::consent::{self, Deed};
 use crate::cli::context::{Context, agent_options, ensure_demo_image, logins};
@@ -23,7 +23,7 @@ use crate::cli::fleet::Fleet;
 use crate::cli::images::{self, Place, PullOptions};
 use crate::cli::lastwords;
 use crate::cli::progress::{Step, follow, step};
-use crate::cli::project::Project;
+use crate::cli::project::{self, Project};
 use crate::cli::session::{DetachKeys, Ended, Process, Session};
 use crate::cli::signals::{Forwarded, Interrupts};
 use crate::cli::source::Source;
@@ -35,6 +35,7 @@ use crate::engine::{Engine, EngineError};
 use crate::graph::{Graph, PullPolicy, Service};
 use crate::ids::{HostName, ProjectName, ServiceName};
 use crate::plan::{Caller, UpOptions};
+use crate::transport::ssh::quoted;
 
 use super::exec::has_terminal;
 use super::plan;
@@ -50,9 +51,6 @@ const IN_NAME: usize = 12;
 /// # Errors
 /// When the files are wrong, what it depends on cannot come up, no host can take it, or the engine refuses it.
 pub(crate) async fn run(context: &mut Context<'_>, args: &RunArgs) -> Result<Exit, CliError> {
-    if context.global.dry_run {
-        return Err(CliError::Flag { flag: "--dry-run", command: "run" });
-    }
     if args.quiet {
         context.ui.hush();
     }
@@ -65,15 +63,55 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &RunArgs) -> Result<Exi
     };
     let project = context.load_graph(&selection)?;
     let local = context.fleet()?.is_none();
-    let variable = |name: &str| std::env::var(name).ok();
+    let environment = project::variables(&context.global)?;
+    let variable = |name: &str| environment.get(name).cloned();
     let directory = std::env::current_dir().map_err(CliError::Directory)?;
     let directory = directory.to_string_lossy().into_owned();
     let around = Surroundings { variable: &variable, directory, terminal: has_terminal(), local };
     let graph = overrides::graph_of(&project.graph, args, &around)?;
+    if context.global.dry_run {
+        let previewed = preview(context, &project, &selection, args, &graph);
+        return Box::pin(interrupts.unless(previewed)).await.map(|()| Exit::Success);
+    }
     let made = Box::pin(interrupts.unless(make(context, &project, &selection, args, graph))).await?;
     drop(interrupts);
     let tty = has_terminal() && args.wants_terminal();
     start(context, args, made, tty).await
+}
+
+/// Says what would be built, what it would bring up before, and what would be run.
+async fn preview(
+    context: &mut Context<'_>,
+    project: &Project,
+    selection: &Selection,
+    args: &RunArgs,
+    graph: &Graph,
+) -> Result<(), CliError> {
+    let needed = needed(&project.graph, &args.service, args.no_deps);
+    let mut builds = project.builds();
+    builds.retain(|build| needed.contains(&build.service) || graph.services.contains_key(&build.service));
+    let pull = args.pull.and_then(policy);
+    super::up::preview_builds(context, &builds, &wish(args, context.global.parallel, pull), TextFormat::Text).await?;
+    let options = UpOptions { only_dependencies: true, ..plan::options(project, selection)? };
+    plan::show(context, project, options, TextFormat::Text).await?;
+    let name = args.name.clone().unwrap_or_else(|| format!("{}-{}-run-…", project.name(), args.service));
+    let container = graph.services.get(&args.service).map(|service| &service.container);
+    let command = container.into_iter().flat_map(|one| [&one.entrypoint, &one.command]).flatten().flatten();
+    let command = match quoted(&command.collect::<Vec<_>>()) {
+        none if none.is_empty() => "what its image runs".to_owned(),
+        command => command,
+    };
+    context.ui.line(&format!("run in a new container {name} of service {}: {command}", args.service))
+}
+
+/// What the flags say of images.
+fn wish(args: &RunArgs, parallel: i32, pull: Option<PullPolicy>) -> Wish {
+    Wish {
+        when: if args.build { When::Always } else { When::Missing },
+        pull,
+        quiet_pull: args.quiet || args.quiet_pull,
+        make: MakeOptions { quiet: args.quiet || args.quiet_build, parallel, ..MakeOptions::of_environment() },
+    }
 }
 
 /// A container that was made and not started.
@@ -124,19 +162,13 @@ async fn make(
     let quiet_pull = args.quiet || args.quiet_pull;
     let pull = |policy| PullOptions { policy, quiet: quiet_pull, parallel, platform: platform.clone() };
     let (of_file, of_flag) = (pull(None), pull(args.pull.and_then(policy)));
-    let wish = |pull| Wish {
-        when: if args.build { When::Always } else { When::Missing },
-        pull,
-        quiet_pull,
-        make: MakeOptions { quiet: args.quiet || args.quiet_build, parallel, ..MakeOptions::of_environment() },
-    };
     let (needed, own) = (needed(&project.graph, &args.service, args.no_deps), graph.clone());
     let (mut builds, all) = (project.builds(), builds::services(&project.builds()));
     let own_build: Vec<_> = builds.extract_if(.., |build| own.services.contains_key(&build.service)).collect();
     builds.retain(|build| needed.contains(&build.service));
     let alone = None::<DockerEngine>;
     let (seat, local) = if let Some(fleet) = &fleet {
-        let needs = Needs { wish: wish(of_file.policy), pull: of_file, builds };
+        let needs = Needs { wish: wish(args, parallel, of_file.policy), pull: of_file, builds };
         let ready = spread::ready(context, fleet, project, request.clone(), &needs, false).await?;
         caller = ready.1;
         (ready.0.seat, alone)
@@ -146,7 +178,8 @@ async fn make(
         context.check_fit(project, &engine).await?;
         let logins = logins();
         builds.extend(own_build.clone());
-        builds::ensure(context.ui, &engine, builds, BTreeMap::new(), &wish(of_flag.policy), &logins).await?;
+        builds::ensure(context.ui, &engine, builds, BTreeMap::new(), &wish(args, parallel, of_flag.policy), &logins)
+            .await?;
         images::ensure(context.ui, &engine, &restricted(&project.graph, &needed), &all, of_file, &logins).await?;
         images::ensure(context.ui, &engine, &own, &all, of_flag.clone(), &logins).await?;
         if images::needs_demo(&project.graph) {
@@ -161,7 +194,7 @@ async fn make(
     let (client, engine) = match (&fleet, local) {
         (_, Some(engine)) => (seat, engine),
         (Some(fleet), None) => {
-            let needs = Needs { wish: wish(of_flag.policy), pull: of_flag, builds: own_build };
+            let needs = Needs { wish: wish(args, parallel, of_flag.policy), pull: of_flag, builds: own_build };
             on_host(context, fleet, &host, &own, needs).await?
         }
         (None, None) => return Err(CliError::NoHosts),

@@ -12,7 +12,7 @@ use crate::api::client::{Client, ProgressStream};
 use crate::api::types::{PodStatus, UpRequest};
 use crate::cli::args::{Pull, TextFormat, UpArgs, WatchArgs};
 use crate::cli::attach::{Attachment, Show};
-use crate::cli::builds::{self, MakeOptions, When, Wish};
+use crate::cli::builds::{self, BuiltImage, MakeOptions, When, Wish};
 use crate::cli::consent::{self, Deed};
 use crate::cli::context::{Context, agent_options, ensure_demo_image, logins, now};
 use crate::cli::error::CliError;
@@ -93,22 +93,40 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &UpArgs) -> Result<Exit
 /// Says what would be built, and then what the plan is.
 async fn dry_run(context: &mut Context<'_>, project: &Project, args: &UpArgs) -> Result<(), CliError> {
     let Needs { builds, wish, .. } = needs(context, project, args);
-    if !builds.is_empty() {
-        let elsewhere = spread::on_hosts(context, &builds).await?;
-        let lines = match context.builder().await {
-            Ok(builder) => builds::preview(&builder, &builds, &elsewhere, &wish).await?,
-            // A host that is no member yet may have it.
-            Err(_) => builds.iter().map(|build| format!("build image {} where it is missing", build.image)).collect(),
-        };
-        for line in lines {
-            match args.format {
-                TextFormat::Text => context.ui.line(&line)?,
-                // The plan is all that is on standard output.
-                TextFormat::Json => context.ui.say(&line),
-            }
+    preview_builds(context, &builds, &wish, args.format).await?;
+    plan::show(context, project, plan::options(project, &args.selection)?, args.format).await?;
+    if args.watch && args.format == TextFormat::Text {
+        let watched = WatchArgs { services: args.selection.services.clone(), ..WatchArgs::beside_up(args.quiet_build) };
+        let prepared = watch::prepare(context, &watched)?;
+        watch::preview(context, &prepared)?;
+    }
+    Ok(())
+}
+
+/// Says what would be built.
+pub(super) async fn preview_builds(
+    context: &mut Context<'_>,
+    builds: &[BuiltImage],
+    wish: &Wish,
+    format: TextFormat,
+) -> Result<(), CliError> {
+    if builds.is_empty() {
+        return Ok(());
+    }
+    let elsewhere = spread::on_hosts(context, builds).await?;
+    let lines = match context.builder().await {
+        Ok(builder) => builds::preview(&builder, builds, &elsewhere, wish).await?,
+        // A host that is no member yet may have it.
+        Err(_) => builds.iter().map(|build| format!("build image {} where it is missing", build.image)).collect(),
+    };
+    for line in lines {
+        match format {
+            TextFormat::Text => context.ui.line(&line)?,
+            // The plan is all that is on standard output.
+            TextFormat::Json => context.ui.say(&line),
         }
     }
-    plan::show(context, project, &args.selection, args.format).await
+    Ok(())
 }
 
 /// What the flags say of images; only those of the services that are asked for are built.

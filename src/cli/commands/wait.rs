@@ -16,9 +16,6 @@ use super::down;
 /// # Errors
 /// When none runs, or a host does not answer.
 pub(crate) async fn run(context: &mut Context<'_>, args: &WaitArgs) -> Result<Exit, CliError> {
-    if context.global.dry_run {
-        return Err(CliError::Flag { flag: "--dry-run", command: "wait" });
-    }
     let mut interrupts = Interrupts::listen()?;
     let which = Which { services: &args.services, stopped: false, oneoffs: true };
     let among = among::find(context, which).await?;
@@ -26,6 +23,15 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &WaitArgs) -> Result<Ex
         return Err(CliError::NothingRuns(among.project));
     }
     let among = &among;
+    if context.global.dry_run {
+        for (at, one) in &among.containers {
+            context.ui.line(&format!("wait for the end of container {}{}", one.name, among.source(*at).on()))?;
+        }
+        if args.down_project {
+            down::run(context, &DownArgs::default()).await?;
+        }
+        return Ok(Exit::Success);
+    }
     let mut waits: FuturesUnordered<_> = among
         .containers
         .iter()

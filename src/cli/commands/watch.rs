@@ -47,9 +47,6 @@ const RESTART_WITHIN: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the files are wrong, nothing is watched, or the project cannot be brought up.
 pub(crate) async fn run(context: &mut Context<'_>, args: &WatchArgs) -> Result<Exit, CliError> {
-    if context.global.dry_run {
-        return Err(CliError::Flag { flag: "--dry-run", command: "watch" });
-    }
     let mut interrupts = Interrupts::listen()?;
     let prepared = prepare(context, args)?;
     if !args.no_up {
@@ -58,6 +55,9 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &WatchArgs) -> Result<E
         let rebuilt = services.filter(developed).map(|(name, _)| name.clone()).collect();
         let up = UpArgs { rebuilt, ..apply(args) };
         bring_up(context, &up).await?;
+    }
+    if context.global.dry_run {
+        return preview(context, &prepared).map(|()| Exit::Success);
     }
     interrupts.unless(watch(context, args, prepared, "")).await
 }
@@ -82,6 +82,17 @@ pub(super) fn prepare(context: &mut Context<'_>, args: &WatchArgs) -> Result<Pre
     watched.warnings.iter().for_each(|warning| context.ui.warn(warning));
     files.extend(watched.ignore_files);
     Ok(Prepared { site: Site::begin(watched.rules, files)?, loaded })
+}
+
+/// Says what would be watched.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) fn preview(context: &mut Context<'_>, prepared: &Prepared) -> Result<(), CliError> {
+    for rule in prepared.site.all.iter().map(|tracked| &tracked.rule) {
+        context.ui.line(&rule.to_string())?;
+    }
+    Ok(())
 }
 
 /// Watches beside something else that is shown, until it is dropped. What goes wrong is said.

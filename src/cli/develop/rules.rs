@@ -1,6 +1,7 @@
 //! Which changes of files matter to which service, and what follows from them.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::carry::Written;
@@ -102,6 +103,14 @@ impl Rule {
     /// Returns the path in a container of what has this path from the rule's own on.
     pub(crate) fn inside(&self, path: &Path) -> PathBuf {
         if path.as_os_str().is_empty() { PathBuf::from(&self.target) } else { Path::new(&self.target).join(path) }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, path, action: _, target, exec: _, initial: _, filter: _, written } = self;
+        write!(f, "watch {} for service {service}: {}", path.display(), written.action)?;
+        if target.is_empty() { Ok(()) } else { write!(f, " to {target}") }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::super::by_hand::{AttachSpec, Unpack, WaitFor};
+use super::super::by_hand::{AttachSpec, CommitSpec, Unpack, WaitFor};
 use super::super::{HostPort, Result, SpecNetwork, VolumeSpec};
 use super::{World, conflict, container, eventually, labels, member, name, network, not_found, observed, start};
 use crate::engine::Engine;
@@ -65,6 +65,36 @@ pub(super) async fn files_go_in_and_out(world: &dyn World) {
         not_found(&missing, "path");
     }
     not_found(&engine.path_stat(&name(world, "nobody"), "/").await, "container");
+}
+
+pub(super) async fn a_container_becomes_an_archive_and_an_image(world: &dyn World) {
+    let engine = world.engine();
+    let running = start(world, &container(world, "web", "sleep")).await.id;
+    write(engine, &running, "/", &archive("one")).await.expect("can be written");
+    let all: Vec<Bytes> = engine.export(&running).try_collect().await.expect("can be exported");
+    let all = all.concat();
+    let mut archive = tar::Archive::new(all.as_slice());
+    let entries = archive.entries().expect("an archive").map(|entry| entry.expect("an entry"));
+    let names: Vec<_> = entries.map(|entry| entry.path().expect("a path").display().to_string()).collect();
+    assert!(names.iter().any(|name| name == "docs/note"), "{names:?}");
+
+    let reference = format!("{}:1", name(world, "made"));
+    let spec = CommitSpec {
+        reference: Some(reference.clone()),
+        author: Some("somebody".to_owned()),
+        message: Some("what it is for".to_owned()),
+        changes: vec!["ENV A=b".to_owned(), "LABEL c=d".to_owned()],
+        pause: true,
+    };
+    let id = engine.commit(&running, &spec).await.expect("can be made an image");
+    assert_eq!(engine.image_id(&reference).await.expect("can be looked for"), Some(id));
+    engine.remove_image(&reference).await.expect("can be removed");
+    assert!(observed(world, &running).await.is_some_and(|one| one.is_running()));
+
+    let nobody = name(world, "nobody");
+    not_found(&engine.commit(&nobody, &CommitSpec::default()).await, "container");
+    let missing: Result<Vec<Bytes>> = engine.export(&nobody).try_collect().await;
+    not_found(&missing, "container");
 }
 
 pub(super) async fn ends_are_waited_for_before_they_come(world: &dyn World) {

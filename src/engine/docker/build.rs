@@ -177,7 +177,7 @@ fn encoded(value: &Value) -> String {
 }
 
 /// Returns name and tag of a reference: `latest` where it has none.
-fn parts(reference: &str) -> (&str, &str) {
+pub(super) fn parts(reference: &str) -> (&str, &str) {
     match reference.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') => (name, tag),
         _ => (reference, "latest"),

@@ -3,21 +3,23 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use bollard::models::{ContainerBlkioStatEntry, ContainerCpuStats, ContainerStatsResponse, PortMap};
+use bollard::models::{ContainerBlkioStatEntry, ContainerConfig, ContainerCpuStats, ContainerStatsResponse, PortMap};
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder,
-    ResizeContainerTTYOptionsBuilder, StatsOptionsBuilder, TopOptions, UploadToContainerOptionsBuilder,
+    AttachContainerOptionsBuilder, CommitContainerOptionsBuilder, ContainerArchiveInfoOptionsBuilder,
+    DownloadFromContainerOptionsBuilder, ResizeContainerTTYOptionsBuilder, StatsOptionsBuilder, TopOptions,
+    UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::build::parts;
 use super::streams::chunk;
 use super::{DockerEngine, SLOW_ANSWER_WITHIN, Tried, error, plain};
 use crate::engine::by_hand::{
-    AttachSpec, Attached, BoundPort, ByHand, Exiting, ImageDetails, PathStat, Processes, Unpack, Usage, VolumeDetails,
-    WaitFor, cpu_percent, memory_in_use,
+    AttachSpec, Attached, BoundPort, ByHand, CommitSpec, Exiting, ImageDetails, PathStat, Processes, Unpack, Usage,
+    VolumeDetails, WaitFor, cpu_percent, memory_in_use,
 };
 use crate::engine::{BoxStream, EngineError, EngineKind, Result};
 use crate::graph::Protocol;
@@ -160,6 +162,47 @@ impl ByHand for DockerEngine {
         let body = bollard::body_try_stream(archive);
         let tried = Tried::new("copy into container", id_or_name).what("path");
         self.call("archive_put", tried, docker.upload_to_container(id_or_name, Some(options.build()), body)).await
+    }
+
+    fn export(&self, id_or_name: &str) -> BoxStream<'static, Result<Bytes>> {
+        self.count("container_export");
+        let (docker, socket) = (self.patient(SLOW_ANSWER_WITHIN), self.socket.clone());
+        let name = id_or_name.to_owned();
+        let (to, from) = mpsc::channel(PIECES);
+        tokio::spawn(async move {
+            let tried = Tried::new("export container", &name).what("container").at(&socket);
+            let mut pieces = std::pin::pin!(docker.export_container(&name));
+            while let Some(piece) = pieces.next().await {
+                if to.send(piece.map_err(|source| error::classify(source, &tried))).await.is_err() {
+                    return;
+                }
+            }
+        });
+        received(from)
+    }
+
+    async fn commit(&self, id_or_name: &str, spec: &CommitSpec) -> Result<String> {
+        let CommitSpec { reference, author, message, changes, pause } = spec;
+        let mut options = CommitContainerOptionsBuilder::default().container(id_or_name).pause(*pause);
+        if let Some(reference) = reference {
+            let (repository, tag) = parts(reference);
+            options = options.repo(repository).tag(tag);
+        }
+        if let Some(author) = author {
+            options = options.author(author);
+        }
+        if let Some(message) = message {
+            options = options.comment(message);
+        }
+        if !changes.is_empty() {
+            options = options.changes(&changes.join("\n"));
+        }
+        let tried = Tried::new("make an image of container", id_or_name).what("container");
+        let docker = self.patient(SLOW_ANSWER_WITHIN);
+        let made = docker.commit_container(options.build(), ContainerConfig::default());
+        let id = self.call("container_commit", tried, made).await?.id;
+        // Podman leaves out what the digits are.
+        Ok(if id.contains(':') { id } else { format!("sha256:{id}") })
     }
 
     async fn attach(&self, id_or_name: &str, spec: &AttachSpec) -> Result<Attached> {

@@ -10,8 +10,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::FakeEngine;
 use super::state::State;
 use crate::engine::by_hand::{
-    AttachSpec, Attached, BoundPort, ByHand, Exiting, ImageDetails, PathStat, Processes, Unpack, Usage, VolumeDetails,
-    WaitFor,
+    AttachSpec, Attached, BoundPort, ByHand, CommitSpec, Exiting, ImageDetails, PathStat, Processes, Unpack, Usage,
+    VolumeDetails, WaitFor,
 };
 use crate::engine::{BoxStream, EngineError, LogChunk, Result};
 
@@ -201,6 +201,25 @@ impl ByHand for FakeEngine {
                 return Err(no_path(&directory));
             }
             unpack(&mut container.files, &directory, &pieces.concat()).map_err(failed)
+        })
+    }
+
+    fn export(&self, id_or_name: &str) -> BoxStream<'static, Result<Bytes>> {
+        let read = self.call("export", |state| {
+            let files = &state.containers[&state.id(id_or_name)?].files;
+            Ok(packed(files, "").expect("memory takes it"))
+        });
+        stream::iter([read]).boxed()
+    }
+
+    async fn commit(&self, id_or_name: &str, spec: &CommitSpec) -> Result<String> {
+        self.call("commit", |state| {
+            state.id(id_or_name)?;
+            let id = format!("sha256:{}", state.new_id());
+            // One without a name is found by its id only.
+            let name = spec.reference.clone().unwrap_or_else(|| id.clone());
+            state.images.insert(name, id.clone());
+            Ok(id)
         })
     }
 

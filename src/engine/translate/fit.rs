@@ -9,6 +9,10 @@ use super::{ApiVersion, mounts};
 /// Fewest CPUs that an engine takes for a limit, in billionths. Source: moby, `daemon/daemon_unix.go`.
 const LEAST_NANO_CPUS: i64 = 10_000_000;
 
+/// Least memory that Docker takes for a limit or a reservation, in bytes. Source: moby, `daemon/daemon_unix.go`
+/// (`linuxMinMemory`), since 20.10.
+const LEAST_MEMORY: i64 = 6 << 20;
+
 /// Something of a project that an engine cannot take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misfit {
@@ -24,8 +28,9 @@ pub struct Misfit {
 
 /// Returns whether some engine could be unfit for the project, so that it must be asked what it is.
 pub fn is_demanding(graph: &Graph) -> bool {
-    let demands = |service: &Service| {
+    let demands = |(name, service): (&ServiceName, &Service)| {
         service.container.resources.nano_cpus.is_some_and(|cpus| cpus != 0)
+            || memory(name, service).next().is_some()
             || start_interval(service).is_some()
             || !service.container.device_requests.is_empty()
             || !service.container.unset.is_empty()
@@ -35,7 +40,7 @@ pub fn is_demanding(graph: &Graph) -> bool {
             || read_only_below(service).next().is_some()
             || service.mounted_images().next().is_some()
     };
-    graph.services.values().any(demands) || with_ipv6(graph).next().is_some()
+    graph.services.iter().any(demands) || with_ipv6(graph).next().is_some()
 }
 
 /// Returns what an engine cannot take, in the order of the services' names.
@@ -47,6 +52,9 @@ pub fn misfits(graph: &Graph, engine: &EngineInfo) -> Vec<Misfit> {
     }
     for (name, service) in &graph.services {
         found.extend(cpus(name, service, engine.facts.nano_cpus));
+        if engine.kind == EngineKind::Docker {
+            found.extend(memory(name, service));
+        }
         if engine.kind == EngineKind::Podman && !service.container.device_requests.is_empty() {
             found.push(no_requests(name));
         }
@@ -90,7 +98,35 @@ fn attachments(service: &Service) -> &[Attachment] {
     }
 }
 
-/// `here`: those of the engine's host; 0 where it does not say.
+/// What Docker refuses of memory. Podman takes it.
+fn memory<'a>(name: &'a ServiceName, service: &'a Service) -> impl Iterator<Item = Misfit> + 'a {
+    let resources = &service.container.resources;
+    let both = [
+        (resources.memory, "limited to", ["mem_limit", "deploy.resources.limits.memory"]),
+        (resources.reserved_memory, "promised", ["mem_reservation", "deploy.resources.reservations.memory"]),
+    ];
+    let paths = move |keys: [&str; 2]| keys.map(|key| format!("services.{name}.{key}")).to_vec();
+    let small = both.into_iter().filter_map(move |(bytes, what, keys)| {
+        let bytes = bytes.filter(|bytes| (1..LEAST_MEMORY).contains(bytes))?;
+        Some(Misfit {
+            paths: paths(keys),
+            fatal: true,
+            message: format!("service `{name}` cannot be {what} {bytes} bytes of memory"),
+            help: "the engine takes at least 6m".to_owned(),
+        })
+    });
+    let (limit, reserved) = (resources.memory.unwrap_or_default(), resources.reserved_memory.unwrap_or_default());
+    let over = (limit > 0 && reserved > limit).then(|| Misfit {
+        paths: paths(["mem_reservation", "deploy.resources.reservations.memory"]),
+        fatal: true,
+        message: format!("service `{name}` cannot be promised more memory than it is limited to"),
+        help: "let the limit be as much as the reservation, or more".to_owned(),
+    });
+    small.chain(over)
+}
+
+/// Docker itself takes less than a hundred thousandth of a CPU for no limit at all, and fails at what is more than that when it
+/// starts the container; neither is what the file says. `here`: those of the engine's host; 0 where it does not say.
 fn cpus(name: &ServiceName, service: &Service, here: i64) -> Option<Misfit> {
     let wanted = service.container.resources.nano_cpus.filter(|cpus| *cpus != 0)?;
     if wanted >= LEAST_NANO_CPUS && (here == 0 || wanted <= here) {
@@ -298,6 +334,24 @@ mod tests {
             assert_eq!(show(&limited(fits), &engine("1.41", 2)), "");
         }
         assert_eq!(show(&limited(2_500_000_000), &engine("1.41", 0)), "", "an engine that does not say");
+    }
+
+    #[test]
+    fn docker_takes_no_less_than_6_mib_and_no_reservation_beyond_the_limit() {
+        let with = |memory, reserved_memory| {
+            project(|web| web.container.resources = Resources { memory, reserved_memory, ..Resources::default() })
+        };
+        let mib = |count: i64| Some(count << 20);
+        insta::assert_snapshot!(show(&with(Some(1024), None), &engine("1.41", 2)), @"error at services.web.mem_limit or services.web.deploy.resources.limits.memory: service `web` cannot be limited to 1024 bytes of memory; the engine takes at least 6m");
+        insta::assert_snapshot!(show(&with(mib(10), Some(1)), &engine("1.41", 2)), @"error at services.web.mem_reservation or services.web.deploy.resources.reservations.memory: service `web` cannot be promised 1 bytes of memory; the engine takes at least 6m");
+        insta::assert_snapshot!(show(&with(mib(10), mib(20)), &engine("1.41", 2)), @"error at services.web.mem_reservation or services.web.deploy.resources.reservations.memory: service `web` cannot be promised more memory than it is limited to; let the limit be as much as the reservation, or more");
+        for wrong in [with(Some(1024), None), with(mib(10), mib(20))] {
+            let podman = EngineInfo { kind: EngineKind::Podman, ..engine("1.41", 2) };
+            assert!(is_demanding(&wrong) && show(&wrong, &podman).is_empty());
+        }
+        for fits in [with(mib(6), mib(6)), with(Some(0), mib(6)), with(Some(-1), None), with(None, None)] {
+            assert!(!is_demanding(&fits) && show(&fits, &engine("1.41", 2)).is_empty());
+        }
     }
 
     #[test]

@@ -98,16 +98,16 @@ async fn finish(mut command: Command, limit: Duration) -> Result<Output, NotRun>
 }
 
 /// Returns the line by which a shell gets exactly these words.
-pub(super) fn quoted(argv: &[&str]) -> String {
+pub(crate) fn quoted(argv: &[impl AsRef<str>]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | ':' | ',' | '=' | '@' | '+');
-    let quote = |word: &&str| {
+    let quote = |word: &str| {
         if !word.is_empty() && word.chars().all(plain) {
-            (*word).to_owned()
+            word.to_owned()
         } else {
             format!("'{}'", word.replace('\'', r"'\''"))
         }
     };
-    argv.iter().map(quote).collect::<Vec<_>>().join(" ")
+    argv.iter().map(|word| quote(word.as_ref())).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -83,6 +83,20 @@ fn what_a_builder_cannot_do_is_refused_or_left_to_the_other_one() {
     );
     check("{platforms: [linux/amd64, linux/arm64], sbom: 'true'}", &store, Ok(Builder::Kit));
     check("{platforms: [linux/amd64], sbom: 'false', provenance: 'false'}", &old, Ok(Builder::Kit));
+    let flags = |value: &str| MakeOptions {
+        provenance: Some(value.to_owned()),
+        sbom: Some("false".to_owned()),
+        ..MakeOptions::default()
+    };
+    let with = |value: &str, offered: &Offered| {
+        let source = serde_yaml::from_str("{provenance: 'true', sbom: 'true'}").expect("a build");
+        let build = BuiltImage { source, ..BuiltImage::of_service("web".parse().expect("a name")) };
+        let chosen = choose(&build, &flags(value), offered);
+        chosen.map_err(|refusals| refusals.into_iter().map(|refusal| refusal.message).collect::<Vec<_>>())
+    };
+    assert_eq!(with("false", &none), Ok(Builder::Classic), "a flag goes before the file");
+    assert_eq!(with("mode=max", &store), Ok(Builder::Kit));
+    assert_eq!(with("mode=max", &new), Err(vec![format!("`--provenance` {needs_store}")]));
     check("{cache_to: [type=inline]}", &old, Ok(Builder::Kit));
     check(
         "{cache_to: ['type=local,dest=x']}",

@@ -4,7 +4,7 @@ use crate::cli::args::{AgentAccessLogArgs, Switch};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 
-use super::these::{agents, failed};
+use super::these::{agents, failed, on};
 
 /// Turns it on or off.
 ///
@@ -13,10 +13,13 @@ use super::these::{agents, failed};
 pub(crate) async fn run(context: &mut Context<'_>, args: &AgentAccessLogArgs) -> Result<(), CliError> {
     let AgentAccessLogArgs { wanted, hosts } = args;
     context.global.hosts.extend(hosts.iter().cloned());
-    if context.global.dry_run {
-        return Err(CliError::Flag { flag: "--dry-run", command: "agent access-log" });
-    }
     for (host, agent) in &agents(context).await? {
+        if context.global.dry_run {
+            agent.info().await.map_err(|error| failed(host.as_ref(), error))?;
+            let switch = if *wanted == Switch::On { "on" } else { "off" };
+            context.ui.line(&format!("turn the access log {switch}{}", on(host.as_ref())))?;
+            continue;
+        }
         agent.access_log(*wanted == Switch::On).await.map_err(|error| failed(host.as_ref(), error))?;
         let of = host.as_ref().map(|host| format!(" of host {host}")).unwrap_or_default();
         context.ui.say(&match wanted {

@@ -4,7 +4,7 @@ use crate::cli::args::AgentMetricsArgs;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 
-use super::these::{agents, failed};
+use super::these::{agents, failed, on};
 
 /// Prints the metrics of one agent, or has agents tell them at an address.
 ///
@@ -14,12 +14,18 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &AgentMetricsArgs) -> R
     let AgentMetricsArgs { listen, no_listen, hosts } = args;
     context.global.hosts.extend(hosts.iter().cloned());
     let changes = listen.is_some() || *no_listen;
-    if changes && context.global.dry_run {
-        return Err(CliError::Flag { flag: "--dry-run", command: "agent metrics --listen" });
-    }
     let agents = agents(context).await?;
     if changes {
         for (host, agent) in &agents {
+            if context.global.dry_run {
+                agent.info().await.map_err(|error| failed(host.as_ref(), error))?;
+                let on = on(host.as_ref());
+                context.ui.line(&match listen {
+                    Some(address) => format!("tell metrics at http://{address}/metrics{on}"),
+                    None => format!("tell metrics on the agent's socket only{on}"),
+                })?;
+                continue;
+            }
             agent.expose_metrics(*listen).await.map_err(|error| failed(host.as_ref(), error))?;
             let on = host.as_ref().map(|host| format!(" of host {host}")).unwrap_or_default();
             context.ui.say(&match listen {

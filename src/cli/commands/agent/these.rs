@@ -13,6 +13,11 @@ pub(super) fn failed(host: Option<&HostName>, error: ClientError) -> CliError {
     }
 }
 
+/// Says where an agent is: ` on b`; the local one goes without saying.
+pub(super) fn on(host: Option<&HostName>) -> String {
+    host.map(|host| format!(" on {host}")).unwrap_or_default()
+}
+
 /// Returns the agents that are meant: those of the hosts that `--host` names, else the local one.
 pub(super) async fn agents(context: &mut Context<'_>) -> Result<Vec<(Option<HostName>, Client)>, CliError> {
     let named = !context.global.hosts.is_empty();

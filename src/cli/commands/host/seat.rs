@@ -38,6 +38,13 @@ pub(super) async fn run(context: &mut Context<'_>, args: &HostSeatArgs) -> Resul
         }
     }
     let Some(target) = target else { return Err(CliError::HostSilent { host: args.name.clone() }) };
+    if context.global.dry_run {
+        return context.ui.line(&if moves {
+            format!("let host {} decide, instead of {}", args.name, status.seat)
+        } else {
+            format!("host {} decides already: tell all hosts", args.name)
+        });
+    }
     let mut moving = Moving { host: args.name.clone(), epoch, key: None, taken: false };
     let earlier = match earlier.filter(|_| moves) {
         Some(Ok((client, _))) => {
