@@ -37,8 +37,6 @@ pub struct BuildSpec {
     pub memory: Option<u64>,
     /// Limits of processes: soft and hard.
     pub ulimits: BTreeMap<String, (i64, i64)>,
-    /// Technology that separates containers (Windows).
-    pub isolation: Option<String>,
     /// Take no layers of earlier builds.
     pub no_cache: bool,
     /// Pull base images anew.

@@ -92,10 +92,33 @@ fn advice(path: &Path<'_>, rule: &Rule, value: &Value) -> Option<String> {
         (Path::Key(Path::Key(Path::Root, "networks" | "volumes"), _), Value::Str(_)) => {
             Some("name its driver below it: `driver: NAME`".to_owned())
         }
-        (_, Value::Str(text)) if shape == Shape::List && text.starts_with('-') => {
+        (_, Value::Str(text)) if (takes_list || shape == Shape::List) && text.starts_with('-') => {
             Some("a space is missing after `-`".to_owned())
         }
         (_, Value::Map(_)) if shape == Shape::List => Some("write a list: `- ` before each item".to_owned()),
+        (Path::Key(Path::Root, _), Value::Str(word)) if shape == Shape::Open && is_name(word) => {
+            Some(format!("a colon is missing after `{word}`"))
+        }
+        (_, Value::Str(text)) if text.ends_with(['"', '\'']) => {
+            Some("this quote has no beginning: take it out, or put one before the text".to_owned())
+        }
+        (_, Value::Str(text)) if shape == Shape::Map && text.split_once(':').is_some_and(|(key, _)| is_name(key)) => {
+            let (key, _) = text.split_once(':').unwrap_or_default();
+            Some(format!("a space is missing after `{key}:`"))
+        }
+        (_, Value::Seq(items))
+            if shape == Shape::Map && !items.is_empty() && items.iter().all(|item| item.as_map().is_some()) =>
+        {
+            Some("write its keys without a list around them".to_owned())
+        }
+        (_, Value::Str(text)) if shape == Shape::Duration && text.contains(char::is_alphabetic) => {
+            Some("units are `ms`, `s`, `m`, `h` and `d`".to_owned())
+        }
+        (_, Value::Str(text))
+            if matches!(shape, Shape::Bytes | Shape::BytesOrUnlimited) && text.contains(char::is_alphabetic) =>
+        {
+            Some("units are `k`, `m` and `g`".to_owned())
+        }
         (_, Value::Int(number)) if shape == Shape::Duration => Some(format!("write its unit, too: `{number}s`")),
         (Path::Item(..), Value::Int(_) | Value::Float(_) | Value::Bool(_)) if shape == Shape::Text => {
             Some(format!("put it in quotes: `\"{}\"`", value.scalar_text().unwrap_or_default()))
@@ -116,10 +139,13 @@ fn takes_any_name(path: &Path<'_>) -> bool {
     !matches!(path, Path::Key(Path::Root, "services" | "networks" | "volumes" | "configs" | "secrets" | "models"))
 }
 
+fn is_name(key: &str) -> bool {
+    !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
 /// Names of services, networks and so on go into names on the engine and DNS.
 fn name(key: &str, span: crate::diag::Span, path: &Path<'_>, report: &mut Report) {
-    let valid = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
-    if !valid && !takes_any_name(path) {
+    if !is_name(key) && !takes_any_name(path) {
         let problem = Diagnostic::error(format!("`{key}` is not a valid name in `{path}`"));
         report.push(problem.at(span, "").help("use letters, digits, dots, hyphens and underscores"));
     }

@@ -37,22 +37,10 @@ impl<'a> Mended<'a> {
 
     /// Indents the further lines of the text in quotes that begins at `at`. Returns whether there was something to do.
     pub(super) fn quoted(&mut self, at: usize) -> bool {
-        let mut rest = self.text.get(at..).unwrap_or("").char_indices();
-        let Some((_, quote @ ('"' | '\''))) = rest.next() else { return false };
-        let mut end = self.text.len();
-        while let Some((index, character)) = rest.next() {
-            if character == '\\' && quote == '"' {
-                rest.next();
-            } else if character == quote {
-                // A doubled quote stands for itself.
-                if quote == '\'' && self.text[at + index + 1..].starts_with('\'') {
-                    rest.next();
-                    continue;
-                }
-                end = at + index;
-                break;
-            }
+        if !self.text.get(at..).is_some_and(|rest| rest.starts_with(['"', '\''])) {
+            return false;
         }
+        let end = end_of_quoted(self.text, at).map_or(self.text.len(), |end| end - 1);
         let Some(next) = self.text[at..end].find('\n') else { return false };
         self.indent(at + next + 1, end)
     }
@@ -116,6 +104,24 @@ impl<'a> Mended<'a> {
         }
         (text.into(), offsets)
     }
+}
+
+/// Returns where the text ends whose quote is at `at`, behind its other quote; `None`: it has none.
+pub(super) fn end_of_quoted(text: &str, at: usize) -> Option<usize> {
+    let mut rest = text.get(at..)?.char_indices();
+    let (_, quote) = rest.next()?;
+    while let Some((index, character)) = rest.next() {
+        let end = at + index + 1;
+        if character == '\\' && quote == '"' {
+            rest.next();
+        } else if character == quote && quote == '\'' && text[end..].starts_with('\'') {
+            // A doubled quote stands for itself.
+            rest.next();
+        } else if character == quote {
+            return Some(end);
+        }
+    }
+    None
 }
 
 #[cfg(test)]

@@ -134,8 +134,9 @@ fn distinct(items: Vec<Node>, rules: &Rules) -> Vec<Node> {
     let mut kept: indexmap::IndexMap<String, Node, foldhash::fast::RandomState> =
         indexmap::IndexMap::with_capacity_and_hasher(items.len(), foldhash::fast::RandomState::default());
     for (index, item) in items.into_iter().enumerate() {
-        // What has no key (a wrong type, reported by the check) is never a double.
-        let key = Some(key(&item)).filter(|key| !key.is_empty()).unwrap_or_else(|| format!("\0{index}"));
+        // What has no key (a wrong type, reported by the check, or a short form with variables that stay) is never a double.
+        let key = Some(&item).filter(|item| !item.is_unknown()).map(key).filter(|key| !key.is_empty());
+        let key = key.unwrap_or_else(|| format!("\0{index}"));
         match kept.entry(key) {
             Slot::Occupied(mut slot) if deep => {
                 let earlier = slot.get().clone();

@@ -100,14 +100,37 @@ impl Report {
         Some((*place, "the pattern puts it here"))
     }
 
+    /// Returns whether there is an error within a span.
+    pub(super) fn tells_of(&self, span: Span) -> bool {
+        let within = |at: Span| at.source == span.source && span.start <= at.start && at.end <= span.end;
+        let errors = self.problems.iter().filter(|problem| problem.severity == Severity::Error);
+        errors.filter_map(|problem| problem.primary.as_ref()).any(|label| within(label.span))
+    }
+
+    /// Returns whether the same is told already: what an alias stands for is wrong at each place where the alias is.
+    fn is_told(&self, problem: &Diagnostic) -> bool {
+        let place = |problem: &Diagnostic| problem.primary.as_ref().map(|label| label.span);
+        let is_same = |told: &Diagnostic| {
+            place(told) == place(problem)
+                && told.severity == problem.severity
+                && told.help == problem.help
+                && told.secondary.len() == problem.secondary.len()
+                && without_path(&told.message).eq(without_path(&problem.message))
+        };
+        place(problem).is_some() && self.problems.iter().any(is_same)
+    }
+
     /// Adds a problem.
     pub(super) fn push(&mut self, problem: Diagnostic) {
         self.errors += usize::from(problem.severity == Severity::Error);
+        let problem = match self.origin(&problem) {
+            Some((span, text)) => problem.also(span, text),
+            None => problem,
+        };
+        if self.is_told(&problem) {
+            return;
+        }
         if self.problems.len() < MAX_PROBLEMS {
-            let problem = match self.origin(&problem) {
-                Some((span, text)) => problem.also(span, text),
-                None => problem,
-            };
             self.problems.push(problem);
         } else {
             self.left_out += 1;
@@ -151,4 +174,13 @@ impl Report {
         let inner = written.strip_prefix(['"', '\'']).and_then(|rest| rest.strip_suffix(['"', '\'']));
         if inner == Some(text) { node.span.part(start + 1, end + 1) } else { node.span }
     }
+}
+
+/// The words of a message without paths (`services.web.image`).
+fn without_path(message: &str) -> impl Iterator<Item = &str> {
+    message
+        .split('`')
+        .enumerate()
+        .filter(|(index, part)| index % 2 == 0 || !part.starts_with("services."))
+        .map(|(_, part)| part)
 }

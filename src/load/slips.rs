@@ -1,7 +1,11 @@
 //! What people meant who wrote what is not YAML: guessed from the lines around the place where the parser gave up, which is often
 //! one after the slip. Nothing is said where nothing is known.
 
+use std::ops::Range;
+
 use crate::diag::did_you_mean;
+
+use super::indents::end_of_quoted;
 
 /// Lines that are looked at before the place; a quote that lacks its end is seldom further away.
 const BEFORE: usize = 200;
@@ -9,21 +13,37 @@ const BEFORE: usize = 200;
 const ANCHORS: usize = 1000;
 const LONGEST: usize = 64;
 
-/// Returns what to do about an error of syntax at byte `at` of `text`.
-pub(super) fn help(text: &str, at: usize) -> Option<String> {
+/// What to do about an error of syntax.
+pub(super) struct Help {
+    /// In words.
+    pub(super) words: String,
+    /// Where the slip is, in bytes, if it is not where the parser gave up.
+    pub(super) slip: Option<Range<usize>>,
+}
+
+impl Help {
+    fn here(words: String) -> Self {
+        Self { words, slip: None }
+    }
+}
+
+/// Returns what to do about an error of syntax at byte `at` of `text`, of which the parser says `what`.
+pub(super) fn help(text: &str, at: usize, what: &str) -> Option<Help> {
     let at = (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     let place = Place::new(text, at);
     page(text)
         .or_else(|| place.conflict())
+        .map(Help::here)
         .or_else(|| place.blanks())
-        .or_else(|| place.alias())
-        .or_else(|| place.sign())
-        .or_else(|| place.value_with_colon())
-        .or_else(|| place.no_colon())
-        .or_else(|| place.no_space())
+        .or_else(|| place.alias().or_else(|| place.sign()).or_else(|| place.value_with_colon()).map(Help::here))
+        .or_else(|| place.no_colon(what == "simple key expect ':'"))
+        .or_else(|| place.no_colon_in_the_first())
+        .or_else(|| place.no_colon_before_brackets())
+        .or_else(|| place.no_space().map(Help::here))
         .or_else(|| place.quote())
-        .or_else(|| place.bracket())
+        .or_else(|| place.bracket().map(Help::here))
         .or_else(|| place.column())
+        .or_else(|| place.no_dash().map(Help::here))
 }
 
 fn page(text: &str) -> Option<String> {
@@ -72,16 +92,33 @@ impl<'a> Place<'a> {
         found.then(|| "these are marks of a merge conflict: keep one side, and take out the marks".to_owned())
     }
 
-    fn blanks(&self) -> Option<String> {
-        let of = |line: &str| line.chars().take_while(|c| c.is_whitespace()).collect::<String>();
-        let wrong = self.both().into_iter().map(of).find_map(|blanks| blanks.chars().find(|c| *c != ' '))?;
-        Some(match wrong {
+    /// Where a line of the text is.
+    fn start(&self, line: &str) -> usize {
+        let start = (line.as_ptr() as usize).checked_sub(self.text.as_ptr() as usize);
+        start.filter(|start| *start <= self.text.len()).unwrap_or(0)
+    }
+
+    fn number(&self) -> usize {
+        self.text[..self.at].lines().count().max(1)
+    }
+
+    fn blanks(&self) -> Option<Help> {
+        let blanks = |line: &'a str| line.char_indices().take_while(|(_, c)| c.is_whitespace());
+        // The parser may give up in the text before a line that begins with a tab.
+        let own = self.start(self.line);
+        let next = self.text.get(own..).unwrap_or("").lines().nth(1).unwrap_or("");
+        let lines = self.both().into_iter().chain([next]);
+        let (at, wrong) = lines
+            .flat_map(|line| blanks(line).map(move |(at, c)| (self.start(line) + at, c)))
+            .find(|(_, c)| *c != ' ')?;
+        let words = match wrong {
             '\t' => "indent with spaces: YAML takes no tabs".to_owned(),
             other => format!(
                 "indent with plain spaces, not with U+{:04X}, as text from pages of the web has it",
                 u32::from(other)
             ),
-        })
+        };
+        Some(Help { words, slip: Some(at..at + wrong.len_utf8()) })
     }
 
     fn alias(&self) -> Option<String> {
@@ -118,30 +155,95 @@ impl<'a> Place<'a> {
         found.then(|| format!("a text with `: ` in it needs quotes: `'{}'`", value.replace('\'', "''")))
     }
 
-    /// A key without its colon makes text of the lines below it.
-    fn no_colon(&self) -> Option<String> {
-        let word = self.previous().trim();
-        let is_word = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
-        let below = indent(self.line) >= indent(self.previous());
-        let number = self.before.last().map_or(0, |(number, _)| *number);
-        let found = is_word && below && !word.starts_with('-');
-        found.then(|| format!("a colon is missing after `{word}` in line {number}"))
+    /// A key without its colon makes text of the lines below it, up to the next key. `is_certain`: the parser says so.
+    fn no_colon(&self, is_certain: bool) -> Option<Help> {
+        let (number, line) = if is_certain {
+            *self.before.iter().rev().find(|(_, line)| item(line).is_none() && line.trim() != "-")?
+        } else {
+            *self.before.last()?
+        };
+        let text = line.trim();
+        let word = text.split_whitespace().next().unwrap_or_default();
+        let start = self.start(line) + indent(line);
+        let of = |words: String, length: usize| Some(Help { words, slip: is_certain.then_some(start..start + length) });
+        if key_and_value(line).is_some() {
+            return None;
+        }
+        if let Some(key) = word.strip_suffix('=').filter(|key| is_key(key)) {
+            return of(format!("write `{key}:` instead of `{word}` in line {number}"), word.len());
+        }
+        if is_certain && word.len() > 1 && word.starts_with('-') {
+            return of(format!("a space is missing after `-` in line {number}"), 1);
+        }
+        if let Some((key, rest)) =
+            word.split_once(':').filter(|(key, rest)| is_certain && is_key(key) && !rest.is_empty())
+        {
+            return of(format!("a space is missing before `{rest}` in line {number}"), key.len() + 1);
+        }
+        let found =
+            is_key(word) && !word.starts_with('-') && (is_certain || text == word && indent(self.line) >= indent(line));
+        found.then(|| of(format!("a colon is missing after `{word}` in line {number}"), word.len()))?
+    }
+
+    /// `image nginx` or `image:nginx` as the first line of a mapping makes text of that, which the next key cannot follow.
+    fn no_colon_in_the_first(&self) -> Option<Help> {
+        let [.., (_, above), (number, line)] = self.before[..] else { return None };
+        let text = item(line).unwrap_or(line.trim());
+        let start = self.start(line) + line.trim_end().len() - text.len();
+        let column = start - self.start(line);
+        // Nothing can go on in the next line behind these.
+        let ends = |value: &str| value.is_empty() || value.starts_with(['*', '"', '\'', '[', '{']);
+        let is_first = item(line).is_some() || key_and_value(above).is_some_and(|(_, value)| ends(value));
+        if !is_first
+            || column != indent(self.line)
+            || key_and_value(line).is_some()
+            || key_and_value(self.line).is_none()
+        {
+            return None;
+        }
+        let word = text.split_whitespace().next().filter(|word| !word.starts_with('-'))?;
+        let (words, length) = match word.split_once(':') {
+            Some((key, rest)) if is_key(key) => {
+                (format!("a space is missing before `{rest}` in line {number}"), key.len() + 1)
+            }
+            None if is_key(word) => (format!("a colon is missing after `{word}` in line {number}"), word.len()),
+            _ => return None,
+        };
+        Some(Help { words, slip: Some(start..start + length) })
+    }
+
+    /// `networks {a: {}}`, `networks= [a]`
+    fn no_colon_before_brackets(&self) -> Option<Help> {
+        let text = item(self.line).unwrap_or(self.line.trim());
+        let (word, rest) = text.split_once(' ')?;
+        if !rest.trim_start().starts_with(['{', '[']) {
+            return None;
+        }
+        let start = self.start(self.line) + self.line.trim_end().len() - text.len();
+        let key = word.strip_suffix('=').unwrap_or(word);
+        let words = if key == word {
+            format!("a colon is missing after `{word}`")
+        } else {
+            format!("write `{key}:` instead of `{word}`")
+        };
+        is_key(key).then(|| Help { words, slip: Some(start..start + word.len()) })
     }
 
     /// `image:nginx`, `-"80:80"`.
     fn no_space(&self) -> Option<String> {
+        let is_value = |rest: &str| {
+            rest.starts_with(char::is_alphanumeric) || rest.starts_with(['"', '\'', '[', '{', '$', '.', '*', '&'])
+        };
         let line = self.both().into_iter().map(str::trim).find(|line| {
             line.strip_prefix('-').is_some_and(|rest| rest.starts_with(['"', '\'']))
-                || line
-                    .split_once(':')
-                    .is_some_and(|(key, rest)| is_key(key) && rest.starts_with(char::is_alphanumeric))
+                || line.split_once(':').is_some_and(|(key, rest)| is_key(key) && is_value(rest))
         })?;
         let sign = if line.starts_with('-') { '-' } else { ':' };
         Some(format!("a space is missing after `{sign}` in `{line}`"))
     }
 
     /// A quote without its end, or text behind one.
-    fn quote(&self) -> Option<String> {
+    fn quote(&self) -> Option<Help> {
         if let Some((_, value)) = key_and_value(self.line).or_else(|| item(self.line).map(|value| ("", value)))
             && let Some(quote) = value.chars().next().filter(|quote| matches!(quote, '"' | '\''))
             && let Some(end) = value[1..].find(quote)
@@ -149,13 +251,26 @@ impl<'a> Place<'a> {
             && !value[end + 2..].trim_start().starts_with(['#', ',', ']', '}'])
         {
             let other = if quote == '"' { '\'' } else { '"' };
-            return Some(format!(
+            return Some(Help::here(format!(
                 "the text ends with the second `{quote}`, and more follows: put the whole in `{other}`, or double the `'` in it"
-            ));
+            )));
         }
-        let all = self.before.iter().copied().chain([(self.text[..self.at].lines().count().max(1), self.line)]);
-        let (number, _) = all.into_iter().find(|(_, line)| starts_quote(line))?;
-        Some(format!("the quote in line {number} has no end"))
+        let own = (self.number(), self.line);
+        if self.text[self.at..].starts_with(['"', '\'']) && end_of_quoted(self.text, self.at).is_none() {
+            return Some(Help::here(format!("the quote in line {} has no end", own.0)));
+        }
+        let all = || self.before.iter().copied().chain([own]).filter(|(_, line)| open_quote(line).is_some());
+        let opened = |(number, line): (usize, &str)| Some((number, self.start(line) + open_quote(line)?));
+        // The text that the quote begins ends where the parser gave up, at the quote that begins another text.
+        let found = all().filter_map(opened).find(|(_, open)| {
+            let end = end_of_quoted(self.text, *open);
+            end.is_none_or(|end| self.text.get(end..self.at).is_some_and(|between| between.trim().is_empty()))
+        });
+        let (number, slip) = match found {
+            Some((number, open)) => (number, Some(open..open + 1)),
+            None => (all().next()?.0, None),
+        };
+        Some(Help { words: format!("the quote in line {number} has no end"), slip })
     }
 
     /// A bracket without its counterpart.
@@ -181,17 +296,49 @@ impl<'a> Place<'a> {
     }
 
     /// A line in a column in which none may stand.
-    fn column(&self) -> Option<String> {
+    fn column(&self) -> Option<Help> {
         let (here, before) = (indent(self.line), indent(self.previous()));
-        let has_value = key_and_value(self.previous()).is_some_and(|(_, value)| !value.is_empty());
-        if here > before && has_value {
-            return Some(
+        let value = key_and_value(self.previous()).map(|(_, value)| value).or(item(self.previous()));
+        if here > before && value.is_some_and(|value| !value.is_empty()) {
+            return Some(Help::here(
                 "this line stands deeper than the one before, which has a value already: align the two".to_owned(),
-            );
+            ));
+        }
+        // Lines that stand deeper than this one, up to the one that it may belong to.
+        let deeper = self.before.iter().rev().take_while(|(_, line)| indent(line) > here);
+        let (number, line) = deeper.clone().min_by_key(|(_, line)| indent(line)).or(self.before.last())?;
+        if indent(line) == here + 1 {
+            return Some(self.odd(*number, line, "deeper"));
+        }
+        let (number, above) = self.before.iter().rev().find(|(_, line)| indent(line) <= here)?;
+        if indent(above) + 1 == here && deeper.count() > 0 {
+            return Some(self.odd(*number, above, "further left"));
         }
         let is_column = self.before.iter().any(|(_, line)| indent(line) == here);
-        (here < before && !is_column)
-            .then(|| "no line before stands in this column: align it with those that it belongs to".to_owned())
+        (here < before && !is_column).then(|| {
+            Help::here("no line before stands in this column: align it with those that it belongs to".to_owned())
+        })
+    }
+
+    /// A line that is one column off.
+    fn odd(&self, number: usize, line: &str, how: &str) -> Help {
+        let start = self.start(line) + indent(line);
+        let words = format!("line {number} stands one column {how} than line {}: align the two", self.number());
+        Help { words, slip: Some(start..start + 1) }
+    }
+
+    /// An item among keys, or a key among items.
+    fn no_dash(&self) -> Option<String> {
+        let number = self.before.last().map(|(number, _)| *number)?;
+        let items = [self.previous(), self.line].map(|line| line.trim_start().starts_with("- "));
+        match items {
+            _ if indent(self.line) != indent(self.previous()) => None,
+            [false, true] => Some(format!("line {number} has no `- ` before it, and this one has: write both alike")),
+            [true, false] => {
+                Some(format!("line {number} has a `- ` before it, and this one has not: write both alike"))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -220,12 +367,12 @@ fn key_and_value(line: &str) -> Option<(&str, &str)> {
     Some((key, value.trim()))
 }
 
-/// Whether a quote starts in a line and does not end there.
-fn starts_quote(line: &str) -> bool {
+/// Returns where in a line a quote is that does not end there.
+fn open_quote(line: &str) -> Option<usize> {
     let value = key_and_value(line).map(|(_, value)| value).or_else(|| item(line)).unwrap_or(line.trim());
     let value = value.trim_start_matches(['[', '{', ' ']);
-    let Some(quote) = value.chars().next().filter(|quote| matches!(quote, '"' | '\'')) else { return false };
-    value.matches(quote).count() % 2 == 1
+    let quote = value.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
+    (value.matches(quote).count() % 2 == 1).then(|| line.trim_end().len() - value.len())
 }
 
 /// The characters of a line outside of quotes and comments.

@@ -18,19 +18,20 @@ use super::report::Report;
 
 pub(super) use references::{names, references};
 
-/// Checks values that belong together, and that nothing is missing where a `whole` project is wanted.
+/// Checks values that belong together, and where a `whole` project is wanted that nothing is missing and nothing is said twice.
 pub(super) fn validate(tree: &Node, whole: bool, report: &mut Report) {
     for (name, entry) in containers(tree) {
         let mut check = Container { name, entry, report };
         if whole {
             check.image();
+            check.agreements();
+            check.one_kind_of_network();
         }
-        check.agreements();
         check.words();
         check.health();
         check.networks();
         check.ports();
-        check.mounts();
+        check.mounts(whole);
         check.files();
         check.secrets_of_the_build();
         check.required();
@@ -151,7 +152,7 @@ impl Container<'_> {
         }
     }
 
-    fn networks(&mut self) {
+    fn one_kind_of_network(&mut self) {
         let networks = self.node().entries("networks").next().is_some();
         if let Some(mode) = self.node().get("network_mode").filter(|mode| mode.as_str().is_some_and(|m| !m.is_empty()))
             && networks
@@ -161,6 +162,9 @@ impl Container<'_> {
             let problem = Diagnostic::error(message).at(mode.span, "").also(listed.span, "");
             self.report.push(problem.help("keep one of them").spec("05-services.md#network_mode"));
         }
+    }
+
+    fn networks(&mut self) {
         for (_, entry) in self.entry.node.entries("networks") {
             if let Some(address) = entry.node.get("ipv4_address")
                 && address.as_str().is_some_and(|text| !text.is_empty() && text.parse::<Ipv4Addr>().is_err())
@@ -204,7 +208,8 @@ impl Container<'_> {
         }
     }
 
-    fn mounts(&mut self) {
+    /// Mounts, of which two may be at one path where no `whole` project is wanted.
+    fn mounts(&mut self, whole: bool) {
         let mut targets: BTreeMap<String, Span> = BTreeMap::new();
         for volume in self.entry.node.items("volumes").iter().filter(|volume| volume.as_map().is_some()) {
             let spec = "05-services.md#volumes";
@@ -219,23 +224,25 @@ impl Container<'_> {
                 None => self.error(volume.span, "a mount needs a `target`".to_owned(), "", spec),
                 // Pipes of Windows have paths of their own.
                 Some(_) if volume.str("type") == Some("npipe") => {}
-                Some(target) => self.target(target, &mut targets, spec),
+                Some(target) => self.target(target, whole.then_some(&mut targets), spec),
             }
         }
         for tmpfs in self.entry.node.items("tmpfs") {
             if let Some(path) = tmpfs.as_str().map(|text| text.split(':').next().unwrap_or(text)) {
                 let target = Node::text(tmpfs.span, path);
-                self.target(&target, &mut targets, "05-services.md#tmpfs");
+                self.target(&target, whole.then_some(&mut targets), "05-services.md#tmpfs");
             }
         }
     }
 
-    fn target(&mut self, target: &Node, seen: &mut BTreeMap<String, Span>, spec: &'static str) {
+    fn target(&mut self, target: &Node, seen: Option<&mut BTreeMap<String, Span>>, spec: &'static str) {
         let Some(path) = target.as_str() else { return };
         if !path.starts_with('/') {
             let message = format!("`{path}` is not an absolute path in the container");
             self.error(target.span, message, "start it with `/`", spec);
-        } else if let Some(before) = seen.insert(path.trim_end_matches('/').to_owned(), target.span) {
+        } else if let Some(before) =
+            seen.and_then(|seen| seen.insert(path.trim_end_matches('/').to_owned(), target.span))
+        {
             let message = format!("{} mounts two things at `{path}`", self.name);
             self.report.push(Diagnostic::error(message).at(target.span, "again").also(before, "first").spec(spec));
         }
@@ -391,7 +398,8 @@ fn one_source((kind, key): (&str, &str), entry: &Entry, whole: bool, report: &mu
     let spec = if kind == "configs" { "08-configs.md" } else { "09-secrets.md" };
     match said.as_slice() {
         [_] => {}
-        [] if !whole => {}
+        // It may be what a key says that is misspelt.
+        [] if !whole || report.tells_of(entry.node.span) => {}
         [] => {
             let problem = Diagnostic::error(format!("{singular} `{key}` says nothing of where it comes from"));
             report.push(problem.at(entry.key, "").help(format!("give it one of {choices}")).spec(spec));

@@ -28,7 +28,34 @@ pub fn render_json(model: &Model) -> String {
 /// # Panics
 /// Never: all keys of a model are text.
 pub fn render_yaml(model: &Model) -> String {
-    emit::to_yaml(&printed(model))
+    let mut json = printed(model);
+    without_what_says_nothing(&mut json);
+    emit::to_yaml(&json)
+}
+
+/// Leaves out what Docker Compose prints in its JSON alone: keys that are there whether the file has them or not.
+fn without_what_says_nothing(project: &mut Json) {
+    fn drop_empty(of: &mut Json, keys: &[&str]) {
+        let says_nothing = |value: &Json| value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
+        if let Some(map) = of.as_object_mut() {
+            map.retain(|key, value| !keys.contains(&key.as_str()) || !says_nothing(value));
+        }
+    }
+    fn entries<'a>(of: &'a mut Json, key: &str) -> impl Iterator<Item = &'a mut Json> {
+        of.get_mut(key).and_then(Json::as_object_mut).into_iter().flat_map(serde_json::Map::values_mut)
+    }
+    for network in entries(project, "networks") {
+        drop_empty(network, &["ipam"]);
+    }
+    for service in entries(project, "services") {
+        drop_empty(service, &["command", "entrypoint"]);
+        service.get_mut("deploy").into_iter().for_each(|deploy| drop_empty(deploy, &["placement", "resources"]));
+        let watched = service.get_mut("develop").and_then(|develop| develop.get_mut("watch")?.as_array_mut());
+        for watched in watched.into_iter().flatten() {
+            watched.get_mut("exec").into_iter().for_each(|exec| drop_empty(exec, &["command"]));
+            drop_empty(watched, &["exec"]);
+        }
+    }
 }
 
 /// The model with `$` doubled in values. Docker Compose doubles it in keys as well, but does not undo that on loading.
@@ -71,9 +98,9 @@ pub fn images(model: &Model) -> Vec<String> {
     model.services.iter().filter_map(|(name, service)| service.image_name(&model.name, name)).collect()
 }
 
-/// Returns the keys of models: `config --models`.
+/// Returns the models by the names that they have outside of the project: `config --models`.
 pub fn models(loaded: &Loaded) -> Vec<&str> {
-    loaded.tree.entries("models").map(|(name, _)| name.as_str()).collect()
+    loaded.tree.entries("models").filter_map(|(_, entry)| entry.node.str("model")).collect()
 }
 
 /// Returns the images that services and the containers beside them name.

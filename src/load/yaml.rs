@@ -181,11 +181,21 @@ impl<'a> Reader<'a> {
             return Diagnostic::error(format!("nested more than {MAX_DEPTH} deep")).at(self.span(at, at + 1), "");
         }
         let span = self.span(at, at + 1);
-        let problem = Diagnostic::error(format!("this is not valid YAML: {}", error.info())).at(span, "");
-        match slips::help(self.text, span.start as usize) {
-            Some(help) => problem.help(help),
-            None => problem,
-        }
+        let problem = Diagnostic::error(format!("this is not valid YAML: {}", error.info()));
+        let Some(help) = slips::help(self.text, span.start as usize, error.info()) else { return problem.at(span, "") };
+        // The slip is what is to be mended; where the parser saw it helps where that guess is wrong.
+        let byte = |at: usize| u32::try_from(at).ok();
+        let slip = help.slip.and_then(|slip| Some(Span { start: byte(slip.start)?, end: byte(slip.end)?, ..span }));
+        let is_elsewhere = |slip: Span| {
+            let (first, last) = (slip.start.min(span.start), slip.start.max(span.start));
+            self.text.get(first as usize..last as usize).is_some_and(|between| between.contains('\n'))
+        };
+        let problem = match slip {
+            Some(slip) if is_elsewhere(slip) => problem.at(slip, "").also(span, "seen here"),
+            Some(slip) => problem.at(slip, ""),
+            None => problem.at(span, ""),
+        };
+        problem.help(help.words)
     }
 
     fn event(&mut self, event: Event<'_>, span: Span) -> Step {

@@ -7,6 +7,7 @@ use std::path::Path;
 use orch::load::{Element, Standing, elements};
 
 use crate::expect;
+use crate::flags::FLAGGED;
 use crate::generated::{STRICTER, WIDER};
 use crate::project::Project;
 use crate::reference::{DIFFERENT, Difference, MENDED};
@@ -236,7 +237,7 @@ fn status(element: &Element) -> String {
 }
 
 fn all_differences() -> impl Iterator<Item = &'static Difference> {
-    [DIFFERENT, MENDED, STRICTER, WIDER].into_iter().flatten()
+    [DIFFERENT, MENDED, STRICTER, WIDER, FLAGGED].into_iter().flatten()
 }
 
 fn differences(element: &str) -> impl Iterator<Item = &'static Difference> {
@@ -314,12 +315,16 @@ fn compat_page_has_no_empty_cell_and_every_note_an_element() {
 
 #[test]
 fn what_has_no_effect_in_docker_compose_brings_a_warning_where_it_is_to_be_run() {
-    let text = "services:\n  a:\n    image: i\n    isolation: hyperv\n    pull_refresh_after: 1d\n  b: {image: i, isolation: default}\n";
+    let text = "services:\n  a:\n    image: i\n    isolation: hyperv\n    pull_refresh_after: 1d\n    build: {context: ., isolation: process}\n  b: {image: i, isolation: default, build: {context: ., isolation: default}}\n";
     let project = Project::new([text]);
     let warnings = project.load_to_run().expect("it is no mistake").warnings.to_string();
     assert!(warnings.contains("`services.a.isolation` has no effect") && warnings.contains("0.yaml:4:5"), "{warnings}");
     assert!(
         warnings.contains("`services.a.pull_refresh_after` has no effect") && warnings.contains("0.yaml:5:5"),
+        "{warnings}"
+    );
+    assert!(
+        warnings.contains("`services.a.build.isolation` has no effect") && warnings.contains("0.yaml:6:25"),
         "{warnings}"
     );
     assert!(!warnings.contains("services.b"), "{warnings}");

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use serde_yaml::Value;
 
 use crate::hashes::Written;
+use crate::parallel;
 use crate::project::Project;
 use crate::reference::{Difference, Verdict, both, not_covered, reference};
 
@@ -288,34 +289,17 @@ fn docker_compose_makes_the_same_of_files_from_a_grammar() {
     let Some(program) = reference() else { return not_covered() };
     let (first, count) = (number("ORCH_SPEC_SEED", 1), number("ORCH_SPEC_GENERATED", 300));
     let grammar = Grammar::new();
-    let (next, shrunk) = (AtomicU64::new(first), AtomicUsize::new(0));
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) * 2;
-    let failures: Vec<(u64, String)> = std::thread::scope(|scope| {
-        let work = || {
-            let mut failures = Vec::new();
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= first + count {
-                    return failures;
-                }
-                let case = Case::new(&grammar, seed);
-                let Some(difference) = case.difference(&program) else { continue };
-                let case = if shrunk.fetch_add(1, Ordering::Relaxed) < SHRUNK {
-                    case.shrunk(&program, &difference)
-                } else {
-                    case
-                };
-                let difference = case.difference(&program).unwrap_or(difference);
-                failures.push((
-                    seed,
-                    format!("seed {seed}: {}\n{}\n{difference}", case.flags.join(" "), case.texts.join("---\n")),
-                ));
-            }
-        };
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().expect("no panic on any file")).collect()
+    let shrunk = AtomicUsize::new(0);
+    let failures = parallel::each(first..first + count, |seed| {
+        let case = Case::new(&grammar, seed);
+        let difference = case.difference(&program)?;
+        let is_shrunk = shrunk.fetch_add(1, Ordering::Relaxed) < SHRUNK;
+        let case = if is_shrunk { case.shrunk(&program, &difference) } else { case };
+        let difference = case.difference(&program).unwrap_or(difference);
+        let (flags, texts) = (case.flags.join(" "), case.texts.join("---\n"));
+        Some(format!("seed {seed}: {flags}\n{texts}\n{difference}"))
     });
-    let said: Vec<_> = failures.into_iter().map(|(_, text)| text).collect();
+    let said: Vec<_> = failures.into_iter().flatten().collect();
     assert!(said.is_empty(), "{} of {count} differ\n{}", said.len(), said.join("\n\n"));
     let same = SAME.load(Ordering::Relaxed);
     assert!(same * 3 > count, "of {count} files only {same} are accepted");

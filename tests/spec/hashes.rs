@@ -7,6 +7,7 @@ use std::process::Command;
 
 use orch::load::{LoadRequest, OsFiles, OwnKeys, load};
 
+use crate::parallel;
 use crate::project::{ENVIRONMENT, Project, SHARED};
 use crate::reference::{comparable, not_covered, reference};
 
@@ -40,6 +41,24 @@ impl Written {
         Self { directory, request }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.request.cwd
+    }
+
+    /// Files of the project.
+    pub(crate) fn files(&self) -> &[String] {
+        &self.request.files
+    }
+
+    /// Returns the flags that say which project is meant, with these files.
+    pub(crate) fn arguments(&self, files: &[String]) -> Vec<String> {
+        let LoadRequest { env_files, profiles, project_name, .. } = &self.request;
+        let flags = [("-f", files), ("--env-file", env_files.as_slice()), ("--profile", profiles.as_slice())];
+        let flags = flags.into_iter().flat_map(|(flag, values)| values.iter().map(move |value| (flag, value)));
+        let flags = flags.chain(project_name.iter().map(|name| ("-p", name)));
+        flags.flat_map(|(flag, value)| [flag.to_owned(), value.clone()]).collect()
+    }
+
     fn ours(&self, is_resolved: bool) -> Option<Hashes> {
         let mut request = self.request.clone();
         request.options.resolve_environment = is_resolved;
@@ -53,15 +72,7 @@ impl Written {
     fn run(&self, program: &Path, files: &[String], args: &[&str]) -> Option<String> {
         let mut run = Command::new(program);
         run.current_dir(&self.request.cwd).env_clear().envs(ENVIRONMENT).env("HOME", "/home/u");
-        for file in files {
-            run.args(["-f", file]);
-        }
-        for profile in &self.request.profiles {
-            run.args(["--profile", profile]);
-        }
-        if let Some(name) = &self.request.project_name {
-            run.args(["-p", name]);
-        }
+        run.args(self.arguments(files));
         let output = run.arg("config").args(args).output().expect("it ran before");
         output.status.success().then(|| String::from_utf8(output.stdout).expect("text"))
     }
@@ -93,28 +104,14 @@ impl Written {
 fn docker_compose_hashes_services_of_every_file_alike() {
     let Some(program) = reference() else { return not_covered() };
     let all = comparable();
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) * 2;
-    let (failures, compared) = std::thread::scope(|scope| {
-        let work: Vec<_> = (0..workers)
-            .map(|worker| {
-                let (program, own) = (&program, all.iter().skip(worker).step_by(workers));
-                scope.spawn(move || {
-                    let (mut failed, mut compared) = (Vec::new(), 0);
-                    for (name, project) in own {
-                        let written = Written::new(project);
-                        let forms: &[bool] = if name.contains("env") { &[false, true] } else { &[false] };
-                        for difference in forms.iter().filter_map(|form| written.difference(program, *form).ok()) {
-                            compared += 1;
-                            failed.extend(difference.map(|difference| format!("{name}\n{difference}")));
-                        }
-                    }
-                    (failed, compared)
-                })
-            })
-            .collect();
-        let done = work.into_iter().map(|worker| worker.join().expect("it panics on what cannot be run only"));
-        done.fold((Vec::new(), 0), |(all, sum), (failures, compared)| ([all, failures].concat(), sum + compared))
+    let compared = parallel::each(&all, |(name, project)| {
+        let written = Written::new(project);
+        let forms: &[bool] = if name.contains("env") { &[false, true] } else { &[false] };
+        let compared = forms.iter().filter_map(|form| written.difference(&program, *form).ok());
+        compared.map(|difference| difference.map(|difference| format!("{name}\n{difference}"))).collect::<Vec<_>>()
     });
+    let compared: Vec<_> = compared.into_iter().flatten().collect();
+    let (compared, failures) = (compared.len(), compared.into_iter().flatten().collect::<Vec<_>>());
     assert!(failures.is_empty(), "{} differ\n{}", failures.len(), failures.join("\n"));
     assert!(compared > 350, "only {compared} projects were compared");
 }

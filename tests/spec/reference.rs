@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use orch::diag::Severity;
 use orch::load::{LoadOptions, LoadRequest, OsFiles, OwnKeys, Selection, load, render_json};
@@ -14,7 +15,7 @@ use serde_json::Value;
 
 use crate::generated::{STRICTER, WIDER};
 use crate::project::{ENVIRONMENT, Project, SHARED};
-use crate::{cases, files, table};
+use crate::{cases, files, parallel, table};
 
 /// A case in which orch differs on purpose.
 pub(crate) struct Difference {
@@ -85,8 +86,10 @@ pub(crate) const MENDED: &[Difference] = &[
     Difference { case: "", element: "models",
         theirs: "leaves it out of its JSON (its YAML has it)", ours: "prints it in both" },
     Difference { case: "", element: "keys with `x-` inside others",
-        theirs: "leaves them out of its JSON (its YAML has them); a label or an option of logging with such a name is printed as `#extensions`",
+        theirs: "leaves them out of its JSON (its YAML has them); labels, variables and options with such names are one text, `#extensions`, in both",
         ours: "prints them in both; a label is a label" },
+    Difference { case: "", element: "keys with `x-` in `networks.*.ipam.config`",
+        theirs: "leaves them out of its YAML, too", ours: "prints them" },
     Difference { case: "", element: "`config --no-interpolate`",
         theirs: "prints most short forms as they are, and services of profiles that are off",
         ours: "prints long forms of what has no variables, and what is on" },
@@ -94,6 +97,8 @@ pub(crate) const MENDED: &[Difference] = &[
         theirs: "makes -9223372036854775808 of them", ours: "refuses them" },
     Difference { case: "", element: "whole numbers with a point (`scale: 1.0`)",
         theirs: "takes them", ours: "refuses them" },
+    Difference { case: "", element: "a key within braces whose `:` is in the next line",
+        theirs: "refuses it, as YAML does", ours: "takes it" },
     Difference { case: "", element: "`!!binary`",
         theirs: "decodes it", ours: "refuses it" },
     Difference { case: "", element: "`!!bool yes` and the like",
@@ -136,13 +141,16 @@ pub(crate) const MENDED: &[Difference] = &[
 const AS_WRITTEN: &[&str] = &["extends", "14-include", "label-file", "/all.yaml"];
 
 /// Files with mistakes in orch's own keys.
-const OWN_MISTAKES: &[&str] = &[OWN, "hosts-wrong"];
+pub(crate) const OWN_MISTAKES: &[&str] = &[OWN, "hosts-wrong"];
 
 /// How a difference starts that is a file that orch refuses.
 const ONLY_THEIRS: &str = "only Docker Compose accepts it";
 
+/// What Docker Compose prints in the place of `x-` keys in labels and the like.
+const FOLDED: &str = "#extensions";
+
 /// Chapter of orch's own keys: its files need configs and the like that Docker Compose does not see a use of.
-const OWN: &str = "tests/spec/x-";
+pub(crate) const OWN: &str = "tests/spec/x-";
 
 #[expect(clippy::disallowed_methods, reason = "the reference is a program")]
 fn command(program: &Path) -> Command {
@@ -190,26 +198,72 @@ fn theirs(program: &Path, directory: &Path, request: &LoadRequest, form: &str) -
     if output.status.success() { Ok(output.stdout) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
 
-/// Returns the `x-` keys of a project, by their paths.
-fn extensions(project: &Value) -> BTreeMap<String, Value> {
-    let mut found = BTreeMap::new();
-    for section in ["services", "volumes"] {
-        for (name, entry) in project[section].as_object().into_iter().flatten() {
-            let keys = entry.as_object().into_iter().flatten().filter(|(key, _)| key.starts_with("x-"));
-            found.extend(keys.map(|(key, value)| (format!("{section}.{name}.{key}"), value.clone())));
+/// Whether keys at a path are names that the user chooses: one with `x-` is a name there as any other.
+fn is_of_names(path: &[String]) -> bool {
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    matches!(
+        path[..],
+        ["services" | "networks" | "volumes" | "configs" | "secrets" | "models"] | ["services", _, "depends_on"]
+    )
+}
+
+/// Takes out the `x-` keys below the top level, and returns them by their paths: Docker Compose leaves them out of its JSON.
+pub(crate) fn extensions(project: &mut Value) -> BTreeMap<String, Value> {
+    fn walk(value: &mut Value, path: &mut Vec<String>, found: &mut BTreeMap<String, Value>) {
+        let mut below = |step: String, value: &mut Value, path: &mut Vec<String>| {
+            path.push(step);
+            walk(value, path, found);
+            path.pop();
+        };
+        match value {
+            Value::Array(items) => {
+                items.iter_mut().enumerate().for_each(|(index, item)| below(index.to_string(), item, path));
+            }
+            Value::Object(map) => {
+                let is_extension = |key: &str| key.starts_with("x-") && !is_of_names(path);
+                let (out, kept): (Vec<_>, Vec<_>) =
+                    std::mem::take(map).into_iter().partition(|(key, _)| is_extension(key));
+                *map = kept.into_iter().collect();
+                map.iter_mut().for_each(|(key, value)| below(key.clone(), value, path));
+                for (key, mut value) in out {
+                    if path.is_empty() {
+                        map.insert(key, value);
+                        continue;
+                    }
+                    without_empty_lists(&mut value);
+                    found.insert(format!("{}.{key}", path.join(".")), value);
+                }
+            }
+            _ => {}
         }
     }
+    let mut found = BTreeMap::new();
+    walk(project, &mut Vec::new(), &mut found);
     found
 }
 
-/// Takes out the `x-` keys below the top level, which Docker Compose leaves out of its JSON.
-fn without_extensions(value: &mut Value, top: bool) {
-    match value {
-        Value::Object(map) => {
-            map.retain(|key, _| top || !key.starts_with("x-"));
-            map.values_mut().for_each(|value| without_extensions(value, false));
+/// Puts the `x-` keys among other names of the user's, those of labels and the like, in the form that Docker Compose prints
+/// them in.
+pub(crate) fn fold(ours: &mut Value, theirs: &Value) {
+    match (ours, theirs) {
+        (Value::Object(ours), Value::Object(theirs)) => {
+            if let Some(folded) = theirs.get(FOLDED) {
+                let (mut named, rest): (Vec<_>, Vec<_>) =
+                    std::mem::take(ours).into_iter().partition(|(key, _)| key.starts_with("x-"));
+                *ours = rest.into_iter().collect();
+                named.sort_by(|(one, _), (other, _)| one.cmp(other));
+                let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let named: Vec<_> = named.iter().map(|(key, value)| format!("{key}:{}", text(value))).collect();
+                let named = Value::from(format!("map[{}]", named.join(" ")));
+                ours.insert(FOLDED.to_owned(), if folded.is_array() { vec![named].into() } else { named });
+            }
+            for (key, ours) in ours {
+                theirs.get(key).into_iter().for_each(|theirs| fold(ours, theirs));
+            }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| without_extensions(item, false)),
+        (Value::Array(ours), Value::Array(theirs)) => {
+            ours.iter_mut().zip(theirs).for_each(|(ours, theirs)| fold(ours, theirs));
+        }
         _ => {}
     }
 }
@@ -236,7 +290,7 @@ fn named(project: &Value) -> Vec<(Value, String)> {
 }
 
 /// Makes up for [`MENDED`]; `yaml` is what Docker Compose prints as YAML.
-fn mend(ours: &mut Value, theirs: &mut Value, yaml: &dyn Fn() -> Value) {
+pub(crate) fn mend(ours: &mut Value, theirs: &mut Value, yaml: &dyn Fn() -> Value) {
     if ours.get("models").is_some() {
         theirs["models"] = yaml()["models"].take();
     }
@@ -314,50 +368,25 @@ pub(crate) fn comparable() -> Vec<(String, Project)> {
 fn docker_compose_makes_the_same_of_every_file() {
     let Some(program) = reference() else { return not_covered() };
     let all = comparable();
-    // Docker Compose takes a while to start, and mostly waits for itself.
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) * 2;
-    let (failures, seen) = std::thread::scope(|scope| {
-        let work: Vec<_> = (0..workers)
-            .map(|worker| {
-                let (program, own) = (&program, all.iter().skip(worker).step_by(workers));
-                scope.spawn(move || {
-                    let mut seen = Seen::default();
-                    let mut failed = Vec::new();
-                    for (name, project) in own {
-                        let as_written = AS_WRITTEN.iter().any(|part| name.contains(part));
-                        let all: &[&[&str]] =
-                            if as_written { &[&[], &["--no-normalize", "--no-path-resolution"]] } else { &[&[]] };
-                        for flags in all {
-                            let verdict = both(program, name, project, flags);
-                            seen.accepted += usize::from(matches!(verdict, Verdict::Same));
-                            seen.refused += usize::from(matches!(verdict, Verdict::BothRefuse));
-                            // Docker Compose does not look into keys of orch's own.
-                            let is_own = OWN_MISTAKES.iter().any(|part| name.contains(part));
-                            let failure = verdict.unknown().filter(|text| !is_own || !text.starts_with(ONLY_THEIRS));
-                            failed.extend(failure.map(|failure| format!("{name} {}\n{failure}", flags.join(" "))));
-                        }
-                    }
-                    (failed, seen)
-                })
-            })
-            .collect();
-        let done = work.into_iter().map(|worker| worker.join().expect("it panics on what cannot be run only"));
-        done.fold((Vec::new(), Seen::default()), |(all, sum), (failures, seen)| {
-            let seen = Seen { accepted: sum.accepted + seen.accepted, refused: sum.refused + seen.refused };
-            ([all, failures].concat(), seen)
-        })
+    let (accepted, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let failures = parallel::each(&all, |(name, project)| {
+        let as_written = AS_WRITTEN.iter().any(|part| name.contains(part));
+        let all: &[&[&str]] = if as_written { &[&[], &["--no-normalize", "--no-path-resolution"]] } else { &[&[]] };
+        // Docker Compose does not look into keys of orch's own.
+        let is_own = OWN_MISTAKES.iter().any(|part| name.contains(part));
+        let failed = all.iter().filter_map(|flags| {
+            let verdict = both(&program, name, project, flags);
+            accepted.fetch_add(usize::from(matches!(verdict, Verdict::Same)), Ordering::Relaxed);
+            refused.fetch_add(usize::from(matches!(verdict, Verdict::BothRefuse)), Ordering::Relaxed);
+            let failure = verdict.unknown().filter(|text| !is_own || !text.starts_with(ONLY_THEIRS))?;
+            Some(format!("{name} {}\n{failure}", flags.join(" ")))
+        });
+        failed.collect::<Vec<_>>()
     });
+    let failures = failures.concat();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    assert!(seen.accepted > 500 && seen.refused > 200, "only {seen:?}");
-}
-
-/// How many projects both programs take alike.
-#[derive(Debug, Default)]
-struct Seen {
-    /// Both make the same of them.
-    accepted: usize,
-    /// Both refuse them.
-    refused: usize,
+    let (accepted, refused) = (accepted.into_inner(), refused.into_inner());
+    assert!(accepted > 500 && refused > 200, "both accept {accepted} and refuse {refused}");
 }
 
 /// What the two programs make of a project.
@@ -430,30 +459,35 @@ pub(crate) fn both(program: &Path, name: &str, project: &Project, flags: &[&str]
     }
     let mut ours: Value = serde_json::from_str(&render_json(&loaded.model)).expect("JSON");
     let mut theirs: Value = serde_json::from_slice(&printed).expect("it prints JSON");
-    // It leaves `x-` keys out of its JSON. Of several files each has its own rules to merge them, which is ours alone.
-    if name.contains(OWN) && request.files.len() == 1 {
-        let printed = self::theirs(program, &request.cwd, &request, "yaml").expect("as in JSON");
-        let theirs: Value = serde_yaml::from_slice(&printed).expect("it prints YAML");
-        let (ours, theirs) = (extensions(&ours), extensions(&theirs));
-        if ours != theirs {
-            return Verdict::Differ(format!("keys of orch's own:\n{ours:#?}\n{theirs:#?}"));
-        }
-    }
-    mend(&mut ours, &mut theirs, &|| {
+    let yaml = || -> Value {
         let printed = self::theirs(program, &request.cwd, &request, "yaml").expect("as in JSON");
         serde_yaml::from_slice(&printed).expect("it prints YAML")
-    });
-    without_extensions(&mut ours, true);
-    without_extensions(&mut theirs, true);
+    };
+    mend(&mut ours, &mut theirs, &yaml);
+    fold(&mut ours, &theirs);
+    let own = extensions(&mut ours);
+    // Of several files each program has its own rules to merge the keys of orch's own.
+    if !own.is_empty() && !(name.contains(OWN) && request.files.len() > 1) {
+        let theirs = extensions(&mut yaml());
+        if own != theirs {
+            return Verdict::Differ(format!(
+                "`x-` keys:\n{}",
+                lines(&serde_json::json!(theirs), &serde_json::json!(own))
+            ));
+        }
+    }
     ours.sort_all_objects();
     theirs.sort_all_objects();
     if ours == theirs {
         return Verdict::Same;
     }
+    Verdict::Differ(lines(&theirs, &ours))
+}
+
+/// Shows in lines how two values differ.
+pub(crate) fn lines(theirs: &Value, ours: &Value) -> String {
     let pretty = |value: &Value| format!("{value:#}\n");
-    let diff =
-        similar::TextDiff::from_lines(pretty(&theirs).as_str(), pretty(&ours).as_str()).unified_diff().to_string();
-    Verdict::Differ(diff)
+    similar::TextDiff::from_lines(pretty(theirs).as_str(), pretty(ours).as_str()).unified_diff().to_string()
 }
 
 /// Docker Compose prints what it has after some of its phases where variables stay. So what is compared is what it makes of

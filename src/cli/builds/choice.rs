@@ -88,7 +88,6 @@ fn wishes(source: &Build, options: &MakeOptions) -> Vec<Wish> {
     let attests = |flag: &Option<String>, file: &Option<String>| flag.is_none() && says(file);
     let off = ["", "default", "none", "host"];
     let named_network = source.network.as_deref().is_some_and(|network| !off.contains(&network));
-    let own_isolation = source.isolation.as_deref().is_some_and(|text| !matches!(text, "" | "default"));
     let elsewhere = |entry: &String| parse_cache(entry).kind != "inline";
     let gateway = source.extra_hosts.iter().any(|line| line.ends_with("host-gateway"));
     let all = [
@@ -108,7 +107,6 @@ fn wishes(source: &Build, options: &MakeOptions) -> Vec<Wish> {
         (source.shm_size.is_some_and(|size| size.0 > 0), "shm_size", "", Needs::ClassicOrNewer),
         (!source.ulimits.is_empty(), "ulimits", "", Needs::ClassicOrNewer),
         (named_network, "network", " with a network's name", Needs::Classic),
-        (own_isolation, "isolation", "", Needs::Classic),
         (gateway, "extra_hosts", " with `host-gateway`", Needs::Classic),
         (options.memory.is_some(), "--memory", "", Needs::Classic),
         (!options.ssh.is_empty(), "--ssh", "", Needs::Kit),
@@ -246,7 +244,6 @@ const KEYS: &[&str] = &[
     "shm_size",
     "ulimits",
     "network",
-    "isolation",
     "extra_hosts",
 ];
 

@@ -292,7 +292,8 @@ fn spec(build: &BuiltImage, How { builder, options, .. }: How<'_>) -> BuildSpec 
         args,
         cache_from,
         extra_hosts,
-        isolation,
+        // Loading warns of it.
+        isolation: _,
         labels,
         network,
         no_cache,
@@ -352,7 +353,6 @@ fn spec(build: &BuiltImage, How { builder, options, .. }: How<'_>) -> BuildSpec 
         shm_size: shm_size.and_then(|size| u64::try_from(size.0).ok()).filter(|size| *size > 0),
         memory: options.memory,
         ulimits: ulimits.iter().map(|(name, both)| (name.clone(), limit(both))).collect(),
-        isolation: some(isolation),
         no_cache: *no_cache || options.no_cache,
         pull: *pull || options.pull,
         platform: build.platform.clone(),

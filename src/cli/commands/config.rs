@@ -36,8 +36,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &ConfigArgs) -> Result<
             return Ok(());
         }
         if args.resolve_image_digests || args.lock_image_digests {
-            let engine = context.engine().await?;
-            let pinned = pin(&engine, views::named_images(&loaded.model)).await?;
+            let pinned = pin_all(context, views::named_images(&loaded.model)).await?;
             views::pin(&mut loaded.model, &pinned);
         }
         render(&loaded, args)?
@@ -51,6 +50,9 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &ConfigArgs) -> Result<
 /// Loads the project as the flags say.
 fn load(context: &mut Context<'_>, args: &ConfigArgs) -> Result<Loaded, CliError> {
     let options = options(args);
+    if args.variables {
+        return load_for_variables(context, args, &options);
+    }
     let own_keys = if args.expanded { OwnKeys::Expanded } else { OwnKeys::Used };
     let loaded = context.load(&args.names, &LoadOptions { own_keys, ..options.clone() })?;
     if !loaded.with_patterns || args.expanded || args.quiet {
@@ -60,19 +62,42 @@ fn load(context: &mut Context<'_>, args: &ConfigArgs) -> Result<Loaded, CliError
     context.load_quietly(&args.names, &LoadOptions { own_keys: OwnKeys::AsWritten, ..options })
 }
 
+/// Loads the files for the variables that they ask for, some of which may not be set yet.
+fn load_for_variables(context: &mut Context<'_>, args: &ConfigArgs, options: &LoadOptions) -> Result<Loaded, CliError> {
+    context.load(&args.names, options).or_else(|error| {
+        let as_written = LoadOptions { interpolate: false, ..options.clone() };
+        context.load_quietly(&args.names, &as_written).map_err(|_| error)
+    })
+}
+
 fn options(args: &ConfigArgs) -> LoadOptions {
+    let ConfigArgs { services, volumes, networks, images, models, profiles, variables, .. } = args;
+    let is_of_names = [services, volumes, networks, images, models, profiles, variables].into_iter().any(|list| *list);
     LoadOptions {
         interpolate: !args.no_interpolate,
         normalise: !args.no_normalize,
         resolve_paths: !args.no_path_resolution,
         consistency: !args.no_consistency,
-        resolve_environment: !args.no_env_resolution,
+        // Lists of names need no file of variables, as one that has not been written yet.
+        resolve_environment: !args.no_env_resolution && !is_of_names,
         applied: false,
         contents: false,
         hashes: args.hash.is_some(),
         selection: if args.names.is_empty() { Selection::All } else { Selection::WithDependencies },
         ..LoadOptions::default()
     }
+}
+
+/// Returns what stands for each image. An engine is needed for those that have no digest only.
+async fn pin_all(context: &mut Context<'_>, images: BTreeSet<String>) -> Result<BTreeMap<String, String>, CliError> {
+    let (fixed, named): (BTreeSet<_>, BTreeSet<_>) = images.into_iter().partition(|image| image.contains('@'));
+    let fixed = fixed.into_iter().filter_map(|image| views::pinned(&image, &[]).map(|pinned| (image, pinned)));
+    let mut all: BTreeMap<_, _> = fixed.collect();
+    if !named.is_empty() {
+        let engine = context.engine().await?;
+        all.extend(pin(&engine, named).await?);
+    }
+    Ok(all)
 }
 
 /// Asks the engine for the digests of images.

@@ -79,7 +79,6 @@ fn parameters(spec: &BuildSpec, kind: EngineKind) -> String {
         shm_size,
         memory,
         ulimits,
-        isolation,
         no_cache,
         pull,
         platform,
@@ -114,7 +113,6 @@ fn parameters(spec: &BuildSpec, kind: EngineKind) -> String {
         ("shmsize", number(shm_size)),
         ("memory", number(memory)),
         ("ulimits", (!ulimits.is_empty()).then(|| json!(ulimits).to_string())),
-        ("isolation", isolation.clone()),
         ("platform", platform.as_ref().map(|platform| platform.to_lowercase())),
     ];
     all.extend(once.into_iter().filter_map(|(name, value)| Some((name, value?))));

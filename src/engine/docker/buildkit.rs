@@ -197,9 +197,8 @@ fn attributes(spec: &BuildSpec, kit: &Kit) -> BTreeMap<String, String> {
         network,
         extra_hosts,
         shm_size,
-        // No words for them: see `cli/builds/choice`.
+        // No words for it: see `cli/builds/choice`.
         memory: _,
-        isolation: _,
         ulimits,
         no_cache,
         pull,

@@ -399,6 +399,7 @@ pub(super) static NOT_APPLIED: &[(&str, &[&str], &str)] = &[
 /// run. Columns as above.
 #[rustfmt::skip]
 pub(super) static WITHOUT_EFFECT: &[(&str, &[&str], &str)] = &[
+    ("services.*.build.isolation", &["default"], "it is for Windows; Docker Engine on Linux refuses it"),
     ("services.*.isolation", &["default"], "it is for Windows; choose a `runtime`"),
     ("services.*.pull_refresh_after", &[], "use `pull_policy: every_12h`"),
 ];

@@ -15,7 +15,10 @@ pub(in crate::load) fn references(tree: &Node, disabled: &Disabled, report: &mut
     for (container, entry) in containers(tree) {
         for kind in USED {
             for (target, span) in uses(&entry.node, kind) {
-                if tree.get(kind).is_none_or(|map| map.get(&target).is_none()) {
+                let defined = tree.get(kind);
+                // What has another form, which is told, may well be meant to define it.
+                let is_known = defined.is_none_or(|defined| defined.is_null() || defined.as_map().is_some());
+                if is_known && defined.is_none_or(|map| map.get(&target).is_none()) {
                     report.push(undefined(tree, &container, kind, &target, span));
                 }
             }

@@ -5,10 +5,11 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::grammar::{Dice, Grammar};
 use super::number;
+use crate::parallel;
 use crate::project::Project;
 use crate::reference::{Verdict, both, not_covered, reference};
 
@@ -137,31 +138,21 @@ fn docker_compose_makes_the_same_of_files_of_variables() {
     let Some(program) = reference() else { return not_covered() };
     let (first, count) = (number("ORCH_SPEC_SEED", 1), number("ORCH_SPEC_VARIABLES", 150));
     let grammar = Grammar::new();
-    let (next, same, refused) = (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(0));
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) * 2;
-    let failures: Vec<(u64, String)> = std::thread::scope(|scope| {
-        let work = || {
-            let mut failures = Vec::new();
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= first + count {
-                    return failures;
-                }
-                let case = Case::new(&grammar, seed);
-                let verdict = case.verdict(&program);
-                same.fetch_add(u64::from(matches!(verdict, Verdict::Same)), Ordering::Relaxed);
-                refused.fetch_add(u64::from(matches!(verdict, Verdict::BothRefuse)), Ordering::Relaxed);
-                let Some(difference) = verdict.unknown() else { continue };
-                let case = if failures.len() < super::SHRUNK { case.shrunk(&program, &difference) } else { case };
-                let difference = case.verdict(&program).unknown().unwrap_or(difference);
-                let Case { compose, env_files, files } = case;
-                failures.push((seed, format!("seed {seed}: {env_files:?}\n{compose}{files:?}\n{difference}")));
-            }
-        };
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().expect("no panic on any file")).collect()
+    let (same, refused) = (AtomicU64::new(0), AtomicU64::new(0));
+    let shrunk = AtomicUsize::new(0);
+    let failures = parallel::each(first..first + count, |seed| {
+        let case = Case::new(&grammar, seed);
+        let verdict = case.verdict(&program);
+        same.fetch_add(u64::from(matches!(verdict, Verdict::Same)), Ordering::Relaxed);
+        refused.fetch_add(u64::from(matches!(verdict, Verdict::BothRefuse)), Ordering::Relaxed);
+        let difference = verdict.unknown()?;
+        let is_shrunk = shrunk.fetch_add(1, Ordering::Relaxed) < super::SHRUNK;
+        let case = if is_shrunk { case.shrunk(&program, &difference) } else { case };
+        let difference = case.verdict(&program).unknown().unwrap_or(difference);
+        let Case { compose, env_files, files } = case;
+        Some(format!("seed {seed}: {env_files:?}\n{compose}{files:?}\n{difference}"))
     });
-    let said: Vec<_> = failures.into_iter().map(|(_, text)| text).collect();
+    let said: Vec<_> = failures.into_iter().flatten().collect();
     assert!(said.is_empty(), "{} of {count} differ\n{}", said.len(), said.join("\n\n"));
     let (same, refused) = (same.into_inner(), refused.into_inner());
     assert!(same * 3 > count && refused * 40 > count, "of {count} projects both accept {same} and refuse {refused}");
