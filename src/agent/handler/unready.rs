@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::api::types::ServiceSeen;
 use crate::graph::{NetworkMode, Service};
 use crate::ids::{HostName, PodId, ServiceName};
-use crate::plan::{ContainerState, Desired, Health, Observed, ObservedContainer};
+use crate::plan::{Asked, ContainerState, Desired, Health, Observed, ObservedContainer};
 
 use super::super::shared::{Aim, Shared};
 
@@ -71,7 +71,7 @@ impl<'a> Pods<'a> {
         if !self.observed.hosts.contains_key(host) {
             return format!("host `{host}` does not answer");
         }
-        if desired.asked.get(pod).is_some_and(|asked| asked.is_rest()) {
+        if desired.asked.get(pod).is_some_and(Asked::is_rest) {
             return format!("`{pod}` was stopped by hand");
         }
         let Some(container) = self.containers.get(pod) else { return format!("`{pod}` has no container yet") };

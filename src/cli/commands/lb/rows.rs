@@ -487,16 +487,17 @@ mod tests {
             row.measure(&earlier.counts, Duration::from_secs(2));
         }
         insta::assert_snapshot!(render(&now), @"
-        NAME                   PORTS            HOST      POD ON    STATE       REQ/S     NEW/S     OPEN      FAILED    4XX       5XX       P50       P99       SENT / RECEIVED
-        db                     -                a         -         1 ready     -         0.0       1         0         -         -         -         -         1.2kB / 34MB
-          db.1                 -                a         a         ready       -         0.0       1         0         -         -         -         -         1.2kB / 34MB
-        web                    8080->80/tcp     a         -         2 ready     10.0      0.0       3         0         2         1         750us     1.0ms     3.6kB / 102MB
-          shop.example.com/*   80,443->8080     a         -         -           10.0      -         -         -         2         1         750us     1.0ms     0B / 0B
-          web.1                -                a         a         ready       10.0      0.0       1         0         2         1         750us     1.0ms     1.2kB / 34MB
-          web.1 (old)          -                a         a         draining    -         0.0       1         0         -         -         -         -         1.2kB / 34MB
-          web.2                -                a         b         away        -         0.0       1         0         -         -         -         -         1.2kB / 34MB
-          web.1 db             127.0.0.1:5432   a         -         listening   -         0.0       1         2         -         -         -         -         5.0kB / 6.0kB
-          web.1 db → db:5432   -                a         -         ready       -         0.0       0         4         -         -         -         -         5.0kB / 6.0kB
+        NAME                   PORTS            HOST      POD ON    STATE                               REQ/S     NEW/S     OPEN      FAILED    4XX       5XX       P50       P99       SENT / RECEIVED
+        db                     -                a         -         1 ready                             -         0.0       1         0         -         -         -         -         1.2kB / 34MB
+          db.1                 -                a         a         ready                               -         0.0       1         0         -         -         -         -         1.2kB / 34MB
+        far                    -                a         -         0 ready: host `c` does not answer   -         0.0       0         0         -         -         -         -         0B / 0B
+        web                    8080->80/tcp     a         -         2 ready                             10.0      0.0       3         0         2         1         750us     1.0ms     3.6kB / 102MB
+          shop.example.com/*   80,443->8080     a         -         -                                   10.0      -         -         -         2         1         750us     1.0ms     0B / 0B
+          web.1                -                a         a         ready                               10.0      0.0       1         0         2         1         750us     1.0ms     1.2kB / 34MB
+          web.1 (old)          -                a         a         draining                            -         0.0       1         0         -         -         -         -         1.2kB / 34MB
+          web.2                -                a         b         away                                -         0.0       1         0         -         -         -         -         1.2kB / 34MB
+          web.1 db             127.0.0.1:5432   a         -         listening                           -         0.0       1         2         -         -         -         -         5.0kB / 6.0kB
+          web.1 db → db:5432   -                a         -         ready                               -         0.0       0         4         -         -         -         -         5.0kB / 6.0kB
         ");
         let far = now.iter().find(|row| row.service.as_str() == "far").expect("it has a row");
         let json = serde_json::to_value(far).expect("written");
