@@ -147,7 +147,7 @@ impl<'a> Place<'a> {
         }
         let [ours, theirs] = [ours, theirs].map(|output| String::from_utf8(output.stdout).expect("text"));
         match form {
-            Form::Nothing => compared(&lined(&theirs), &lined(&ours)),
+            Form::Nothing => compared(&theirs.into(), &ours.into()),
             Form::Lines => compared(&lined(&theirs), &lined(&ours)),
             Form::Columns => compared(&self.columns(&theirs), &self.columns(&ours)),
             Form::Variables => compared(&self.variables(&theirs), &self.variables(&ours)),

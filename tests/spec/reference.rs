@@ -473,7 +473,8 @@ pub(crate) fn both(program: &Path, name: &str, project: &Project, flags: &[&str]
     // Models are those of its YAML.
     extensions(&mut theirs);
     // Of several files each program has its own rules to merge the keys of orch's own.
-    if !own.is_empty() && !(name.contains(OWN) && request.files.len() > 1) {
+    let is_merged_otherwise = name.contains(OWN) && request.files.len() > 1;
+    if !own.is_empty() && !is_merged_otherwise {
         let theirs = extensions(&mut yaml());
         if own != theirs {
             return Verdict::Differ(format!(
