@@ -100,11 +100,22 @@ impl Report {
         Some((*place, "the pattern puts it here"))
     }
 
+    /// Returns the errors within a span.
+    fn within(&self, span: Span) -> impl Iterator<Item = &Diagnostic> {
+        let is_within = move |at: Span| at.source == span.source && span.start <= at.start && at.end <= span.end;
+        let errors = self.problems.iter().filter(|problem| problem.severity == Severity::Error);
+        errors.filter(move |problem| problem.primary.as_ref().is_some_and(|label| is_within(label.span)))
+    }
+
     /// Returns whether there is an error within a span.
     pub(super) fn tells_of(&self, span: Span) -> bool {
-        let within = |at: Span| at.source == span.source && span.start <= at.start && at.end <= span.end;
-        let errors = self.problems.iter().filter(|problem| problem.severity == Severity::Error);
-        errors.filter_map(|problem| problem.primary.as_ref()).any(|label| within(label.span))
+        self.within(span).next().is_some()
+    }
+
+    /// Returns whether an error within a span says that `key` was meant.
+    pub(super) fn means(&self, span: Span, key: &str) -> bool {
+        let meant = format!("did you mean `{key}`?");
+        self.within(span).any(|problem| problem.help.as_ref() == Some(&meant))
     }
 
     /// Returns whether the same is told already: what an alias stands for is wrong at each place where the alias is.

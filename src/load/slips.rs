@@ -165,6 +165,7 @@ impl<'a> Place<'a> {
         let text = line.trim();
         let word = text.split_whitespace().next().unwrap_or_default();
         let start = self.start(line) + indent(line);
+        let is_certain = is_certain || word.ends_with('=');
         let of = |words: String, length: usize| Some(Help { words, slip: is_certain.then_some(start..start + length) });
         if key_and_value(line).is_some() {
             return None;

@@ -86,7 +86,10 @@ impl Container<'_> {
         let image = self.node().get("image");
         let other =
             ["build", "provider"].into_iter().any(|key| self.node().get(key).is_some_and(|node| !node.is_null()));
-        if image.is_none_or(|image| image.as_str() == Some("")) && !other {
+        // A misspelt key is told already.
+        let span = self.entry.node.span;
+        let is_meant = ["image", "build", "provider"].into_iter().any(|key| self.report.means(span, key));
+        if image.is_none_or(|image| image.as_str() == Some("")) && !other && !is_meant {
             let message = format!("{} has no image", self.name);
             let span = image.map_or(self.entry.key, |image| image.span);
             self.error(span, message, "add `image: NAME`", "05-services.md#image");

@@ -32,6 +32,8 @@ pub(crate) const FLAGGED: &[Difference] = &[
         ours: "prints the last default, and whether any use requires it" },
     Difference { case: "", element: "`config --services SERVICE`, and `--networks`, `--volumes`, `--models`, `--variables`",
         theirs: "looks past the services named", ours: "prints what those need; refuses one that is not there" },
+    Difference { case: "--hash extensions-everywhere", element: "`config --hash`, labels and the like with `x-` names",
+        theirs: "hashes them as one text, `#extensions`", ours: "hashes them as labels, so that such containers are made anew" },
     Difference { case: "--no-normalize name", element: "`config --no-normalize`, a name that is none (`My App`)",
         theirs: "prints it as it is", ours: "prints the name that the project has" },
     Difference { case: "--no-normalize selected", element: "`config --no-normalize SERVICE`",
@@ -145,7 +147,7 @@ impl<'a> Place<'a> {
         }
         let [ours, theirs] = [ours, theirs].map(|output| String::from_utf8(output.stdout).expect("text"));
         match form {
-            Form::Nothing => compared(&lined(&theirs), &lined(&ours)),
+            Form::Nothing => compared(&theirs.into(), &ours.into()),
             Form::Lines => compared(&lined(&theirs), &lined(&ours)),
             Form::Columns => compared(&self.columns(&theirs), &self.columns(&ours)),
             Form::Variables => compared(&self.variables(&theirs), &self.variables(&ours)),

@@ -252,7 +252,11 @@ pub(crate) fn fold(ours: &mut Value, theirs: &Value) {
                     std::mem::take(ours).into_iter().partition(|(key, _)| key.starts_with("x-"));
                 *ours = rest.into_iter().collect();
                 named.sort_by(|(one, _), (other, _)| one.cmp(other));
-                let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let text = |value: &Value| {
+                    // An option of a provider is a list.
+                    let value = value.as_array().and_then(|items| items.first()).unwrap_or(value);
+                    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+                };
                 let named: Vec<_> = named.iter().map(|(key, value)| format!("{key}:{}", text(value))).collect();
                 let named = Value::from(format!("map[{}]", named.join(" ")));
                 ours.insert(FOLDED.to_owned(), if folded.is_array() { vec![named].into() } else { named });
@@ -466,8 +470,11 @@ pub(crate) fn both(program: &Path, name: &str, project: &Project, flags: &[&str]
     mend(&mut ours, &mut theirs, &yaml);
     fold(&mut ours, &theirs);
     let own = extensions(&mut ours);
+    // Models are those of its YAML.
+    extensions(&mut theirs);
     // Of several files each program has its own rules to merge the keys of orch's own.
-    if !own.is_empty() && !(name.contains(OWN) && request.files.len() > 1) {
+    let is_merged_otherwise = name.contains(OWN) && request.files.len() > 1;
+    if !own.is_empty() && !is_merged_otherwise {
         let theirs = extensions(&mut yaml());
         if own != theirs {
             return Verdict::Differ(format!(
