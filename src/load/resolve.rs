@@ -52,8 +52,9 @@ pub(super) fn environment(tree: &mut Node, around: &Surroundings<'_>, report: &m
     each_container(tree, &mut |service| {
         let mut below = Map::default();
         let own = service.get("environment").and_then(Node::as_map).cloned().unwrap_or_default();
+        let mut known = BTreeMap::new();
         for file in service.items("env_file").to_vec() {
-            for (name, value) in env_file(&file, around, (&own, &below), report) {
+            for (name, value) in env_file(&file, around, &own, &mut known, report) {
                 below.insert(name, Entry::new(file.span, Node::text(file.span, value)));
             }
         }
@@ -87,8 +88,14 @@ pub(super) fn names(tree: &mut Node, environment: &BTreeMap<String, String>) {
 }
 
 /// Reads a file of variables. What its values name is looked up in the project's environment, then in the service's `own`, then in
-/// what stands before it.
-fn env_file(file: &Node, around: &Surroundings<'_>, (own, below): (&Map, &Map), report: &mut Report) -> dotenv::Pairs {
+/// what is `known` from before: by itself, and by the files before it.
+fn env_file(
+    file: &Node,
+    around: &Surroundings<'_>,
+    own: &Map,
+    known: &mut BTreeMap<String, String>,
+    report: &mut Report,
+) -> dotenv::Pairs {
     let Some(path) = file.str("path") else { return dotenv::Pairs::new() };
     let absolute = absolute(around.working_dir, path);
     let required = file.get("required").is_none_or(|required| required.value != Value::Bool(false));
@@ -104,12 +111,14 @@ fn env_file(file: &Node, around: &Surroundings<'_>, (own, below): (&Map, &Map), 
     let Some(source) = read_counted(&absolute, file.span, around, report) else { return dotenv::Pairs::new() };
     let lookup = |name: &str| {
         let of = |map: &Map| map.get(name).filter(|entry| !entry.node.is_null())?.node.value.scalar_text();
-        around.environment.get(name).cloned().or_else(|| of(own)).or_else(|| of(below))
+        around.environment.get(name).cloned().or_else(|| of(own))
     };
     if file.str("format") == Some("raw") {
-        dotenv::parse_raw(source, &lookup, report)
+        let pairs = dotenv::parse_raw(source, &lookup, report);
+        known.extend(pairs.iter().cloned());
+        pairs
     } else {
-        dotenv::parse(source, &lookup, report)
+        dotenv::parse_onto(source, &lookup, known, report)
     }
 }
 
