@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use orch::load::{LoadOptions, LoadRequest, OwnKeys, Selection, render_json, render_yaml};
-use orch::model::Model;
+use orch::model::{AmbassadorTarget, Model};
 use proptest::prelude::*;
 
 use crate::project::Project;
@@ -98,6 +98,12 @@ fn mutate(mut text: Vec<u8>, mutations: Vec<Mutation>) -> Vec<u8> {
 pub(crate) fn placeless(mut model: Model) -> Model {
     for service in model.services.values_mut() {
         service.keys.routes.iter_mut().for_each(|route| route.place.clear());
+        service.keys.external_links.iter_mut().for_each(|link| link.place.clear());
+        for target in service.keys.ambassadors.iter_mut().flat_map(|ambassador| &mut ambassador.targets) {
+            if let AmbassadorTarget::Exported { place, .. } = target {
+                place.clear();
+            }
+        }
     }
     model
 }
