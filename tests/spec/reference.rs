@@ -90,6 +90,9 @@ pub(crate) const MENDED: &[Difference] = &[
         ours: "prints them in both; a label is a label" },
     Difference { case: "", element: "keys with `x-` in `networks.*.ipam.config`",
         theirs: "leaves them out of its YAML, too", ours: "prints them" },
+    Difference { case: "", element: "dates and `.inf` in keys with `x-`",
+        theirs: "makes a time of a date (`2024-01-01T00:00:00Z`), and has no JSON for `.inf` and `.nan`",
+        ours: "prints dates as they are written, and the numbers as text" },
     Difference { case: "", element: "`config --no-interpolate`",
         theirs: "prints most short forms as they are, and services of profiles that are off",
         ours: "prints long forms of what has no variables, and what is on" },
@@ -230,7 +233,7 @@ pub(crate) fn extensions(project: &mut Value) -> BTreeMap<String, Value> {
                         map.insert(key, value);
                         continue;
                     }
-                    without_empty_lists(&mut value);
+                    plain(&mut value);
                     found.insert(format!("{}.{key}", path.join(".")), value);
                 }
             }
@@ -272,12 +275,19 @@ pub(crate) fn fold(ours: &mut Value, theirs: &Value) {
     }
 }
 
-/// Docker Compose prints some empty lists below `x-` keys as `null`.
-fn without_empty_lists(value: &mut Value) {
+/// Docker Compose prints some empty lists below `x-` keys as `null`, dates as times, and numbers that JSON has not as such, which
+/// are read as `null`.
+fn plain(value: &mut Value) {
     match value {
         Value::Array(items) if items.is_empty() => *value = Value::Null,
-        Value::Array(items) => items.iter_mut().for_each(without_empty_lists),
-        Value::Object(map) => map.values_mut().for_each(without_empty_lists),
+        Value::Array(items) => items.iter_mut().for_each(plain),
+        Value::Object(map) => map.values_mut().for_each(plain),
+        Value::String(text) if matches!(text.as_str(), "+Inf" | "-Inf" | "NaN") => *value = Value::Null,
+        Value::String(text) => {
+            if let Some(date) = text.strip_suffix("T00:00:00Z").filter(|date| date.len() == "2024-01-01".len()) {
+                *text = date.to_owned();
+            }
+        }
         _ => {}
     }
 }
@@ -305,7 +315,7 @@ pub(crate) fn mend(ours: &mut Value, theirs: &mut Value, yaml: &dyn Fn() -> Valu
     }
     for project in [&mut *ours, &mut *theirs] {
         for (_, value) in project.as_object_mut().into_iter().flatten().filter(|(key, _)| key.starts_with("x-")) {
-            without_empty_lists(value);
+            plain(value);
         }
     }
     for service in entries(ours, "services").filter_map(Value::as_object_mut) {
