@@ -12,14 +12,14 @@ mod tls;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::choose::{Search, Server, is_own_limit};
+use super::choose::{Fruitless, Search, Server, is_own_limit};
 use super::endpoint::{EndpointState, Lease};
 use super::listeners::Serve;
 use super::relay::{Count, relay_counted};
@@ -34,6 +34,11 @@ use tls::Tls;
 /// Pause before the second round over the targets; it doubles with each.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Of all connections that a host may have, one ambassador has one in so many at most, and all of them together leave as much to
+/// the rest. Ambassadors may lead to one another in a circle, over projects that know nothing of each other: a connection into it
+/// is a thousand at once, and where none of them could be refused the host would wait for itself.
+const SHARE: usize = 4;
 
 /// One ambassador of one pod, as long as the table has it.
 #[derive(Debug)]
@@ -117,9 +122,29 @@ pub struct AmbassadorTargetStats {
 
 /// All ambassadors of this host; the next table takes over what it keeps.
 #[derive(Debug, Default)]
-pub(super) struct Ambassadors(Mutex<BTreeMap<AmbassadorKey, Arc<Ambassador>>>);
+pub(super) struct Ambassadors {
+    all: Mutex<BTreeMap<AmbassadorKey, Arc<Ambassador>>>,
+    /// Connections open at any of them.
+    open: AtomicUsize,
+    /// Connections that the host may have.
+    most: OnceLock<usize>,
+}
 
 impl Ambassadors {
+    /// Says how many connections the host may have; the first word counts.
+    pub(super) fn limit(&self, most: usize) {
+        self.most.get_or_init(|| most);
+    }
+
+    /// Returns why a connection more is refused, that one included in `open` of one ambassador and in all.
+    fn is_too_much(&self, open: usize) -> Option<Reason> {
+        let most = *self.most.get()?;
+        let share = (most / SHARE).max(1);
+        (open > share || self.open.load(Ordering::Relaxed) > most - most / SHARE).then(|| {
+            format!("{open} connections are open at the ambassador, more than may be: does it lead back to itself?")
+        })
+    }
+
     /// Agrees them with a table. What did not change keeps its counts, breakers and TLS sessions.
     pub(super) fn set(&self, table: &BTreeMap<AmbassadorKey, AmbassadorEntry>, now: Duration) {
         let mut known = self.lock();
@@ -159,7 +184,7 @@ impl Ambassadors {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<AmbassadorKey, Arc<Ambassador>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -201,7 +226,15 @@ impl Target {
         }
     }
 
+    /// Forgets what failed for want of a pod once there is one: who comes then is not sent away for the pause after it.
+    fn look(&self, routing: &Routing) {
+        if self.switch.last_error().is_some_and(|why| Fruitless::is_nobody(&why)) && self.endpoints(routing) > Some(0) {
+            self.switch.close();
+        }
+    }
+
     fn stats(&self, now: Duration, routing: &Routing) -> AmbassadorTargetStats {
+        self.look(routing);
         AmbassadorTargetStats {
             target: self.way.to_string(),
             connections: self.state.connected.load(Ordering::Relaxed),
@@ -229,8 +262,11 @@ impl Serve for Stand {
         };
         let counts = Arc::clone(&ambassador.counts);
         counts.connections.fetch_add(1, Ordering::Relaxed);
-        let _open = Open::count(&counts.open);
-        if let Some(linked) = ambassador.link(&self.shared, peer).await {
+        let _open = (Open::count(&counts.open), Open::count(&self.shared.ambassadors.open));
+        let reason = self.shared.ambassadors.is_too_much(counts.open.load(Ordering::Relaxed));
+        if let Some(reason) = reason {
+            ambassador.targets.iter().for_each(|target| target.switch.note(reason.clone()));
+        } else if let Some(linked) = ambassador.link(&self.shared, peer).await {
             return linked.serve(client).await;
         }
         tracing::debug!(ambassador = %self.key, "connection refused: no target took it");
@@ -324,6 +360,7 @@ impl Ambassador {
             let mut was_tried = false;
             for (index, target) in self.targets.iter().enumerate() {
                 let now = shared.now();
+                target.look(&shared.routing());
                 if !target.switch.may_try(now, self.entry.breaker.pause) {
                     continue;
                 }

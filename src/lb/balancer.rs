@@ -138,7 +138,9 @@ impl Balancer {
         let threads = if threads == 0 { cpus() } else { threads };
         let limits = limits_by_descriptors();
         let shared = Arc::new(Shared::new(own_host));
-        let workers = Workers::start(threads, max_connections.min(limits.connections))?;
+        let most = max_connections.min(limits.connections);
+        shared.ambassadors.limit(most);
+        let workers = Workers::start(threads, most)?;
         Ok(Self {
             udp: Udp::new(&shared, &workers, hold, limits.sessions),
             http: Http::new(&shared, hold, threads, HttpOptions { held: http.held.min(held_by_memory()), ..http }),

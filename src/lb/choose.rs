@@ -145,6 +145,13 @@ pub(super) enum Fruitless {
     Exhausted,
 }
 
+impl Fruitless {
+    /// Returns whether these words say that nobody was there, which another table may end.
+    pub(super) fn is_nobody(words: &str) -> bool {
+        [Self::NoDoor, Self::NoneReady].iter().any(|one| one.to_string() == words)
+    }
+}
+
 impl std::fmt::Display for Fruitless {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

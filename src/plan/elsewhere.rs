@@ -76,9 +76,9 @@ impl Standing {
     pub fn help(&self, project: &ProjectName, service: &ServiceName, port: Option<u16>) -> Option<String> {
         let some = port.map_or_else(|| "PORT".to_owned(), |port| port.to_string());
         match self {
-            Self::NoProject => {
-                Some(format!("`orch -p {project} up` brings it up; `orch ls` lists those that there are"))
-            }
+            Self::NoProject => Some(format!(
+                "`{project}` is to be brought up with its own files; `orch ls` lists those that are there"
+            )),
             Self::NoService(instead) => instead.clone(),
             Self::NotExported => Some(format!("`x-export: {some}` at that service lets other projects reach it")),
             Self::OtherPorts(_) => {
@@ -125,7 +125,7 @@ mod tests {
         check(
             standing(None, runs, "db", None),
             "no project `shop` is up",
-            "`orch -p shop up` brings it up; `orch ls` lists those that there are",
+            "`shop` is to be brought up with its own files; `orch ls` lists those that are there",
             true,
         );
         check(standing(ports(), runs, "dbb", None), "project `shop` has no service `db`", "did you mean `db`?", true);

@@ -74,9 +74,11 @@ impl<'a> Others<'a> {
         self.standing(&link.project, &link.service, None)
     }
 
-    /// Says of what services that shall run reach for what leads to nothing until somebody writes, or brings up, something else.
-    pub(super) fn warnings(&self) -> Vec<String> {
-        let enabled = self.own.graph.services.iter().filter(|(name, _)| self.own.enabled.contains(*name));
+    /// Says of what those of the services that shall run reach for what leads to nothing until somebody writes, or brings up,
+    /// something else.
+    pub(super) fn warnings(&self, of: &BTreeSet<ServiceName>) -> Vec<String> {
+        let is_meant = |name: &ServiceName| self.own.enabled.contains(name) && of.contains(name);
+        let enabled = self.own.graph.services.iter().filter(|(name, _)| is_meant(name));
         let reaches = enabled.flat_map(|(name, service)| self.reaches(name, service));
         let nothing = reaches.filter(|reach| reach.standing.is_nothing());
         nothing

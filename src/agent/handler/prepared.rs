@@ -103,7 +103,7 @@ impl Work {
         let unchanged = same && plan.steps.is_empty() && plan.failures.is_empty();
         let desired = record.desired.as_ref();
         let unmoved = desired.map(|desired| unmoved(desired, &asked, &plan, &observed)).unwrap_or_default();
-        let warnings = desired.map(|desired| Others::of(shared, desired).warnings()).unwrap_or_default();
+        let warnings = desired.map(|desired| Others::of(shared, desired).warnings(&asked)).unwrap_or_default();
         Ok(Prepared { record, plan, unchanged, stored, images, unmoved, warnings })
     }
 }

@@ -181,7 +181,13 @@ fn read(question: &RouteQuestion) -> Result<(DryRequest, bool), ApiError> {
         _ => return Err(wrong()),
     };
     let authority = uri.authority().ok_or_else(wrong)?;
-    let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    let port = match authority.port_u16() {
+        Some(port) => port,
+        // A number that is no port.
+        None if authority.port().is_some() || authority.as_str().ends_with(':') => return Err(wrong()),
+        None if is_tls => 443,
+        None => 80,
+    };
     let name = authority.host().trim_matches(['[', ']']).to_lowercase();
     let local = match name.parse::<IpAddr>() {
         Ok(address) => address,

@@ -87,7 +87,7 @@ async fn what_no_other_project_gives_is_told_with_its_place_and_what_to_do() {
         let expected: Vec<(String, String)> = said.into_iter().zip(help.map(str::to_owned)).collect();
         assert_eq!(problems(&agent).await, expected);
     };
-    let up = "`orch -p other up` brings it up; `orch ls` lists those that there are";
+    let up = "`other` is to be brought up with its own files; `orch ls` lists those that are there";
     check("no project `other` is up", [up; 2]).await;
     warned(&agent, &project("other", &["cache", "web"])).await;
     let there = "there are `cache` and `web`";

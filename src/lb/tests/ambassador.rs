@@ -17,8 +17,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::site::{in_time, rest, until};
 use crate::host::sockets::{BindTo, listen_shared};
-use crate::ids::{PodId, ProjectName, ServiceName};
-use crate::lb::table::{AmbassadorEntry, AmbassadorKey, AmbassadorTls, AmbassadorWay, Backend, Exported, LbTable};
+use crate::ids::{HostName, PodId, ProjectName, ServiceName};
+use crate::lb::table::{
+    AmbassadorEntry, AmbassadorKey, AmbassadorTls, AmbassadorWay, Backend, Endpoint, Exported, LbTable,
+};
 use crate::lb::{AmbassadorStats, Balancer, BalancerOptions};
 use crate::model::{Balance, Breaker, Export};
 
@@ -40,7 +42,11 @@ fn key() -> AmbassadorKey {
 
 impl Stand {
     fn new(targets: &[AmbassadorWay]) -> Self {
-        let balancer = Balancer::start(BalancerOptions { threads: 2, ..BalancerOptions::default() }).expect("threads");
+        Self::with(targets, BalancerOptions::default())
+    }
+
+    fn with(targets: &[AmbassadorWay], options: BalancerOptions) -> Self {
+        let balancer = Balancer::start(BalancerOptions { threads: 2, ..options }).expect("threads");
         let sockets = listen_shared((Ipv4Addr::LOCALHOST, 0).into(), BindTo::Present, 2).expect("listens");
         let address = sockets[0].local_addr().expect("an address");
         let entry = AmbassadorEntry {
@@ -58,15 +64,19 @@ impl Stand {
     }
 
     fn set(&self, entry: &AmbassadorEntry) {
+        self.set_ready(entry, Vec::new());
+    }
+
+    /// As [`Self::set`], where these pods of the service are ready.
+    fn set_ready(&self, entry: &AmbassadorEntry, endpoints: Vec<Endpoint>) {
         let ambassadors = BTreeMap::from([(key(), entry.clone())]);
-        // A service none of whose pods is ready.
         let (project, service) = empty();
         let backend = Arc::new(Backend {
             project: project.clone(),
             service: service.clone(),
             http: BTreeMap::new(),
             balance: Balance::default(),
-            endpoints: Vec::new(),
+            endpoints,
         });
         let exports = BTreeMap::from([((project, service), Exported { export: Export::All, backend })]);
         drop(self.balancer.set_table(&LbTable { ambassadors, exports, ..LbTable::default() }));
@@ -113,6 +123,25 @@ async fn server(name: &'static str) -> AmbassadorWay {
 async fn nobody() -> AmbassadorWay {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
     outside(listener.local_addr().expect("an address"))
+}
+
+/// In a circle each connection makes another one.
+#[tokio::test]
+async fn an_ambassador_that_leads_to_itself_ends_what_comes_and_serves_on() {
+    let options = BalancerOptions { max_connections: 64, ..BalancerOptions::default() };
+    let mut stand = Stand::with(&[server("the server").await], options);
+    let served = stand.entry.targets.clone();
+    stand.entry.targets = vec![outside(stand.address)];
+    stand.set(&stand.entry);
+    // Whether it is reset or ended, it does not hang.
+    drop(stand.ask("hello").await);
+    let stats = until(|| stand.stats(), |stats| stats.open == 0).await;
+    assert!(stats.connections > 16 && stats.failed > 0, "{stats:?}");
+    let error = stats.targets[0].last_error.as_deref().unwrap_or_default();
+    assert!(error.contains("does it lead back to itself?"), "{error}");
+    stand.entry.targets = served;
+    stand.set(&stand.entry);
+    assert_eq!(stand.ask("hello").await.expect("an answer"), "the server hello");
 }
 
 #[tokio::test]
@@ -196,6 +225,27 @@ async fn a_service_without_a_ready_pod_costs_no_time_where_there_is_another_targ
     let began = Instant::now();
     stand.ask("hello").await.expect_err("nobody comes up");
     assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn who_comes_when_a_pod_is_ready_again_is_not_sent_away_for_the_pause() {
+    let AmbassadorWay::Outside { port, .. } = server("the pod").await else { unreachable!("it is outside") };
+    let (project, service) = empty();
+    let stand = Stand::new(&[AmbassadorWay::Exported { project, service: service.clone(), port }]);
+    for _ in 0..2 {
+        stand.ask("hello").await.expect_err("nobody is there");
+    }
+    assert!(stand.stats().targets[0].is_open_circuit);
+    let endpoint = Endpoint {
+        pod: PodId::new(service, 1),
+        container: "c1".to_owned(),
+        host: HostName::local(),
+        address: Ipv4Addr::LOCALHOST,
+    };
+    stand.set_ready(&stand.entry, vec![endpoint]);
+    let target = stand.stats().targets.remove(0);
+    assert_eq!((target.is_open_circuit, target.last_error), (false, None), "it is over");
+    assert_eq!(stand.ask("hello").await.expect("an answer"), "the pod hello");
 }
 
 #[tokio::test]

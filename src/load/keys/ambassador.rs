@@ -119,6 +119,12 @@ impl<'a> Subject<'a, '_> {
         let HostPort { host, range, port } = parsed;
         let span = self.report.part(node, range.start, range.end);
         if let Some((project, service)) = host.split_once('/') {
+            // A service of the project itself may be named in full.
+            let is_known =
+                |name: &str| self.project.service(name).is_some() || self.project.disabled.contains_key(name);
+            if project == self.project.name && is_known(service) {
+                return self.service(name, service, port, node);
+            }
             return self.exported(node, (project, service), port);
         }
         if self.project.service(host).is_some() || self.project.disabled.contains_key(host) {
