@@ -160,7 +160,8 @@ fn state(host: &Host) -> String {
          echo volumes; docker volume ls -q | sort; find /var/lib/docker/volumes -type f -not -name metadata.db | sort
          echo images; docker images -a --no-trunc --format '{{.ID}} {{.Repository}}:{{.Tag}}' | sort
          echo records; curl -fs --unix-socket /run/orch/agent.sock http://agent/v1/projects 2>&1 || true
-         echo; echo files; find /root /home /tmp /opt /etc -type f -exec sha256sum {} + | sort -k 2; find /root /tmp -type d | sort",
+         echo; echo files; find /root /home /tmp /opt /etc -type f -size -2M -exec sha256sum {} + | sort -k 2
+         find /opt -type f -not -size -2M -printf '%p %s %T@\n' | sort; find /root /tmp -type d | sort",
     )
 }
 

@@ -120,11 +120,11 @@ $ cmp page.html back.html
 0= run --rm -e GREETING -e A tool 'echo ${GREETING-none} ${A-none}'
 4 run --rm tool 'exit 4'
 0= run --rm --entrypoint echo tool hi
-0 run -d --rm --name once tool 'sleep 2'
 1 run --rm nobody
 0 top
 0 top web
 0 images
+0 run -d --rm --name once tool 'sleep 2'
 0 volumes
 0~ volumes -q
 0 stats --no-stream
