@@ -55,7 +55,7 @@ fn an_ambassador_is_there_before_the_application_and_after_whatever_ends() {
     let made = project.inspect("amb-app-1", "{{.Id}}");
     project.rewrite(&YAML.replace("'web:80'", "'203.0.113.1:80'"));
     project.orch(&["up", "-d"]).ok();
-    eventually(secs(5), "nobody answers there", || {
+    eventually(secs(15), "nobody answers there", || {
         let done = project.ask("amb-app-1", 8000);
         if done.code == 0 { Err(done.stdout) } else { Ok(()) }
     });
@@ -261,7 +261,7 @@ services:
 ";
     let project = Project::new(&host, "image", yaml);
     project.up();
-    eventually(secs(5), "what it answered at the very start", || {
+    eventually(secs(15), "what it answered at the very start", || {
         let first = project.within("image-app-1", "cat /first").ok();
         if first.contains("stand-in") { Ok(()) } else { Err(first) }
     });

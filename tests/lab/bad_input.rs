@@ -240,7 +240,7 @@ fn a_command_for_another_engine_is_not_done_by_the_agent_of_this_one() {
 fn a_port_in_use_is_named_and_the_rest_says_what_it_did() {
     let host = Host::boot(&[]);
     host.sh("nohup python3 -m http.server 8080 >/dev/null 2>&1 &");
-    crate::wait::eventually(secs(5), "the port's owner", || {
+    crate::wait::eventually(secs(15), "the port's owner", || {
         match host.exec(&["curl", "-fs", "-o", "/dev/null", "http://127.0.0.1:8080/"]).code {
             0 => Ok(()),
             code => Err(code),

@@ -64,7 +64,7 @@ fn ps_ls_logs_and_exec_tell_of_the_containers() {
     assert_eq!(project.orch(&["ps", "-q"]).ok().lines().count(), 3);
     assert!(host.orch(&["ls"]).ok().contains("tell"));
 
-    let streams = eventually(secs(5), "both streams in the logs", || {
+    let streams = eventually(secs(15), "both streams in the logs", || {
         let done = project.orch(&["logs", "--no-log-prefix", "talker"]);
         if done.stdout.contains("one") && done.stderr.contains("two") { Ok(done) } else { Err(done) }
     });

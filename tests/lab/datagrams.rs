@@ -103,7 +103,7 @@ fn pods_killed_four_times_lose_no_more_than_fifty_of_eight_thousand_datagrams() 
         let name = udp.container("echo", number);
         let before = udp.inspect(&name, "{{.State.StartedAt}}");
         host.sh(&format!("kill -9 $(docker inspect -f '{{{{.State.Pid}}}}' {name})"));
-        eventually(secs(5), "it runs again", || {
+        eventually(secs(15), "it runs again", || {
             let now = udp.inspect(&name, "{{.State.StartedAt}} {{.State.Running}}");
             if now != format!("{before} false") && now.ends_with("true") && !now.starts_with(&before) {
                 Ok(())

@@ -89,7 +89,7 @@ networks: {front: {}, back: {internal: true}}
         let all: BTreeSet<String> = own.union(&others).cloned().collect();
         for on in both {
             let asking = on.running(client).into_iter().next().expect("a client on each host");
-            let addresses = eventually(secs(5), "both pods", || {
+            let addresses = eventually(secs(15), "both pods", || {
                 let seen = dig(on, &asking, name);
                 if seen.len() == 2 { Ok(seen) } else { Err(seen) }
             });

@@ -23,7 +23,7 @@ fn everything_works(project: &Project, what: &str) {
         assert_eq!(answered, project.running("web"), "{what}: {client}");
     }
     let url = format!("http://{}:8080/", project.host.address());
-    eventually(secs(5), what, || {
+    eventually(secs(15), what, || {
         // From this machine, so through the host's own INPUT chain from outside.
         match std::net::TcpStream::connect_timeout(
             &format!("{}:8080", project.host.address()).parse().expect("an address"),

@@ -275,7 +275,7 @@ impl Started<'_> {
 
     /// Sends a signal and does not wait.
     pub(crate) fn send(&mut self, signal: &str) {
-        let pid = eventually(secs(5), "orch to be started", || {
+        let pid = eventually(secs(15), "orch to be started", || {
             let pid = self.host.exec(&["cat", &self.file]).stdout.trim().to_owned();
             if pid.is_empty() { Err("no pid yet") } else { Ok(pid) }
         });

@@ -75,7 +75,11 @@ fn what_is_stopped_killed_paused_or_removed_stays_so_until_it_is_started() {
     assert!(project.orch(&["ps", "-a"]).ok().contains("Exited"));
     // What somebody else stops is healed as ever.
     host.docker(&["stop", "-t", "0", "life-client-1"]);
-    eventually(secs(4), "the client is back", || if states(&project) == down { Ok(()) } else { Err(states(&project)) });
+    eventually(
+        secs(15),
+        "the client is back",
+        || if states(&project) == down { Ok(()) } else { Err(states(&project)) },
+    );
     assert_eq!(ask(&["start", "web"]), "web-1 Starting Started");
     assert_eq!(states(&project), all);
     project.fetch("life-client-1", "http://web/");
@@ -289,12 +293,12 @@ networks: {only: {}, both: {}}
     let runs = |name: &str| project.inspect(name, "{{.State.Running}}") == "true";
     let done = project.orch(&["kill", "web"]);
     assert!(done.stderr.contains("Container one  Killed"), "{}", done.stderr);
-    eventually(secs(5), "its end", || if runs("one") { Err("it runs") } else { Ok(()) });
+    eventually(secs(15), "its end", || if runs("one") { Err("it runs") } else { Ok(()) });
     assert!(runs("other") && runs("own-db-1"));
     project.orch(&["stop", "db"]).ok();
     assert!(runs("other"), "it is nobody's to stop");
     project.orch(&["kill"]).ok();
-    eventually(secs(5), "its end", || if runs("other") { Err("it runs") } else { Ok(()) });
+    eventually(secs(15), "its end", || if runs("other") { Err("it runs") } else { Ok(()) });
     let done = project.orch(&["kill"]);
     assert!(done.code == 0 && done.stderr.contains("no container to kill"), "{done:?}");
     project.down();
@@ -419,7 +423,7 @@ services:
     {
         let words = |line: &'static str| line.split(' ').collect::<Vec<_>>();
         project.orch(&words(down)).ok();
-        eventually(secs(5), "its helpers end with it", || {
+        eventually(secs(15), "its helpers end with it", || {
             let now = states(&project);
             if now.contains("running") { Err(now) } else { Ok(()) }
         });

@@ -13,7 +13,7 @@ pub(crate) fn dig(project: &Project, container: &str, question: &str) -> BTreeSe
     let server = format!("@{resolver}");
     let words = ["dig", "+short", "+tries=1", "+time=3", &server];
     let argv: Vec<&str> = words.into_iter().chain(question.split(' ')).collect();
-    let answer = eventually(secs(5), question, || {
+    let answer = eventually(secs(15), question, || {
         let done = project.host.exec_beside(container, &argv);
         if done.code == 0 { Ok(done.stdout) } else { Err(done) } // 9: no reply
     });
@@ -118,7 +118,7 @@ services:
     );
     project.up();
     let ask = |question: &str| dig(&project, "forward-client-1", question);
-    eventually(secs(5), "an answer of the host's resolver", || {
+    eventually(secs(15), "an answer of the host's resolver", || {
         let seen = ask("www.example");
         if seen == BTreeSet::from(["192.0.2.7".to_owned()]) { Ok(()) } else { Err(seen) }
     });

@@ -171,7 +171,7 @@ fn a_one_off_is_left_alone_while_it_runs_and_goes_with_the_project() {
     assert!(done.stderr.contains(&format!("Found orphan containers ([{ended}])")), "{}", done.stderr);
     done.ok();
     host.docker(&["rm", "-f", "kept-web-1"]);
-    eventually(secs(5), "another web", || match project.running("web") {
+    eventually(secs(15), "another web", || match project.running("web") {
         now if now.len() == 1 && now != web => Ok(()),
         now => Err(now),
     });

@@ -36,7 +36,7 @@ fn become_placed(project: &Project, expected: &[(&str, &str)]) {
 fn occupy(cluster: &Cluster, number: usize, port: u16) {
     let node = &cluster[number];
     node.sh(&format!("setsid python3 -m http.server {port} >/dev/null 2>&1 </dev/null & :"));
-    eventually(secs(5), "a listener", || {
+    eventually(secs(15), "a listener", || {
         let seen = node.exec(&["sh", "-c", &format!("ss -Hltn 'sport = :{port}'")]).stdout;
         if seen.is_empty() { Err("none") } else { Ok(()) }
     });

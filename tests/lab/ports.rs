@@ -12,7 +12,7 @@ fn answers(host: &Host, address: &str) -> bool {
 
 #[track_caller]
 fn listening(host: &Host, address: &str) {
-    eventually(secs(5), address, || if answers(host, address) { Ok(()) } else { Err("no answer") });
+    eventually(secs(15), address, || if answers(host, address) { Ok(()) } else { Err("no answer") });
 }
 
 /// Returns the published ports of a service, as the API names them.

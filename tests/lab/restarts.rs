@@ -148,7 +148,7 @@ fn a_tag_moved_by_hand_rolls_out_with_the_next_up_and_not_with_a_new_agent() {
     // Healing keeps to the image that the last `up` meant.
     let image = project.inspect("tag-web-1", "{{.Image}}");
     host.docker(&["rm", "-f", "tag-web-1"]);
-    eventually(secs(5), "a new container", || {
+    eventually(secs(15), "a new container", || {
         let now = project.lives();
         if now.len() == 1 && now != before { Ok(()) } else { Err(now) }
     });

@@ -151,7 +151,7 @@ fn metrics_grow_with_traffic_and_are_told_over_tcp_only_where_that_is_asked_for(
     host.orch(&["agent", "metrics", "--listen", "0.0.0.0:8080"]).refused(1, &["cannot listen on 0.0.0.0:8080"]);
     assert_eq!(collected(), "200");
     host.orch(&["agent", "metrics", "--no-listen"]).ok();
-    eventually(secs(5), "the end of the listener", || match collected().as_str() {
+    eventually(secs(15), "the end of the listener", || match collected().as_str() {
         "000" => Ok(()),
         other => Err(other.to_owned()),
     });
@@ -193,7 +193,7 @@ fn what_is_answered_with_an_error_is_explained() {
     assert!(told.contains("port 8000 of `deaf.1` refused connections"), "{told}");
     assert!(told.contains("502 because no pod took them"), "{told}");
     host.sh("docker exec -d why-deaf-1 /orch demo web --address 127.0.0.1 --port 8000");
-    eventually(secs(5), "who listens for himself only", || {
+    eventually(secs(15), "who listens for himself only", || {
         let told = why("deaf");
         if told.contains("listens at 127.0.0.1:8000") { Ok(()) } else { Err(told) }
     });

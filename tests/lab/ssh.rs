@@ -345,7 +345,7 @@ fn somebody_at_the_desk_reaches_every_node_by_name() {
         assert_eq!(cluster.desk.sh(&format!("ssh {} hostname", node.name())), node.name());
     }
     assert_ne!(cluster.desk.exec(&["docker", "version"]).code, 0, "the desk has no engine");
-    eventually(secs(5), "a cut between the desk and a node", || {
+    eventually(secs(15), "a cut between the desk and a node", || {
         cluster.cut("desk", "node1");
         let done = cluster.desk.exec(&["ssh", "-o", "ConnectTimeout=1", "node1", "true"]);
         if done.code == 255 { Ok(()) } else { Err(done) }

@@ -31,7 +31,7 @@ fn a_container_killed_twenty_times_loses_only_what_was_in_flight_on_it() {
     for round in 0..KILLS {
         let name = project.container("web", round % 3 + 1);
         host.sh(&format!("kill -9 $(docker inspect -f '{{{{.State.Pid}}}}' {name})"));
-        eventually(secs(5), "it runs again", || match project.inspect(&name, "{{.State.Running}}").as_str() {
+        eventually(secs(15), "it runs again", || match project.inspect(&name, "{{.State.Running}}").as_str() {
             "true" => Ok(()),
             other => Err(other.to_owned()),
         });
@@ -55,14 +55,14 @@ fn connections_to_a_container_that_vanished_without_a_word_are_reset_when_it_is_
     let script = "mkfifo /tmp/in; exec >/dev/null 2>&1; sleep 1000 >/tmp/in & (nc web 80 </tmp/in; : >/tmp/ended) &";
     project.within("silent-client-1", script).ok();
     let in_use = "cat /proc/net/tcp | awk '$4 == \"01\"' | grep -c .";
-    eventually(secs(5), "the connection", || match project.within("silent-client-1", in_use) {
+    eventually(secs(15), "the connection", || match project.within("silent-client-1", in_use) {
         done if done.code == 0 => Ok(()),
         done => Err(done),
     });
     // Without its network nothing that the container says at its end comes through.
     host.docker(&["network", "disconnect", "-f", "silent_default", "silent-web-1"]);
     host.docker(&["rm", "-f", "silent-web-1"]);
-    eventually(secs(5), "the end of the connection", || match project.within("silent-client-1", "ls /tmp/ended") {
+    eventually(secs(15), "the end of the connection", || match project.within("silent-client-1", "ls /tmp/ended") {
         done if done.code == 0 => Ok(()),
         done => Err(done),
     });

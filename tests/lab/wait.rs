@@ -5,8 +5,17 @@ use std::fmt::Debug;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Pause between two looks.
+/// Pause between two looks, at least.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Pause between two looks, at most.
+const LONGEST_PAUSE: Duration = Duration::from_millis(300);
+
+/// Returns the pause before the next look at what is waited for so long: a look is a program that runs in a host, and who looks all
+/// the time takes from the others' processor. What comes is seen at most a tenth later than it could be.
+fn pause_after(waited: Duration) -> Duration {
+    (waited / 10).clamp(PAUSE, LONGEST_PAUSE)
+}
 
 /// Looks until `look` gives `Ok`, and returns it.
 ///
@@ -19,7 +28,7 @@ pub(crate) fn eventually<T, E: Debug>(within: Duration, what: &str, mut look: im
         match look() {
             Ok(value) => return value,
             Err(seen) if start.elapsed() > within => panic!("{what}: not within {within:?}; last seen: {seen:?}"),
-            Err(_) => thread::sleep(PAUSE),
+            Err(_) => thread::sleep(pause_after(start.elapsed())),
         }
     }
 }
