@@ -6,15 +6,15 @@ use http::{Method, StatusCode, Version};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::answer::is_bare;
-use super::forward::Client;
-use super::head::{MAX_FIELDS, MAX_HEAD, Wrong, is_host, is_request_id};
-use super::log::AccessAsked;
-use super::refusal::Refusal;
-use super::route::Asked;
-use super::visit::Destination;
-use super::wish::wish;
 use crate::lb::balance::{Balanced, Wish};
+use crate::lb::http::answer::is_bare;
+use crate::lb::http::forward::Client;
+use crate::lb::http::head::{MAX_FIELDS, MAX_HEAD, Wrong, is_host, is_request_id};
+use crate::lb::http::log::AccessAsked;
+use crate::lb::http::refusal::Refusal;
+use crate::lb::http::route::Asked;
+use crate::lb::http::visit::Destination;
+use crate::lb::http::wish::wish;
 
 const FORWARDED_FOR: &str = "X-Forwarded-For";
 const FORWARDED_PROTO: &str = "X-Forwarded-Proto";
@@ -110,7 +110,7 @@ pub(super) fn closes(head: &RequestHeader) -> bool {
     options.map(<[u8]>::trim_ascii).any(|option| option.eq_ignore_ascii_case(b"close"))
 }
 
-/// Changes a request for its pod: see [`super::forward`].
+/// Changes a request for its pod: see [`crate::lb::http::forward`].
 pub(super) fn forward(
     asked: &RequestHeader,
     request: &mut RequestHeader,
