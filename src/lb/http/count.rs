@@ -54,6 +54,8 @@ pub(in crate::lb) struct Tally {
     micros: AtomicU64,
     by_class: [AtomicU64; 5],
     by_duration: [AtomicU64; DURATION_CLASSES.len() + 1],
+    /// Requests that its rule, the first of some that share, has shared with the others.
+    turns: AtomicU64,
     unanswered: AtomicU64,
     by_refusal: [AtomicU64; REFUSALS.len()],
     /// Milliseconds from [`EPOCH`] to the last one, and one more; 0: there was none.
@@ -79,6 +81,11 @@ pub(super) struct Ending {
 }
 
 impl Tally {
+    /// Returns how many requests were shared before, and counts one more.
+    pub(super) fn turn(&self) -> u64 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn begin(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
