@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::answer::Fault;
 use super::refusal::Refusal;
 
 /// Upper ends of the classes of durations, in microseconds; one more class is for what takes longer.
@@ -14,7 +15,8 @@ pub const DURATION_CLASSES: [u64; 13] =
     [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000];
 
 /// Why the balancer answered in a pod's stead, in the order of [`HttpStats::by_refusal`].
-pub const REFUSALS: [&str; 5] = ["none_ready", "not_taken", "broken", "late", "exhausted"];
+pub const REFUSALS: [&str; 8] =
+    ["none_ready", "not_taken", "broken", "late", "exhausted", "large_answer", "unclear_answer", "no_http"];
 
 /// Counters of requests, as of one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -148,6 +150,9 @@ fn place(refusal: Refusal) -> Option<usize> {
         Refusal::Broken => Some(2),
         Refusal::Late => Some(3),
         Refusal::Exhausted => Some(4),
+        Refusal::Answer(Fault::Large) => Some(5),
+        Refusal::Answer(Fault::Unclear) => Some(6),
+        Refusal::Answer(Fault::NoHttp) => Some(7),
         Refusal::Malformed
         | Refusal::NoRule
         | Refusal::Method
@@ -238,6 +243,6 @@ mod tests {
             (stats.by_duration[0], stats.by_duration[1], stats.by_duration[12], stats.by_duration[13]),
             (2, 1, 1, 2)
         );
-        assert_eq!((stats.by_class[4], stats.broken_off, stats.by_refusal), (6, 6, [0, 0, 0, 6, 0]));
+        assert_eq!((stats.by_class[4], stats.broken_off, stats.by_refusal), (6, 6, [0, 0, 0, 6, 0, 0, 0, 0]));
     }
 }

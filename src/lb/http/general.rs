@@ -22,6 +22,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
 
 use super::Http;
+use super::answer::Fault;
 use super::count::{Counting, Ending};
 use super::head::{is_idempotent, is_ill};
 use super::held::{Held, LITTLE};
@@ -74,6 +75,8 @@ pub(super) struct Ctx {
     is_ill: bool,
     /// Whether the body of the answer ends with the connection.
     until_close: bool,
+    /// Why its head is not passed on.
+    fault: Option<Fault>,
     refusal: Option<Refusal>,
     made_id: OnceLock<[u8; 32]>,
     counting: Counting,
@@ -110,6 +113,7 @@ impl ProxyHttp for General {
             has_begun: false,
             is_ill: false,
             until_close: false,
+            fault: None,
             refusal: None,
             made_id: OnceLock::new(),
             counting: Counting::default(),
@@ -281,7 +285,8 @@ impl ProxyHttp for General {
     ) -> Result<()> {
         ctx.has_begun = true;
         ctx.held.force(ctx.head);
-        if !fields::fits(answer) || fields::is_coded_twice(answer) {
+        if let Some(fault) = fields::fault(answer, session.is_upgrade_req()) {
+            ctx.fault = Some(fault);
             return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
         }
         if fields::bare(answer)
@@ -291,9 +296,6 @@ impl ProxyHttp for General {
         }
         if answer.status.is_informational() && answer.status.as_u16() != 101 {
             return Ok(());
-        }
-        if answer.status.as_u16() == 101 && !session.is_upgrade_req() {
-            return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
         }
         if let Some(link) = &ctx.link {
             link.answered();
@@ -362,12 +364,16 @@ impl ProxyHttp for General {
         // One of HTTP/1 went with its request; one of HTTP/2 may be found again and again.
         let is_http2 = ctx.to.as_ref().is_some_and(|to| to.protocol().is_http2());
         let is_stale = reused && (!is_http2 || ctx.stale < MAX_STALE);
+        // What goes wrong once its head is known is its body.
+        let is_head = is_theirs && !has_answer(session);
+        let fault = ctx.fault.or_else(|| fields::fault_of(&error).filter(|_| is_head));
         // Whatever the method: the pod says that it did nothing. How often it may say so is up to the search.
         let is_untouched = fields::is_untouched(&error);
         let is_harmless = is_idempotent(session.req_header().method.as_str()) && (is_stale || ctx.broken < MAX_BROKEN);
         let may_repeat = (is_untouched || is_harmless)
             && !session.as_ref().retry_buffer_truncated()
             && !ctx.has_begun
+            && fault.is_none()
             && *error.etype() != ErrorType::InvalidHTTPHeader
             && !is_late
             && is_theirs;
@@ -376,11 +382,16 @@ impl ProxyHttp for General {
         } else if is_late {
             ctx.refusal = Some(Refusal::Late);
         } else if is_theirs && ctx.refusal.is_none() {
-            ctx.refusal = Some(Refusal::Broken);
+            ctx.refusal = Some(fault.map_or(Refusal::Broken, Refusal::Answer));
         }
-        let what = if is_late { Some(Trouble::Late) } else { (is_theirs && !is_untouched).then_some(Trouble::Broken) };
+        let what = match fault {
+            _ if is_late => Some(Trouble::Late),
+            Some(fault) => Some(fault.into()),
+            None => (is_theirs && !is_untouched).then_some(Trouble::Broken),
+        };
         // A kept connection may end at any time.
-        if let Some((what, next)) = what.filter(|_| is_late || !reused || ctx.has_begun).zip(ctx.next.as_ref()) {
+        let is_told = is_late || fault.is_some() || !reused || ctx.has_begun;
+        if let Some((what, next)) = what.filter(|_| is_told).zip(ctx.next.as_ref()) {
             next.lease.troubles.note(next.address().port(), what, self.http.shared.now());
         }
         if may_repeat {
@@ -398,7 +409,7 @@ impl ProxyHttp for General {
         let refusal = ctx.refusal.or_else(|| fields::refusal(error));
         ctx.refusal = refusal;
         let mut code = refusal.map_or(0, Refusal::status);
-        if let Some(refusal) = refusal.filter(|_| session.response_written().is_none()) {
+        if let Some(refusal) = refusal.filter(|_| !has_answer(session)) {
             let is_head = session.req_header().method == http::Method::HEAD;
             let answered = fields::answer(refusal, is_head);
             let sent = match answered {
@@ -426,7 +437,7 @@ impl ProxyHttp for General {
         ctx.counting.ending = Ending { status, refusal, is_whole, took: ctx.began.elapsed(), sent, received };
         if let Some(next) = &ctx.next {
             let is_theirs = match ctx.refusal {
-                Some(Refusal::Broken | Refusal::Late) => true,
+                Some(Refusal::Broken | Refusal::Answer(_) | Refusal::Late) => true,
                 Some(Refusal::SlowClient) => false,
                 _ => error.is_some_and(|error| *error.esource() == ErrorSource::Upstream),
             };
@@ -486,6 +497,11 @@ impl Http {
     fn answer_within(&self, to: &Destination) -> Duration {
         to.timeout().unwrap_or(self.limits.answer)
     }
+}
+
+/// Returns whether the client has the head of its answer. Those before it (`1xx`) are none, but for the one that ends the protocol.
+fn has_answer(session: &Session) -> bool {
+    session.response_written().is_some_and(|answer| !answer.status.is_informational() || answer.status.as_u16() == 101)
 }
 
 /// Returns what pingora connects to, or takes from its pool.
