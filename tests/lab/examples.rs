@@ -210,6 +210,11 @@ fn routes_tell_services_apart_by_host_path_method_header_and_weight() {
     let status =
         ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: elsewhere", "http://127.0.0.1:8088/"];
     assert_eq!(host.exec(&status).stdout, "404");
+    let tunnel = ["curl", "-s", "--resolve", here, "-X", "CONNECT", "http://shop.localhost:8088/"];
+    let tunnel = host.exec(&tunnel).stdout;
+    assert!(tunnel.starts_with("405 Method Not Allowed"), "{tunnel}");
+    let why = host.orch(&["why", "-X", "CONNECT", "http://shop.localhost:8088/"]);
+    assert!(why.stdout.contains("answered with 405"), "{why:?}");
 
     routes.down();
     assert_ne!(host.exec(&["curl", "-s", "-m", "2", "http://127.0.0.1:8088/"]).code, 0, "nobody listens any more");

@@ -412,6 +412,24 @@ async fn a_request_that_is_only_followed_ends_where_a_real_one_does() {
     assert_eq!(pods(ask("GET", "A.example.com:80", "/app/x?y")), [(1, 1, 2)]);
     assert!(ruled.get("GET /app/x?y HTTP/1.1|Host: A.example.com:80|Connection: close||").await.ends_with("two"));
     assert_eq!(pods(ask("POST", "a.example.com", "/api")), [(1, 1, 1)]);
+    // Methods that are refused, and others that look as if they were.
+    for method in
+        ["CONNECT", "TRACE", "PURGE", "get", "connect", "M-SEARCH", "PRI", "G(T", "A B", "", "GET /x", "\u{e9}"]
+    {
+        let answer = ruled.get(&format!("{method} /app HTTP/1.1|Host: a.example.com|Connection: close||")).await;
+        let status = answer.split(' ').nth(1).expect("a status").to_owned();
+        let said = match ask(method, "a.example.com", "/app") {
+            DryRun::Refused { status, text, .. } => {
+                assert!(answer.ends_with(&format!(": {text}\n")), "{method}: {answer}");
+                status.to_string()
+            }
+            DryRun::Taken { .. } => "200".to_owned(),
+            other => panic!("{method}: {other:?}"),
+        };
+        assert_eq!(said, status, "{method}: {answer}");
+    }
+    let refused = ask("CONNECT", "a.example.com", "/app");
+    assert!(matches!(refused, DryRun::Refused { status: 405, .. }), "{refused:?}");
     assert_eq!(pods(ask("GET", "w.example.com", "/")), [(3, 4, 1), (1, 4, 2)]);
     assert_eq!(misses(ask("GET", "a.example.com", "/api")), [Miss::Method]);
     assert_eq!(misses(ask("GET", "a.example.com", "/apix")), [Miss::Path, Miss::Path]);
