@@ -17,7 +17,6 @@ pub mod dry;
 mod fast;
 mod forward;
 mod general;
-mod general_fields;
 mod head;
 mod held;
 mod lines;

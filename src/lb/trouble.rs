@@ -21,8 +21,14 @@ pub enum Trouble {
     Unreachable,
     /// The agent of the endpoint's host did not make the connection: it, or the way to it.
     Host,
-    /// A request was taken, and the connection ended before a whole answer came, or what came made no sense.
+    /// A request was taken, and the connection ended before a whole answer came, or what came of its body made no sense.
     Broken,
+    /// A request was answered with a head that is too large to be passed on.
+    LargeHead,
+    /// A request was answered with a head that contradicts itself.
+    UnclearHead,
+    /// A request was answered with something else than HTTP.
+    NoHttp,
     /// A request was taken, and no answer came in time.
     Late,
     /// Datagrams were refused.
@@ -41,7 +47,7 @@ impl Trouble {
 
     /// Returns whether a connection that is made says that it is over.
     fn is_over_once_connected(self) -> bool {
-        !matches!(self, Self::Broken | Self::Late)
+        !matches!(self, Self::Broken | Self::LargeHead | Self::UnclearHead | Self::NoHttp | Self::Late)
     }
 }
 

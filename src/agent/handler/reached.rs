@@ -7,7 +7,7 @@ use crate::api::types::{Finding, Weight};
 use crate::graph::Protocol;
 use crate::host::listening;
 use crate::ids::{PodId, ServiceName};
-use crate::lb::http::HttpStats;
+use crate::lb::http::{HttpStats, REFUSALS};
 use crate::lb::{EndpointStats, Trouble, TroubleStats};
 use crate::model::{AppProtocol, RouteAction};
 use crate::place::Listening;
@@ -129,6 +129,26 @@ fn told(endpoint: &EndpointStats, trouble: &TroubleStats, speaks: Option<AppProt
             format!("the agent of host `{host}` made no connection to port {port} of `{pod}` {last}"),
             Some("`orch status` says how that host is".to_owned()),
         ),
+        Trouble::LargeHead => (
+            format!("`{pod}` answered at port {port} with a head of more than 64 KiB or 100 fields {last} (502)"),
+            Some("fewer or shorter header fields get through, cookies among them; no setting raises the limit".to_owned()),
+        ),
+        Trouble::UnclearHead => (
+            format!("`{pod}` answered at port {port} with a head that contradicts itself {last} (502)"),
+            Some(
+                "such as two different `Content-Length`, a `Transfer-Encoding` other than `chunked`, or another protocol that \
+                 nobody asked for: does its program set these fields itself?"
+                    .to_owned(),
+            ),
+        ),
+        Trouble::NoHttp => (
+            format!("`{pod}` answered at port {port} with what is no HTTP/1.1 {last} (502)"),
+            Some(format!(
+                "does its program speak something else there? where it speaks HTTP/2 only, `app_protocol: h2c` (or `grpc`) at \
+                 port {port} says so; `orch logs {}`",
+                pod.service
+            )),
+        ),
         Trouble::Broken => (
             format!("`{pod}` took requests at port {port} and ended the connection before a whole answer {last} (502)"),
             Some(match speaks {
@@ -172,12 +192,15 @@ fn own_errors(endpoint: &EndpointStats) -> Option<Finding> {
 
 /// Says which requests got an answer of the load balancer's own.
 fn refusals(front: &ServiceName, http: &HttpStats) -> Vec<Finding> {
-    const WORDS: [&str; 5] = [
+    const WORDS: [&str; REFUSALS.len()] = [
         "503 because no pod was ready",
         "502 because no pod took them",
         "502 because a pod broke off",
         "504 because a pod took too long",
         "503 because this host had no sockets left",
+        "502 because the head of a pod's answer was larger than 64 KiB or 100 fields",
+        "502 because the head of a pod's answer contradicted itself",
+        "502 because a pod's answer was no HTTP",
     ];
     let Some(last) = http.refused_secs.filter(|last| *last <= LATELY_SECS) else { return Vec::new() };
     let all: u64 = http.by_class.iter().sum();
@@ -255,9 +278,9 @@ mod tests {
         let told = |by_class, by_refusal| {
             own_errors(&endpoint(HttpStats { by_class, by_refusal, ..HttpStats::default() })).map(|one| one.text)
         };
-        assert_eq!(told([0, 1, 0, 0, 5], [0, 2, 2, 1, 0]), None);
+        assert_eq!(told([0, 1, 0, 0, 8], [0, 2, 2, 1, 0, 1, 1, 1]), None);
         let text = "`web.1` itself answered 2 of 5 requests with 5xx since it is ready";
-        assert_eq!(told([0, 3, 0, 0, 5], [0, 0, 1, 2, 0]).as_deref(), Some(text));
+        assert_eq!(told([0, 3, 0, 0, 5], [0, 0, 1, 2, 0, 0, 0, 0]).as_deref(), Some(text));
     }
 
     #[test]
@@ -269,8 +292,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_the_head_of_an_answer_is_told_as_that() {
+        let told = |what| {
+            let trouble = TroubleStats { port: 80, what, count: 2, first_secs: 3, last_secs: 1 };
+            let Finding { text, hint, .. } = told(&endpoint(HttpStats::default()), &trouble, None, false);
+            assert!(!text.contains("ended the connection"), "{text}");
+            (text, hint.unwrap_or_default())
+        };
+        let (text, hint) = told(Trouble::LargeHead);
+        assert_eq!(
+            text,
+            "`web.1` answered at port 80 with a head of more than 64 KiB or 100 fields 2 times since 3 s ago, the last time \
+             1 s ago (502)"
+        );
+        assert!(hint.contains("cookies"), "{hint}");
+        let (text, hint) = told(Trouble::UnclearHead);
+        assert!(text.contains("contradicts itself") && hint.contains("`Content-Length`"), "{text} {hint}");
+        let (text, hint) = told(Trouble::NoHttp);
+        assert!(text.contains("no HTTP/1.1") && hint.contains("`app_protocol: h2c`"), "{text} {hint}");
+        let by_refusal = [0, 0, 0, 0, 0, 2, 1, 1];
+        let http = HttpStats { by_class: [0, 0, 0, 0, 4], by_refusal, refused_secs: Some(1), ..HttpStats::default() };
+        let text = &refusals(&web().service, &http)[0].text;
+        assert!(text.contains("2 with 502 because the head of a pod's answer was larger than 64 KiB"), "{text}");
+        assert!(text.contains("1 with 502 because the head of a pod's answer contradicted itself"), "{text}");
+    }
+
+    #[test]
     fn answers_of_the_balancers_own_are_told_while_they_are_fresh() {
-        let http = HttpStats { by_class: [0, 8, 0, 0, 4], by_refusal: [1, 3, 0, 0, 0], ..HttpStats::default() };
+        let http =
+            HttpStats { by_class: [0, 8, 0, 0, 4], by_refusal: [1, 3, 0, 0, 0, 0, 0, 0], ..HttpStats::default() };
         let told = |refused_secs| refusals(&web().service, &HttpStats { refused_secs, ..http.clone() });
         assert!(told(None).is_empty() && told(Some(10_000)).is_empty());
         let findings = told(Some(3));

@@ -46,6 +46,13 @@ pub(super) fn route(shared: &Shared, question: &RouteQuestion) -> Result<WhyTold
                 }],
             }
         }
+        DryRun::Refused { spoken, status, text } => {
+            let mut findings: Vec<Finding> = handshake(&request, is_tls, &spoken).into_iter().collect();
+            if findings.is_empty() {
+                findings.push(problem(format!("it is answered with {status} whatever it is for: {text}")));
+            }
+            findings
+        }
         DryRun::NoRule { spoken, near } => {
             let mut findings: Vec<Finding> = handshake(&request, is_tls, &spoken).into_iter().collect();
             // Without a handshake there is no answer either.
@@ -201,7 +208,8 @@ fn read(question: &RouteQuestion) -> Result<(DryRequest, bool), ApiError> {
         local,
         host: authority.as_str().rsplit('@').next().unwrap_or_default().to_owned(),
         target: uri.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
-        method: question.method.to_uppercase(),
+        // Upper and lower case are two methods. Source: RFC 9110, section 9.1.
+        method: question.method.clone(),
         headers,
     };
     Ok((request, is_tls))
@@ -242,7 +250,7 @@ mod tests {
     #[test]
     fn addresses_are_read_as_clients_send_them() {
         let (request, is_tls) = read(&question("http://Shop.Example.com:8080/a/b?c=d")).expect("good");
-        assert_eq!((request.port, request.target.as_str(), request.method.as_str()), (8080, "/a/b?c=d", "GET"));
+        assert_eq!((request.port, request.target.as_str(), request.method.as_str()), (8080, "/a/b?c=d", "get"));
         assert_eq!((request.host.as_str(), is_tls), ("Shop.Example.com:8080", false));
         assert!(request.local.is_unspecified());
         assert_eq!(request.headers, [("x-beta".to_owned(), "yes".to_owned())]);

@@ -121,7 +121,7 @@ families! {
 
     SERVICE_REQUESTS: Counter "service_requests" None ["project", "service", "code"] "Answers to requests for a service, by class of their status";
     SERVICE_REFUSALS: Counter "service_refusals" None ["project", "service", "reason"]
-        "Of these, the load balancer's own: no pod was ready (`none_ready`, 503), none took the request (`not_taken`, 502), one broke off (`broken`, 502) or took too long (`late`, 504), the host is out of sockets (`exhausted`, 503)";
+        "Of these, the load balancer's own: no pod was ready (`none_ready`, 503), none took the request (`not_taken`, 502), one broke off (`broken`, 502) or took too long (`late`, 504), the host is out of sockets (`exhausted`, 503), the head of a pod's answer was too large (`large_answer`, 502) or contradicted itself (`unclear_answer`, 502), or its answer was no HTTP (`no_http`, 502)";
     SERVICE_UNANSWERED: Counter "service_requests_unanswered" None ["project", "service"] "Requests that ended without an answer, most of them because the client was gone";
     SERVICE_BROKEN_OFF: Counter "service_answers_broken_off" None ["project", "service"] "Answers whose end did not reach the client";
     SERVICE_IN_FLIGHT: Gauge "service_requests_in_flight" None ["project", "service"] "Requests under way";

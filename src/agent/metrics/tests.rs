@@ -28,7 +28,7 @@ fn host(name: &str) -> HostName {
 fn requests() -> HttpStats {
     let mut by_duration = [0; DURATION_CLASSES.len() + 1];
     (by_duration[0], by_duration[3], by_duration[13]) = (3, 2, 1);
-    let (by_class, by_refusal) = ([0, 4, 0, 0, 2], [1, 0, 0, 1, 0]);
+    let (by_class, by_refusal) = ([0, 4, 0, 0, 2], [1, 0, 0, 1, 0, 0, 0, 0]);
     HttpStats {
         by_class,
         by_refusal,

@@ -5,6 +5,7 @@
 
 use super::head::{Body, MAX_HEAD, Room, is_framing, number};
 use super::lines::Lines;
+use crate::lb::Trouble;
 
 /// What the bytes of a pod begin with.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,9 +13,30 @@ pub(super) enum Answers {
     /// A part of a head.
     Partial,
     /// What cannot be passed on.
-    Wrong,
+    Wrong(Fault),
     /// A whole head, written to the client's buffer.
     Head(AnswerHead),
+}
+
+/// Why an answer is not passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Its head is longer than [`MAX_HEAD`], or has more than [`MAX_FIELDS`](super::head::MAX_FIELDS).
+    Large,
+    /// Its head says in more than one way where it ends, or in none that is known here, or changes the protocol unasked.
+    Unclear,
+    /// It is none of the protocol that was asked in.
+    NoHttp,
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Large => Self::LargeHead,
+            Fault::Unclear => Self::UnclearHead,
+            Fault::NoHttp => Self::NoHttp,
+        }
+    }
 }
 
 /// A head of an answer.
@@ -51,12 +73,16 @@ pub(super) fn read<'b>(bytes: &'b [u8], room: &mut Room<'b>, towards: Towards<'_
     let length = match parser.parse_response_with_uninit_headers(&mut answer, bytes, room) {
         Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
         Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => return Answers::Partial,
-        Ok(_) | Err(_) => return Answers::Wrong,
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => return Answers::Wrong(Fault::Large),
+        Err(_) => return Answers::Wrong(Fault::NoHttp),
     };
-    let Some(facts) = Facts::of(&answer, towards) else { return Answers::Wrong };
+    let facts = match Facts::of(&answer, towards) {
+        Ok(facts) => facts,
+        Err(fault) => return Answers::Wrong(fault),
+    };
     // Nobody asked for another protocol on this path.
     if facts.status == 101 {
-        return Answers::Wrong;
+        return Answers::Wrong(Fault::Unclear);
     }
     write(&answer, &bytes[..length], &facts, towards, out);
     let Facts { status, body, keep_alive, .. } = facts;
@@ -75,21 +101,24 @@ struct Facts {
 }
 
 impl Facts {
-    /// Returns what an answer says; `None` if it contradicts itself.
-    fn of(answer: &httparse::Response<'_, '_>, towards: Towards<'_>) -> Option<Self> {
-        let status = answer.code.filter(|status| (100..=999).contains(status))?;
+    /// Returns what an answer says.
+    ///
+    /// # Errors
+    /// It contradicts itself, or its status is none.
+    fn of(answer: &httparse::Response<'_, '_>, towards: Towards<'_>) -> Result<Self, Fault> {
+        let status = answer.code.filter(|status| (100..=999).contains(status)).ok_or(Fault::NoHttp)?;
         let is_http_11 = answer.version == Some(1);
         let (mut length, mut coding, mut close, mut keep_alive, mut has_options) = (None, false, false, false, false);
         for field in &*answer.headers {
             if field.name.eq_ignore_ascii_case("content-length") {
-                let one = number(field.value)?;
+                let one = number(field.value).ok_or(Fault::Unclear)?;
                 if length.is_some_and(|other| other != one) {
-                    return None;
+                    return Err(Fault::Unclear);
                 }
                 length = Some(one);
             } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
                 if coding || !is_http_11 || !field.value.eq_ignore_ascii_case(b"chunked") {
-                    return None;
+                    return Err(Fault::Unclear);
                 }
                 coding = true;
             } else if field.name.eq_ignore_ascii_case("connection") {
@@ -118,7 +147,7 @@ impl Facts {
         // says that it has a body which it cannot have.
         let is_odd = (coding && length.is_some()) || (is_bare && (coding || length.is_some_and(|length| length > 0)));
         let keep_alive = !close && (is_http_11 || keep_alive) && !is_odd;
-        Some(Self { status, body, keep_alive, has_coding: coding, is_bare, has_options })
+        Ok(Self { status, body, keep_alive, has_coding: coding, is_bare, has_options })
     }
 }
 
@@ -300,6 +329,12 @@ mod tests {
 
     #[test]
     fn what_contradicts_itself_is_not_passed_on() {
+        for answer in ["HTTP/1.1 099 OK||", "HTTP/2 200 OK||", "HTTP/1.1 200 OK|A b: c||", "hello||"] {
+            check(answer, "Wrong(NoHttp)");
+        }
+        let fields = |count: usize| "A: b|".repeat(count);
+        check(&format!("HTTP/1.1 200 OK|{}|", fields(101)), "Wrong(Large)");
+        check(&format!("HTTP/1.1 200 OK|{}A: {}||", fields(2), "x".repeat(MAX_HEAD)), "Wrong(Large)");
         for answer in [
             "HTTP/1.1 200 OK|Content-Length: 5|Content-Length: 6||",
             "HTTP/1.1 200 OK|Content-Length: +5||",
@@ -309,11 +344,8 @@ mod tests {
             "HTTP/1.1 200 OK|Transfer-Encoding: chunked|Transfer-Encoding: chunked||",
             "HTTP/1.0 200 OK|Transfer-Encoding: chunked||",
             "HTTP/1.1 101 Switching Protocols|Upgrade: x||",
-            "HTTP/1.1 099 OK||",
-            "HTTP/2 200 OK||",
-            "hello||",
         ] {
-            check(answer, "Wrong");
+            check(answer, "Wrong(Unclear)");
         }
         check(
             "HTTP/1.1 200 OK|Content-Length: 5|Transfer-Encoding: chunked||",
@@ -332,7 +364,7 @@ mod tests {
             assert_eq!(text(&whole[..cut], GET), "Partial", "{cut}");
         }
         let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(MAX_HEAD));
-        assert_eq!(text(&endless, GET), "Wrong");
+        assert_eq!(text(&endless, GET), "Wrong(Large)");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::answer::Fault;
 use super::refusal::Refusal;
 
 /// Upper ends of the classes of durations, in microseconds; one more class is for what takes longer.
@@ -14,7 +15,8 @@ pub const DURATION_CLASSES: [u64; 13] =
     [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000];
 
 /// Why the balancer answered in a pod's stead, in the order of [`HttpStats::by_refusal`].
-pub const REFUSALS: [&str; 5] = ["none_ready", "not_taken", "broken", "late", "exhausted"];
+pub const REFUSALS: [&str; 8] =
+    ["none_ready", "not_taken", "broken", "late", "exhausted", "large_answer", "unclear_answer", "no_http"];
 
 /// Counters of requests, as of one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -54,6 +56,8 @@ pub(in crate::lb) struct Tally {
     micros: AtomicU64,
     by_class: [AtomicU64; 5],
     by_duration: [AtomicU64; DURATION_CLASSES.len() + 1],
+    /// Requests that its rule, the first of some that share, has shared with the others.
+    turns: AtomicU64,
     unanswered: AtomicU64,
     by_refusal: [AtomicU64; REFUSALS.len()],
     /// Milliseconds from [`EPOCH`] to the last one, and one more; 0: there was none.
@@ -79,6 +83,11 @@ pub(super) struct Ending {
 }
 
 impl Tally {
+    /// Returns how many requests were shared before, and counts one more.
+    pub(super) fn turn(&self) -> u64 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn begin(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
@@ -141,6 +150,9 @@ fn place(refusal: Refusal) -> Option<usize> {
         Refusal::Broken => Some(2),
         Refusal::Late => Some(3),
         Refusal::Exhausted => Some(4),
+        Refusal::Answer(Fault::Large) => Some(5),
+        Refusal::Answer(Fault::Unclear) => Some(6),
+        Refusal::Answer(Fault::NoHttp) => Some(7),
         Refusal::Malformed
         | Refusal::NoRule
         | Refusal::Method
@@ -231,6 +243,6 @@ mod tests {
             (stats.by_duration[0], stats.by_duration[1], stats.by_duration[12], stats.by_duration[13]),
             (2, 1, 1, 2)
         );
-        assert_eq!((stats.by_class[4], stats.broken_off, stats.by_refusal), (6, 6, [0, 0, 0, 6, 0]));
+        assert_eq!((stats.by_class[4], stats.broken_off, stats.by_refusal), (6, 6, [0, 0, 0, 6, 0, 0, 0, 0]));
     }
 }

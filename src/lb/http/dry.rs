@@ -6,7 +6,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::head::{self, Begins};
 use super::ports::{PortRules, Rule};
+use super::refusal::Refusal;
 use super::route::{Asked, CameBy, bare_host, is_reached_at, redirect, split_target, takes_path};
 use super::visit::unclear;
 use crate::ids::{HostName, PodId, ProjectName, ServiceName};
@@ -42,6 +44,15 @@ pub enum DryRun {
         published: Option<PublishedTold>,
         /// Ports that rules are for.
         ports: Vec<u16>,
+    },
+    /// It is refused before any rule is asked: by its method, or because it is no request that is served.
+    Refused {
+        /// What clients speak at the port.
+        spoken: Spoken,
+        /// The status of the answer.
+        status: u16,
+        /// What the client reads.
+        text: &'static str,
     },
     /// None of the port's rules takes it.
     NoRule {
@@ -157,7 +168,15 @@ pub struct Share {
 /// Follows a request by the table of the moment.
 pub(in crate::lb) fn run(shared: &Shared, request: &DryRequest) -> DryRun {
     let routing = shared.routing();
+    let refused = |spoken| {
+        let refusal = refusal(request)?;
+        Some(DryRun::Refused { spoken, status: refusal.status(), text: refusal.text() })
+    };
     let Some(rules) = routing.rules(request.port) else {
+        let by_request = routing.published_at(request.port).filter(|(target, pool)| pool.http.contains_key(target));
+        if let Some(run) = by_request.and_then(|_| refused(Spoken::Plain)) {
+            return run;
+        }
         let published = routing.published_at(request.port).map(|(target, pool)| PublishedTold {
             project: pool.project.clone(),
             service: pool.service.clone(),
@@ -167,6 +186,9 @@ pub(in crate::lb) fn run(shared: &Shared, request: &DryRequest) -> DryRun {
         return DryRun::NoRules { published, ports: routing.rule_ports().collect() };
     };
     let DryRequest { port, local, host, target, method, headers } = request;
+    if let Some(run) = refused(spoken(rules, host)) {
+        return run;
+    }
     let has_header = |name: &str, value: &str| headers.iter().any(|(key, there)| key == name && there == value);
     let path = split_target(target).0;
     let asked = Asked { host: host.as_bytes(), path: path.as_bytes(), method, has_header: &has_header };
@@ -196,6 +218,20 @@ pub(in crate::lb) fn run(shared: &Shared, request: &DryRequest) -> DryRun {
     });
     let is_only = |share: &Share| share.of == 0 || share.weight > 0;
     DryRun::Taken { spoken: spoken(rules, host), shares: shares.filter(is_only).collect() }
+}
+
+/// Returns how a request is refused whatever it is for, judged as a real one is.
+fn refusal(request: &DryRequest) -> Option<Refusal> {
+    let DryRequest { host, target, method, headers, .. } = request;
+    let fields = headers.iter().filter(|(name, _)| name != "host");
+    let fields: String = fields.map(|(name, value)| [name.as_str(), ": ", value.as_str(), "\r\n"].concat()).collect();
+    let bytes = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n");
+    match head::read(bytes.as_bytes(), &mut head::room()) {
+        Begins::Wrong(wrong) => Some(wrong.into()),
+        // A blank or a line end in one of its parts would make another request of it.
+        Begins::Head(head) if (head.method, head.target, head.length) == (&**method, &**target, bytes.len()) => None,
+        Begins::Head(_) | Begins::Partial | Begins::Http2 => Some(Refusal::Malformed),
+    }
 }
 
 fn spoken(rules: &PortRules, host: &str) -> Spoken {

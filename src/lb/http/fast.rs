@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::answer::{self, AnswerHead, Answers, Towards};
+use super::answer::{self, AnswerHead, Answers, Fault, Towards};
 use super::buffer::Buffer;
 use super::connection::{Connection, Request, Step};
 use super::count::{Counting, Ending};
@@ -67,8 +67,10 @@ enum Trouble {
     Silent,
     /// It took too long.
     Late,
-    /// It broke off, or makes no sense.
+    /// It broke off.
     Broken,
+    /// What it says cannot be passed on.
+    Wrong(Fault),
     /// The client is gone.
     ClientGone,
 }
@@ -173,6 +175,10 @@ impl Connection {
                     broken += 1;
                     search.get_or_insert_with(|| self.search(job)).note_failure(&next, Failure::Endpoint);
                 }
+                Trouble::Wrong(fault) => {
+                    next.note_ill(&self.http.shared);
+                    return Err(Some(Refusal::Answer(fault)));
+                }
                 Trouble::Silent | Trouble::Broken => {
                     next.note_ill(&self.http.shared);
                     return Err(Some(Refusal::Broken));
@@ -186,6 +192,7 @@ impl Connection {
         let what = match trouble {
             Trouble::Late => lb::Trouble::Late,
             Trouble::Broken => lb::Trouble::Broken,
+            Trouble::Wrong(fault) => (*fault).into(),
             Trouble::Silent if is_new => lb::Trouble::Broken,
             // A kept connection may end at any time.
             Trouble::Silent | Trouble::ClientGone => return,
@@ -225,7 +232,7 @@ impl Connection {
                 answer::read(&bytes, &mut head::room(), towards, out.ready())
             };
             match found {
-                Answers::Wrong => return Err(Trouble::Broken),
+                Answers::Wrong(fault) => return Err(Trouble::Wrong(fault)),
                 Answers::Head(head) if head.status < 200 => {
                     has_begun = true;
                     self.send(&out).await.map_err(|_| Trouble::ClientGone)?;

@@ -5,62 +5,49 @@
 //!
 //! Each thread has one proxy, and with it connections to pods of its own.
 
-use std::cell::RefCell;
+mod fields;
+mod lend;
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pingora_core::apps::{HttpServerApp as _, HttpServerOptions, ServerApp as _};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
-use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::v2::server::default_h2_options;
-use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
 
-use super::buffer::Buffer;
-use super::connection::Connection;
+use super::Http;
+use super::answer::Fault;
 use super::count::{Counting, Ending};
-use super::general_fields::{self as fields, Facts};
 use super::head::{is_idempotent, is_ill};
 use super::held::{Held, LITTLE};
-use super::link::{self, Connector, Link, digest};
+use super::link::{self, Connector, Link};
 use super::log::AccessAsked;
 use super::refusal::Refusal;
-use super::stream::{Fence, Lent, Loan, Patience};
 use super::visit::{Busy, Destination, Visit, Way, way};
-use super::watch::Watch;
-use super::{Http, Limits};
 use crate::lb::Trouble;
 use crate::lb::balance::Wish;
 use crate::lb::choose::{Failure, Next, Search};
+use fields::Facts;
+use lend::visit_of;
+
+pub(super) use lend::{serve_http2, serve_request};
 
 /// Requests at a time on one connection to a pod that speaks HTTP/2.
 const STREAMS: usize = 128;
-
-/// Connections to pods that a thread keeps.
-const KEPT: usize = 512;
 
 /// Kept connections of HTTP/2 that a request may fail on before that counts as any other failure, and pods that may break it
 /// off before that is told.
 const MAX_STALE: u32 = 2;
 const MAX_BROKEN: u32 = 1;
 
-/// Attempts for one request, whatever they come to: the search for a pod ends by its time.
-const MAX_ATTEMPTS: usize = 10_000;
-
 /// Bytes of a body that pingora keeps to send it again.
 const KEPT_BODY: usize = 64 * 1024;
-
-type Proxy = HttpProxy<General>;
-
-thread_local!(static PROXY: RefCell<Option<Arc<Proxy>>> = const { RefCell::new(None) });
 
 /// What pingora asks.
 pub(super) struct General {
@@ -88,6 +75,8 @@ pub(super) struct Ctx {
     is_ill: bool,
     /// Whether the body of the answer ends with the connection.
     until_close: bool,
+    /// Why its head is not passed on.
+    fault: Option<Fault>,
     refusal: Option<Refusal>,
     made_id: OnceLock<[u8; 32]>,
     counting: Counting,
@@ -96,81 +85,6 @@ pub(super) struct Ctx {
     held: Held,
     head: usize,
     body: usize,
-}
-
-/// Serves one request of a connection; returns the connection if another may follow.
-pub(super) async fn serve_request(connection: Connection, fence: Fence) -> Option<Connection> {
-    let Connection { http, visit, io, unread, watch, held } = connection;
-    let proxy = proxy(&http);
-    let may_follow = matches!(fence, Fence::Request { .. }) && !http.is_stopping();
-    let loan = loan(&http, &visit, io, (unread, held), watch, fence, false)?;
-    let mut session = ServerSession::new_http1(Box::new(Lent::new(loan)));
-    // Its own limits would keep a timer thread busy; ours are in what is lent.
-    session.set_read_timeout(None);
-    session.set_keepalive(may_follow.then_some(0));
-    // Who has said all that he will is owed his answer.
-    session.set_abort_on_close(false);
-    let stopping = http.stopping.subscribe();
-    let (stream, _) = proxy.process_new_http(session, &stopping).await?.consume();
-    let lent: Lent = *stream.into_any().downcast().ok()?;
-    let (io, unread) = lent.give_back()?;
-    let watch = Watch::new(&http.stop);
-    Some(Connection { http, visit, io, unread, watch, held: Held::default() })
-}
-
-/// Serves a connection of HTTP/2 to its end.
-pub(super) async fn serve_http2(connection: Connection) {
-    let Connection { http, visit, io, unread, watch, held } = connection;
-    let proxy = proxy(&http);
-    let Some(loan) = loan(&http, &visit, io, (unread, held), watch, Fence::None, true) else { return };
-    let stopping = http.stopping.subscribe();
-    proxy.process_new(Box::new(Lent::new(loan)), &stopping).await;
-}
-
-fn loan(
-    http: &Arc<Http>,
-    visit: &Arc<Visit>,
-    io: super::stream::ClientIo,
-    (unread, held): (Buffer, Held),
-    watch: Watch,
-    fence: Fence,
-    is_http2: bool,
-) -> Option<Loan> {
-    let Limits { body, write, idle, .. } = http.limits;
-    let is_busy: fn(&ProxyDigest) -> bool = |visit| visit_of(visit).is_some_and(|visit| visit.is_busy());
-    let is_cut: fn(&ProxyDigest) -> bool = |visit| visit_of(visit).is_some_and(|visit| visit.is_cut());
-    let patience =
-        Patience { read: if is_http2 { idle } else { body }, write, idle: is_http2.then_some(is_busy), is_cut };
-    let digest = digest(Box::new(Arc::clone(visit))).ok()?;
-    let (peer, watches) = (visit.peer, [watch, Watch::new(&http.stop)]);
-    let room = http.room;
-    Some(Loan { io, unread, held, fence, peer, watches, patience, room, is_http2, visit: Arc::new(digest) })
-}
-
-/// Returns the proxy of this thread.
-fn proxy(http: &Arc<Http>) -> Arc<Proxy> {
-    PROXY.with_borrow_mut(|proxy| {
-        let made = proxy.get_or_insert_with(|| {
-            let conf = ServerConf {
-                threads: 1,
-                upstream_keepalive_pool_size: KEPT,
-                max_retries: MAX_ATTEMPTS,
-                ..ServerConf::default()
-            };
-            let mut made = HttpProxy::new(General { http: Arc::clone(http) }, Arc::new(conf));
-            made.handle_init_modules();
-            let mut options = default_h2_options();
-            options.max_header_list_size(u32::try_from(super::head::MAX_HEAD).unwrap_or(u32::MAX));
-            made.h2_options = Some(options);
-            made.server_options = Some(HttpServerOptions::default());
-            Arc::new(made)
-        });
-        Arc::clone(made)
-    })
-}
-
-fn visit_of(digest: &ProxyDigest) -> Option<&Arc<Visit>> {
-    digest.user_data.as_ref()?.downcast_ref()
 }
 
 /// An error that ends a request with an answer of ours.
@@ -199,6 +113,7 @@ impl ProxyHttp for General {
             has_begun: false,
             is_ill: false,
             until_close: false,
+            fault: None,
             refusal: None,
             made_id: OnceLock::new(),
             counting: Counting::default(),
@@ -370,7 +285,8 @@ impl ProxyHttp for General {
     ) -> Result<()> {
         ctx.has_begun = true;
         ctx.held.force(ctx.head);
-        if !fields::fits(answer) || fields::is_coded_twice(answer) {
+        if let Some(fault) = fields::fault(answer, session.is_upgrade_req()) {
+            ctx.fault = Some(fault);
             return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
         }
         if fields::bare(answer)
@@ -380,9 +296,6 @@ impl ProxyHttp for General {
         }
         if answer.status.is_informational() && answer.status.as_u16() != 101 {
             return Ok(());
-        }
-        if answer.status.as_u16() == 101 && !session.is_upgrade_req() {
-            return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
         }
         if let Some(link) = &ctx.link {
             link.answered();
@@ -451,12 +364,16 @@ impl ProxyHttp for General {
         // One of HTTP/1 went with its request; one of HTTP/2 may be found again and again.
         let is_http2 = ctx.to.as_ref().is_some_and(|to| to.protocol().is_http2());
         let is_stale = reused && (!is_http2 || ctx.stale < MAX_STALE);
+        // What goes wrong once its head is known is its body.
+        let is_head = is_theirs && !has_answer(session);
+        let fault = ctx.fault.or_else(|| fields::fault_of(&error).filter(|_| is_head));
         // Whatever the method: the pod says that it did nothing. How often it may say so is up to the search.
         let is_untouched = fields::is_untouched(&error);
         let is_harmless = is_idempotent(session.req_header().method.as_str()) && (is_stale || ctx.broken < MAX_BROKEN);
         let may_repeat = (is_untouched || is_harmless)
             && !session.as_ref().retry_buffer_truncated()
             && !ctx.has_begun
+            && fault.is_none()
             && *error.etype() != ErrorType::InvalidHTTPHeader
             && !is_late
             && is_theirs;
@@ -465,11 +382,16 @@ impl ProxyHttp for General {
         } else if is_late {
             ctx.refusal = Some(Refusal::Late);
         } else if is_theirs && ctx.refusal.is_none() {
-            ctx.refusal = Some(Refusal::Broken);
+            ctx.refusal = Some(fault.map_or(Refusal::Broken, Refusal::Answer));
         }
-        let what = if is_late { Some(Trouble::Late) } else { (is_theirs && !is_untouched).then_some(Trouble::Broken) };
+        let what = match fault {
+            _ if is_late => Some(Trouble::Late),
+            Some(fault) => Some(fault.into()),
+            None => (is_theirs && !is_untouched).then_some(Trouble::Broken),
+        };
         // A kept connection may end at any time.
-        if let Some((what, next)) = what.filter(|_| is_late || !reused || ctx.has_begun).zip(ctx.next.as_ref()) {
+        let is_told = is_late || fault.is_some() || !reused || ctx.has_begun;
+        if let Some((what, next)) = what.filter(|_| is_told).zip(ctx.next.as_ref()) {
             next.lease.troubles.note(next.address().port(), what, self.http.shared.now());
         }
         if may_repeat {
@@ -487,7 +409,7 @@ impl ProxyHttp for General {
         let refusal = ctx.refusal.or_else(|| fields::refusal(error));
         ctx.refusal = refusal;
         let mut code = refusal.map_or(0, Refusal::status);
-        if let Some(refusal) = refusal.filter(|_| session.response_written().is_none()) {
+        if let Some(refusal) = refusal.filter(|_| !has_answer(session)) {
             let is_head = session.req_header().method == http::Method::HEAD;
             let answered = fields::answer(refusal, is_head);
             let sent = match answered {
@@ -515,7 +437,7 @@ impl ProxyHttp for General {
         ctx.counting.ending = Ending { status, refusal, is_whole, took: ctx.began.elapsed(), sent, received };
         if let Some(next) = &ctx.next {
             let is_theirs = match ctx.refusal {
-                Some(Refusal::Broken | Refusal::Late) => true,
+                Some(Refusal::Broken | Refusal::Answer(_) | Refusal::Late) => true,
                 Some(Refusal::SlowClient) => false,
                 _ => error.is_some_and(|error| *error.esource() == ErrorSource::Upstream),
             };
@@ -575,6 +497,11 @@ impl Http {
     fn answer_within(&self, to: &Destination) -> Duration {
         to.timeout().unwrap_or(self.limits.answer)
     }
+}
+
+/// Returns whether the client has the head of its answer. Those before it (`1xx`) are none, but for the one that ends the protocol.
+fn has_answer(session: &Session) -> bool {
+    session.response_written().is_some_and(|answer| !answer.status.is_informational() || answer.status.as_u16() == 101)
 }
 
 /// Returns what pingora connects to, or takes from its pool.

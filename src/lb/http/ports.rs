@@ -60,9 +60,10 @@ pub(in crate::lb) struct PortRules {
 
 impl PortRules {
     /// Returns the rule that a request is for which came to the address `local`.
-    pub(super) fn find(&self, local: IpAddr, asked: &Asked<'_>, luck: u64) -> Option<&Arc<Rule>> {
+    pub(super) fn find(&self, local: IpAddr, asked: &Asked<'_>) -> Option<&Arc<Rule>> {
         let own = self.at.iter().find(|(address, _)| is_reached_at(Some(*address), local));
-        own.map_or(&self.everywhere, |(_, table)| table).find(asked, luck)
+        // Counted where requests are counted anyway, so that it outlives this table and costs no look elsewhere.
+        own.map_or(&self.everywhere, |(_, table)| table).find(asked, |first| first.tally.turn())
     }
 
     /// Returns all rules that share a request, as [`RouteTable::shares`] does.

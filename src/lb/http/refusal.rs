@@ -1,6 +1,6 @@
 //! Answers of the balancer's own: why a request was not passed on, or its answer was not. Pure.
 
-use super::answer::{push_field, push_number};
+use super::answer::{Fault, push_field, push_number};
 use super::head::Wrong;
 use crate::lb::choose::Fruitless;
 
@@ -23,8 +23,10 @@ pub(super) enum Refusal {
     Coding,
     /// A version of HTTP that is not served.
     Version,
-    /// The pod's answer broke off, or made no sense.
+    /// The pod's answer broke off.
     Broken,
+    /// The head of the pod's answer cannot be passed on.
+    Answer(Fault),
     /// No pod took it.
     NotTaken,
     /// No pod is ready.
@@ -46,7 +48,7 @@ impl Refusal {
             Self::LongTarget => 414,
             Self::LargeHead => 431,
             Self::Coding => 501,
-            Self::Broken | Self::NotTaken => 502,
+            Self::Broken | Self::Answer(_) | Self::NotTaken => 502,
             Self::NoneReady | Self::Exhausted => 503,
             Self::Late => 504,
             Self::Version => 505,
@@ -65,6 +67,10 @@ impl Refusal {
             Self::Coding => "this transfer coding is not served",
             Self::Version => "this version of HTTP is not served",
             Self::Broken => "the answer of the service broke off",
+            // The limits are `MAX_HEAD` and `MAX_FIELDS`; a test compares them.
+            Self::Answer(Fault::Large) => "the head of the service's answer is larger than 64 KiB or 100 fields",
+            Self::Answer(Fault::Unclear) => "the head of the service's answer contradicts itself",
+            Self::Answer(Fault::NoHttp) => "the answer of the service is no HTTP",
             Self::NotTaken => "the service does not take requests",
             Self::NoneReady => "the service is not ready",
             Self::Exhausted => "too busy",
@@ -174,6 +180,14 @@ mod tests {
         let text = String::from_utf8(out).expect("text");
         assert!(text.contains("431 Request Header Fields Too Large\r\n") && text.ends_with("\r\n\r\n"), "{text}");
         assert!(text.contains("\r\nConnection: close\r\n"), "{text}");
+    }
+
+    #[test]
+    fn the_limits_of_an_answer_are_told_as_they_are() {
+        use super::super::head::{MAX_FIELDS, MAX_HEAD};
+        let text = format!("{} KiB or {MAX_FIELDS} fields", MAX_HEAD / 1024);
+        let refusal = Refusal::Answer(Fault::Large);
+        assert!(refusal.text().ends_with(&text) && refusal.status() == 502, "{} or {text}", refusal.text());
     }
 
     #[test]

@@ -2,17 +2,19 @@
 //!
 //! Of the rules that match, the one with the most exact host is taken, then the most exact path, then one that names the
 //! method, then the one with the most header fields, then the first one. Rules that match the same share requests by their
-//! weights. Source: Kubernetes Gateway API 1.2, `HTTPRouteSpec.hostnames` and `HTTPRouteRule.matches`.
+//! weights, by turn ([`turn`]). Source: Kubernetes Gateway API 1.2, `HTTPRouteSpec.hostnames` and `HTTPRouteRule.matches`.
 //!
 //! A look-up costs as much as there are different lengths of prefixes below the host, not as many rules.
 
 mod text;
+mod turn;
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 use text::Text;
+use turn::Order;
 
 use crate::model::{HostMatch, PathMatch, PathRewrite, Route, RouteAction};
 
@@ -61,7 +63,7 @@ struct When {
 #[derive(Debug, Clone)]
 enum Shares<T> {
     One((u64, T)),
-    Several(Vec<(u64, T)>),
+    Several(Vec<(u64, T)>, Box<Order>),
 }
 
 /// What a request says that rules look at.
@@ -98,9 +100,10 @@ impl<T: Clone> RouteTable<T> {
         Self { exact: each(exact).collect(), below: each(below).collect(), any: ByPath::new(any) }
     }
 
-    /// Returns what a request is for; `luck` decides between rules that share.
-    pub(super) fn find(&self, asked: &Asked<'_>, luck: u64) -> Option<&T> {
-        self.choice(asked)?.shares.draw(luck)
+    /// Returns what a request is for. Between rules that share decides whose turn it is: `turn` counts them, and is asked of the
+    /// first one of those that share, for each request that they share once.
+    pub(super) fn find(&self, asked: &Asked<'_>, turn: impl FnOnce(&T) -> u64) -> Option<&T> {
+        self.choice(asked)?.shares.take(turn)
     }
 
     /// Returns all that share a request, each with the end of its share; the shares follow one another.
@@ -217,19 +220,19 @@ impl<T> Shares<T> {
     fn all(&self) -> &[(u64, T)] {
         match self {
             Self::One(one) => std::slice::from_ref(one),
-            Self::Several(several) => several,
+            Self::Several(several, _) => several,
         }
     }
 
-    /// Draws one of those that share; with no share at all the first one.
-    fn draw(&self, luck: u64) -> Option<&T> {
-        let all = self.all();
-        if let [(_, only)] = all {
-            return Some(only);
-        }
-        let total = all.last()?.0;
-        let drawn = luck.checked_rem(total).unwrap_or(0);
-        all.iter().find(|(end, _)| drawn < *end).or(all.first()).map(|(_, value)| value)
+    /// Returns the one of those that share whose turn it is; with no share at all the first one.
+    fn take(&self, turn: impl FnOnce(&T) -> u64) -> Option<&T> {
+        let (all, order) = match self {
+            Self::One((_, only)) => return Some(only),
+            Self::Several(all, order) => (all, order),
+        };
+        let (_, first) = all.first()?;
+        let place = order.place(turn(first));
+        Some(all.iter().find(|(end, _)| place < *end).map_or(first, |(_, value)| value))
     }
 }
 
@@ -241,7 +244,8 @@ impl<T: Clone> Shares<T> {
             let end = all.last().map_or(0, |(end, _)| *end) + share;
             all.push((end, value.clone()));
         }
-        *self = Self::Several(all);
+        let order = Order::of(all.iter().map(|(end, _)| *end));
+        *self = Self::Several(all, Box::new(order));
     }
 }
 

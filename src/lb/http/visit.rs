@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::forward::Client;
 use super::ports::{PortRules, Rule};
 use super::route::{Asked, CameBy, redirect, rewritten};
-use crate::lb::choose::luck;
 use crate::lb::routing::{Door, Pool, Routing};
 use crate::model::{AppProtocol, Route, RouteAction, resolved};
 
@@ -174,7 +173,7 @@ pub(super) fn way(visit: &Visit, routing: &Routing, asked: &Asked<'_>, target: &
         Entry::Rules { port, local } => (*port, *local),
     };
     let Some(rules) = routing.rules(port) else { return Way::Gone };
-    let Some(rule) = rules.find(local, asked, luck()) else { return Way::NoRule };
+    let Some(rule) = rules.find(local, asked) else { return Way::NoRule };
     if unclear(rules, local, asked).is_some() {
         return Way::Unclear;
     }

@@ -205,7 +205,11 @@ impl Subject<'_, '_> {
         match grammar::path(text) {
             Ok(()) => Some(text.to_owned()),
             Err(reason) => {
-                self.error(node.span, format!("the path `{text}` {reason}"), "write it as `/api`", SPEC);
+                let help = match grammar::as_path(text) {
+                    Some(path) => format!("write it as `{path}`"),
+                    None => format!("a path has at most {} bytes", grammar::MAX_PATH),
+                };
+                self.error(node.span, format!("the path `{text}` {reason}"), help, SPEC);
                 None
             }
         }

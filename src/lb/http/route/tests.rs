@@ -3,14 +3,14 @@ use crate::testing::route as rule;
 use proptest::prelude::*;
 
 /// A request as text: `GET host/path h=NAME:VALUE…`.
-fn find(table: &RouteTable<usize>, request: &str, luck: u64) -> Option<usize> {
+fn find(table: &RouteTable<usize>, request: &str, turn: u64) -> Option<usize> {
     let mut words = request.split_whitespace();
     let method = words.next().expect("a method");
     let (host, path) = words.next().map(|url| url.split_at(url.find('/').expect("a path"))).expect("host and path");
     let headers: Vec<&str> = words.map(|word| word.strip_prefix("h=").expect("a header")).collect();
     let has_header = |name: &str, value: &str| headers.contains(&format!("{name}:{value}").as_str());
     let asked = Asked { host: host.as_bytes(), path: path.as_bytes(), method, has_header: &has_header };
-    table.find(&asked, luck).copied()
+    table.find(&asked, |_| turn).copied()
 }
 
 #[track_caller]
@@ -109,16 +109,34 @@ fn the_first_one_wins_where_nothing_else_decides() {
 fn weights_share_what_matches_the_same() {
     let routes = [rule("weight=90"), rule("weight=10"), rule("weight=0"), rule("h=a:1 weight=1")];
     let table = RouteTable::new(routes.iter().enumerate().map(|(number, route)| (route, number)));
-    let mut shares = [0; 4];
-    for luck in 0..1000 {
-        shares[find(&table, "GET x/", crate::lb::pick::mix(luck)).expect("found")] += 1;
+    for turn in 0..50 {
+        let of_ten = (turn..turn + 10).map(|turn| find(&table, "GET x/", turn).expect("found"));
+        let shares = of_ten.fold([0; 4], |mut shares, rule| {
+            shares[rule] += 1;
+            shares
+        });
+        assert_eq!(shares, [9, 1, 0, 0], "from turn {turn}");
     }
-    assert!((850..950).contains(&shares[0]) && (50..150).contains(&shares[1]), "{shares:?}");
-    assert_eq!(shares[2..], [0, 0]);
     assert_eq!(find(&table, "GET x/ h=a:1", 5), Some(3));
     let nothing = [rule("weight=0")];
     let table = RouteTable::new([(&nothing[0], 0)]);
     assert_eq!(find(&table, "GET x/", 9), Some(0), "a rule without a share still is the one that matches");
+}
+
+#[test]
+fn turns_are_counted_only_where_rules_share_and_with_the_first_of_them() {
+    let routes = [rule("weight=1"), rule("weight=1"), rule("path=/alone weight=1"), rule("path=/plain")];
+    let table = RouteTable::new(routes.iter().enumerate().map(|(number, route)| (route, number)));
+    let asked_of = |path: &str| {
+        let asked = Asked { host: b"a", path: path.as_bytes(), method: "GET", has_header: &|_, _| false };
+        let counted = std::cell::Cell::new(None);
+        table.find(&asked, |first| {
+            counted.set(Some(*first));
+            1
+        });
+        counted.get()
+    };
+    assert_eq!((asked_of("/"), asked_of("/alone"), asked_of("/plain")), (Some(0), None, None));
 }
 
 #[test]
@@ -142,8 +160,8 @@ fn many_paths_of_one_host_are_found_and_share_by_weight() {
     let table = RouteTable::new(routes.iter().enumerate().map(|(number, route)| (route, number)));
     for pair in 0..1000 {
         let path = format!("/p{pair}/x");
-        for luck in 0..2 {
-            assert_eq!(find(&table, &format!("GET a{path}"), luck), Some(pair * 2 + usize::from(luck == 1)), "{path}");
+        for turn in 0..2 {
+            assert_eq!(find(&table, &format!("GET a{path}"), turn), Some(pair * 2 + usize::from(turn == 1)), "{path}");
         }
         assert_eq!(find(&table, &format!("GET a{path}y"), 0), (pair % 2 == 0).then_some(pair * 2));
     }

@@ -76,7 +76,7 @@ async fn without_a_pod_the_client_is_told_why() {
         let answer = site.get(GET).await;
         assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{answer}");
         let http = site.service().http;
-        assert_eq!((http.by_class, http.by_refusal), ([0, 0, 0, 0, 2], [1, 1, 0, 0, 0]));
+        assert_eq!((http.by_class, http.by_refusal), ([0, 0, 0, 0, 2], [1, 1, 0, 0, 0, 0, 0, 0]));
         assert!(http.refused_secs.is_some());
         let told = troubles(&site, 1);
         assert!(matches!(told.as_slice(), [(Trouble::Refused, 1..)]), "{told:?}");
@@ -104,7 +104,7 @@ async fn a_pod_that_breaks_off_is_asked_again_or_another_one_where_twice_is_as_g
             assert_eq!(bad.heard().len(), asked, "{request}");
         }
         assert_eq!(troubles(&site, 1), [(Trouble::Broken, 4)]);
-        assert_eq!(site.service().http.by_refusal, [0, 0, 3, 0, 0]);
+        assert_eq!(site.service().http.by_refusal, [0, 0, 3, 0, 0, 0, 0, 0]);
         let good = site.scripted(2, &[ok()]).await;
         site.set(&[1, 2]);
         let mut client = Dialog::new(&site).await;
@@ -113,6 +113,48 @@ async fn a_pod_that_breaks_off_is_asked_again_or_another_one_where_twice_is_as_g
         }
         assert_eq!(good.heard().len(), 20);
         until(|| site.service().http.in_flight, |waiting| *waiting == 0).await;
+    }
+}
+
+/// Neither is the pod asked again, nor is it said that it broke off.
+#[tokio::test]
+async fn a_head_of_an_answer_that_cannot_be_passed_on_is_told_as_that() {
+    let long = |text: &str, count: usize| text.repeat(count);
+    let large = ("the head of the service's answer is larger than 64 KiB or 100 fields", Trouble::LargeHead, 5);
+    let unclear = ("the head of the service's answer contradicts itself", Trouble::UnclearHead, 6);
+    let no_http = ("the answer of the service is no HTTP", Trouble::NoHttp, 7);
+    let cases = [
+        (format!("HTTP/1.1 200 OK|{}Content-Length: 2||ok", long("A: b|", 101)), large),
+        (format!("HTTP/1.1 200 OK|{}Content-Length: 2||ok", long("A: b|", 300)), large),
+        (format!("HTTP/1.1 200 OK|A: {}|Content-Length: 2||ok", long("x", 70_000)), large),
+        (format!("HTTP/1.1 200 OK|A: {}|Content-Length: 2||ok", long("x", 2 << 20)), large),
+        ("HTTP/1.1 200 OK|Content-Length: 2|Content-Length: 3||ok".to_owned(), unclear),
+        ("HTTP/1.1 200 OK|Content-Length: 2, 2||ok".to_owned(), unclear),
+        ("HTTP/1.1 200 OK|Content-Length: x||ok".to_owned(), unclear),
+        ("HTTP/1.1 200 OK|Transfer-Encoding: gzip, chunked||2|ok|0||".to_owned(), unclear),
+        ("HTTP/1.1 200 OK|Transfer-Encoding: chunked|Transfer-Encoding: chunked||0||".to_owned(), unclear),
+        ("HTTP/1.0 200 OK|Transfer-Encoding: chunked||0||".to_owned(), unclear),
+        ("HTTP/1.1 101 Switching|Upgrade: x|Connection: Upgrade||".to_owned(), unclear),
+        ("HTTP/1.1 103 Early Hints|A: b||HTTP/1.1 200 OK|Content-Length: x||ok".to_owned(), unclear),
+        ("hello||".to_owned(), no_http),
+        ("HTTP/1.1 099 OK|Content-Length: 2||ok".to_owned(), no_http),
+        ("HTTP/2 200 OK|Content-Length: 2||ok".to_owned(), no_http),
+    ];
+    for is_fast in [true, false] {
+        for (answer, (text, trouble, place)) in &cases {
+            let site = HttpSite::new(is_fast).await;
+            let pod = site.scripted(1, &[Answer::new(answer)]).await;
+            site.set(&[1]);
+            let name = format!("{}, fast {is_fast}", answer.chars().take(60).collect::<String>());
+            let answer = site.get(GET).await;
+            let expected = format!("\r\n\r\n502 Bad Gateway: {text}\n");
+            assert!(answer.contains("HTTP/1.1 502 Bad Gateway\r\n") && answer.ends_with(&expected), "{name}: {answer}");
+            assert_eq!((pod.heard().len(), troubles(&site, 1)), (1, vec![(*trouble, 1)]), "{name}");
+            let counted = || site.service().http.by_refusal;
+            let mut expected = [0; crate::lb::http::REFUSALS.len()];
+            expected[*place] = 1;
+            until(counted, |counted| *counted == expected).await;
+        }
     }
 }
 

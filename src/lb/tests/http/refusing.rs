@@ -1,18 +1,19 @@
-//! Pods that speak HTTP/2 and do not take a call: which of them it is tried with again, and how often.
+//! Pods that speak HTTP/2 and do not take a call, or answer it with a head that cannot be passed on: which of them it is tried with
+//! again, how often, and what is said of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use h2::Reason;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::http2::{ask, connect, echo, get};
 use super::site::HttpSite;
-use crate::lb::BalancerOptions;
 use crate::lb::http::HttpOptions;
 use crate::lb::tests::site::Pod;
+use crate::lb::{BalancerOptions, Trouble};
 use crate::model::AppProtocol;
 
 /// A pod that answers the first call of a connection, where `answers` says so, and resets all others; with the number of
@@ -115,4 +116,54 @@ async fn a_pod_that_resets_what_it_took_is_asked_few_times() {
     // Nor is one that may have done something asked twice.
     let (answer, ..) = ask(&client, call(), &[b"hello"]).await.expect("answered");
     assert_eq!((answer.status().as_u16(), resets.load(Ordering::SeqCst)), (502, 1));
+}
+
+#[tokio::test]
+async fn a_head_of_an_answer_over_http2_that_cannot_be_passed_on_is_told_as_that() {
+    let large: fn(&mut HeaderMap) = |fields| {
+        for _ in 0..120 {
+            fields.append("a", HeaderValue::from_static("b"));
+        }
+    };
+    let long: fn(&mut HeaderMap) = |fields| {
+        for _ in 0..9 {
+            fields.append("a", "x".repeat(8000).parse().expect("valid"));
+        }
+    };
+    let differing: fn(&mut HeaderMap) = |fields| {
+        fields.append("content-length", HeaderValue::from_static("2"));
+        fields.append("content-length", HeaderValue::from_static("3"));
+    };
+    for (change, trouble, words) in [
+        (large, Trouble::LargeHead, "is larger than 64 KiB or 100 fields\n"),
+        (long, Trouble::LargeHead, "is larger than 64 KiB or 100 fields\n"),
+        (differing, Trouble::UnclearHead, "contradicts itself\n"),
+    ] {
+        let site = HttpSite::with(HttpOptions::default(), AppProtocol::H2c).await;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let talk = move |stream: TcpStream| {
+            let count = Arc::clone(&count);
+            async move {
+                let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                while let Some(Ok((_, mut answer))) = connection.accept().await {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    let mut head = Response::new(());
+                    change(head.headers_mut());
+                    let mut body = answer.send_response(head, false).expect("open");
+                    let _refused = body.send_data("ok".into(), true);
+                }
+            }
+        };
+        let _pod = site.pod(1, talk).await;
+        site.set(&[1]);
+        let (client, _driver) = connect(site.connect().await).await;
+        let (answer, body, _) = ask(&client, get("http://x.test/"), &[]).await.expect("answered");
+        let body = String::from_utf8_lossy(&body);
+        assert!(answer.status() == 502 && body.ends_with(words), "{}: {body}", answer.status());
+        let text = site.get("GET / HTTP/1.1|Host: a||").await;
+        assert!(text.starts_with("HTTP/1.1 502 Bad Gateway\r\n") && text.ends_with(words), "{text}");
+        let troubles: Vec<(Trouble, u64)> = site.stats(1).troubles.iter().map(|one| (one.what, one.count)).collect();
+        assert_eq!((troubles, asked.load(Ordering::SeqCst)), (vec![(trouble, 2)], 2));
+    }
 }

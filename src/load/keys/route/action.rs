@@ -3,8 +3,9 @@
 use crate::diag::Diagnostic;
 use crate::load::keys::Subject;
 use crate::load::keys::address::host_name;
+use crate::load::keys::grammar;
 use crate::load::node::Node;
-use crate::model::{HostMatch, PathMatch, PathRewrite, RouteAction, RoutePort};
+use crate::model::{HostMatch, PathMatch, PathRewrite, RouteAction, RoutePort, resolved};
 
 use super::{HTTP, HTTPS, SPEC, in_brackets};
 
@@ -94,9 +95,9 @@ impl Subject<'_, '_> {
         let map = node.as_map()?;
         match (map.get("path"), map.get("prefix")) {
             (None, None) => Some(None),
-            (Some(full), None) => Some(Some(PathRewrite::Full(self.path(&full.node)?))),
+            (Some(full), None) => Some(Some(PathRewrite::Full(self.other_path(&full.node)?))),
             (None, Some(prefix)) => {
-                let path = self.path(&prefix.node)?;
+                let path = self.other_path(&prefix.node)?;
                 // What was matched exactly has nothing below that could stay.
                 let exact = matches!(matched, Some(PathMatch::Exact(_)));
                 Some(Some(if exact { PathRewrite::Full(path) } else { PathRewrite::Prefix(path) }))
@@ -108,6 +109,21 @@ impl Subject<'_, '_> {
                 None
             }
         }
+    }
+
+    /// A path that requests go on with, checked: whoever gets it is to read it as it is written.
+    fn other_path(&mut self, node: &Node) -> Option<String> {
+        let path = self.path(node)?;
+        let (message, instead) = if let Some(other) = resolved(path.as_bytes()) {
+            let other = String::from_utf8_lossy(&other).into_owned();
+            (format!("the path `{path}` is `{other}` to servers"), other)
+        } else if let Some(escaped) = grammar::escaped(&path) {
+            (format!("the path `{path}` has characters that a path cannot hold"), escaped)
+        } else {
+            return Some(path);
+        };
+        self.error(node.span, message, format!("write `{instead}`"), SPEC);
+        None
     }
 
     #[expect(clippy::option_option, reason = "wrong, as it is, and another are three things")]

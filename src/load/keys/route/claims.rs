@@ -86,10 +86,11 @@ impl Claims {
         for one in matches(route) {
             let claims = self.matches.entry(one).or_default();
             let methods = &route.methods;
-            let both =
-                |other: &&Claim| !(weight.is_some() && other.weight.is_some()) && overlap(methods, &other.methods);
+            // Those that share are for the same methods: of others the first one takes all that both are for.
+            let share = |other: &Claim| weight.is_some() && other.weight.is_some() && *methods == other.methods;
+            let both = |other: &&Claim| !share(other) && overlap(methods, &other.methods);
             if let Some(other) = claims.iter().find(both) {
-                report.push(clash(service, span, origin, other));
+                report.push(clash(service, span, (weight, origin), other));
                 return false;
             }
             let (methods, service) = (methods.clone(), service.to_owned());
@@ -115,10 +116,24 @@ impl Claims {
                 let others: Vec<Span> = others.collect();
                 told.insert(claim.span);
                 told.extend(&others);
-                let problem = Diagnostic::error("the requests that this matches go nowhere: there is no weight but 0");
-                let problem =
-                    others.iter().fold(problem.at(claim.span, ""), |problem, span| problem.also(*span, "shares"));
-                let help = "give it a weight above 0; where nothing is to be served, leave the route out";
+                // Some of what it matches, or all, may be for those too, which take it or leave it as a whole.
+                let apart = claims.iter().chain(everywhere.into_iter().flatten()).filter(|other| !same(other));
+                let apart: BTreeSet<Span> = apart.filter(|other| other.weight != Some(0)).map(|one| one.span).collect();
+                let message = if apart.is_empty() {
+                    "the requests that this matches go nowhere: there is no weight but 0"
+                } else {
+                    "the requests that come to this go nowhere: its weight is 0, and it shares with no other"
+                };
+                let problem = Diagnostic::error(message).at(claim.span, "");
+                let problem = others.iter().fold(problem, |problem, span| problem.also(*span, "shares"));
+                let problem = apart
+                    .iter()
+                    .fold(problem, |problem, span| problem.also(*span, "for other methods: shares nothing"));
+                let help = if apart.is_empty() {
+                    "give it a weight above 0; where nothing is to be served, leave the route out"
+                } else {
+                    "give both the same `method`, or this a weight above 0; where nothing is to be served, leave it out"
+                };
                 report.push(problem.help(help).spec(SPEC));
             }
         }
@@ -168,13 +183,15 @@ fn overlap(one: &[String], other: &[String]) -> bool {
     (one.is_empty() && other.is_empty()) || one.iter().any(|method| other.binary_search(method).is_ok())
 }
 
-fn clash(service: &str, span: Span, origin: Origin, other: &Claim) -> Diagnostic {
+fn clash(service: &str, span: Span, (weight, origin): (Option<u32>, Origin), other: &Claim) -> Diagnostic {
     let message = if other.service == service {
         format!("two routes of service `{service}` match the same requests")
     } else {
         format!("routes of services `{}` and `{service}` match the same requests", other.service)
     };
-    let help = if origin == Origin::File && other.origin == Origin::File {
+    let help = if weight.is_some() && other.weight.is_some() {
+        "routes share by weight what both match: write the same `method` at both"
+    } else if origin == Origin::File && other.origin == Origin::File {
         "change what one of them matches, or give each a `weight` to share the requests"
     } else {
         "a route with `tls` sends plain HTTP there to HTTPS: say `http: off` of it where another route takes plain HTTP"

@@ -6,15 +6,15 @@ use http::{Method, StatusCode, Version};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::answer::is_bare;
-use super::forward::Client;
-use super::head::{MAX_FIELDS, MAX_HEAD, Wrong, is_host, is_request_id};
-use super::log::AccessAsked;
-use super::refusal::Refusal;
-use super::route::Asked;
-use super::visit::Destination;
-use super::wish::wish;
 use crate::lb::balance::{Balanced, Wish};
+use crate::lb::http::answer::{Fault, is_bare};
+use crate::lb::http::forward::Client;
+use crate::lb::http::head::{MAX_FIELDS, MAX_HEAD, Wrong, is_host, is_request_id, number};
+use crate::lb::http::log::AccessAsked;
+use crate::lb::http::refusal::Refusal;
+use crate::lb::http::route::Asked;
+use crate::lb::http::visit::Destination;
+use crate::lb::http::wish::wish;
 
 const FORWARDED_FOR: &str = "X-Forwarded-For";
 const FORWARDED_PROTO: &str = "X-Forwarded-Proto";
@@ -110,7 +110,7 @@ pub(super) fn closes(head: &RequestHeader) -> bool {
     options.map(<[u8]>::trim_ascii).any(|option| option.eq_ignore_ascii_case(b"close"))
 }
 
-/// Changes a request for its pod: see [`super::forward`].
+/// Changes a request for its pod: see [`crate::lb::http::forward`].
 pub(super) fn forward(
     asked: &RequestHeader,
     request: &mut RequestHeader,
@@ -228,15 +228,55 @@ pub(super) fn size(asked: &RequestHeader) -> usize {
     asked.raw_path().len() + asked.headers.iter().map(field).sum::<usize>()
 }
 
-/// Returns whether the head of an answer is no larger than the fast path takes one. Pingora's own limits are wider.
-pub(super) fn fits(answer: &ResponseHeader) -> bool {
+/// Returns why the head of an answer is not passed on; `None`: it is. As the fast path judges it: pingora's own limits are wider, it
+/// reads lists of lengths, and knows more of codings.
+pub(super) fn fault(answer: &ResponseHeader, is_upgrade: bool) -> Option<Fault> {
     let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + ": \r\n".len();
-    answer.headers.len() <= MAX_FIELDS && answer.headers.iter().map(line).sum::<usize>() <= MAX_HEAD
+    if answer.headers.len() > MAX_FIELDS || answer.headers.iter().map(line).sum::<usize>() > MAX_HEAD {
+        return Some(Fault::Large);
+    }
+    let mut lengths = answer.headers.get_all(CONTENT_LENGTH).iter().map(|value| number(value.as_bytes()));
+    let has_one_length = match lengths.next() {
+        None => true,
+        Some(first) => first.is_some() && lengths.all(|length| length == first),
+    };
+    // Whoever reads several fields as a list would take it for coded twice.
+    let mut codings = answer.headers.get_all(TRANSFER_ENCODING).iter();
+    let has_known_coding = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => {
+            answer.version == Version::HTTP_11 && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        }
+        (Some(_), Some(_)) => false,
+    };
+    let is_switched = answer.status == StatusCode::SWITCHING_PROTOCOLS && !is_upgrade;
+    (!has_one_length || !has_known_coding || is_switched).then_some(Fault::Unclear)
 }
 
-/// Returns whether an answer says more than once how it is coded: whoever reads the fields as a list would take it for coded twice.
-pub(super) fn is_coded_twice(answer: &ResponseHeader) -> bool {
-    answer.headers.get_all(TRANSFER_ENCODING).iter().nth(1).is_some()
+/// Returns why pingora, or its library of HTTP/2, did not take the head of an answer; `None`: that is not what went wrong.
+pub(super) fn fault_of(error: &Error) -> Option<Fault> {
+    let cause = error.root_cause();
+    if let Some(cause) = cause.downcast_ref::<h2::Error>() {
+        // It resets a call whose head breaks the rules; what is no frame ends the connection.
+        let is_own = cause.is_reset() && !cause.is_remote();
+        return (is_own && cause.reason() == Some(h2::Reason::PROTOCOL_ERROR)).then_some(Fault::Unclear);
+    }
+    if *error.etype() != ErrorType::InvalidHTTPHeader {
+        return None;
+    }
+    match cause.downcast_ref::<httparse::Error>() {
+        Some(httparse::Error::TooManyHeaders) => return Some(Fault::Large),
+        Some(_) => return Some(Fault::NoHttp),
+        None => {}
+    }
+    // What has no cause is told apart by its words only.
+    let words = error.context.as_ref().map_or("", |words| words.as_str());
+    match words {
+        _ if words.starts_with("Response header larger than") => Some(Fault::Large),
+        _ if words.contains("Content-Length") => Some(Fault::Unclear),
+        _ if words.starts_with("invalid status") => Some(Fault::NoHttp),
+        _ => None,
+    }
 }
 
 /// Returns whether the body of an answer ends with its connection.
