@@ -173,7 +173,11 @@ mod tests {
         ),
         ("haproxy 1.8", "[ALERT] 001/150405 (1) : Starting frontend x: cannot bind socket [0.0.0.0:80]", 80),
         ("java", "java.net.BindException: Address already in use: /0.0.0.0:8080", 8080),
-        ("mysql", "[ERROR] [MY-010257] [Server] Do you already have another mysqld server running on port: 3306 ?", 3306),
+        (
+            "mysql",
+            "[ERROR] [MY-010257] [Server] Do you already have another mysqld server running on port: 3306 ?",
+            3306,
+        ),
         ("nginx", "nginx: [emerg] bind() to 0.0.0.0:80 failed (98: Address already in use)", 80),
         ("nginx on Alpine", "nginx: [emerg] bind() to [::]:80 failed (98: Address in use)", 80),
         (
@@ -195,8 +199,16 @@ mod tests {
         ("redis", "Could not create server TCP listening socket *:6379: bind: Address already in use", 6379),
         ("spring", "Web server failed to start. Port 8080 was already in use.", 8080),
         ("uvicorn", "[Errno 98] error while attempting to bind on address ('0.0.0.0', 80): address already in use", 80),
-        ("uvicorn", "[Errno 98] error while attempting to bind on address ('::', 80, 0, 0): address already in use", 80),
-        ("uvicorn", "[Errno 98] error while attempting to bind on address ('localhost', 80): address already in use", 80),
+        (
+            "uvicorn",
+            "[Errno 98] error while attempting to bind on address ('::', 80, 0, 0): address already in use",
+            80,
+        ),
+        (
+            "uvicorn",
+            "[Errno 98] error while attempting to bind on address ('localhost', 80): address already in use",
+            80,
+        ),
         ("vite", "Error: Port 5173 is already in use", 5173),
         ("webpack", "Port 3000 is in use", 3000),
     ];

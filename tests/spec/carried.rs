@@ -30,7 +30,7 @@ fn expand_with(text: &str, files: &[(&str, &str)]) -> Result<Expanded, Vec<Strin
         contents: &contents.collect(),
         snapshots: &BTreeMap::new(),
         scales: &BTreeMap::new(),
-        disabled: &BTreeSet::new(),
+        disabled: &BTreeMap::new(),
         working_dir: "/project",
         config_files: &[],
     });
@@ -114,7 +114,8 @@ fn authorities_that_are_none_are_told_with_their_place() {
         );
         expand_with(&text, &[("ca.pem", ca)]).err().unwrap_or_default()
     };
-    let wrong = |reason: &str| vec![format!("services.web.x-ambassadors.far.tls.ca: authorities cannot be used: {reason}")];
+    let wrong =
+        |reason: &str| vec![format!("services.web.x-ambassadors.far.tls.ca: authorities cannot be used: {reason}")];
     for kind in ["configs", "secrets"] {
         assert_eq!(says(kind, &format!("{chain}{other}")), Vec::<String>::new());
         assert_eq!(says(kind, &key), wrong("the file holds no certificate in PEM"));

@@ -492,7 +492,8 @@ async fn of_who_ends_a_greeting_without_a_word_it_is_told_what_it_asked_for() {
         (
             None,
             Some(&clients),
-            "no TLS with `bank.example.com`: it speaks TLS, but ended the connection before the greeting was over".to_owned(),
+            "no TLS with `bank.example.com`: it speaks TLS, but ended the connection before the greeting was over"
+                .to_owned(),
         ),
     ] {
         stand.speak(tls_server_that_resets(&shown, asked), Some(BANK), Some(&shown.ca), own);

@@ -33,8 +33,7 @@ const RECORDS: std::ops::RangeInclusive<u8> = 20..=23;
 /// Names of a certificate that are told at most.
 const NAMES: usize = 3;
 
-const NO_TLS: &str =
-    "what it answers is no TLS: is it another port, or one that turns to TLS after words of its own protocol, as SMTP does?";
+const NO_TLS: &str = "what it answers is no TLS: is it another port, or one that turns to TLS after words of its own protocol, as SMTP does?";
 
 /// Returns why there was no handshake.
 pub(super) fn words(error: &io::Error, known: Known) -> String {
@@ -105,7 +104,9 @@ fn certificate(wrong: &CertificateError, said: Said) -> String {
                     "its certificate names no host (subjectAltName; the name in its subject does not count)".to_owned()
                 }
                 (_, 0) => format!("its certificate is for {told}: `server_name` says which one is meant"),
-                (_, more) => format!("its certificate is for {told} and {more} more: `server_name` says which one is meant"),
+                (_, more) => {
+                    format!("its certificate is for {told} and {more} more: `server_name` says which one is meant")
+                }
             }
         }
         // One that ends before it begins.
@@ -141,7 +142,9 @@ fn refusal(alert: AlertDescription, known: Known) -> String {
             }
         }
         AlertDescription::HandshakeFailure => {
-            format!("it refuses ({alert:?}): it has perhaps nothing by this name (`server_name`), or other ciphers only")
+            format!(
+                "it refuses ({alert:?}): it has perhaps nothing by this name (`server_name`), or other ciphers only"
+            )
         }
         AlertDescription::UnrecognisedName => "it has nothing by this name (`server_name`)".to_owned(),
         AlertDescription::ProtocolVersion => "it speaks neither TLS 1.2 nor 1.3".to_owned(),
@@ -182,7 +185,10 @@ mod tests {
             (known(false, false, Some(b'S')), "what it answers is no TLS"),
             (known(false, false, Some(22)), "it speaks TLS, but ended the connection before the greeting was over"),
             (known(false, true, Some(22)), "it asked for a certificate, and ended the connection: give it one"),
-            (known(true, true, Some(22)), "it asked for a certificate, and ended the connection: it may not take the one"),
+            (
+                known(true, true, Some(22)),
+                "it asked for a certificate, and ended the connection: it may not take the one",
+            ),
         ] {
             for kind in [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe] {
                 let told = super::words(&kind.into(), known);
@@ -200,7 +206,8 @@ mod tests {
             let error = io::Error::other(Error::AlertReceived(alert));
             super::words(&error, known(has_own, is_asked, Some(22)))
         };
-        for alert in [AlertDescription::BadCertificate, AlertDescription::HandshakeFailure, AlertDescription::UnknownCA] {
+        for alert in [AlertDescription::BadCertificate, AlertDescription::HandshakeFailure, AlertDescription::UnknownCA]
+        {
             let none = told(alert, false, true);
             assert_eq!(none, format!("it asks for a certificate: give it one by `cert` and `key` ({alert:?})"));
             assert_eq!(told(alert, true, true), format!("it does not take the certificate in `cert` ({alert:?})"));
