@@ -108,10 +108,8 @@ mod tests {
             assert_eq!(says(text), none, "{text}");
         }
         let unread = Err("certificate 2 of the file cannot be read".to_owned());
-        for text in
-            ["aGVsbG8=\n-----END CERTIFICATE-----", "%\n-----END CERTIFICATE-----", "-----END CERTIFICATE-----", ""]
-        {
-            let text = format!("{first}-----BEGIN CERTIFICATE-----\n{text}\n{second}");
+        for text in ["aGVsbG8=", "%", ""] {
+            let text = format!("{first}-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n{second}");
             assert_eq!(says(&text), unread, "{text}");
         }
     }

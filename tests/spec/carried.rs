@@ -1,6 +1,6 @@
 //! What orch's own keys say arrives in the graph.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use orch::expand::{self, Expanded};
 use orch::graph::{Graph, Role};
