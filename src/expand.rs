@@ -76,8 +76,8 @@ pub struct Input<'a> {
     pub snapshots: &'a Snapshots,
     /// `--scale` of the command line: wins over the file.
     pub scales: &'a BTreeMap<ServiceName, u32>,
-    /// Services of the file that no active profile enables.
-    pub disabled: &'a BTreeSet<ServiceName>,
+    /// Services of the file that no active profile enables, with their profiles.
+    pub disabled: &'a BTreeMap<ServiceName, Vec<String>>,
     /// Directory that relative paths of the file refer to.
     pub working_dir: &'a str,
     /// The compose files.
@@ -122,7 +122,8 @@ pub fn expand(input: &Input<'_>) -> Result<Expanded, Vec<ExpandError>> {
         networks,
         volumes,
         pod_volumes,
-        disabled: input.disabled.clone(),
+        disabled: input.disabled.keys().cloned().collect(),
+        profiles: input.disabled.clone(),
         files,
     };
     if fits(input, &graph, &mut sink) {

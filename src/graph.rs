@@ -8,6 +8,7 @@ mod clash;
 mod container;
 mod fold;
 mod network;
+mod off;
 mod pod;
 mod rules;
 
@@ -24,6 +25,7 @@ pub use container::{
     Resources, VolumesFrom,
 };
 pub use network::{Attachment, ExposedPort, Ipv6Pool, Network, NetworkMode, Port, PortMode, Protocol};
+pub use off::Off;
 pub use pod::{HOLDER, HOLDER_IMAGE, Part, PodVolume, Role, member_name, pre_start_member};
 pub use rules::{
     Condition, Constraint, Dependency, EndpointMode, Link, OnFailure, Placement, PullPolicy, Restart, RestartPace,
@@ -56,6 +58,9 @@ pub struct Graph {
     /// Services of the file that no active profile enables: their containers are no orphans and are left as they are.
     #[serde(default)]
     pub disabled: BTreeSet<ServiceName>,
+    /// The profiles of those.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub profiles: BTreeMap<ServiceName, Vec<String>>,
     /// Contents of configs and secrets, by lower-case hex SHA-256 of the content.
     pub files: BTreeMap<String, FileContent>,
 }

@@ -32,7 +32,7 @@ use crate::ids::{ProjectName, ResourceKey, ServiceName};
 
 pub use ambassador::{Ambassador, AmbassadorTarget, AmbassadorTls, Breaker, Export, ExternalLink, Medium};
 pub use build::{Build, Repository};
-pub use certificate::{CertificateError, certified};
+pub use certificate::{Authorities, CertificateError, authorities, certified};
 pub use compose_hash::{ComposeHash, ComposeHashes, Piece, compose_hashes};
 pub use deploy::{
     Deploy, DeployMode, DeployPlacement, DeviceRequest, DiscreteResource, GenericResource, Preference, Reservations,

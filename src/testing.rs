@@ -31,6 +31,7 @@ pub fn graph(project: &str, services: &[&str]) -> Graph {
         volumes: BTreeMap::new(),
         pod_volumes: BTreeMap::new(),
         disabled: BTreeSet::new(),
+        profiles: BTreeMap::new(),
         files: BTreeMap::new(),
     }
 }

@@ -202,14 +202,13 @@ pub(crate) fn expand(loaded: Loaded, selection: &Selection, luggage: Luggage) ->
     let contents = loaded.contents.iter().map(|((kind, key), bytes)| ((file_kind(*kind), key.clone()), bytes.clone()));
     let (logins, lacking) = logins_of(&loaded.model)?;
     let files: Vec<String> = loaded.config_files.iter().map(|path| path.display().to_string()).collect();
-    let disabled: BTreeSet<ServiceName> = loaded.disabled.keys().cloned().collect();
     let expanded = expand::expand(&expand::Input {
         model: &loaded.model,
         contents: &contents.collect(),
         logins: logins.as_deref(),
         snapshots: &luggage.snapshots,
         scales: &scales,
-        disabled: &disabled,
+        disabled: &loaded.disabled,
         working_dir: &loaded.working_dir.display().to_string(),
         config_files: &files,
     });

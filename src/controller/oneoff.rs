@@ -25,6 +25,7 @@ pub fn narrowed(requested: Graph, options: &UpOptions, previous: Option<&Desired
         add_parts(&mut graph, &requested, service);
         graph.services.insert(name.clone(), service.clone());
         graph.disabled.remove(name);
+        graph.profiles.remove(name);
     }
     // Of the service as the file has it now, what is there already stays as it is.
     for name in &options.services {

@@ -152,11 +152,21 @@ pub fn is_same_project(one: &Desired, other: &Desired) -> bool {
 
 /// Compares all but where the files were.
 fn is_same_graph(one: &Graph, other: &Graph) -> bool {
-    let Graph { project, working_dir: _, config_files: _, services, disabled, networks, volumes, files, pod_volumes } =
-        one;
+    let Graph {
+        project,
+        working_dir: _,
+        config_files: _,
+        services,
+        disabled,
+        profiles,
+        networks,
+        volumes,
+        files,
+        pod_volumes,
+    } = one;
     *project == other.project
         && *services == other.services
-        && *disabled == other.disabled
+        && (disabled, profiles) == (&other.disabled, &other.profiles)
         && *networks == other.networks
         && (volumes, pod_volumes) == (&other.volumes, &other.pod_volumes)
         && *files == other.files

@@ -186,6 +186,9 @@ pub enum Problem {
     /// A certificate and its key that cannot be shown.
     #[error("certificate and key cannot be used: {0}")]
     Certificate(String),
+    /// Authorities that cannot be trusted.
+    #[error("authorities cannot be used: {0}")]
+    Authorities(String),
     /// How to roll out a service that is replaced with another one.
     #[error(
         "is for nothing here: its replicas are replaced together with those of `{0}`, whose network or volumes they share"
@@ -227,6 +230,11 @@ impl Problem {
                 let help = "the one holds the certificate and the chain above it, the other its unencrypted private key, both PEM";
                 Some(help.to_owned())
             }
+            Self::Authorities(_) => Some(
+                "it holds the certificate of one authority or more, or of the far side itself, each in PEM \
+                 (`-----BEGIN CERTIFICATE-----`)"
+                    .to_owned(),
+            ),
             Self::SharedAfterEach { .. } => {
                 Some("put the steps with `per_replica: true` last, or say `per_replica: true` of both".to_owned())
             }

@@ -19,7 +19,9 @@ impl Part<'_, '_> {
             let path = format!("x-ambassadors.{}.tls", ambassador.name);
             let Some(AmbassadorTls { server_name: _, authorities, identity }) = &mut ambassador.tls else { continue };
             if let Some(name) = authorities {
-                *name = self.content(&format!("{path}.ca"), name);
+                let path = format!("{path}.ca");
+                *name = self.content(&path, name);
+                self.are_authorities(&path, name);
             }
             if let Some((certificate, key)) = identity {
                 self.pair(&path, certificate, key);
@@ -58,6 +60,14 @@ impl Part<'_, '_> {
         let (Some(chain), Some(own)) = (self.files.get(certificate), self.files.get(key)) else { return };
         if let Err(problem) = certified(&chain.bytes, &own.bytes) {
             self.error(tls, Problem::Certificate(problem.to_string()));
+        }
+    }
+
+    /// Reports a file of authorities, in the graph, that holds none, or one that is of no use.
+    fn are_authorities(&mut self, path: &str, authorities: &str) {
+        let Some(file) = self.files.get(authorities) else { return };
+        if let Err(problem) = model::authorities(&file.bytes) {
+            self.error(path, Problem::Authorities(problem.to_string()));
         }
     }
 

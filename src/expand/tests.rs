@@ -34,7 +34,7 @@ fn run(text: &str, scales: &[(&str, u32)]) -> Result<Expanded, Vec<String>> {
         logins: None,
         snapshots: &snapshots(),
         scales: &scales.iter().map(|(service, count)| (name(service), *count)).collect(),
-        disabled: &BTreeSet::new(),
+        disabled: &BTreeMap::new(),
         working_dir: "/src",
         config_files: &["/src/compose.yaml".to_owned()],
     };

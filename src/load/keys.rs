@@ -7,6 +7,7 @@
 mod address;
 mod ambassador;
 mod certificate;
+mod circle;
 mod grammar;
 mod link;
 mod pod;
@@ -136,6 +137,7 @@ pub(super) fn understand(
             understood.volumes.insert(key.clone(), pod);
         }
     }
+    circle::check(&project, &understood.services, report);
     routes.unshared(report);
     routes.published(&project, report);
     understood

@@ -1,11 +1,12 @@
-//! Certificates and their keys as files have them: read, and found to belong together.
+//! Certificates and their keys as files have them: read, and found to belong together or to be of use.
 
+use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-/// Why a certificate cannot be shown.
+/// Why a certificate cannot be shown, or trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// The file holds none.
@@ -20,6 +21,39 @@ pub enum CertificateError {
     /// The certificate is not one, or the key is of a kind that is not known.
     #[error("the certificate or its key cannot be used: {0}")]
     Unusable(#[source] rustls::Error),
+    /// A file of authorities holds none.
+    #[error("the file holds no certificate in PEM")]
+    NoAuthority,
+    /// One of a file of authorities cannot be read.
+    #[error("certificate {0} of the file cannot be read")]
+    Unreadable(usize),
+}
+
+/// Certificates that are trusted.
+#[derive(Debug)]
+pub struct Authorities {
+    /// As those who sign others'.
+    pub roots: RootCertStore,
+    /// As such, in the order of the file.
+    pub certificates: Vec<CertificateDer<'static>>,
+}
+
+/// Reads the certificates that are to be trusted, all PEM: one at least, and each of use.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn authorities(pem: &[u8]) -> Result<Authorities, CertificateError> {
+    let (mut roots, mut certificates) = (RootCertStore::empty(), Vec::new());
+    for (index, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
+        let unreadable = || CertificateError::Unreadable(index + 1);
+        let certificate = certificate.map_err(|_| unreadable())?;
+        roots.add(certificate.clone()).map_err(|_| unreadable())?;
+        certificates.push(certificate);
+    }
+    if certificates.is_empty() {
+        return Err(CertificateError::NoAuthority);
+    }
+    Ok(Authorities { roots, certificates })
 }
 
 /// Reads a certificate with its chain, and its key, all PEM.
@@ -60,5 +94,23 @@ mod tests {
         // One file with both is fine.
         let both = [chain, key].concat();
         assert_eq!(says(&both, &both), None);
+    }
+
+    #[test]
+    fn of_authorities_each_must_be_of_use() {
+        let made = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+        let (one, other) = (made("a"), made("b"));
+        let says = |pem: &str| authorities(pem.as_bytes()).map(|all| all.certificates.len()).map_err(|e| e.to_string());
+        let (first, second) = (one.cert.pem(), other.cert.pem());
+        assert_eq!(says(&format!("# ours\n{first}\n{second}")), Ok(2));
+        let none = Err("the file holds no certificate in PEM".to_owned());
+        for text in ["", "hello", &one.signing_key.serialize_pem()] {
+            assert_eq!(says(text), none, "{text}");
+        }
+        let unread = Err("certificate 2 of the file cannot be read".to_owned());
+        for text in ["aGVsbG8=", "%", ""] {
+            let text = format!("{first}-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n{second}");
+            assert_eq!(says(&text), unread, "{text}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What stands behind a service of another project that somebody reaches for: by `external_links`, or by an ambassador. Pure.
 
 use crate::diag::instead;
+use crate::graph::Off;
 use crate::ids::{ProjectName, ServiceName};
 use crate::model::Export;
 
@@ -13,6 +14,8 @@ pub enum Standing {
     NoProject,
     /// The project has no such service; what to say of those that it has.
     NoService(Option<String>),
+    /// The project's file has it, and no active profile enables it.
+    Off(Off),
     /// It lets nobody in.
     NotExported,
     /// It lets others in at these ports only.
@@ -31,7 +34,10 @@ impl Standing {
         let services = &desired.graph.services;
         let export = match services.get(service) {
             Some(found) => &found.export,
-            None => return Self::NoService(instead(service.as_str(), services.keys().map(ServiceName::as_str))),
+            None => {
+                let none = || Self::NoService(instead(service.as_str(), services.keys().map(ServiceName::as_str)));
+                return desired.graph.off(service).map_or_else(none, Self::Off);
+            }
         };
         match export {
             Export::Nothing => return Self::NotExported,
@@ -47,9 +53,9 @@ impl Standing {
         }
     }
 
-    /// Returns whether there is such a service at all.
+    /// Returns whether there is such a service at all, as far as names go.
     pub fn is_there(&self) -> bool {
-        !matches!(self, Self::NoProject | Self::NoService(_))
+        !matches!(self, Self::NoProject | Self::NoService(_) | Self::Off(_))
     }
 
     /// Returns whether nothing can be reached there until somebody writes or brings up something else.
@@ -62,6 +68,7 @@ impl Standing {
         Some(match self {
             Self::NoProject => format!("no project `{project}` is up"),
             Self::NoService(_) => format!("project `{project}` has no service `{service}`"),
+            Self::Off(off) => format!("service `{service}` of project `{project}` is {off}"),
             Self::NotExported => format!("service `{service}` of project `{project}` exports nothing"),
             Self::OtherPorts(ports) => {
                 let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
@@ -80,6 +87,7 @@ impl Standing {
                 "`{project}` is to be brought up with its own files; `orch ls` lists those that are there"
             )),
             Self::NoService(instead) => instead.clone(),
+            Self::Off(off) => Some(format!("`{}` at the `up` of `{project}` switches it on", off.flag())),
             Self::NotExported => Some(format!("`x-export: {some}` at that service lets other projects reach it")),
             Self::OtherPorts(_) => {
                 Some(format!("{some} under `x-export` of that service lets other projects reach it"))
@@ -105,6 +113,9 @@ mod tests {
         let Some(export) = export else { return Standing::of(None, &service, port) };
         let mut desired = testing::desired(graph("{db: {}, web: {}}"));
         desired.graph.services.get_mut("db").expect("it is there").export = export;
+        let later: ServiceName = "later".parse().expect("a name");
+        desired.graph.disabled.insert(later.clone());
+        desired.graph.profiles.insert(later, vec!["night".to_owned()]);
         let db = crate::plan::ObservedContainer { state, ..testing::container("shop", "db", 1) };
         let host = ObservedHost { containers: [(db.id.clone(), db)].into(), ..ObservedHost::default() };
         let observed = Observed { hosts: [(crate::ids::HostName::local(), host)].into() };
@@ -147,6 +158,13 @@ mod tests {
             "`orch -p shop why db` says why",
             false,
         );
+        check(
+            standing(ports(), runs, "later", None),
+            "service `db` of project `shop` is off by its profile `night`",
+            "`--profile night` at the `up` of `shop` switches it on",
+            true,
+        );
+        assert!(!standing(ports(), runs, "later", None).is_there(), "another service may be meant by the name");
         assert_eq!(standing(ports(), runs, "db", Some(81)), Standing::Ready(1));
         assert_eq!(standing(ports(), runs, "db", None), Standing::Ready(1));
         assert_eq!(standing(Some(Export::All), runs, "db", Some(5432)), Standing::Ready(1));

@@ -41,7 +41,7 @@ pub(crate) fn graph(text: &str) -> Graph {
         logins: None,
         snapshots: &BTreeMap::new(),
         scales: &BTreeMap::new(),
-        disabled: &BTreeSet::new(),
+        disabled: &BTreeMap::new(),
         working_dir: "/src",
         config_files: &[],
     };

@@ -1,6 +1,6 @@
 //! Every example loads without a warning, and is to orch what it is to Docker Compose.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use orch::load::{self, LoadOptions, LoadRequest, Loaded, OsFiles, OwnKeys};
@@ -49,7 +49,7 @@ fn every_example_becomes_a_graph_without_a_warning_and_has_ports_of_its_own() {
             contents: &contents.collect(),
             snapshots: &BTreeMap::new(),
             scales: &BTreeMap::new(),
-            disabled: &BTreeSet::new(),
+            disabled: &BTreeMap::new(),
             working_dir: "/",
             config_files: &[],
         });

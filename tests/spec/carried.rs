@@ -1,6 +1,6 @@
 //! What orch's own keys say arrives in the graph.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use orch::expand::{self, Expanded};
 use orch::graph::{Graph, Role};
@@ -30,7 +30,7 @@ fn expand_with(text: &str, files: &[(&str, &str)]) -> Result<Expanded, Vec<Strin
         contents: &contents.collect(),
         snapshots: &BTreeMap::new(),
         scales: &BTreeMap::new(),
-        disabled: &BTreeSet::new(),
+        disabled: &BTreeMap::new(),
         working_dir: "/project",
         config_files: &[],
     });
@@ -41,7 +41,7 @@ fn graph(text: &str) -> Graph {
     expand(text).expect("no mistakes").graph
 }
 
-const FILES: &str = "\nconfigs: {ca: {content: root}, both: {content: c}}\n\
+const FILES: &str = "\nconfigs: {root: {file: ./root.pem}, both: {content: c}}\n\
                      secrets: {pem: {file: ./x}, both: {file: ./x}, away: {external: true}}\n";
 
 /// A certificate with its key, PEM.
@@ -52,13 +52,13 @@ fn pair() -> (String, String) {
 
 #[test]
 fn certificates_become_contents_and_keys_stay_secret() {
-    let (chain, key) = pair();
+    let ((chain, key), (root, _)) = (pair(), pair());
     let both = format!("{chain}{key}");
     let text = format!(
         "services:\n  web:\n    image: x\n    expose: [80]\n    x-route: {{host: a.example.com, tls: pem}}\n    \
-         x-ambassadors:\n      far: {{to: 'other/db:5432', tls: {{ca: ca, cert: both, key: pem}}}}\n{FILES}"
+         x-ambassadors:\n      far: {{to: 'other/db:5432', tls: {{ca: root, cert: both, key: pem}}}}\n{FILES}"
     );
-    let graph = expand_with(&text, &[("x", &both)]).expect("no mistakes").graph;
+    let graph = expand_with(&text, &[("x", &both), ("root.pem", &root)]).expect("no mistakes").graph;
     let web = &graph.services["web"];
     let content = |key: &str| (String::from_utf8_lossy(&graph.files[key].bytes).into_owned(), graph.files[key].secret);
     let secret = (both, true);
@@ -68,7 +68,7 @@ fn certificates_become_contents_and_keys_stay_secret() {
     let Some(AmbassadorTls { authorities: Some(ca), identity: Some((cert, key)), .. }) = &web.ambassadors[0].tls else {
         panic!("{:?}", web.ambassadors)
     };
-    assert_eq!(content(ca), ("root".to_owned(), false));
+    assert_eq!(content(ca), (root, false));
     assert_eq!((content(cert), content(key)), (secret.clone(), secret), "a name that is both is the secret");
 }
 
@@ -102,6 +102,27 @@ fn a_certificate_and_its_key_must_belong_together() {
         says(&chain, &locked),
         wrong("the file of the key holds no private key in PEM, or not without a passphrase")
     );
+}
+
+#[test]
+fn authorities_that_are_none_are_told_with_their_place() {
+    let ((chain, key), (other, _)) = (pair(), pair());
+    let says = |kind: &str, ca: &str| {
+        let text = format!(
+            "services:\n  web:\n    image: x\n    x-ambassadors:\n      far: {{to: 'a.example.com:443', tls: {{ca: ca}}}}\n\
+             {kind}: {{ca: {{file: ./ca.pem}}}}\n"
+        );
+        expand_with(&text, &[("ca.pem", ca)]).err().unwrap_or_default()
+    };
+    let wrong =
+        |reason: &str| vec![format!("services.web.x-ambassadors.far.tls.ca: authorities cannot be used: {reason}")];
+    for kind in ["configs", "secrets"] {
+        assert_eq!(says(kind, &format!("{chain}{other}")), Vec::<String>::new());
+        assert_eq!(says(kind, &key), wrong("the file holds no certificate in PEM"));
+        assert_eq!(says(kind, ""), wrong("the file holds no certificate in PEM"));
+        let damaged = other.replacen("MII", "AII", 1);
+        assert_eq!(says(kind, &format!("{chain}{damaged}")), wrong("certificate 2 of the file cannot be read"));
+    }
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn run(loaded: &Loaded) {
         contents: &contents.collect(),
         snapshots: &BTreeMap::new(),
         scales: &BTreeMap::new(),
-        disabled: &loaded.disabled.keys().cloned().collect(),
+        disabled: &loaded.disabled,
         working_dir: "/project",
         config_files: &[],
     });

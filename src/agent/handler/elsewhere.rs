@@ -154,7 +154,7 @@ impl Seen<'_> {
         }
         let others = Others::of(self.shared, self.desired);
         let folded = self.observed.folded(&self.desired.graph);
-        let pods = Pods::of(&folded);
+        let pods = Pods::of(&folded, &self.observed);
         for reach in others.reaches(front, service).iter().filter(|reach| reach.port.is_none()) {
             if let Some(text) = reach.told() {
                 findings.push(Finding { weight: Weight::Problem, text, hint: reach.help() });
@@ -190,7 +190,10 @@ impl Seen<'_> {
         match target {
             AmbassadorTarget::Service { service, .. } => {
                 let why = pods.unready(self.desired, service)?;
-                let hint = format!("`orch why {service}` says more");
+                let hint = match self.desired.graph.off(service) {
+                    Some(off) => format!("`{}` at its `up` switches it on", off.flag()),
+                    None => format!("`orch why {service}` says more"),
+                };
                 Some((format!("{what}, and nobody is there: {why}"), Some(hint)))
             }
             AmbassadorTarget::Exported { project, service, port, place } => {

@@ -1,6 +1,7 @@
 //! Follows a project's loop for one client until what the client asked for has come true or cannot.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,7 +135,7 @@ impl Follow {
         let mut messages: Vec<String> = failures.map(ToString::to_string).collect();
         let others = record.desired.as_ref().map(|desired| self.objects_of_others(desired)).unwrap_or_default();
         let errors = state.errors.iter().filter(|(object, _)| !others.contains(*object));
-        messages.extend(errors.map(|(object, message)| format!("{object}: {message}")));
+        messages.extend(by_message(errors));
         if !messages.is_empty() {
             return Some(Progress::Failed { messages });
         }
@@ -178,9 +179,8 @@ impl Follow {
         pending.extend(watched.map(|pod| format!("`{pod}` was replaced, and is watched until `monitor` is over")));
         if self.wait {
             let unready = pods.iter().filter(|pod| pod.wanted && !pod.ready && pod.state.is_some());
-            for (pod, reason) in unready.filter_map(|pod| Some((pod, pod.reason.as_ref()?))) {
-                pending.push(format!("container {}: {reason}", pod.name));
-            }
+            let reasons = unready.filter_map(|pod| Some((format!("container {}", pod.name), pod.reason.as_ref()?)));
+            pending.extend(by_message(reasons));
             let failures = self.failures(desired, state);
             for pod in pods.iter().filter(|pod| pod.wanted && is_unchecked(pod)) {
                 let count = failures.get(&pod.pod).copied().unwrap_or(0);
@@ -351,6 +351,18 @@ fn unfinished(desired: &Desired, pod: &PodStatus, now: Duration) -> Option<Strin
     Some(format!("container {} has not ended, and has run for {secs} s", pod.name))
 }
 
+/// Says what is wrong with things; of those with which the same is, it is said once.
+fn by_message<'a>(told: impl Iterator<Item = (impl fmt::Display, &'a String)>) -> Vec<String> {
+    let mut messages: Vec<(&String, String)> = Vec::new();
+    for (what, message) in told {
+        match messages.iter_mut().find(|(known, _)| *known == message) {
+            Some((_, of)) => *of = format!("{of}, {what}"),
+            None => messages.push((message, what.to_string())),
+        }
+    }
+    messages.into_iter().map(|(message, of)| format!("{of}: {message}")).collect()
+}
+
 /// Returns whether two sentences are about the same container.
 fn shares_container(one: &str, other: &str) -> bool {
     let name =
@@ -383,6 +395,16 @@ fn is_job(desired: &Desired, pod: &PodId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_several_is_told_once() {
+        let (taken, other) = ("its port is taken".to_owned(), "no such image".to_owned());
+        let told = [("Container a", &taken), ("Container b", &other), ("Container c", &taken)];
+        assert_eq!(
+            by_message(told.into_iter()),
+            ["Container a, Container c: its port is taken", "Container b: no such image"]
+        );
+    }
 
     #[test]
     fn what_is_waited_for_is_told_once_and_not_at_any_length() {

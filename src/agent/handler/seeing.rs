@@ -186,6 +186,12 @@ impl<'a> Seen<'a> {
             }
             None => {}
         }
+        let off = ServiceName::new(about).ok().and_then(|service| graph.off(&service));
+        if let Some(off) = off {
+            let hint = Some(format!("`{}` at its `up` switches it on", off.flag()));
+            let findings = vec![Finding { weight: Weight::Problem, text: format!("`{about}` is {off}"), hint }];
+            return Ok(WhyTold { about: format!("service `{about}`"), findings });
+        }
         if let Ok(port) = about.trim_start_matches(':').parse::<u16>() {
             let message =
                 format!("project `{}` publishes no port {port}, and none of its routes listens there", graph.project);
@@ -313,7 +319,9 @@ impl<'a> Seen<'a> {
         }
         findings.extend(self.reached(front));
         findings.extend(self.leads_nowhere(front).0);
-        findings.extend(self.ambassadors(front));
+        let mut ambassadors = self.ambassadors(front);
+        ambassadors.retain(|one| !findings.iter().any(|told| told.text == one.text));
+        findings.extend(ambassadors);
         findings.extend(self.taken_ports(front, None));
         findings.extend(self.ports_of(front));
         let wanted = pods.len() + homeless;
@@ -363,6 +371,8 @@ impl<'a> Seen<'a> {
         let members = if parts.is_empty() || pod.service != front { vec![pod.service.clone()] } else { parts };
         let statuses = pods(Some(self.desired), &self.observed, &self.state);
         let mut findings = Vec::new();
+        // What keeps an ambassador from listening keeps all that start after it, and is told once.
+        let mut unheard = BTreeSet::new();
         for member in members {
             let id = PodId::new(member, pod.number);
             let Some(status) = statuses.iter().find(|status| status.pod == id) else { continue };
@@ -387,6 +397,9 @@ impl<'a> Seen<'a> {
                 }
                 (Some(ContainerState::Exited { .. }), None) if has_ended_with_main(status, &statuses) => {
                     Some(fine(text("was ended when the service's own container had ended".to_owned())))
+                }
+                (_, Some(reason)) if reason.starts_with("ambassador `") => {
+                    unheard.insert(reason).then(|| problem(reason.clone()))
                 }
                 (_, Some(reason)) => {
                     let name = format!("`{id}`");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::api::types::ServiceSeen;
-use crate::graph::{NetworkMode, Service};
+use crate::graph::{NetworkMode, Role, Service};
 use crate::ids::{HostName, PodId, ServiceName};
 use crate::plan::{Asked, ContainerState, Desired, Health, Observed, ObservedContainer};
 
@@ -16,14 +16,27 @@ const TOLD: usize = 3;
 pub(super) struct Pods<'a> {
     observed: &'a Observed,
     containers: BTreeMap<PodId, &'a ObservedContainer>,
+    /// The containers of pods of several, by who is to be blamed first.
+    members: BTreeMap<PodId, BTreeMap<(Blame, PodId), &'a ObservedContainer>>,
     ready: BTreeMap<ServiceName, usize>,
 }
 
+/// Which container of a pod is to be blamed before others: without the first the next ones do not start, and sidecars end with
+/// the main one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Blame {
+    Init,
+    Main,
+    Sidecar,
+    Holder,
+}
+
 impl<'a> Pods<'a> {
-    /// Looks at what is of a project, with each pod as one container.
-    pub(super) fn of(observed: &'a Observed) -> Self {
-        let mut pods = Self { observed, containers: BTreeMap::new(), ready: BTreeMap::new() };
-        for container in observed.hosts.values().flat_map(|host| host.containers.values()) {
+    /// Looks at what is of a project: all of it, and `folded` with each pod as one container.
+    pub(super) fn of(folded: &'a Observed, all: &'a Observed) -> Self {
+        let (containers, ready) = (BTreeMap::new(), BTreeMap::new());
+        let mut pods = Self { observed: folded, containers, members: members(all), ready };
+        for container in folded.hosts.values().flat_map(|host| host.containers.values()) {
             let Some(pod) = container.pod() else { continue };
             if container.is_ready() {
                 *pods.ready.entry(pod.service.clone()).or_default() += 1;
@@ -41,6 +54,9 @@ impl<'a> Pods<'a> {
     pub(super) fn unready(&self, desired: &Desired, service: &ServiceName) -> Option<String> {
         if self.ready.contains_key(service) {
             return None;
+        }
+        if let Some(off) = desired.graph.off(service) {
+            return Some(format!("`{service}` is {off}"));
         }
         if !desired.enabled.contains(service) {
             return Some(format!("`{service}` was never asked to run"));
@@ -74,14 +90,12 @@ impl<'a> Pods<'a> {
         if desired.asked.get(pod).is_some_and(Asked::is_rest) {
             return format!("`{pod}` was stopped by hand");
         }
-        let Some(container) = self.containers.get(pod) else { return format!("`{pod}` has no container yet") };
-        match container.checked_state() {
-            ContainerState::Running { health: Health::Unhealthy } => format!("`{pod}` is unhealthy"),
-            ContainerState::Running { .. } => format!("`{pod}` starts"),
-            ContainerState::Restarting => format!("`{pod}` ends again and again"),
-            ContainerState::Exited { code, .. } => format!("`{pod}` ended with {code}"),
-            other => format!("`{pod}` is {}", other.word()),
+        // While the main one does not run, the holder stands for the pod, which always does.
+        if let Some(told) = self.members.get(pod).and_then(failed) {
+            return told;
         }
+        let Some(container) = self.containers.get(pod) else { return format!("`{pod}` has no container yet") };
+        told(pod, container.checked_state())
     }
 
     /// Returns whether all that is wanted of a service has ended well and stays so.
@@ -95,6 +109,50 @@ impl<'a> Pods<'a> {
     }
 }
 
+/// Says how a container that is not ready is.
+fn told(pod: &PodId, state: ContainerState) -> String {
+    match state {
+        ContainerState::Running { health: Health::Unhealthy } => format!("`{pod}` is unhealthy"),
+        ContainerState::Running { .. } => format!("`{pod}` starts"),
+        ContainerState::Restarting => format!("`{pod}` ends again and again"),
+        ContainerState::Exited { code, .. } => format!("`{pod}` ended with {code}"),
+        other => format!("`{pod}` is {}", other.word()),
+    }
+}
+
+/// Returns the containers of pods of several.
+fn members(observed: &Observed) -> BTreeMap<PodId, BTreeMap<(Blame, PodId), &ObservedContainer>> {
+    let mut pods: BTreeMap<_, BTreeMap<_, &ObservedContainer>> = BTreeMap::new();
+    for container in observed.hosts.values().flat_map(|host| host.containers.values()) {
+        let Some((part, own)) = container.part().zip(container.pod()) else { continue };
+        let blame = match part.role {
+            Role::Init => Blame::Init,
+            Role::Main => Blame::Main,
+            Role::Sidecar => Blame::Sidecar,
+            Role::Holder => Blame::Holder,
+            Role::PreStart => continue,
+        };
+        let key = (blame, own.clone());
+        let members = pods.entry(PodId::new(part.of, own.number)).or_default();
+        if !members.get(&key).is_some_and(|other| other.is_running()) {
+            members.insert(key, container);
+        }
+    }
+    pods
+}
+
+/// Says which container of a pod has failed, and how; `None`: none has.
+fn failed(members: &BTreeMap<(Blame, PodId), &ObservedContainer>) -> Option<String> {
+    members.iter().find_map(|((blame, own), container)| match container.checked_state() {
+        // It has prepared the pod.
+        ContainerState::Exited { code: 0, .. } if *blame == Blame::Init => None,
+        state @ (ContainerState::Exited { .. }
+        | ContainerState::Restarting
+        | ContainerState::Running { health: Health::Unhealthy }) => Some(told(own, state)),
+        _ => None,
+    })
+}
+
 /// Returns the services of all projects that others reach, with the reason where no pod of one is ready. Those whose work is
 /// done are not among them.
 pub(super) fn services(shared: &Shared) -> Vec<ServiceSeen> {
@@ -104,7 +162,7 @@ pub(super) fn services(shared: &Shared) -> Vec<ServiceSeen> {
         let project = &desired.graph.project;
         let observed = shared.observed(Some(project));
         let folded = observed.folded(&desired.graph);
-        let pods = Pods::of(&folded);
+        let pods = Pods::of(&folded, &observed);
         let fronts = desired.graph.services.iter().filter(|(name, _)| desired.graph.front(name) == *name);
         for (name, service) in fronts.filter(|(name, _)| desired.enabled.contains(*name)) {
             if !is_reached(desired, name, service) {

@@ -113,6 +113,93 @@ async fn what_no_other_project_gives_is_told_with_its_place_and_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_off_is_told_with_what_switches_it_on() {
+    let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    let off = |mut graph: Graph| {
+        graph.disabled.insert(service_name("db"));
+        graph.profiles.insert(service_name("db"), vec!["later".to_owned()]);
+        graph
+    };
+    warned(&agent, &off(project("other", &["web"]))).await;
+    let (why, help) = ("is off by its profile `later`", "`--profile later` at the `up` of `other` switches it on");
+    let text = |what: &str| format!("{what}, and nobody is there: service `db` of project `other` {why}");
+    let link = text("service `web` links to `other/db` as `store` (compose.yaml:3:24)");
+    let ambassador = text("ambassador `far` of service `web` leads to `other/db:5432` (compose.yaml:4:30)");
+    assert_eq!(warned(&agent, &linking()).await, [format!("{link}; {help}"), format!("{ambassador}; {help}")]);
+    assert_eq!(problems(&agent).await, [(link, help.to_owned()), (ambassador, help.to_owned())]);
+    // In one's own project the file is refused, unless somebody asked for less to be checked.
+    let mut own = off(graph(&["web"]));
+    let target = AmbassadorTarget::Service { service: service_name("db"), port: 5432 };
+    own.services.get_mut("web").expect("it is there").ambassadors = vec![to(target)];
+    warned(&agent, &own).await;
+    let text = format!("ambassador `far` of service `web` leads to `db:5432`, and nobody is there: `db` {why}");
+    let help = "`--profile later` at its `up` switches it on".to_owned();
+    assert_eq!(problems(&agent).await, [(text, help.clone())]);
+    let question = WhyQuestion { about: "db".to_owned(), only_here: false };
+    let told = agent.handler.why(shop(), question).await.expect("told").findings;
+    let finding = Finding { weight: Weight::Problem, text: format!("`db` {why}"), hint: Some(help) };
+    assert_eq!(told, [finding]);
+    agent.kill().await;
+}
+
+/// An engine with `web`, whose pods have a sidecar.
+fn with_sidecar() -> (Arc<FakeEngine>, Graph) {
+    let engine = engine();
+    engine.add_image(crate::graph::HOLDER_IMAGE);
+    let web =
+        "services:\n  web: {networks: {default: null}, x-sidecars: {sync: {image: app}}}\nnetworks: {default: {}}";
+    (engine, crate::plan::fixture::graph(web))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_pod_of_several_it_is_told_which_container_ended() {
+    let ((engine, mut graph), dir) = (with_sidecar(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    for service in graph.services.values_mut() {
+        service.restart = Restart::No;
+    }
+    assert_eq!(warned(&agent, &graph).await, Vec::<String>::new());
+    let why = async || {
+        let all = agent.handler.traffic().await.expect("told").services;
+        all.into_iter().find(|one| one.service == service_name("web")).and_then(|one| one.why)
+    };
+    let ended = |name: &'static str| {
+        move |all: &BTreeMap<String, ObservedContainer>| {
+            all[name].state == ContainerState::Exited { code: 3, by_itself: true }
+        }
+    };
+    assert_eq!(why().await, None);
+    engine.crash("shop-web-1-sync", 3);
+    agent.becomes("the sidecar has ended", ended("shop-web-1-sync")).await;
+    assert_eq!(why().await.as_deref(), Some("`web.sync.1` ended with 3"));
+    engine.crash("shop-web-1", 3);
+    agent.becomes("the main container has ended", ended("shop-web-1")).await;
+    assert_eq!(why().await.as_deref(), Some("`web.1` ended with 3"));
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_an_ambassador_from_listening_is_told_once() {
+    let ((engine, mut graph), dir) = (with_sidecar(), tempfile::tempdir().expect("a directory"));
+    let agent = Agent::start(&engine, dir.path()).await;
+    let outside = AmbassadorTarget::Outside { host: "db.example.com".to_owned(), port: 5432 };
+    // No pod has this address. Source: RFC 5737.
+    let nowhere = Ambassador { address: Ipv4Addr::new(192, 0, 2, 1), ..to(outside) };
+    graph.services.get_mut("web").expect("it is there").ambassadors = vec![nowhere];
+    let events = agent.handler.up(shop(), UpRequest::new(graph)).await.expect("taken");
+    let Some(Progress::Failed { messages }) = drain(events).await.pop() else { panic!("it cannot listen") };
+    let said = "ambassador `far` of `web.1` cannot listen at 192.0.2.1:5432";
+    assert_eq!(messages.iter().filter(|message| message.contains(said)).count(), 1, "{messages:#?}");
+    for about in ["web", "web.1"] {
+        let question = WhyQuestion { about: about.to_owned(), only_here: false };
+        let told = agent.handler.why(shop(), question).await.expect("told").findings;
+        assert_eq!(told.iter().filter(|one| one.text.contains(said)).count(), 1, "{about}: {told:#?}");
+    }
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_without_a_ready_pod_keeps_its_row_and_those_who_lead_to_it_say_so() {
     let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
     let agent = Agent::start(&engine, dir.path()).await;

@@ -171,6 +171,7 @@ fn request() -> UpRequest {
         config_files: Vec::new(),
         services: BTreeMap::new(),
         disabled: BTreeSet::new(),
+        profiles: BTreeMap::new(),
         networks: BTreeMap::new(),
         volumes: BTreeMap::new(),
         pod_volumes: BTreeMap::new(),

@@ -42,10 +42,13 @@ async fn ask(context: &mut Context<'_>, about: String) -> Result<WhyTold, CliErr
     });
     for (host, answer) in answers.await {
         match answer {
-            Ok(answer) => told.findings.extend(answer.findings.into_iter().map(|one| {
-                let text = format!("seen from `{}`: {}", host.name(), one.text);
-                Finding { text, ..one }
-            })),
+            Ok(answer) => {
+                // What the seat has heard of already is told once.
+                let new =
+                    answer.findings.into_iter().filter(|one| !told.findings.iter().any(|known| known.text == one.text));
+                let new = new.map(|one| Finding { text: format!("seen from `{}`: {}", host.name(), one.text), ..one });
+                told.findings.extend(new.collect::<Vec<_>>());
+            }
             Err(error) => context.leave_out(host.name(), &error.to_string()),
         }
     }

@@ -155,7 +155,7 @@ fn a_container_that_uses_the_engine_has_its_socket_and_the_users_logins_as_a_sec
             logins: Some(b"{\"auths\": {}}"),
             snapshots: &snapshots,
             scales: &BTreeMap::new(),
-            disabled: &BTreeSet::new(),
+            disabled: &BTreeMap::new(),
             working_dir: "/src",
             config_files: &[],
         };

@@ -1,5 +1,6 @@
 //! TLS to the far side of an ambassador: the far side's certificate is always checked, by name.
 
+mod own;
 mod trust;
 mod words;
 
@@ -9,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -20,9 +21,11 @@ use super::super::relay::End;
 use super::super::table::{AmbassadorTls, AmbassadorWay};
 use super::{Far, Reason};
 use crate::mesh::MeshStream;
+use crate::model::{Authorities, authorities, certified};
 
+use own::Own;
 use trust::Trust;
-use words::Said;
+use words::{Known, Said};
 
 /// Where hosts keep the authorities that they trust, as seen by the agent. Source: Debian, Fedora, Alpine.
 const HOST_AUTHORITIES: [&str; 3] = [
@@ -38,7 +41,9 @@ pub(super) type Material = AmbassadorTls;
 #[derive(Debug)]
 pub(super) struct Stream {
     inner: TlsStream<Plain>,
-    said: Said,
+    known: Known,
+    /// Whether anything came that was sent over it.
+    was_answered: bool,
     refusal: Refusal,
 }
 
@@ -59,27 +64,21 @@ impl Tls {
     /// # Errors
     /// What is wrong with them, for the reader.
     pub(super) fn new(material: &Material) -> Result<Self, Reason> {
-        let AmbassadorTls { server_name, authorities, identity } = material;
+        let AmbassadorTls { server_name, authorities: given, identity } = material;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let (roots, own) = match authorities {
-            Some(pem) => own_roots(pem)?,
-            None => (host_roots()?, Vec::new()),
+        let Authorities { roots, certificates } = match given {
+            Some(pem) => authorities(pem).map_err(|error| format!("`ca` cannot be used: {error}"))?,
+            None => Authorities { roots: host_roots()?, certificates: Vec::new() },
         };
-        let trust = Trust::new(&provider, roots, own)?;
+        let trust = Trust::new(&provider, roots, certificates)?;
+        let own = identity.as_ref().map(|(chain, key)| certified(chain, key)).transpose();
+        let own = own.map_err(|error| format!("`cert` and `key` cannot be used: {error}"))?;
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         // It checks more than the library's own does, and not less.
         let builder = builder.map_err(|error| error.to_string())?.dangerous();
         let builder = builder.with_custom_certificate_verifier(Arc::new(trust));
-        let config = match identity {
-            None => builder.with_no_client_auth(),
-            Some((chain, key)) => {
-                let key =
-                    PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the key cannot be read: {error}"))?;
-                let chain = certificates(chain, "`cert`")?;
-                builder.with_client_auth_cert(chain, key).map_err(|error| format!("certificate and key: {error}"))?
-            }
-        };
-        let said = Said { has_ca: authorities.is_some(), has_own: identity.is_some() };
+        let config = builder.with_client_cert_resolver(Arc::new(Own(own.map(Arc::new))));
+        let said = Said { has_ca: given.is_some(), has_own: identity.is_some() };
         Ok(Self { config: Arc::new(config), server_name: server_name.clone(), said })
     }
 
@@ -87,50 +86,47 @@ impl Tls {
     pub(super) async fn connect(&self, far: Far, way: &AmbassadorWay) -> Result<Stream, Reason> {
         let name = self.server_name.clone().unwrap_or_else(|| way.host_name());
         let server_name = ServerName::try_from(name.clone()).map_err(|_| format!("`{name}` is no name of a server"))?;
-        let plain = match far {
-            Far::Here(stream) => Plain::Here(stream),
-            Far::There(stream) => Plain::There(stream),
+        let beneath = match far {
+            Far::Here(stream) => Beneath::Here(stream),
+            Far::There(stream) => Beneath::There(stream),
             Far::Tls(_) => return Err("TLS is not spoken inside TLS".to_owned()),
         };
         let connector = TlsConnector::from(Arc::clone(&self.config));
-        let said = self.said;
-        let connected = connector.connect(server_name, plain).await;
-        let inner = connected.map_err(|error| format!("no TLS with `{name}`: {}", words::words(&error, said)))?;
-        Ok(Stream { inner, said, refusal: Refusal::default() })
+        let handshake = connector.connect(server_name, Plain { beneath, first: None }).into_fallible();
+        let (connected, is_asked) = own::watched(handshake).await;
+        let known = |plain: &Plain| Known { said: self.said, is_asked, first: plain.first };
+        match connected {
+            Ok(inner) => {
+                let known = known(inner.get_ref().0);
+                Ok(Stream { inner, known, was_answered: false, refusal: Refusal::default() })
+            }
+            Err((error, plain)) => Err(format!("no TLS with `{name}`: {}", words::words(&error, known(&plain)))),
+        }
     }
-}
-
-/// Returns what the file gives as authorities: as such, and as the far side's own certificates.
-fn own_roots(pem: &[u8]) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), Reason> {
-    let own = certificates(pem, "`ca`")?;
-    let mut roots = RootCertStore::empty();
-    for certificate in &own {
-        roots.add(certificate.clone()).map_err(|error| format!("a certificate of `ca` cannot be used: {error}"))?;
-    }
-    Ok((roots, own))
 }
 
 fn host_roots() -> Result<RootCertStore, Reason> {
     let found = HOST_AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok());
     let pem = found.ok_or("this host has no file of trusted authorities: name them by `ca`")?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let certificates =
+        certificates.map_err(|error| format!("the host's file of trusted authorities cannot be read: {error}"))?;
     let mut roots = RootCertStore::empty();
     // The host's list may hold what this library does not know; one that is missing shows when it is needed.
-    roots.add_parsable_certificates(certificates(&pem, "the host's file of authorities")?);
+    roots.add_parsable_certificates(certificates);
     Ok(roots)
 }
 
-fn certificates(pem: &[u8], place: &str) -> Result<Vec<CertificateDer<'static>>, Reason> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match all {
-        Ok(all) if all.is_empty() => Err(format!("there is no certificate in {place}")),
-        Ok(all) => Ok(all),
-        Err(error) => Err(format!("certificates of {place} cannot be read: {error}")),
-    }
+/// What TLS runs over, with the first byte that came there.
+#[derive(Debug)]
+pub(super) struct Plain {
+    beneath: Beneath,
+    first: Option<u8>,
 }
 
-/// What TLS runs over.
+/// The connection itself.
 #[derive(Debug)]
-pub(super) enum Plain {
+enum Beneath {
     /// A socket.
     Here(TcpStream),
     /// A stream to another host.
@@ -139,32 +135,36 @@ pub(super) enum Plain {
 
 impl AsyncRead for Plain {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Here(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::There(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
+        let Self { beneath, first } = self.get_mut();
+        let before = buffer.filled().len();
+        let polled = match beneath {
+            Beneath::Here(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Beneath::There(stream) => Pin::new(stream).poll_read(cx, buffer),
+        };
+        *first = first.or_else(|| buffer.filled().get(before).copied());
+        polled
     }
 }
 
 impl AsyncWrite for Plain {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Here(stream) => Pin::new(stream).poll_write(cx, buffer),
-            Self::There(stream) => Pin::new(stream).poll_write(cx, buffer),
+        match &mut self.get_mut().beneath {
+            Beneath::Here(stream) => Pin::new(stream).poll_write(cx, buffer),
+            Beneath::There(stream) => Pin::new(stream).poll_write(cx, buffer),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Here(stream) => Pin::new(stream).poll_flush(cx),
-            Self::There(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().beneath {
+            Beneath::Here(stream) => Pin::new(stream).poll_flush(cx),
+            Beneath::There(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Here(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::There(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().beneath {
+            Beneath::Here(stream) => Pin::new(stream).poll_shutdown(cx),
+            Beneath::There(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -178,10 +178,12 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { inner, said, refusal } = self.get_mut();
+        let Self { inner, known, was_answered, refusal } = self.get_mut();
+        let before = buffer.filled().len();
         let polled = Pin::new(inner).poll_read(cx, buffer);
+        *was_answered |= buffer.filled().len() > before;
         if let Poll::Ready(Err(error)) = &polled
-            && let Some(reason) = words::late(error, *said)
+            && let Some(reason) = words::late(error, *known, *was_answered)
         {
             refusal.get_or_init(|| reason);
         }
@@ -209,9 +211,9 @@ impl End for Stream {
     }
 
     fn fail(&mut self) {
-        match self.inner.get_mut().0 {
-            Plain::Here(stream) => stream.fail(),
-            Plain::There(stream) => stream.as_mut().fail(),
+        match &mut self.inner.get_mut().0.beneath {
+            Beneath::Here(stream) => stream.fail(),
+            Beneath::There(stream) => stream.as_mut().fail(),
         }
     }
 }

@@ -294,11 +294,15 @@ fn by_authority(change: impl FnOnce(&mut CertificateParams)) -> Shown {
     Shown { certificate: params.signed_by(&key, &issuer).expect("signed"), key, ca }
 }
 
-/// A server that speaks TLS, and asks for a certificate of one of `clients` if there are any.
-async fn tls_server(shown: &Shown, clients: Option<&Shown>) -> SocketAddr {
+/// How a server speaks TLS, which asks for a certificate of one of `clients` if there are any.
+fn tls_config(
+    shown: &Shown,
+    clients: Option<&Shown>,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Arc<rustls::ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider));
-    let builder = builder.with_safe_default_protocol_versions().expect("versions");
+    let builder = builder.with_protocol_versions(versions).expect("versions");
     let builder = match clients {
         None => builder.with_no_client_auth(),
         Some(clients) => {
@@ -310,7 +314,12 @@ async fn tls_server(shown: &Shown, clients: Option<&Shown>) -> SocketAddr {
     };
     let chain = vec![shown.certificate.der().clone()];
     let key = shown.key.serialize_der().try_into().expect("a key");
-    let acceptor = TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).expect("a pair")));
+    Arc::new(builder.with_single_cert(chain, key).expect("a pair"))
+}
+
+/// A server that speaks TLS, and asks for a certificate of one of `clients` if there are any.
+async fn tls_server(shown: &Shown, clients: Option<&Shown>) -> SocketAddr {
+    let acceptor = TlsAcceptor::from(tls_config(shown, clients, rustls::DEFAULT_VERSIONS));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
@@ -324,6 +333,27 @@ async fn tls_server(shown: &Shown, clients: Option<&Shown>) -> SocketAddr {
                 stream.shutdown().await.ok();
             });
         }
+    });
+    address
+}
+
+/// A server of TLS 1.2 that greets, and resets one connection at what its client answers: so the last word of one that refuses
+/// is lost with what it did not read.
+fn tls_server_that_resets(shown: &Shown, clients: Option<&Shown>) -> SocketAddr {
+    let config = tls_config(shown, clients, &[&rustls::version::TLS12]);
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut tls = rustls::ServerConnection::new(config).expect("a server");
+        while !tls.wants_write() {
+            tls.read_tls(&mut stream).expect("a greeting");
+            tls.process_new_packets().expect("TLS");
+        }
+        while tls.wants_write() {
+            tls.write_tls(&mut stream).expect("taken");
+        }
+        assert!(stream.peek(&mut [0]).expect("an answer") > 0);
     });
     address
 }
@@ -405,7 +435,7 @@ async fn who_is_not_trusted_is_told_with_what_to_do() {
         (&by_itself(future), b"", "its certificate only begins at 2400-02-03T00:00:00Z; it is "),
         (&nameless, b"", "its certificate names no host"),
         (&client_only, b"", "its certificate is not one for servers"),
-        (&good, b"no certificate", "there is no certificate in `ca`"),
+        (&good, b"no certificate", "`ca` cannot be used: the file holds no certificate in PEM"),
     ] {
         let ca = if ca.is_empty() { &shown.ca } else { ca };
         stand.speak(tls_server(shown, None).await, Some(BANK), Some(ca), None);
@@ -424,8 +454,8 @@ async fn who_speaks_no_tls_or_wants_a_certificate_is_told() {
     assert_eq!(stand.ask("hello").await.expect("an answer"), "secret hello");
     // TLS 1.3 says so only after the handshake.
     for (own, words) in [
-        (None, "it refuses (CertificateRequired): perhaps it asks for a certificate, `cert` and `key`"),
-        (Some(&strangers), "it does not take the certificate in `cert`"),
+        (None, "it asks for a certificate: give it one by `cert` and `key` (CertificateRequired)"),
+        (Some(&strangers), "it does not take the certificate in `cert` ("),
     ] {
         stand.speak(address, Some(BANK), Some(&shown.ca), own);
         let answer = stand.ask("hello").await;
@@ -448,6 +478,27 @@ async fn who_speaks_no_tls_or_wants_a_certificate_is_told() {
         let (asked, ()) = tokio::join!(stand.ask("hello"), talk);
         asked.expect_err("there is no TLS");
         assert!(stand.told().starts_with(words), "{words} in {}", stand.told());
+    }
+}
+
+#[tokio::test]
+async fn of_who_ends_a_greeting_without_a_word_it_is_told_what_it_asked_for() {
+    let mut stand = Stand::new(&[]);
+    let (shown, clients) = (by_authority(|_| ()), by_authority(|_| ()));
+    let asks = "no TLS with `bank.example.com`: it asked for a certificate, and ended the connection: ";
+    for (asked, own, words) in [
+        (Some(&clients), None, format!("{asks}give it one by `cert` and `key`")),
+        (Some(&clients), Some(&clients), format!("{asks}it may not take the one in `cert`")),
+        (
+            None,
+            Some(&clients),
+            "no TLS with `bank.example.com`: it speaks TLS, but ended the connection before the greeting was over"
+                .to_owned(),
+        ),
+    ] {
+        stand.speak(tls_server_that_resets(&shown, asked), Some(BANK), Some(&shown.ca), own);
+        stand.ask("hello").await.expect_err("there is no TLS");
+        assert_eq!(stand.told(), words);
     }
 }
 
