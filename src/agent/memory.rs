@@ -32,6 +32,8 @@ struct Record {
     count: u32,
     /// Whether it failed in an earlier run, and no run has been good for long since, although its failures were forgiven.
     frail: bool,
+    /// Image of its container.
+    image: String,
     /// The run (container id and start time) that was counted last: each is counted once.
     counted: Option<(String, String)>,
     /// No start before this time.
@@ -133,6 +135,11 @@ impl Failures {
         // What runs for the first time that this agent knows of may have failed before it was there to see it.
         let frail = container.state.is_active() && has_ended_before(container);
         let record = self.0.entry(pod.clone()).or_insert(Record { frail, ..Record::default() });
+        if record.image != container.image_id {
+            // What has failed was another one.
+            record.frail &= record.image.is_empty();
+            record.image.clone_from(&container.image_id);
+        }
         let pace = graph.services.get(&pod.service).map(|service| &service.restart_pace);
         let forgiven_after = forgiven_after(graph, pod);
         let delay = pace.map(|pace| pace.delay).filter(|delay| !delay.is_zero());
@@ -389,6 +396,44 @@ mod tests {
         let healthy = ContainerState::Running { health: Health::Healthy };
         failures.observe(&graph, &pod, &ObservedContainer { state: healthy, ..run("3") }, at(101));
         assert!(!look(&failures, at(101)).0);
+    }
+
+    #[test]
+    fn what_has_failed_and_is_asked_for_once_more_is_tried_at_once_and_not_relied_upon_before_it_has_run_well() {
+        let (graph, pod) = (testing::graph("shop", &["web"]), PodId::new(ServiceName::new("web").expect("valid"), 1));
+        let look = |failures: &Failures, now| {
+            let memory = failures.view(std::slice::from_ref(&pod), now, |_| 0).remove(&pod).expect("it is known");
+            (memory.held.is_some(), memory.failures, memory.unsteady, memory.frail)
+        };
+        let run = |run: &str| ObservedContainer { started_at: run.to_owned(), ..testing::container("shop", "web", 1) };
+        let mut failures = Failures::default();
+        for number in 0..3 {
+            failures.observe(&graph, &pod, &ended(&format!("run {number}"), 1, true), at(0));
+        }
+        assert_eq!(look(&failures, at(0)), (true, 3, false, false));
+        failures.try_again(&pod);
+        assert_eq!(look(&failures, at(0)), (false, 0, false, true));
+        failures.observe(&graph, &pod, &run("run 3"), at(1));
+        assert_eq!((look(&failures, at(10)), failures.next_start(at(10))), ((false, 0, true, true), Some(at(11))));
+        let mut forgiven = Failures(failures.0.clone());
+        forgiven.forgive(&pod);
+        assert_eq!(look(&forgiven, at(10)), (false, 0, false, false), "something else is wanted");
+        // One that ends before does not run well.
+        failures.observe(&graph, &pod, &ended("run 3", 1, true), at(10));
+        failures.observe(&graph, &pod, &run("run 4"), at(10));
+        assert_eq!((look(&failures, at(19)).3, look(&failures, at(20))), (true, (false, 0, false, false)));
+        failures.observe(&graph, &pod, &ended("run 4", 1, true), at(20));
+        assert_eq!(look(&failures, at(20)), (false, 1, false, false));
+    }
+
+    #[test]
+    fn what_ended_before_the_agent_was_there_is_not_relied_upon_at_once() {
+        let (graph, pod) = (testing::graph("shop", &["web"]), PodId::new(ServiceName::new("web").expect("valid"), 1));
+        let again = ObservedContainer { finished_at: "before".to_owned(), ..testing::container("shop", "web", 1) };
+        let mut failures = Failures::default();
+        failures.observe(&graph, &pod, &again, at(0));
+        let unsteady = |now| failures.view(std::slice::from_ref(&pod), now, |_| 0)[&pod].unsteady;
+        assert_eq!([1, 9, 10].map(|second| unsteady(at(second))), [true, true, false]);
     }
 
     #[test]

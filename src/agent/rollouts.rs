@@ -36,7 +36,7 @@ pub struct Seen {
     /// How it failed, for the reader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
-    /// The run that failed, if it was one.
+    /// The last run that failed, if it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     failed: Option<Run>,
     /// Whether it failed before an `up` asked for the same once more.
@@ -117,10 +117,17 @@ impl Rollouts {
     /// Takes note of a pod's container as seen at `now`.
     pub fn observe(&mut self, desired: &Desired, pod: &PodId, container: &ObservedContainer, now: Duration) {
         let Some((rollout, seen)) = self.of(desired, pod, now) else { return };
-        if !seen.is_about(container) || !is_made(desired, pod, &seen, container) {
+        if !is_made(desired, pod, &seen, container) {
             return;
         }
         let sign = sign(&desired.graph, pod, container);
+        if !seen.is_about(container) {
+            // Healing tries what has failed on. Which run was the last one must be known when somebody asks for it once more.
+            if matches!(sign, Sign::Bad(_)) && seen.failure.is_some() {
+                self.keep(pod, Seen { failed: Some(Run::of(container)), ..seen });
+            }
+            return;
+        }
         let mut after = Seen { container: Some(container.id.clone()), ..seen };
         match sign {
             // The clock may have been set back.
@@ -158,7 +165,11 @@ impl Rollouts {
         let own = self.pods.get(pod).filter(|seen| seen.generation >= told.generation);
         if own.is_none() && told.failure.is_some() {
             let seen = Seen { failure: told.failure.clone(), ..Seen::new(told.generation) };
-            let now = if told.generation == desired.generation { Some(seen) } else { seen.carried(rollout, desired.generation, Duration::ZERO) };
+            let now = if told.generation == desired.generation {
+                Some(seen)
+            } else {
+                seen.carried(rollout, desired.generation, Duration::ZERO)
+            };
             if let Some(seen) = now {
                 self.keep(pod, seen);
             }
@@ -167,7 +178,14 @@ impl Rollouts {
 
     /// Takes note that what a rollout wants of a pod could not be made or started so many times in a row. Returns whether that is
     /// borne for now.
-    pub fn failed(&mut self, desired: &Desired, pod: &PodId, (name, message): (&str, &str), times: u32, now: Duration) -> bool {
+    pub fn failed(
+        &mut self,
+        desired: &Desired,
+        pod: &PodId,
+        (name, message): (&str, &str),
+        times: u32,
+        now: Duration,
+    ) -> bool {
         let Some((_, seen)) = self.of(desired, pod, now) else { return false };
         if seen.failure.is_some() || seen.ready_at.is_some() {
             return false;
@@ -181,7 +199,13 @@ impl Rollouts {
     }
 
     /// Takes note that what is run in a pod's container after its start (`post_start`) failed.
-    pub fn hook_failed(&mut self, desired: &Desired, pod: &PodId, container: &ObservedContainer, (message, now): (&str, Duration)) {
+    pub fn hook_failed(
+        &mut self,
+        desired: &Desired,
+        pod: &PodId,
+        container: &ObservedContainer,
+        (message, now): (&str, Duration),
+    ) {
         let Some((_, seen)) = self.of(desired, pod, now) else { return };
         if seen.is_about(container) && is_made(desired, pod, &seen, container) {
             let (failed, failure) = (Some(Run::of(container)), Some(message.to_owned()));
@@ -435,9 +459,10 @@ mod tests {
         rollouts.observe(&desired(), &pod(), &run("1", good), at(0));
         rollouts.observe(&desired(), &pod(), &run("1", bad), at(1));
         assert_eq!(told_of(&rollouts, &desired(), 1), "container shop-web-1 ended with 3");
-        // The run that failed is none of the next `up`…
+        // It is tried on, and the last run that failed is none of the next `up`…
+        rollouts.observe(&desired(), &pod(), &run("1b", bad), at(2));
         assert_eq!(told_of(&rollouts, &again(1), 9), "retried");
-        rollouts.observe(&again(1), &pod(), &run("1", bad), at(9));
+        rollouts.observe(&again(1), &pod(), &run("1b", bad), at(9));
         assert_eq!(told_of(&rollouts, &again(1), 9), "retried");
         // …and the one after it is, although its container was made for an earlier one.
         rollouts.observe(&again(1), &pod(), &run("2", good), at(10));

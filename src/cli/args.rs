@@ -367,6 +367,9 @@ pub struct UpArgs {
     pub detach: bool,
 
     /// Wait until services are running or healthy, and jobs are done; implies --detach
+    ///
+    /// What has no health check is running when it has run for half a second. Whether it listens on its ports is not asked: files and
+    /// images name ports that nobody ever listens on. Where that matters, give it a `healthcheck`, or `x-probe`.
     #[arg(long, conflicts_with = "no_start")]
     pub wait: bool,
 
