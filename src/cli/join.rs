@@ -263,7 +263,7 @@ impl Adding<'_> {
         };
         let founder = ready.swap_remove(at);
         let name = founder.host.name().clone();
-        let Some(status) = joined.take(&name, self.found(&founder).await) else {
+        let Some(mut status) = joined.take(&name, self.found(&founder).await) else {
             for one in &ready {
                 let why = format!("no cluster was founded by `{name}`");
                 self.event(one.host.name(), "Not added", ObjectState::Warning, Some(why));
@@ -273,7 +273,6 @@ impl Adding<'_> {
         joined.added.push(name.clone());
         self.event(&name, "Added", ObjectState::Done, Some("founded the cluster".to_owned()));
         let engine = founder.engine_id().to_owned();
-        let mut status = status;
         // Its agent has just started anew, and may not have looked at its machine yet.
         for host in status.hosts.iter_mut().filter(|host| host.name == name) {
             host.facts.id.clone_from(&engine);

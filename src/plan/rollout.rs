@@ -166,9 +166,10 @@ impl<'a> Rollouts<'a> {
         let Rolled { generation, watched, retried, ref failure, rested: _ } = *self.memory.get(pod)?.rolled.as_ref()?;
         // Until its own host's agent has said what has become of it since, what is known of the time before holds.
         let is_before = (desired.rolling_since(service)..desired.generation).contains(&generation);
-        let is_tried = match generation == desired.generation {
-            true => retried && !watched && failure.is_none(),
-            false => is_before && (failure.is_some() || retried && !watched),
+        let is_tried = if generation == desired.generation {
+            retried && !watched && failure.is_none()
+        } else {
+            is_before && (failure.is_some() || retried && !watched)
         };
         let runs = !desired.unstarted.contains(pod) && !desired.asked.contains_key(pod);
         (is_tried && runs).then_some(rollout.monitor)

@@ -339,7 +339,8 @@ impl<'a> Wiring<'a, '_> {
         let counts =
             |pod: &PodId| serving.contains(&pod.service) && !self.is_unstarted(pod) && !desired.asked.contains_key(pod);
         let others = others.iter().flatten().copied();
-        if let Some(why) = others.filter(|pod| counts(pod)).find_map(|pod| self.rollouts.unsteady(pod)) {
+        let why = others.filter(|pod| counts(pod)).find_map(|pod| self.rollouts.unsteady(pod));
+        if let Some(why) = why {
             self.spare_for(unit, &why);
         }
     }

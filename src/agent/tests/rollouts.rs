@@ -9,7 +9,7 @@ use super::*;
 const NOON: Duration = Duration::from_hours(500_004);
 
 /// Three replicas of this spec.
-fn wanted(spec: &str, on_failure: OnFailure) -> Graph {
+pub(super) fn wanted(spec: &str, on_failure: OnFailure) -> Graph {
     let mut graph = graph(&["web"]);
     let web = graph.services.get_mut("web").expect("it is there");
     web.scale = Scale::Replicas(3);
