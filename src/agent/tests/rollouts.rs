@@ -137,7 +137,7 @@ async fn a_replica_that_fails_ends_the_rollout_and_the_next_up_goes_on_once_it_i
     assert!(messages[0].contains("paused, 1 of 3 replicas failed: container shop-web-1 ended with 4"), "{messages:?}");
     agent.become_with("new", 1).await;
     agent.looks().await;
-    let events = agent.begin(&wanted("new", OnFailure::Pause)).await;
+    drop(agent.begin(&wanted("new", OnFailure::Pause)).await);
     agent.looks().await;
     assert_eq!((agent.with("new"), agent.with("old")), (1, 2));
     agent.kill().await;
@@ -147,7 +147,6 @@ async fn a_replica_that_fails_ends_the_rollout_and_the_next_up_goes_on_once_it_i
     clock.advance(Duration::from_mins(5));
     agent.looks().await;
     assert_eq!((agent.with("new"), agent.with("old")), (1, 2), "it is well, and the pause is not over");
-    drop(events);
     let events = agent.begin(&wanted("new", OnFailure::Pause)).await;
     clock.advance(Duration::from_mins(5));
     agent.looks().await;
