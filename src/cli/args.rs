@@ -366,10 +366,8 @@ pub struct UpArgs {
     #[arg(short, long)]
     pub detach: bool,
 
-    /// Wait until services are running or healthy, and jobs are done; implies --detach
-    ///
-    /// What has no health check is running when it has run for half a second. Whether it listens on its ports is not asked: files and
-    /// images name ports that nobody ever listens on. Where that matters, give it a `healthcheck`, or `x-probe`.
+    /// Wait until services are running or healthy, and jobs are done; implies --detach. Without a health check half a second of
+    /// running counts: files and images name ports that nobody listens on, so that ports are not asked
     #[arg(long, conflicts_with = "no_start")]
     pub wait: bool,
 
