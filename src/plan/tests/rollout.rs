@@ -297,7 +297,10 @@ fn nothing_is_tried_first_where_failures_stop_nothing_or_something_else_is_wante
     let mut world = asked_again(3, "", &["local"]);
     let host = world.observed.hosts.values_mut().next().expect("a host");
     host.images.insert("app".to_owned(), "sha256:new".to_owned());
-    assert_eq!(begins(&world), "remove web-1");
+    world.touch("web.1", health(Health::None));
+    assert_eq!(begins(&world), "drain web.1");
+    // Its agent notes that before it begins.
+    tell(&mut world, "web.1", false, None);
     replace(&mut world, "web.1");
     assert_eq!(begins(&world), "drain web.2");
 }
