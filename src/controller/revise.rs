@@ -103,16 +103,13 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
         assignments,
         addresses,
     };
-    match previous.filter(|_| options.only_dependencies) {
+    if let Some(previous) = previous.filter(|_| options.only_dependencies) {
         // What `run` needs started is no rollout, and ends none.
-        Some(previous) => {
-            desired.rolled.clone_from(&previous.rolled);
-            desired.rolling_since.clone_from(&previous.rolling_since);
-        }
-        None => {
-            desired.rolling_since = rolling_since(&desired, previous);
-            desired.rolled = rolled(&desired, observed, previous);
-        }
+        desired.rolled.clone_from(&previous.rolled);
+        desired.rolling_since.clone_from(&previous.rolling_since);
+    } else {
+        desired.rolling_since = rolling_since(&desired, previous);
+        desired.rolled = rolled(&desired, observed, previous);
     }
     desired.unstarted = unstarted(&desired, options, previous, observed);
     if previous.is_some_and(|previous| !same_but_for_counters(previous, &desired)) {
