@@ -60,6 +60,10 @@ impl Loop {
     /// Takes note of failures elsewhere, as pods' own hosts tell of them and as others have heard: that of a host that does not answer
     /// any more is known to all or to none.
     fn hear_of_failures(&mut self, desired: &Desired, memory: &BTreeMap<PodId, PodMemory>) {
+        if desired.graph.services.values().all(|service| service.rollout.is_none()) {
+            self.failed_elsewhere.clear();
+            return;
+        }
         let own = self.shared.host();
         let matters = |pod: &PodId, rolled: &Rolled| {
             (desired.rolling_since(&pod.service)..=desired.generation).contains(&rolled.generation)
