@@ -134,6 +134,16 @@ pub enum InventoryError {
         /// The address of both.
         reach: Box<SshAddress>,
     },
+    /// Two hosts have one engine, or a copy of it.
+    #[error("host `{host}` is not added: its engine has the id of that of `{other}`, {id}")]
+    SameEngine {
+        /// The host that was to be added.
+        host: HostName,
+        /// The one that has it already.
+        other: HostName,
+        /// The engine's id.
+        id: String,
+    },
 }
 
 impl InventoryError {
@@ -144,6 +154,11 @@ impl InventoryError {
             Self::Unknown { name, .. } => format!("say where it is: `--host {name}=ssh://user@host`"),
             Self::Twice(_) => "give each host once".to_owned(),
             Self::SameAddress { .. } => "one host has one name: leave one of them out".to_owned(),
+            Self::SameEngine { host, other, id: _ } => format!(
+                "where `{host}` is a copy of `{other}`, let its engine make an id of its own: on `{host}`, remove \
+                 /var/lib/docker/engine-id (before Docker 24: /etc/docker/key.json), restart the engine, and run the same command \
+                 again; where both are one machine, leave one out"
+            ),
         }
     }
 }

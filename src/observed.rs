@@ -422,6 +422,9 @@ pub struct PodMemory {
     /// does not know of this says nothing of is steady.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unsteady: bool,
+    /// Whether it failed before the last `up`, which asked for the same, and has not run well for long since.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub frail: bool,
     /// Engine id of a container that was found unhealthy: it is replaced also when it was stopped for that meanwhile,
     /// never started again as it is.
     pub condemned: Option<String>,
@@ -447,6 +450,9 @@ pub struct Rolled {
     pub rested: bool,
     /// Whether it has been watched for as long as the rollout says.
     pub watched: bool,
+    /// Whether what it shall be has failed before an `up` asked for it once more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub retried: bool,
     /// How it failed, for the reader: `container shop-web-1 ended with 1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,

@@ -30,6 +30,7 @@ pub use crate::observed::{
 pub use asked::{Ask, AskError, Asked, Run};
 pub use desired::{Addresses, Desired, UpOptions};
 pub use elsewhere::Standing;
+pub use rollout::{rolled, rolling_since};
 pub use step::{Failure, FailureKind, Gate, Plan, PlannedStep, Reason, Step, StepId};
 
 pub use view::ProjectView;

@@ -104,6 +104,7 @@ pub fn desired(graph: Graph) -> Desired {
         oneoffs_before: None,
         unstarted: BTreeSet::new(),
         rolled: BTreeSet::new(),
+        rolling_since: BTreeMap::new(),
         asked: BTreeMap::new(),
         stop_timeout: None,
         hosts: BTreeSet::new(),

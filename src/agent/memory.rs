@@ -30,6 +30,10 @@ pub struct Failures(BTreeMap<PodId, Record>);
 struct Record {
     /// Failures in a row.
     count: u32,
+    /// Whether it failed in an earlier run, and no run has been good for long since, although its failures were forgiven.
+    frail: bool,
+    /// Image of its container.
+    image: String,
     /// The run (container id and start time) that was counted last: each is counted once.
     counted: Option<(String, String)>,
     /// No start before this time.
@@ -64,7 +68,12 @@ struct Good {
 impl Good {
     /// Returns when it is taken for steady, after so many failures of earlier runs.
     fn steady_at(&self, failures: u32) -> Duration {
-        self.since + if failures == 0 { STEADY } else { steady_again(self.forgiven_after) }
+        if failures == 0 { self.since + STEADY } else { self.sound_at() }
+    }
+
+    /// Returns when it is taken for steady whatever was before.
+    fn sound_at(&self) -> Duration {
+        self.since + steady_again(self.forgiven_after)
     }
 
     fn forgiven_at(&self) -> Duration {
@@ -95,9 +104,20 @@ pub(super) fn pause(count: u32) -> Duration {
 impl Record {
     /// The run that was in order is over: if it was long enough, earlier failures are forgotten.
     fn end_run(&mut self, now: Duration) {
+        self.frail = self.is_frail(now);
         if self.good.take().is_some_and(|good| good.forgiven_at() <= now) {
             self.count = 0;
         }
+    }
+
+    fn is_frail(&self, now: Duration) -> bool {
+        self.frail && self.good.as_ref().is_none_or(|good| now < good.sound_at())
+    }
+
+    /// Returns when its present run, which nobody checks, is taken for steady.
+    fn steady_at(&self, now: Duration) -> Option<Duration> {
+        let good = self.good.as_ref().filter(|good| !good.checked)?;
+        Some(good.steady_at(self.failures(now).max(u32::from(self.frail))))
     }
 
     /// Returns how many failures in a row nothing has made forgotten yet.
@@ -112,7 +132,14 @@ impl Failures {
     /// A failure is an end by itself that its restart rule heals, or bad health. Ends by hand are no failures, so they
     /// are healed at once however often they happen.
     pub fn observe(&mut self, graph: &Graph, pod: &PodId, container: &ObservedContainer, now: Duration) {
-        let record = self.0.entry(pod.clone()).or_default();
+        // What runs for the first time that this agent knows of may have failed before it was there to see it.
+        let frail = container.state.is_active() && has_ended_before(container);
+        let record = self.0.entry(pod.clone()).or_insert(Record { frail, ..Record::default() });
+        if record.image != container.image_id {
+            // What has failed was another one.
+            record.frail &= record.image.is_empty();
+            record.image.clone_from(&container.image_id);
+        }
         let pace = graph.services.get(&pod.service).map(|service| &service.restart_pace);
         let forgiven_after = forgiven_after(graph, pod);
         let delay = pace.map(|pace| pace.delay).filter(|delay| !delay.is_zero());
@@ -182,9 +209,18 @@ impl Failures {
         self.0.entry(pod.clone()).or_default().signalled = number;
     }
 
-    /// Forgets all failures of a pod: the user asked for a new start.
+    /// Forgets all failures of a pod: the user asked for something else.
     pub fn forgive(&mut self, pod: &PodId) {
+        self.try_again(pod);
         if let Some(record) = self.0.get_mut(pod) {
+            record.frail = false;
+        }
+    }
+
+    /// Lets a pod be tried at once: the user asked for the same once more. Its failures count for nothing but its being relied upon.
+    pub fn try_again(&mut self, pod: &PodId) {
+        if let Some(record) = self.0.get_mut(pod) {
+            record.frail |= record.count > 0;
             record.count = 0;
             record.not_before = Duration::ZERO;
         }
@@ -212,13 +248,13 @@ impl Failures {
                 };
                 let started_generation = record.started_generation.unwrap_or_else(|| known_generation(pod));
                 let failures = record.failures(now);
-                let unchecked = record.good.as_ref().filter(|good| !good.checked);
                 (
                     pod.clone(),
                     PodMemory {
                         started_generation,
                         failures,
-                        unsteady: unchecked.is_some_and(|good| now < good.steady_at(failures)),
+                        unsteady: record.steady_at(now).is_some_and(|at| now < at),
+                        frail: record.is_frail(now),
                         condemned: record.condemned.clone(),
                         signalled: record.signalled,
                         held,
@@ -234,12 +270,17 @@ impl Failures {
     pub fn next_start(&self, now: Duration) -> Option<Duration> {
         let times = self.0.values().flat_map(|record| {
             let good = record.good.as_ref();
-            let steady = good.filter(|good| !good.checked).map(|good| good.steady_at(record.failures(now)));
+            let steady = record.steady_at(now);
             let forgiven = good.filter(|_| record.count > 0).map(Good::forgiven_at);
             [Some(record.not_before), record.judged_at, steady, forgiven]
         });
         times.flatten().filter(|time| *time > now).min()
     }
+}
+
+/// Returns whether a container has ended before its present run.
+fn has_ended_before(container: &ObservedContainer) -> bool {
+    !container.finished_at.is_empty()
 }
 
 /// Returns the time within which the engine has looked anew at the health of a pod: the longest until the next check, and
@@ -355,6 +396,44 @@ mod tests {
         let healthy = ContainerState::Running { health: Health::Healthy };
         failures.observe(&graph, &pod, &ObservedContainer { state: healthy, ..run("3") }, at(101));
         assert!(!look(&failures, at(101)).0);
+    }
+
+    #[test]
+    fn what_has_failed_and_is_asked_for_once_more_is_tried_at_once_and_not_relied_upon_before_it_has_run_well() {
+        let (graph, pod) = (testing::graph("shop", &["web"]), PodId::new(ServiceName::new("web").expect("valid"), 1));
+        let look = |failures: &Failures, now| {
+            let memory = failures.view(std::slice::from_ref(&pod), now, |_| 0).remove(&pod).expect("it is known");
+            (memory.held.is_some(), memory.failures, memory.unsteady, memory.frail)
+        };
+        let run = |run: &str| ObservedContainer { started_at: run.to_owned(), ..testing::container("shop", "web", 1) };
+        let mut failures = Failures::default();
+        for number in 0..3 {
+            failures.observe(&graph, &pod, &ended(&format!("run {number}"), 1, true), at(0));
+        }
+        assert_eq!(look(&failures, at(0)), (true, 3, false, false));
+        failures.try_again(&pod);
+        assert_eq!(look(&failures, at(0)), (false, 0, false, true));
+        failures.observe(&graph, &pod, &run("run 3"), at(1));
+        assert_eq!((look(&failures, at(10)), failures.next_start(at(10))), ((false, 0, true, true), Some(at(11))));
+        let mut forgiven = Failures(failures.0.clone());
+        forgiven.forgive(&pod);
+        assert_eq!(look(&forgiven, at(10)), (false, 0, false, false), "something else is wanted");
+        // One that ends before does not run well.
+        failures.observe(&graph, &pod, &ended("run 3", 1, true), at(10));
+        failures.observe(&graph, &pod, &run("run 4"), at(10));
+        assert_eq!((look(&failures, at(19)).3, look(&failures, at(20))), (true, (false, 0, false, false)));
+        failures.observe(&graph, &pod, &ended("run 4", 1, true), at(20));
+        assert_eq!(look(&failures, at(20)), (false, 1, false, false));
+    }
+
+    #[test]
+    fn what_ended_before_the_agent_was_there_is_not_relied_upon_at_once() {
+        let (graph, pod) = (testing::graph("shop", &["web"]), PodId::new(ServiceName::new("web").expect("valid"), 1));
+        let again = ObservedContainer { finished_at: "before".to_owned(), ..testing::container("shop", "web", 1) };
+        let mut failures = Failures::default();
+        failures.observe(&graph, &pod, &again, at(0));
+        let unsteady = |now| failures.view(std::slice::from_ref(&pod), now, |_| 0)[&pod].unsteady;
+        assert_eq!([1, 9, 10].map(|second| unsteady(at(second))), [true, true, false]);
     }
 
     #[test]

@@ -30,6 +30,7 @@ use super::memory::Failures;
 use super::rollouts::Rollouts;
 use super::shared::{Aim, ProjectHandle, ProjectState, Record, STORE_OBJECT, Shared};
 
+mod remembering;
 mod rolling;
 
 /// Steps of one project that run at the same time. The engine works through them with all cores; more only queue there.
@@ -52,6 +53,8 @@ struct Failure {
     message: String,
     attempts: u32,
     not_before: Duration,
+    /// Whether nobody is told yet: a rollout bears it, and trying again may mend it.
+    is_borne: bool,
 }
 
 /// A stop under way, which a shorter one overtakes.
@@ -171,9 +174,13 @@ impl Loop {
         let now = self.begun.elapsed();
         let mut observed = self.shared.observed(Some(&self.handle.name));
         observed.hosts.entry(self.shared.host().clone()).or_default().images.clone_from(&images);
-        let memory = self.remember(record, &observed, now);
+        let mut memory = self.remember(record, &observed, now);
+        let mut plan = plan_for(&self.handle.name, record, &observed, &memory);
+        if record.running().is_some_and(|desired| self.note_replaced(desired, &plan)) {
+            memory = self.remember(record, &observed, now);
+            plan = plan_for(&self.handle.name, record, &observed, &memory);
+        }
         self.keep_rollouts().await;
-        let plan = plan_for(&self.handle.name, record, &observed, &memory);
         let done = self.done_drains(&plan);
         let planned: BTreeSet<String> =
             plan.steps.iter().map(|planned| execute::object(&planned.step, record.desired.as_ref())).collect();
@@ -204,52 +211,11 @@ impl Loop {
         self.waiting.clear();
         if let Some(desired) = &record.desired {
             self.shared.informer.set_generation(&self.handle.name, desired.generation);
-            let pods: Vec<PodId> = desired.pods().cloned().collect();
-            for pod in &pods {
-                self.failures.forgive(pod);
-            }
+            self.forgive(desired);
         }
         self.last = Some(record.clone());
         // Nothing here may wait: steps under way go on only between the passes, and one of them may be what is waited for.
         self.shared.dataplane.refresh_tables(&self.shared);
-    }
-
-    /// Takes note of crashes and returns what planning needs to know.
-    fn remember(&mut self, record: &Record, observed: &Observed, now: Duration) -> BTreeMap<PodId, PodMemory> {
-        let Some(desired) = record.desired.as_ref() else { return BTreeMap::new() };
-        let mut seen = BTreeSet::new();
-        for container in observed.hosts.values().flat_map(|host| host.containers.values()) {
-            if let Some(pod) = container.pod() {
-                self.failures.observe(&desired.graph, &pod, container, now);
-                seen.insert(pod);
-            }
-        }
-        self.failures.only(&seen);
-        let mut memory = recall(&self.shared.informer, desired, observed, &self.failures, now);
-        for container in observed.hosts.values().flat_map(|host| host.containers.values()) {
-            if let Some(memory) = container.pod().and_then(|pod| memory.get_mut(&pod)) {
-                memory.hooked = self.shared.hooks.of(container).or_else(|| memory.hooked.take());
-            }
-        }
-        // Of pods elsewhere their own agents know better.
-        for (host, told) in self.shared.peers.memory(&self.handle.name) {
-            let there = |pod: &PodId| desired.assignments.pods.get(pod) == Some(&host);
-            for (pod, mut told) in told.into_iter().filter(|(pod, _)| there(pod)) {
-                // Its container may be in their picture before what they make of it is.
-                told.unsteady |= memory.get(&pod).is_some_and(|own| own.unsteady);
-                memory.insert(pod, told);
-            }
-        }
-        self.remember_rollouts(desired, observed, &mut memory);
-        memory
-    }
-
-    /// Takes note of the signals that this agent sent before it was started.
-    async fn recall_signals(&mut self) {
-        match execute::signalled(&self.shared, &self.handle.name).await {
-            Ok(sent) => sent.into_iter().for_each(|(pod, number)| self.failures.signalled(&pod, number)),
-            Err(message) => tracing::warn!(project = %self.handle.name, message, "cannot say which signals were sent"),
-        }
     }
 
     /// Drains leave no trace on the engine: those done count as done while the plan still has them.
@@ -323,16 +289,18 @@ impl Loop {
             }
             Outcome::Failed(message) => {
                 self.steps_failed += 1;
+                let attempts = self.errors.get(object).map_or(0, |failure| failure.attempts) + 1;
+                let mut is_borne = false;
                 if let (Step::CreateContainer { pod, name, .. } | Step::StartContainer { pod, name }, Some(desired)) =
                     (step, self.last.as_ref().and_then(|record| record.running()))
                 {
-                    self.rollouts.failed(desired, pod, name, &message);
+                    let now = self.shared.clock.now();
+                    is_borne = self.rollouts.failed(desired, pod, (name, &message), attempts, now);
                 }
-                let attempts = self.errors.get(object).map_or(0, |failure| failure.attempts) + 1;
                 let pause = FIRST_RETRY.saturating_mul(1 << (attempts - 1).min(10)).min(LAST_RETRY);
                 let not_before = self.begun.elapsed() + pause;
                 tracing::warn!(project = %self.handle.name, object, message, ?pause, "a step failed");
-                self.errors.insert(object.to_owned(), Failure { message, attempts, not_before });
+                self.errors.insert(object.to_owned(), Failure { message, attempts, not_before, is_borne });
             }
         }
     }
@@ -349,7 +317,7 @@ impl Loop {
             let message = format!("done {times} times, and still to do");
             let not_before = self.begun.elapsed() + FIRST_RETRY;
             tracing::warn!(project = %self.handle.name, object, message, "a step has no effect");
-            self.errors.insert(object.to_owned(), Failure { message, attempts: 1, not_before });
+            self.errors.insert(object.to_owned(), Failure { message, attempts: 1, not_before, is_borne: false });
         }
     }
 
@@ -413,7 +381,8 @@ impl Loop {
         observed: &Observed,
     ) {
         let own = self.shared.host();
-        let own_errors = self.errors.iter().map(|(object, failure)| (object.clone(), failure.message.clone()));
+        let own_errors = self.errors.iter().filter(|(_, failure)| !failure.is_borne);
+        let own_errors = own_errors.map(|(object, failure)| (object.clone(), failure.message.clone()));
         let here = |pod: &PodId| record.desired.as_ref().is_some_and(|d| d.assignments.pods.get(pod) == Some(own));
         let mut report = Report {
             serial: record.serial,
@@ -425,6 +394,9 @@ impl Loop {
         if !self.shared.fleet().is_seat() {
             // The seat looks at its own ports before it accepts them; those of other hosts show only there.
             report.errors.extend(self.unpublished(record));
+        }
+        for (pod, failed) in self.told_of_failures().filter(|(pod, _)| !here(pod)) {
+            report.memory.insert(pod, failed);
         }
         let others = self.shared.peers.reports(&self.handle.name);
         let mut by_host: BTreeMap<&HostName, &BTreeMap<String, String>> =

@@ -18,6 +18,10 @@ use crate::plan::{ContainerState, Desired, Health, ObservedContainer};
 
 use super::memory::is_crash;
 
+/// Tries in a row to make or start a container of which none came of, after which it counts as failed: an engine that is busy, or a name
+/// that is not free yet, refuses once or twice. They are one and two seconds apart.
+pub(super) const TRIES: u32 = 3;
+
 /// What is known of one pod, as stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
@@ -32,9 +36,53 @@ pub struct Seen {
     /// How it failed, for the reader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
+    /// The last run that failed, if it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failed: Option<Run>,
+    /// Whether it failed before an `up` asked for the same once more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    retried: bool,
+    /// Whether it was about to be replaced in this generation: what was made before is not what is looked at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    replaced: bool,
+}
+
+/// A run of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Run {
+    container: String,
+    started_at: String,
+}
+
+impl Run {
+    fn of(container: &ObservedContainer) -> Self {
+        Self { container: container.id.clone(), started_at: container.started_at.clone() }
+    }
 }
 
 impl Seen {
+    /// Nothing yet.
+    fn new(generation: u64) -> Self {
+        Self { generation, ..Self::default() }
+    }
+
+    fn is_ready_for(&self, time: Duration, now: Duration) -> bool {
+        self.ready_at.is_some_and(|at| now.saturating_sub(at) >= time)
+    }
+
+    /// Returns what is still of matter after an `up` that asked for the same; `None`: its part of the rollout is over.
+    fn carried(&self, rollout: &Rollout, generation: u64, now: Duration) -> Option<Self> {
+        let before = Self { generation, replaced: false, ..self.clone() };
+        if self.failure.is_some() {
+            return Some(Self { failed: self.failed.clone(), retried: true, ..Self::new(generation) });
+        }
+        if self.is_ready_for(rollout.monitor, now) {
+            // It has done well, if not for long.
+            return (!self.is_ready_for(rollout.delay, now)).then_some(Self { retried: false, ..before });
+        }
+        Some(before)
+    }
+
     /// Returns whether what a container does is still of matter.
     fn is_about(&self, container: &ObservedContainer) -> bool {
         let heals = self.ready_at.is_some() && self.container.as_ref().is_some_and(|id| *id != container.id);
@@ -68,64 +116,112 @@ impl Rollouts {
 
     /// Takes note of a pod's container as seen at `now`.
     pub fn observe(&mut self, desired: &Desired, pod: &PodId, container: &ObservedContainer, now: Duration) {
-        let Some(rollout) = rollout_of(desired, pod).filter(|_| container.generation == Some(desired.generation))
-        else {
+        let Some((rollout, seen)) = self.of(desired, pod, now) else { return };
+        if !is_made(desired, pod, &seen, container) {
             return;
-        };
+        }
         let sign = sign(&desired.graph, pod, container);
-        let seen = self.of(desired, pod);
         if !seen.is_about(container) {
+            // Healing tries what has failed on. Which run was the last one must be known when somebody asks for it once more.
+            if matches!(sign, Sign::Bad(_)) && seen.failure.is_some() {
+                self.keep(pod, Seen { failed: Some(Run::of(container)), ..seen });
+            }
             return;
         }
         let mut after = Seen { container: Some(container.id.clone()), ..seen };
         match sign {
             // The clock may have been set back.
-            Sign::Good => after.ready_at = Some(after.ready_at.map_or(now, |at| at.min(now))),
+            Sign::Good => {
+                after.ready_at = Some(after.ready_at.map_or(now, |at| at.min(now)));
+                after.failed = None;
+            }
+            // It has failed before, and is about to be tried again.
+            Sign::Bad(_) if after.failed.as_ref() == Some(&Run::of(container)) => return,
             Sign::Bad(how) => {
                 let since = after.ready_at;
                 let ended = ended_at(container).filter(|at| *at <= now && since.is_none_or(|since| since <= *at));
                 let ran = |since: Duration| ended.unwrap_or(now).saturating_sub(since);
                 after.failure = since.is_none_or(|since| ran(since) <= rollout.monitor).then_some(how);
+                after.failed = Some(Run::of(container)).filter(|_| after.failure.is_some());
             }
             Sign::None => {}
         }
         self.keep(pod, after);
     }
 
-    /// Takes note that what a rollout wants of a pod could not be made or started.
-    pub fn failed(&mut self, desired: &Desired, pod: &PodId, name: &str, message: &str) {
-        if rollout_of(desired, pod).is_none() {
-            return;
+    /// Takes note that a pod is about to be replaced. Returns whether that was not known.
+    pub fn replaces(&mut self, desired: &Desired, pod: &PodId) -> bool {
+        let known = self.pods.get(pod).filter(|seen| seen.generation == desired.generation);
+        if desired.graph.rollout(&pod.service).is_none() || known.is_some_and(|seen| seen.replaced) {
+            return false;
         }
-        let seen = self.of(desired, pod);
-        if seen.failure.is_none() && seen.ready_at.is_none() {
-            let failure = Some(format!("container {name} could not be started: {message}"));
-            self.keep(pod, Seen { failure, ..seen });
+        self.keep(pod, Seen { replaced: true, ..Seen::new(desired.generation) });
+        true
+    }
+
+    /// Takes note of how a pod failed on another host, which does not answer any more.
+    pub fn inherit(&mut self, desired: &Desired, pod: &PodId, told: &Rolled) {
+        let Some(rollout) = desired.graph.rollout(&pod.service) else { return };
+        let own = self.pods.get(pod).filter(|seen| seen.generation >= told.generation);
+        if own.is_none() && told.failure.is_some() {
+            let seen = Seen { failure: told.failure.clone(), ..Seen::new(told.generation) };
+            let now = if told.generation == desired.generation {
+                Some(seen)
+            } else {
+                seen.carried(rollout, desired.generation, Duration::ZERO)
+            };
+            if let Some(seen) = now {
+                self.keep(pod, seen);
+            }
         }
     }
 
-    /// Takes note that what is run in a pod's container after its start (`post_start`) failed.
-    pub fn hook_failed(&mut self, desired: &Desired, pod: &PodId, container: &ObservedContainer, message: &str) {
-        if rollout_of(desired, pod).is_none() || container.generation != Some(desired.generation) {
-            return;
+    /// Takes note that what a rollout wants of a pod could not be made or started so many times in a row. Returns whether that is
+    /// borne for now.
+    pub fn failed(
+        &mut self,
+        desired: &Desired,
+        pod: &PodId,
+        (name, message): (&str, &str),
+        times: u32,
+        now: Duration,
+    ) -> bool {
+        let Some((_, seen)) = self.of(desired, pod, now) else { return false };
+        if seen.failure.is_some() || seen.ready_at.is_some() {
+            return false;
         }
-        let seen = self.of(desired, pod);
-        if seen.is_about(container) {
-            let (container, failure) = (Some(container.id.clone()), Some(message.to_owned()));
-            self.keep(pod, Seen { container, failure, ..seen });
+        if times < TRIES {
+            return true;
+        }
+        let failure = Some(format!("container {name} could not be started: {message}"));
+        self.keep(pod, Seen { failure, ..seen });
+        false
+    }
+
+    /// Takes note that what is run in a pod's container after its start (`post_start`) failed.
+    pub fn hook_failed(
+        &mut self,
+        desired: &Desired,
+        pod: &PodId,
+        container: &ObservedContainer,
+        (message, now): (&str, Duration),
+    ) {
+        let Some((_, seen)) = self.of(desired, pod, now) else { return };
+        if seen.is_about(container) && is_made(desired, pod, &seen, container) {
+            let (failed, failure) = (Some(Run::of(container)), Some(message.to_owned()));
+            self.keep(pod, Seen { container: Some(container.id.clone()), failure, failed, ..seen });
         }
     }
 
     /// Returns what planning needs to know of a pod at `now`.
     pub fn view(&self, desired: &Desired, pod: &PodId, now: Duration) -> Option<Rolled> {
-        let rollout = rollout_of(desired, pod)?;
-        let seen = self.pods.get(pod).filter(|seen| seen.generation == desired.generation)?;
-        let for_long = |time: Duration| seen.ready_at.is_some_and(|at| now.saturating_sub(at) >= time);
+        let (rollout, seen) = self.of(desired, pod, now)?;
         Some(Rolled {
             generation: seen.generation,
-            rested: for_long(rollout.delay),
-            watched: for_long(rollout.monitor),
-            failure: seen.failure.clone(),
+            rested: seen.is_ready_for(rollout.delay, now),
+            watched: seen.is_ready_for(rollout.monitor, now),
+            retried: seen.retried,
+            failure: seen.failure,
         })
     }
 
@@ -133,7 +229,7 @@ impl Rollouts {
     pub fn next(&self, desired: &Desired, now: Duration) -> Option<Duration> {
         let of_now = self.pods.iter().filter(|(_, seen)| seen.generation == desired.generation);
         let times = of_now.filter_map(|(pod, seen)| {
-            let (rollout, ready_at) = (rollout_of(desired, pod)?, seen.ready_at?);
+            let (rollout, ready_at) = (desired.graph.rollout(&pod.service)?, seen.ready_at?);
             let ends = [rollout.delay, rollout.monitor].map(|time| ready_at.saturating_add(time));
             ends.into_iter().filter(|end| *end > now).min()
         });
@@ -151,9 +247,17 @@ impl Rollouts {
         self.changed.extend(changes);
     }
 
-    fn of(&self, desired: &Desired, pod: &PodId) -> Seen {
-        let now = self.pods.get(pod).filter(|seen| seen.generation == desired.generation);
-        now.cloned().unwrap_or(Seen { generation: desired.generation, ..Seen::default() })
+    /// Returns what is known of a pod's part of the rollout that goes on now; `None`: it has none.
+    fn of<'a>(&self, desired: &'a Desired, pod: &PodId, now: Duration) -> Option<(&'a Rollout, Seen)> {
+        let rollout = desired.graph.rollout(&pod.service)?;
+        let (since, generation) = (desired.rolling_since(&pod.service), desired.generation);
+        let seen = match self.pods.get(pod) {
+            Some(seen) if seen.generation == generation => Some(seen.clone()),
+            Some(seen) if (since..generation).contains(&seen.generation) => seen.carried(rollout, generation, now),
+            _ => None,
+        };
+        let is_rolled = || desired.rolled.contains(pod).then(|| Seen::new(generation));
+        Some((rollout, seen.or_else(is_rolled)?))
     }
 
     fn keep(&mut self, pod: &PodId, seen: Seen) {
@@ -164,8 +268,11 @@ impl Rollouts {
     }
 }
 
-fn rollout_of<'a>(desired: &'a Desired, pod: &PodId) -> Option<&'a Rollout> {
-    desired.graph.rollout(&pod.service).filter(|_| desired.rolled.contains(pod))
+/// Returns whether a container was made by what is known of the rollout.
+fn is_made(desired: &Desired, pod: &PodId, seen: &Seen, container: &ObservedContainer) -> bool {
+    let of_this_up = seen.replaced || desired.rolled.contains(pod);
+    let least = if of_this_up { desired.generation } else { desired.rolling_since(&pod.service) };
+    container.generation.is_some_and(|made| made >= least)
 }
 
 fn sign(graph: &Graph, pod: &PodId, container: &ObservedContainer) -> Sign {
@@ -256,7 +363,7 @@ mod tests {
 
     #[test]
     fn what_is_ready_rests_and_is_watched_from_then_on() {
-        check(&[], 0, "nothing");
+        check(&[], 0, "");
         check(&[(0, made(ContainerState::Running { health: Health::Starting }))], 60, "");
         check(&[(0, made(ContainerState::Running { health: Health::Starting })), (30, ready())], 34, "");
         check(&[(30, ready()), (33, ready())], 35, "watched");
@@ -295,7 +402,7 @@ mod tests {
         check(&[(0, starting()), (2, other(starting())), (3, other(ready()))], 13, "rested, watched");
         check(&[(0, starting()), (2, other(ended(3, true)))], 5, "container shop-web-1 ended with 3");
         let old = |container: ObservedContainer| ObservedContainer { generation: Some(1), ..container };
-        check(&[(0, old(ended(3, true)))], 5, "nothing");
+        check(&[(0, old(ended(3, true)))], 5, "");
     }
 
     #[test]
@@ -303,23 +410,106 @@ mod tests {
         let mut rollouts = Rollouts::default();
         rollouts.observe(&desired(), &pod(), &ready(), at(0));
         let old = ObservedContainer { generation: Some(1), ..ready() };
-        rollouts.hook_failed(&desired(), &pod(), &old, "old hook exited with status 1");
+        rollouts.hook_failed(&desired(), &pod(), &old, ("old hook exited with status 1", at(0)));
         let healed = ObservedContainer { id: "another".to_owned(), ..ready() };
-        rollouts.hook_failed(&desired(), &pod(), &healed, "hook of another exited with status 1");
+        rollouts.hook_failed(&desired(), &pod(), &healed, ("hook of another exited with status 1", at(0)));
         assert_eq!(told(&rollouts, 0), "");
-        rollouts.hook_failed(&desired(), &pod(), &ready(), "web hook exited with status 1");
+        rollouts.hook_failed(&desired(), &pod(), &ready(), ("web hook exited with status 1", at(0)));
         assert_eq!(told(&rollouts, 0), "web hook exited with status 1");
     }
 
     #[test]
-    fn what_cannot_be_started_has_failed() {
+    fn what_cannot_be_started_has_failed_after_some_tries() {
         let mut rollouts = Rollouts::default();
-        rollouts.failed(&desired(), &pod(), "shop-web-1", "no such file");
-        rollouts.failed(&desired(), &pod(), "shop-web-1", "another one");
-        assert_eq!(told(&rollouts, 0), "container shop-web-1 could not be started: no such file");
+        let mut fails = |desired: &Desired, why, times| {
+            let borne = rollouts.failed(desired, &pod(), ("shop-web-1", why), times, at(0));
+            (borne, told(&rollouts, 0))
+        };
+        assert_eq!(fails(&desired(), "the name is taken", 1), (true, String::new()));
+        assert_eq!(fails(&desired(), "the name is taken", 2), (true, String::new()));
+        let failure = "container shop-web-1 could not be started: no such file".to_owned();
+        assert_eq!(fails(&desired(), "no such file", 3), (false, failure.clone()));
+        assert_eq!(fails(&desired(), "another one", 4), (false, failure));
         let mut rollouts = Rollouts::default();
-        rollouts.failed(&Desired { rolled: BTreeSet::new(), ..desired() }, &pod(), "shop-web-1", "no such file");
-        assert_eq!(told(&rollouts, 0), "nothing");
+        let none = Desired { rolled: BTreeSet::new(), ..desired() };
+        assert!(!rollouts.failed(&none, &pod(), ("shop-web-1", "no such file"), 9, at(0)), "it is of no rollout");
+        assert_eq!(rollouts.view(&none, &pod(), at(0)), None);
+    }
+
+    /// As many `up`s of the same later.
+    fn again(ups: u64) -> Desired {
+        let since = BTreeMap::from([(pod().service, 2)]);
+        Desired { generation: 2 + ups, rolled: BTreeSet::new(), rolling_since: since, ..desired() }
+    }
+
+    fn told_of(rollouts: &Rollouts, desired: &Desired, then: u64) -> String {
+        let Some(rolled) = rollouts.view(desired, &pod(), at(then)) else { return "nothing".to_owned() };
+        assert_eq!(rolled.generation, desired.generation);
+        let words = [(rolled.retried, "retried"), (rolled.rested, "rested"), (rolled.watched, "watched")];
+        let words = words.iter().filter(|(is_so, _)| *is_so).map(|(_, word)| (*word).to_owned());
+        words.chain(rolled.failure).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn what_has_failed_is_tried_again_by_the_next_up_of_the_same() {
+        let run = |time: &str, state| ObservedContainer { started_at: time.to_owned(), ..made(state) };
+        let bad = ContainerState::Exited { code: 3, by_itself: true };
+        let good = ContainerState::Running { health: Health::None };
+        let mut rollouts = Rollouts::default();
+        rollouts.observe(&desired(), &pod(), &run("1", good), at(0));
+        rollouts.observe(&desired(), &pod(), &run("1", bad), at(1));
+        assert_eq!(told_of(&rollouts, &desired(), 1), "container shop-web-1 ended with 3");
+        // It is tried on, and the last run that failed is none of the next `up`…
+        rollouts.observe(&desired(), &pod(), &run("1b", bad), at(2));
+        assert_eq!(told_of(&rollouts, &again(1), 9), "retried");
+        rollouts.observe(&again(1), &pod(), &run("1b", bad), at(9));
+        assert_eq!(told_of(&rollouts, &again(1), 9), "retried");
+        // …and the one after it is, although its container was made for an earlier one.
+        rollouts.observe(&again(1), &pod(), &run("2", good), at(10));
+        assert_eq!(told_of(&rollouts, &again(1), 12), "retried");
+        let mut lasting = Rollouts::new(rollouts.pods.clone());
+        rollouts.observe(&again(1), &pod(), &run("2", bad), at(12));
+        assert_eq!(told_of(&rollouts, &again(1), 12), "retried, container shop-web-1 ended with 3");
+        assert_eq!(told_of(&rollouts, &again(2), 13), "retried");
+        // Another one while it is still watched forgets nothing; after that it is as any other.
+        assert_eq!(told_of(&lasting, &again(2), 14), "retried");
+        assert_eq!(told_of(&lasting, &again(1), 15), "retried, watched");
+        assert_eq!(told_of(&lasting, &again(2), 15), "watched");
+        assert_eq!(told_of(&lasting, &again(2), 20), "nothing", "its part of the rollout is over");
+        lasting.observe(&again(2), &pod(), &run("2", good), at(16));
+        assert_eq!(told_of(&lasting, &again(2), 20), "rested, watched");
+        // Something else that is wanted is another rollout.
+        assert_eq!(told_of(&rollouts, &Desired { rolling_since: BTreeMap::new(), ..again(3) }, 13), "nothing");
+    }
+
+    #[test]
+    fn what_is_replaced_for_its_image_begins_anew() {
+        let mut rollouts = Rollouts::default();
+        rollouts.observe(&desired(), &pod(), &ready(), at(0));
+        let desired = again(1);
+        assert!(rollouts.replaces(&desired, &pod()) && !rollouts.replaces(&desired, &pod()));
+        rollouts.observe(&desired, &pod(), &ended(3, true), at(1));
+        assert_eq!(told_of(&rollouts, &desired, 1), "", "that is the old one");
+        let new = |state| ObservedContainer { id: "new".to_owned(), generation: Some(3), ..made(state) };
+        rollouts.observe(&desired, &pod(), &new(ContainerState::Exited { code: 4, by_itself: true }), at(2));
+        assert_eq!(told_of(&rollouts, &desired, 2), "container shop-web-1 ended with 4");
+    }
+
+    #[test]
+    fn what_failed_on_a_host_that_is_lost_has_failed_where_it_comes_to() {
+        let failed = |generation| Rolled {
+            generation,
+            failure: Some("container shop-web-1 ended with 3".to_owned()),
+            ..Rolled::default()
+        };
+        let mut rollouts = Rollouts::default();
+        rollouts.inherit(&again(1), &pod(), &failed(2));
+        assert_eq!(told_of(&rollouts, &again(1), 0), "retried");
+        rollouts.inherit(&again(1), &pod(), &failed(3));
+        assert_eq!(told_of(&rollouts, &again(1), 0), "retried", "its own word is as new");
+        let mut rollouts = Rollouts::default();
+        rollouts.inherit(&again(1), &pod(), &failed(3));
+        assert_eq!(told_of(&rollouts, &again(1), 0), "container shop-web-1 ended with 3");
     }
 
     #[test]

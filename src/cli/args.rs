@@ -366,7 +366,8 @@ pub struct UpArgs {
     #[arg(short, long)]
     pub detach: bool,
 
-    /// Wait until services are running or healthy, and jobs are done; implies --detach
+    /// Wait until services are running or healthy, and jobs are done; implies --detach. Without a health check half a second of
+    /// running counts: files and images name ports that nobody listens on, so that ports are not asked
     #[arg(long, conflicts_with = "no_start")]
     pub wait: bool,
 

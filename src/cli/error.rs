@@ -335,6 +335,7 @@ impl CliError {
         match error.into() {
             named @ (Self::OnHost { .. }
             | Self::OtherCluster { .. }
+            | Self::Inventory(_)
             | Self::NotReady { .. }
             | Self::NoTunnelAddress { .. }
             | Self::HostSilent { .. }) => named,

@@ -16,7 +16,7 @@ use crate::api::types::{
     AdmitRequest, ClusterStatus, ErrorKind, FoundRequest, HostChange, HostState, KeyRequest, ObjectState, RemoveHost,
 };
 use crate::engine::Engine as _;
-use crate::hosts::{HostEntry, PeerAddress};
+use crate::hosts::{HostEntry, InventoryError, PeerAddress};
 use crate::ids::HostName;
 use crate::transport::bootstrap::{self, AgentOptions, BootstrapError};
 use crate::transport::image::Build;
@@ -204,6 +204,7 @@ impl Adding<'_> {
                 }
             }
         };
+        let ready = only_own_engines(&status, ready, joined);
         let all = join_all(ready.iter().map(|one| self.join_one(&seat, &status, one))).await;
         for (one, result) in ready.iter().zip(all) {
             let name = one.host.name();
@@ -262,7 +263,7 @@ impl Adding<'_> {
         };
         let founder = ready.swap_remove(at);
         let name = founder.host.name().clone();
-        let Some(status) = joined.take(&name, self.found(&founder).await) else {
+        let Some(mut status) = joined.take(&name, self.found(&founder).await) else {
             for one in &ready {
                 let why = format!("no cluster was founded by `{name}`");
                 self.event(one.host.name(), "Not added", ObjectState::Warning, Some(why));
@@ -271,6 +272,11 @@ impl Adding<'_> {
         };
         joined.added.push(name.clone());
         self.event(&name, "Added", ObjectState::Done, Some("founded the cluster".to_owned()));
+        let engine = founder.engine_id().to_owned();
+        // Its agent has just started anew, and may not have looked at its machine yet.
+        for host in status.hosts.iter_mut().filter(|host| host.name == name) {
+            host.facts.id.clone_from(&engine);
+        }
         Ok(Some((founder.client, status, ready)))
     }
 
@@ -369,7 +375,34 @@ impl Adding<'_> {
     }
 }
 
+/// Keeps the hosts that have an engine of their own. Where two engines have one id, of a virtual machine that was copied, nothing tells
+/// whose containers and agent are meant. Members are left alone.
+fn only_own_engines(cluster: &ClusterStatus, ready: Vec<Ready>, joined: &mut Joined) -> Vec<Ready> {
+    let known = cluster.hosts.iter().map(|host| (host.facts.id.clone(), host.name.clone()));
+    let mut owners: BTreeMap<String, HostName> = known.filter(|(id, _)| !id.is_empty()).collect();
+    let mut keep = |one: &Ready| {
+        let (name, id) = (one.host.name(), one.engine_id());
+        if id.is_empty() || one.status.cluster.is_some() {
+            return true;
+        }
+        let owner = owners.entry(id.to_owned()).or_insert_with(|| name.clone());
+        if owner == name {
+            return true;
+        }
+        let same = InventoryError::SameEngine { host: name.clone(), other: owner.clone(), id: id.to_owned() };
+        joined.take::<()>(name, Err(same.into()));
+        false
+    };
+    ready.into_iter().filter(|one| keep(one)).collect()
+}
+
 impl Ready {
+    /// The id of its engine, as its agent says.
+    fn engine_id(&self) -> &str {
+        let own = self.status.hosts.iter().find(|host| host.name == self.status.host);
+        own.map_or("", |host| host.facts.id.as_str())
+    }
+
     /// Whether it belongs to a cluster by another name than the one that is meant.
     fn is_stranger(&self) -> bool {
         self.status.cluster.is_some() && self.status.host != *self.host.name()

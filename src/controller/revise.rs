@@ -12,7 +12,7 @@ use crate::net::addr::{self, AddressError, Allocation, OtherRoute, Pool, PortFre
 use crate::observed::ObservedContainer;
 use crate::place::{self, Assignments, HostFacts};
 use crate::plan::desired::PublishedPort;
-use crate::plan::{Asked, Desired, Intent, Observed, Step, UpOptions, plan};
+use crate::plan::{Asked, Desired, Intent, Observed, Step, UpOptions, plan, rolled, rolling_since};
 
 use super::adopt;
 
@@ -94,11 +94,8 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
         ignore_orphans: options.ignore_orphans,
         oneoffs_before: options.oneoffs_before.clone(),
         unstarted: BTreeSet::new(),
-        // What `run` needs started is no rollout, and ends none.
-        rolled: match previous.filter(|_| options.only_dependencies) {
-            Some(previous) => previous.rolled.clone(),
-            None => rolled(&graph, &assignments, observed, &before),
-        },
+        rolled: BTreeSet::new(),
+        rolling_since: BTreeMap::new(),
         asked: still_asked(&graph, options, previous, &assignments),
         stop_timeout: options.timeout_secs.map(Duration::from_secs),
         hosts: among,
@@ -106,6 +103,14 @@ pub fn revise(request: Request<'_>, port_free: &mut PortFree<'_>) -> Result<Desi
         assignments,
         addresses,
     };
+    if let Some(previous) = previous.filter(|_| options.only_dependencies) {
+        // What `run` needs started is no rollout, and ends none.
+        desired.rolled.clone_from(&previous.rolled);
+        desired.rolling_since.clone_from(&previous.rolling_since);
+    } else {
+        desired.rolling_since = rolling_since(&desired, previous);
+        desired.rolled = rolled(&desired, observed, previous);
+    }
     desired.unstarted = unstarted(&desired, options, previous, observed);
     if previous.is_some_and(|previous| !same_but_for_counters(previous, &desired)) {
         desired.revision += 1;
@@ -189,6 +194,7 @@ pub fn is_same_wish(one: &Desired, other: &Desired) -> bool {
         oneoffs_before,
         unstarted,
         rolled: _, // what is, not what is wished for
+        rolling_since: _,
         asked,
         stop_timeout,
         hosts,
@@ -308,15 +314,6 @@ fn unstarted(
         pods.extend(starts.chain(down).filter(|pod| asked.contains(&pod.service)));
     }
     pods
-}
-
-/// Pods that have a container, of services that say how a change is rolled out: not those that come with this `up`. On hosts that do
-/// not answer there is what was placed there.
-fn rolled(graph: &Graph, assignments: &Assignments, observed: &Observed, before: &Assignments) -> BTreeSet<PodId> {
-    let containers = observed.hosts.values().flat_map(|host| host.containers.values());
-    let seen = containers.filter_map(ObservedContainer::pod);
-    let away = before.pods.iter().filter(|(_, host)| !observed.hosts.contains_key(*host)).map(|(pod, _)| pod.clone());
-    seen.chain(away).filter(|pod| assignments.pods.contains_key(pod) && graph.rollout(&pod.service).is_some()).collect()
 }
 
 /// What was asked by hand of pods that this `up` is not about.

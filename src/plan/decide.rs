@@ -6,7 +6,7 @@ use crate::graph::{NetworkMode, Restart, Role, Service};
 use crate::ids::{HostName, PodId, ServiceName};
 use crate::observed::{CONFIG_HASH_LABEL, ContainerState, Health, Observed, ObservedContainer, PodMemory};
 
-use super::survey::Found;
+use super::survey::{Containers, Found};
 use super::{Asked, Desired, Reason};
 
 /// What becomes of a pod.
@@ -103,6 +103,36 @@ pub(super) fn decide(case: &Case<'_>) -> Decision {
         Some(reason) => Decision::Replace(reason),
         None => alone,
     }
+}
+
+/// Returns which pods have a container that was made for something else than they shall be. What images mean is known on each
+/// host, and not looked at.
+pub(super) fn outdated(desired: &Desired, observed: &Observed) -> BTreeSet<PodId> {
+    if desired.no_recreate {
+        return BTreeSet::new();
+    }
+    let jobs = BTreeSet::new();
+    let containers = Containers::anywhere(desired, observed);
+    let enabled = desired.assignments.pods.iter().filter(|(pod, _)| desired.enabled.contains(&pod.service));
+    let outdated = enabled.filter(|(pod, host)| {
+        let found = containers.of_pod(pod).zip(desired.graph.services.get(&pod.service));
+        found.is_some_and(|(container, service)| {
+            let case = Case {
+                desired,
+                observed,
+                pod,
+                service,
+                host,
+                found: None,
+                memory: None,
+                jobs: &jobs,
+                lost: None,
+                is_paused: false,
+            };
+            case.by_spec(container).is_some()
+        })
+    });
+    outdated.map(|(pod, _)| pod.clone()).collect()
 }
 
 impl Case<'_> {
@@ -241,7 +271,8 @@ impl Case<'_> {
     /// Returns why the container cannot stay although it is the pod's.
     fn outdated(&self, container: &ObservedContainer) -> Option<Reason> {
         let stays = self.desired.no_recreate || self.is_paused;
-        self.by_networks(container).or_else(|| if stays { None } else { self.by_spec(container) })
+        let changed = || self.by_spec(container).or_else(|| self.by_image(container));
+        self.by_networks(container).or_else(|| if stays { None } else { changed() })
     }
 
     fn by_spec(&self, container: &ObservedContainer) -> Option<Reason> {
@@ -262,6 +293,10 @@ impl Case<'_> {
         if container.generation.unwrap_or(0) < since {
             return Some(Reason::Asked);
         }
+        None
+    }
+
+    fn by_image(&self, container: &ObservedContainer) -> Option<Reason> {
         if self.role() == Some(Role::Holder) {
             // It is orch's own, and the same in every version.
             return None;

@@ -48,10 +48,14 @@ pub struct Desired {
     /// as they should at that time are not among them.
     #[serde(default)]
     pub unstarted: BTreeSet<PodId>,
-    /// Pods that had a container when the last `up` was asked for, of services that say how a change is rolled out: what is made
-    /// for them since is part of a rollout.
+    /// Pods whose container was made for something else when the last `up` was asked for, of services that say how a change is
+    /// rolled out: what is made for them since is part of a rollout. What images mean is known on each host, and not looked at.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub rolled: BTreeSet<PodId>,
+    /// The `up` that was the first to ask for what a service is rolled out to now, if it was not the last one: by the service of
+    /// the file, its generation.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rolling_since: BTreeMap<ServiceName, u64>,
     /// What somebody asked of pods by hand since the last `up` of their service.
     #[serde(default, with = "super::asked::as_list", skip_serializing_if = "BTreeMap::is_empty")]
     pub asked: BTreeMap<PodId, Asked>,
@@ -142,6 +146,11 @@ impl Desired {
     /// Returns every pod that shall exist, in a fixed order.
     pub fn pods(&self) -> impl Iterator<Item = &PodId> {
         self.assignments.pods.keys()
+    }
+
+    /// Returns the first generation in which the service was wanted as it is now: what was rolled out since belongs together.
+    pub fn rolling_since(&self, service: &ServiceName) -> u64 {
+        self.rolling_since.get(self.graph.rolled_with(service)).copied().unwrap_or(self.generation)
     }
 
     /// Returns whether what comes in the place of a container gets that one's anonymous volumes.

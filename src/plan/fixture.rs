@@ -104,6 +104,7 @@ impl World {
     }
 
     pub(crate) fn want(&mut self, graph: Graph) {
+        let previous = self.desired.clone();
         let desired = &mut self.desired;
         desired.revision += 1;
         desired.generation += 1;
@@ -111,11 +112,15 @@ impl World {
         desired.asked.clear();
         desired.assignments = place(&graph, &self.hosts, &desired.assignments, &self.observed);
         desired.enabled = graph.services.keys().cloned().collect();
-        let containers = self.observed.hosts.values().flat_map(|host| host.containers.values());
-        let rolled = containers.filter_map(ObservedContainer::pod).filter(|pod| graph.rollout(&pod.service).is_some());
-        desired.rolled = rolled.collect();
         desired.addresses.networks = addresses(&graph);
         desired.graph = graph;
+        desired.rolling_since = super::rolling_since(desired, Some(&previous));
+        desired.rolled = super::rolled(desired, &self.observed, Some(&previous));
+        // Agents tell of these as soon as they have heard of the record.
+        let (generation, rolled) = (desired.generation, desired.rolled.clone());
+        for pod in rolled {
+            self.memory.entry(pod).or_default().rolled = Some(Rolled { generation, ..Rolled::default() });
+        }
     }
 
     pub(crate) fn plan(&self) -> Plan {
@@ -126,6 +131,12 @@ impl World {
     pub(crate) fn apply(&mut self, step: &super::PlannedStep) {
         self.serial += 1;
         simulate::apply(step, self.serial, &mut self.observed, Some(&self.desired));
+        if let (Step::CreateContainer { pod, .. }, true) = (&step.step, step.reason.is_change()) {
+            let generation = self.desired.generation;
+            if self.desired.graph.rollout(&pod.service).is_some() {
+                self.memory.entry(pod.clone()).or_default().rolled = Some(Rolled { generation, ..Rolled::default() });
+            }
+        }
         if let Step::StartContainer { pod, .. } = &step.step {
             let run = self.run_with_hooks(pod);
             let memory = self.memory.entry(pod.clone()).or_default();
@@ -163,12 +174,11 @@ impl World {
     pub(crate) fn rest(&mut self) {
         let generation = self.desired.generation;
         for container in self.observed.hosts.values().flat_map(|host| host.containers.values()) {
-            if let Some(pod) =
-                container.pod().filter(|_| container.is_ready() && container.generation == Some(generation))
-            {
-                let rolled = &mut self.memory.entry(pod).or_default().rolled;
+            let made = container.pod().filter(|_| container.is_ready() && container.generation == Some(generation));
+            let memory = made.and_then(|pod| self.memory.get_mut(&pod));
+            if let Some(rolled) = memory.map(|memory| &mut memory.rolled).filter(|rolled| rolled.is_some()) {
                 let failure = rolled.take().and_then(|rolled| rolled.failure);
-                *rolled = Some(Rolled { generation, rested: true, watched: true, failure });
+                *rolled = Some(Rolled { generation, rested: true, watched: true, retried: false, failure });
             }
         }
     }

@@ -281,6 +281,13 @@ pub enum Reason {
     },
 }
 
+impl Reason {
+    /// Returns whether it is the change of the file, of an image or of the user's mind.
+    pub fn is_change(&self) -> bool {
+        matches!(self, Self::SpecChanged { .. } | Self::ImageChanged | Self::Asked)
+    }
+}
+
 /// A condition on observed state that holds back a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gate {

@@ -308,6 +308,7 @@ impl<'a> Wiring<'a, '_> {
                 Some(rollout) => self.window(&fresh, &rolling, rollout),
                 None => Window::one_by_one(fresh.iter().flat_map(|unit| self.starts(unit)).collect()),
             };
+            let tries_first = graph.rollout(root).and_then(|_| self.rollouts.tries_first(root));
             // How many pods of each service are repaired by this unit or a later one.
             let mut repairs: BTreeMap<&ServiceName, usize> = BTreeMap::new();
             for pod in rolling.iter().flatten().filter(|pod| self.repairs(pod)) {
@@ -320,6 +321,8 @@ impl<'a> Wiring<'a, '_> {
                 self.roll(unit, &window, &repairs);
                 if !says {
                     self.spare(unit, &fresh);
+                } else if let Some(why) = &tries_first {
+                    self.spare_for(unit, why);
                 }
                 let ends = self.starts(unit);
                 window.taken.extend((!ends.is_empty()).then_some(Place::Until(ends)));
@@ -336,10 +339,20 @@ impl<'a> Wiring<'a, '_> {
         let counts =
             |pod: &PodId| serving.contains(&pod.service) && !self.is_unstarted(pod) && !desired.asked.contains_key(pod);
         let others = others.iter().flatten().copied();
-        let Some(why) = others.filter(|pod| counts(pod)).find_map(|pod| self.rollouts.unsteady(pod)) else { return };
+        let why = others.filter(|pod| counts(pod)).find_map(|pod| self.rollouts.unsteady(pod));
+        if let Some(why) = why {
+            self.spare_for(unit, &why);
+        }
+    }
+
+    /// Makes a unit that serves wait for something that no step brings about.
+    fn spare_for(&mut self, unit: &[&'a PodId], why: &str) {
+        if !unit.iter().any(|pod| self.interrupts(pod)) {
+            return;
+        }
         for pod in unit {
             if let Some(first) = self.nodes(pod).and_then(PodNodes::first) {
-                self.emitter.draft.hold(first, &why);
+                self.emitter.draft.hold(first, why);
             }
         }
     }

@@ -115,6 +115,29 @@ fn a_host_of_another_cluster_is_refused_and_named() {
     assert_eq!(states(desk), "a Ready, c Ready", "the others are added all the same");
 }
 
+#[test]
+fn an_engine_that_is_a_copy_of_another_is_refused_until_it_has_an_id_of_its_own() {
+    const IDS: [&str; 2] = ["/etc/docker/key.json", "/var/lib/docker/engine-id"];
+    let cluster = Cluster::boot(2, &[]);
+    let (first, copy) = (&cluster[1], &cluster[2]);
+    for path in IDS.iter().filter(|path| first.exec(&["test", "-e", path]).code == 0) {
+        copy.write(path, &first.sh(&format!("cat {path}")));
+    }
+    copy.restart_engine();
+    let id = |node: &Host| node.docker(&["info", "-f", "{{.ID}}"]);
+    assert_eq!(id(first), id(copy));
+    let said = ["host `b` is not added: its engine has the id of that of `a`", "on `b`, remove", "engine-id"];
+    add(&cluster, &[1, 2]).refused(1, &said);
+    assert_eq!(states(&cluster.desk), "a Ready");
+    add(&cluster, &[2]).refused(1, &said);
+
+    copy.sh(&format!("rm -f {}", IDS.join(" ")));
+    copy.restart_engine();
+    assert_ne!(id(first), id(copy));
+    add(&cluster, &[1, 2]).ok();
+    assert_eq!(states(&cluster.desk), "a Ready, b Ready");
+}
+
 /// How many pods of a project each host has, by `ps` from the desk.
 pub(crate) fn spread(project: &Project, service: &str) -> Vec<(String, usize)> {
     running(project, service).expect("all run")

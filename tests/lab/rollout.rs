@@ -64,7 +64,7 @@ fn so_many_replicas_are_replaced_at_once_with_a_pause_and_a_failure_stops_it() {
     assert!(now >= starts[5] + SECOND, "the last one is watched");
 
     // One that fails keeps the others from being replaced.
-    project.rewrite(&yaml("echo no such table; exit 3"));
+    project.rewrite(&yaml("echo no such table; sleep 0.5; exit 3"));
     let said = [
         "the update of `web` is paused, ",
         " of 6 replicas failed: container roll-web-",
@@ -91,12 +91,105 @@ fn so_many_replicas_are_replaced_at_once_with_a_pause_and_a_failure_stops_it() {
         if seen == "a Ready, b Ready, c Ready" { Ok(()) } else { Err(seen) }
     });
     project.orch(&["status"]).ok();
-    assert!(old(&cluster) >= 4, "still: {}", old(&cluster));
+    let left = old(&cluster);
+    assert!(left >= 4, "still: {left}");
+    // Nor does another `up` of the same take another one: it tries what failed.
+    for _ in 0..2 {
+        project.orch(&["up", "-d"]).refused(1, &said);
+        assert_eq!(old(&cluster), left);
+    }
 
     project.rewrite(&yaml("echo third; exec sleep 1000000"));
     project.orch(&["up", "-d"]).ok();
     assert_eq!(spread(&project, "web"), even(2));
     assert_eq!(old(&cluster), 0);
+    project.down();
+}
+
+/// What became of the replicas of `web` since then on all hosts, in order: when, what, and of which number.
+fn lives(cluster: &Cluster, project: &Project, since: &str) -> Vec<(u64, String, u32)> {
+    let label = format!("label=com.docker.compose.project={}", project.name);
+    let format = "{{.TimeNano}} {{.Action}} {{index .Actor.Attributes \"com.docker.compose.container-number\"}}";
+    let all = cluster.nodes().iter().flat_map(|node| {
+        let now = node.sh("date +%s.%N");
+        let filters = ["--filter", &label, "--filter", "event=start", "--filter", "event=die", "--format", format];
+        let lines = node.docker(&[&["events", "--since", since, "--until", &now], filters.as_slice()].concat());
+        let event = |line: &str| {
+            let mut words = line.split(' ');
+            let mut word = || words.next().expect("three words");
+            (word().parse().expect("a time"), word().to_owned(), word().parse().expect("a number"))
+        };
+        lines.lines().map(event).collect::<Vec<_>>()
+    });
+    let mut all: Vec<_> = all.collect();
+    all.sort_unstable();
+    all
+}
+
+/// Nobody checks the replicas, and the file says nothing of rollouts.
+#[test]
+fn one_replica_after_the_other_is_replaced_over_two_hosts_and_a_version_that_crashes_leaves_the_others() {
+    let cluster = Cluster::boot(2, &["busybox", "nginx"]);
+    let desk = &cluster.desk;
+    add(&cluster, &[1, 2]).ok();
+    let mean = |image: &str| cluster.nodes().iter().for_each(|node| drop(node.docker(&["tag", image, "app:1"])));
+    let with = |version: u32| {
+        format!(
+            "\
+services:
+  web:
+    image: app:1
+    stop_signal: SIGKILL
+    environment: {{VERSION: '{version}'}}
+    command: [sh, -c, 'test $$VERSION = 3 || exec sleep 1000000; echo no such table; sleep 0.1; exit 3']
+    deploy: {{replicas: 4}}
+"
+        )
+    };
+    mean("busybox");
+    let project = Project::new(desk, "plain", &with(1));
+    project.up();
+    let spread = spread(&project, "web");
+    assert_eq!(spread, ["a", "b"].map(|name| (name.to_owned(), 2)), "both hosts have some");
+
+    let one_by_one = |what: &str, change: &dyn Fn()| {
+        change();
+        let since = desk.sh("date +%s.%N");
+        project.orch(&["up", "-d"]).ok();
+        let lives = lives(&cluster, &project, &since);
+        let told: Vec<String> = lives.iter().map(|(_, what, number)| format!("{what} {number}")).collect();
+        let expected = (1..=4).flat_map(|number| [format!("die {number}"), format!("start {number}")]);
+        assert_eq!(told, expected.collect::<Vec<_>>(), "{what}: never more than one is away");
+        for pair in lives.windows(2).filter(|pair| pair[0].1 == "start") {
+            let ran = pair[1].0.saturating_sub(pair[0].0);
+            assert!(ran >= SECOND / 2, "{what}: the next one ended {} ms after a start", ran / 1_000_000);
+        }
+    };
+    one_by_one("another environment", &|| project.rewrite(&with(2)));
+    one_by_one("another image", &|| mean("nginx"));
+
+    let runs = || -> Vec<String> {
+        let label = format!("label=com.docker.compose.project={}", project.name);
+        let ids = |node: &crate::host::Host| node.docker(&["ps", "--no-trunc", "-q", "--filter", &label]);
+        let mut all: Vec<String> =
+            cluster.nodes().iter().flat_map(|node| ids(node).lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+        all.sort_unstable();
+        all
+    };
+    let before = runs();
+    project.rewrite(&with(3));
+    let since = desk.sh("date +%s.%N");
+    project.orch(&["up", "-d"]).refused(
+        1,
+        &[
+            "the update of `web` waits: container plain-web-1 has failed 3 times in a row; the others stay as they are",
+            "no such table",
+        ],
+    );
+    let touched = lives(&cluster, &project, &since);
+    assert!(touched.iter().all(|(_, _, number)| *number == 1), "{touched:?}");
+    let stay = runs().iter().filter(|id| before.contains(id)).count();
+    assert_eq!(stay, 3, "the others run as before");
     project.down();
 }
 

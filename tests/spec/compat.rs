@@ -119,7 +119,8 @@ const DESIGN: &[(&str, &str, &str)] = &[
     (
         "`deploy.update_config`",
         "ignores it",
-        "applies it, as a swarm does; an update that is paused goes on with the next `up`",
+        "applies it, as a swarm does; an `up` of what has paused tries what failed again, and goes on once that was well for `monitor`; \
+         an `up` of something else begins anew",
     ),
     ("content of configs and secrets", "does not see that it changed", "makes the pods anew that mount it"),
     ("owner and mode of configs and secrets", "ignores them for files", "applies them"),
@@ -133,7 +134,8 @@ const DESIGN: &[(&str, &str, &str)] = &[
     (
         "an image that `commit` makes",
         "has the labels of the project, so that what is run of it is listed and taken down with it",
-        "is of no project",
+        "is of no project: the label is empty, as engines let none be taken away, so that `docker compose ls` shows what is run of it \
+         in a row without a name",
     ),
     (
         "`cpus` below 0.01",

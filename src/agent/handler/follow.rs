@@ -300,9 +300,11 @@ impl Follow {
                 *known = (run, now);
             }
             let seen = now.duration_since(known.1);
-            // What runs for long already need not be looked at any longer.
+            // What runs for long already need not be looked at any longer. Of what runs elsewhere the times are another clock's.
+            let is_here = desired.assignments.pods.get(&pod.pod) == Some(self.shared.host());
+            let age = if is_here { age(pod, wall) } else { Duration::ZERO };
             let left = if failures.get(&pod.pod).is_none_or(|count| *count == 0) {
-                STEADY.saturating_sub(seen.max(age(pod, wall)))
+                STEADY.saturating_sub(seen.max(age))
             } else {
                 steady_again(forgiven_after(&desired.graph, &pod.pod)).saturating_sub(seen)
             };
@@ -331,8 +333,7 @@ fn is_under_way(state: &ProjectState, plan: &Plan, pods: &BTreeSet<PodId>, objec
     !state.heard || busy || plan.steps.iter().any(is_open)
 }
 
-/// Returns for how long a container has run by the clock of its host, which may not be this one's: nothing where that makes no
-/// sense.
+/// Returns for how long a container of this host has run: nothing where that makes no sense, as of one whose clock was set.
 fn age(pod: &PodStatus, now: Duration) -> Duration {
     let started = pod.started_at.parse::<jiff::Timestamp>().ok();
     let started = started.and_then(|at| u64::try_from(at.as_millisecond()).ok()).map(Duration::from_millis);

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::ids::PodId;
-use crate::plan::{Desired, Observed, PlannedStep, PodMemory};
+use crate::observed::Rolled;
+use crate::plan::{Desired, Observed, Plan, PlannedStep, PodMemory, Step};
 
 use super::super::execute;
 use super::super::rollouts::Rollouts;
@@ -28,32 +29,75 @@ impl Loop {
         observed: &Observed,
         memory: &mut BTreeMap<PodId, PodMemory>,
     ) {
-        let (own, now) = (self.shared.host(), self.shared.clock.now());
-        let here = |pod: &PodId| desired.assignments.pods.get(pod) == Some(own);
-        for container in observed.hosts.get(own).into_iter().flat_map(|host| host.containers.values()) {
+        let (own, now) = (self.shared.host().clone(), self.shared.clock.now());
+        let here = |pod: &PodId| desired.assignments.pods.get(pod) == Some(&own);
+        for container in observed.hosts.get(&own).into_iter().flat_map(|host| host.containers.values()) {
             if let Some(pod) = container.pod().filter(here) {
                 self.rollouts.observe(desired, &pod, container, now);
                 let hooked = memory.get(&pod).and_then(|memory| memory.hooked.as_ref());
                 let of_this_run = hooked.filter(|hooked| hooked.started_at == container.started_at);
                 if let Some(failure) = of_this_run.and_then(|hooked| hooked.failure.as_deref()) {
-                    self.rollouts.hook_failed(desired, &pod, container, failure);
+                    self.rollouts.hook_failed(desired, &pod, container, (failure, now));
                 }
             }
         }
-        let of_now = |generation: u64| generation == desired.generation;
-        self.failed_elsewhere.retain(|pod, rolled| of_now(rolled.generation) && !here(pod));
+        self.hear_of_failures(desired, memory);
         for (pod, memory) in memory {
+            let failed = self.failed_elsewhere.get(pod);
             if here(pod) {
-                memory.rolled = self.rollouts.view(desired, pod, now);
-                continue;
-            }
-            match &memory.rolled {
-                Some(rolled) if rolled.failure.is_some() && of_now(rolled.generation) => {
-                    self.failed_elsewhere.insert(pod.clone(), rolled.clone());
+                if let Some(failed) = failed {
+                    self.rollouts.inherit(desired, pod, failed);
                 }
-                _ => memory.rolled = self.failed_elsewhere.get(pod).cloned().or_else(|| memory.rolled.take()),
+                memory.rolled = self.rollouts.view(desired, pod, now);
+            } else if let Some(failed) = failed
+                && memory.rolled.as_ref().is_none_or(|told| told.generation <= failed.generation)
+            {
+                memory.rolled = Some(failed.clone());
             }
         }
+    }
+
+    /// Takes note of failures elsewhere, as pods' own hosts tell of them and as others have heard: that of a host that does not answer
+    /// any more is known to all or to none.
+    fn hear_of_failures(&mut self, desired: &Desired, memory: &BTreeMap<PodId, PodMemory>) {
+        if desired.graph.services.values().all(|service| service.rollout.is_none()) {
+            self.failed_elsewhere.clear();
+            return;
+        }
+        let own = self.shared.host();
+        let matters = |pod: &PodId, rolled: &Rolled| {
+            (desired.rolling_since(&pod.service)..=desired.generation).contains(&rolled.generation)
+        };
+        self.failed_elsewhere.retain(|pod, rolled| desired.assignments.pods.contains_key(pod) && matters(pod, rolled));
+        let told = self.shared.peers.memory(&self.handle.name);
+        let here = |pod: &&PodId| desired.assignments.pods.get(*pod) == Some(own);
+        let others = memory.iter().filter(|(pod, _)| !here(pod));
+        for (pod, memory) in told.values().flatten().chain(others) {
+            let Some(rolled) = memory.rolled.as_ref().filter(|rolled| rolled.failure.is_some()) else { continue };
+            let is_newer = self.failed_elsewhere.get(pod).is_none_or(|known| known.generation < rolled.generation);
+            if is_newer && desired.assignments.pods.contains_key(pod) && matters(pod, rolled) {
+                self.failed_elsewhere.insert(pod.clone(), rolled.clone());
+            }
+        }
+    }
+
+    /// Returns what this host says of failures elsewhere.
+    pub(super) fn told_of_failures(&self) -> impl Iterator<Item = (PodId, PodMemory)> {
+        let told = |rolled: &Rolled| PodMemory { rolled: Some(rolled.clone()), ..PodMemory::default() };
+        self.failed_elsewhere.iter().map(move |(pod, rolled)| (pod.clone(), told(rolled)))
+    }
+
+    /// Takes note of what a plan replaces on this host, before anything of it is done: what images mean only this host knows.
+    /// Returns whether any of that is new.
+    pub(super) fn note_replaced(&mut self, desired: &Desired, plan: &Plan) -> bool {
+        let own = self.shared.host();
+        let mut is_new = false;
+        for planned in plan.steps.iter().filter(|planned| &planned.host == own && planned.reason.is_change()) {
+            if let Step::CreateContainer { pod, .. } = &planned.step {
+                is_new |= self.rollouts.replaces(desired, pod);
+            }
+        }
+        is_new
     }
 
     /// Takes note of what became of rollouts before this agent was started.

@@ -16,6 +16,8 @@ use crate::clock::ManualClock;
 use crate::graph::{Constraint, Scale};
 use crate::plan::History;
 
+mod rollouts;
+
 /// A host with its engine and its agent.
 struct Node {
     name: HostName,

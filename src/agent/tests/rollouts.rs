@@ -9,7 +9,7 @@ use super::*;
 const NOON: Duration = Duration::from_hours(500_004);
 
 /// Three replicas of this spec.
-fn wanted(spec: &str, on_failure: OnFailure) -> Graph {
+pub(super) fn wanted(spec: &str, on_failure: OnFailure) -> Graph {
     let mut graph = graph(&["web"]);
     let web = graph.services.get_mut("web").expect("it is there");
     web.scale = Scale::Replicas(3);
@@ -101,7 +101,7 @@ async fn pauses_between_replicas_go_by_the_clock_also_when_the_agent_starts_anew
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_fails_ends_the_rollout_and_the_next_up_goes_on() {
+async fn a_replica_that_fails_ends_the_rollout_and_the_next_up_goes_on_once_it_is_well() {
     let (engine, dir, clock) = (engine(), tempfile::tempdir().expect("a directory"), Arc::new(ManualClock::default()));
     clock.advance(NOON);
     let agent = started(&engine, dir.path(), &clock).await;
@@ -127,7 +127,29 @@ async fn a_replica_that_fails_ends_the_rollout_and_the_next_up_goes_on() {
     let status = agent.handler.project(&shop()).await.expect("it is up");
     assert!(status.failures.iter().any(|failure| failure.contains("paused")), "{:?}", status.failures);
 
+    // Who asks for the same once more loses no other replica to it.
     let events = agent.begin(&wanted("new", OnFailure::Pause)).await;
+    agent.looks().await;
+    clock.advance(Duration::from_mins(4));
+    engine.crash("shop-web-1", 4);
+    let events = drain(events).await;
+    let Some(Progress::Failed { messages }) = events.last() else { panic!("it failed: {events:#?}") };
+    assert!(messages[0].contains("paused, 1 of 3 replicas failed: container shop-web-1 ended with 4"), "{messages:?}");
+    agent.become_with("new", 1).await;
+    agent.looks().await;
+    drop(agent.begin(&wanted("new", OnFailure::Pause)).await);
+    agent.looks().await;
+    assert_eq!((agent.with("new"), agent.with("old")), (1, 2));
+    agent.kill().await;
+    let agent = started(&engine, dir.path(), &clock).await;
+    agent.looks().await;
+    assert_eq!((agent.with("new"), agent.with("old")), (1, 2), "nor to an agent that starts anew");
+    clock.advance(Duration::from_mins(5));
+    agent.looks().await;
+    assert_eq!((agent.with("new"), agent.with("old")), (1, 2), "it is well, and the pause is not over");
+    let events = agent.begin(&wanted("new", OnFailure::Pause)).await;
+    clock.advance(Duration::from_mins(5));
+    agent.looks().await;
     agent.become_with("new", 2).await;
     agent.looks().await;
     clock.advance(Duration::from_mins(10));
@@ -147,7 +169,7 @@ async fn one_that_cannot_be_started_is_a_failure_too() {
     clock.advance(NOON);
     let agent = started(&engine, dir.path(), &clock).await;
     agent.up(&wanted("old", OnFailure::Pause)).await;
-    engine.fail("start_container", Fault::Before, 1);
+    engine.fail("start_container", Fault::Before, 3);
     let events = agent.up(&wanted("new", OnFailure::Pause)).await;
     let Some(Progress::Failed { messages }) = events.last() else { panic!("it failed: {events:#?}") };
     assert!(messages.iter().any(|one| one.contains("container shop-web-1 could not be started")), "{messages:?}");
@@ -155,6 +177,28 @@ async fn one_that_cannot_be_started_is_a_failure_too() {
     agent.looks().await;
     assert_eq!(agent.with("old"), 2);
     agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_refuses_once_ends_no_rollout() {
+    for what in ["create_container", "start_container"] {
+        let (engine, dir) = (engine(), tempfile::tempdir().expect("a directory"));
+        let clock = Arc::new(ManualClock::default());
+        clock.advance(NOON);
+        let agent = started(&engine, dir.path(), &clock).await;
+        agent.up(&wanted("old", OnFailure::Pause)).await;
+        engine.fail(what, Fault::Before, 1);
+        let events = agent.begin(&wanted("new", OnFailure::Pause)).await;
+        for count in 1..=3 {
+            agent.become_with("new", count).await;
+            agent.looks().await;
+            clock.advance(Duration::from_mins(10));
+            agent.looks().await;
+        }
+        let events = drain(events).await;
+        assert!(is_done(&events), "{what}: {events:#?}");
+        agent.kill().await;
+    }
 }
 
 /// What was made by the first `up` is none of a rollout then, although both are of one generation.

@@ -29,7 +29,9 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &CommitArgs) -> Result<
         live.event(Event { id, status: format!("Commit {} {status}", container.name), state, detail: None });
     };
     tell("Committing".to_owned(), ObjectState::Working);
-    // The image has the container's labels. What is run of it would be a container of the project, which the agent takes away.
+    // The image has the container's labels. What is run of it would be a container of the project, which the agent takes away. The engine
+    // lays those of the container below the ones that are given, so that none can be taken away, only emptied (moby, daemon/commit.go
+    // `merge`).
     let of_no_project = format!("LABEL {}=", label::PROJECT);
     let spec = CommitSpec {
         reference: reference.clone(),

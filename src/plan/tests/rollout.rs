@@ -62,6 +62,7 @@ fn tell(world: &mut World, name: &str, rested: bool, failure: Option<&str>) {
         generation: world.desired.generation,
         rested,
         watched: rested,
+        retried: false,
         failure: failure.map(|what| format!("container shop-{} {what}", name.replace('.', "-"))),
     };
     world.memory.entry(pod(name)).or_default().rolled = Some(rolled);
@@ -202,7 +203,7 @@ fn a_failure_stops_it() {
     assert_eq!(
         failures(&world),
         "the update of `web` is paused, 1 of 3 replicas failed: container shop-web-1 ended with 1; the others stay as they \
-         are until the next `orch up`"
+         are until the next `orch up`, which tries what failed again before it goes on"
     );
     assert!(world.plan().is_hopeless(), "nobody waits for it any longer");
     // The others are healed as they are.
@@ -212,9 +213,125 @@ fn a_failure_stops_it() {
     world.touch("web.1", health(Health::None));
     world.touch("web.3", health(Health::None));
     assert_eq!(begins(&world), "");
-    // …and the next `up` goes on.
+    // …until the next `up`.
     world.up("web: {scale: 3, deploy: {update_config: {}}, user: '1'}");
-    assert_eq!((begins(&world).as_str(), failures(&world).as_str()), ("drain web.2", ""));
+    assert_eq!(failures(&world), "");
+    // Of something else that is wanted nothing has failed.
+    world.up("web: {scale: 3, deploy: {update_config: {}}, user: '2'}");
+    assert_eq!((begins(&world).as_str(), failures(&world).as_str()), ("drain web.1", ""));
+}
+
+/// `web` with these replicas, of which the first is new and has failed, and asked for once more as it is.
+fn asked_again(replicas: u32, config: &str, hosts: &[&str]) -> World {
+    let mut world = changed_on(replicas, config, hosts);
+    replace(&mut world, "web.1");
+    world.touch("web.1", exited(1));
+    tell(&mut world, "web.1", false, Some("ended with 1"));
+    world.up(&format!("web: {{scale: {replicas}, deploy: {{update_config: {{{config}}}}}, user: '1'}}"));
+    world
+}
+
+/// What the agent of its host says of a pod that has failed before.
+fn tell_again(world: &mut World, name: &str, watched: bool, failure: Option<&str>) {
+    tell(world, name, watched, failure);
+    let rolled = world.memory.get_mut(&pod(name)).and_then(|memory| memory.rolled.as_mut());
+    rolled.expect("it was told").retried = true;
+}
+
+#[test]
+fn an_up_of_the_same_tries_what_failed_and_takes_no_other_before_that_is_well() {
+    for config in ["", "parallelism: 2", "parallelism: 0", "parallelism: 2, max_failure_ratio: 0.3"] {
+        let mut world = asked_again(4, config, &["a", "b"]);
+        assert_eq!(begins(&world), "start web-1", "with {config}");
+        let plan = world.plan();
+        let why = plan.steps.iter().find_map(|step| step.held.clone());
+        let expected = "`web.1` has failed as it shall be, and must be well for 5s before others are replaced";
+        assert_eq!(why.as_deref(), Some(expected));
+        assert!(!plan.is_stuck(&world.observed, Some(&world.desired), |_| false), "it waits for time");
+        world.touch("web.1", health(Health::None));
+        assert_eq!(begins(&world), "", "nobody has said that it is well");
+        tell_again(&mut world, "web.1", false, None);
+        assert_eq!(begins(&world), "");
+        assert_eq!(world.plan().watched, [pod("web.1")]);
+        // However often it is asked for.
+        let mut again = world.clone();
+        again.up(&format!("web: {{scale: 4, deploy: {{update_config: {{{config}}}}}, user: '1'}}"));
+        assert_eq!(begins(&again), "");
+        tell_again(&mut world, "web.1", true, None);
+        assert!(begins(&world).starts_with("drain web.2"), "with {config}: {}", begins(&world));
+    }
+}
+
+#[test]
+fn what_fails_once_more_stops_it_once_more() {
+    let mut world = asked_again(4, "", &["local"]);
+    world.touch("web.1", exited(1));
+    tell_again(&mut world, "web.1", false, Some("ended with 1"));
+    assert_eq!(begins(&world), "start web-1");
+    assert!(
+        failures(&world).starts_with("the update of `web` is paused, 1 of 4 replicas failed: container shop-web-1"),
+        "{}",
+        failures(&world)
+    );
+    world.up("web: {scale: 4, deploy: {update_config: {}}, user: '1'}");
+    assert_eq!((begins(&world).as_str(), failures(&world).as_str()), ("start web-1", ""));
+}
+
+#[test]
+fn what_failed_on_a_host_that_does_not_answer_is_not_well() {
+    let mut world = asked_again(3, "", &["a", "b", "c"]);
+    let gone = world.desired.assignments.pods[&pod("web.1")].clone();
+    world.observed.hosts.remove(&gone);
+    assert_eq!(begins(&world), "");
+}
+
+#[test]
+fn nothing_is_tried_first_where_failures_stop_nothing_or_something_else_is_wanted() {
+    let mut world = asked_again(3, "failure_action: continue", &["local"]);
+    world.touch("web.1", health(Health::None));
+    assert_eq!(begins(&world), "drain web.2");
+    let mut world = asked_again(3, "", &["local"]);
+    world.up("web: {scale: 3, deploy: {update_config: {}}, user: '2'}");
+    assert_eq!(begins(&world), "remove web-1");
+    // Its image is another one by now: that it has failed says nothing of the new one.
+    let mut world = asked_again(3, "", &["local"]);
+    let host = world.observed.hosts.values_mut().next().expect("a host");
+    host.images.insert("app".to_owned(), "sha256:new".to_owned());
+    world.touch("web.1", health(Health::None));
+    assert_eq!(begins(&world), "drain web.1");
+    // Its agent notes that before it begins.
+    tell(&mut world, "web.1", false, None);
+    replace(&mut world, "web.1");
+    assert_eq!(begins(&world), "drain web.2");
+}
+
+#[test]
+fn only_what_is_replaced_is_of_the_rollout() {
+    let mut world = changed(4, "parallelism: 4");
+    for name in ["web.1", "web.2"] {
+        replace(&mut world, name);
+    }
+    tell(&mut world, "web.1", false, Some("ended with 1"));
+    world.up("web: {scale: 4, deploy: {update_config: {parallelism: 4}}, user: '1'}");
+    let rolled = world.desired.rolled.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    assert_eq!(rolled, "web.3 web.4", "the others are as they shall be");
+    // One that is healed meanwhile is none of it.
+    world.remove("web.2");
+    let plan = world.plan();
+    let create = plan.runnable(&BTreeSet::new(), &world.observed, Some(&world.desired));
+    let create = create.into_iter().find(|step| step.step.pod() == Some(&pod("web.2"))).expect("it is made").clone();
+    world.apply(&create);
+    tell_again(&mut world, "web.1", false, Some("ended with 1"));
+    assert!(failures(&world).contains("1 of 3 replicas failed"), "{}", failures(&world));
+}
+
+#[test]
+fn what_agents_of_older_versions_do_not_say_is_not_waited_for() {
+    let mut world = changed(2, "delay: 10s");
+    replace(&mut world, "web.1");
+    world.memory.remove(&pod("web.1"));
+    assert!(world.plan().watched.is_empty());
+    assert_eq!(begins(&world), "drain web.2");
 }
 
 #[test]
