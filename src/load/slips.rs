@@ -256,8 +256,7 @@ impl<'a> Place<'a> {
 
     /// Signs that look like those of YAML, and are none: `：` of Chinese and Japanese keyboards, dashes of text processors; `//`.
     fn sign_of_elsewhere(&self) -> Option<Help> {
-        let own = self.start(self.line);
-        let of = |line: &str| {
+        self.both().into_iter().find_map(|line| {
             let (at, words) = comment(line).or_else(|| elsewhere(line))?;
             // Within a value it may be meant.
             if at > indent(line) && key_and_value(line).is_some() {
@@ -266,9 +265,7 @@ impl<'a> Place<'a> {
             let at = self.start(line) + at;
             let length = self.text.get(at..)?.chars().next()?.len_utf8();
             Some(Help { words, slip: Some(at..at + length) })
-        };
-        let is_before = |line: &&str| self.start(line) != own;
-        of(self.line).or_else(|| of([self.previous()].into_iter().find(is_before)?))
+        })
     }
 
     /// Text behind `|` or `>` that stands no deeper than its key.

@@ -15,6 +15,8 @@ pub(super) fn of_value(path: &Path<'_>, rules: &Rules, value: &Value) -> Option<
     let shape = rule.shape;
     let takes_list = shape == Shape::List || shape == Shape::Open && matches!(rule.long, Long::Value(_));
     let is_of_services = |name: &str| rules::of_service().names().any(|key| key == name);
+    // `interval 5s`, but not `interval:5s`, of which more is said below.
+    let lacks_colon = |text: &str| shape == Shape::Map && starts_with_key(text, rules) && !text.contains(':');
     if let Some(help) = of_named(path, rules, value) {
         return Some(help);
     }
@@ -22,11 +24,13 @@ pub(super) fn of_value(path: &Path<'_>, rules: &Rules, value: &Value) -> Option<
         (Path::Key(Path::Root, _), Value::Seq(_)) if shape == Shape::Open => {
             Some("name each by a key: `NAME:` instead of `- NAME`".to_owned())
         }
-        (_, Value::Str(text)) if shape == Shape::Map && starts_with_key(text, rules) => {
+        (_, Value::Str(text)) if lacks_colon(text) => {
             let word = text.split_whitespace().next().unwrap_or_default();
             Some(format!("a colon is missing after `{word}`"))
         }
-        (_, Value::Str(text)) if shape == Shape::Number => number(text).map(|number| format!("write `{number}`")),
+        (_, Value::Str(text)) if shape == Shape::Number && number(text).is_some() => {
+            number(text).map(|number| format!("write `{number}`"))
+        }
         (_, Value::Str(text)) if matches!(shape, Shape::Bytes | Shape::BytesOrUnlimited) && text.ends_with('i') => {
             Some(format!("write `{}`", text.trim_end_matches('i').to_lowercase()))
         }
@@ -103,7 +107,7 @@ fn of_named(path: &Path<'_>, rules: &Rules, value: &Value) -> Option<String> {
         (Path::Key(Path::Key(_, "depends_on"), _), Value::Str(word)) if word.starts_with("service_") => {
             Some(format!("write it below: `condition: {word}`"))
         }
-        (Path::Key(_, "healthcheck"), Value::Str(text)) if !text.contains(':') && !starts_with_key(text, rules) => {
+        (Path::Key(_, "healthcheck"), Value::Str(text)) if !starts_with_key(text, rules) => {
             Some("name it below: `test: COMMAND`".to_owned())
         }
         (Path::Key(_, "logging"), Value::Str(text)) if is_name(text) => {
@@ -176,7 +180,8 @@ fn owners(path: &Path<'_>) -> Option<&'static str> {
 
 fn starts_with_key(text: &str, rules: &Rules) -> bool {
     let parts = text.split_once(char::is_whitespace).filter(|(_, rest)| !rest.trim_start().starts_with('='));
-    parts.is_some_and(|(word, _)| is_name(word) && rules.key(word).is_some())
+    let is_key = |word: &str| is_name(word) && rules.key(word).is_some();
+    parts.is_some_and(|(word, _)| is_key(word)) || text.split_once(':').is_some_and(|(word, _)| is_key(word))
 }
 
 /// The number that was meant by `0,5` or, in thousandths, by `500m`.
