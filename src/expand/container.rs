@@ -139,7 +139,9 @@ impl Part<'_, '_> {
             working_dir,
         } = self.service;
         let resources = self.resources();
-        let devices = devices.iter().map(|d| (d.source.clone(), d.target.clone(), d.permissions.clone()));
+        let permissions =
+            |d: &model::Device| if d.permissions.is_empty() { "rwm".to_owned() } else { d.permissions.clone() };
+        let devices = devices.iter().map(|d| (d.source.clone(), d.target.clone(), permissions(d)));
         Container {
             image: self.image(),
             name: container_name.clone(),

@@ -1,6 +1,9 @@
 //! Checks a file's tree against the table of rules: shapes, words, ranges, unknown keys; and puts scalars into the
 //! form that Docker Compose prints. Runs on the merged tree, where short forms are long and places are kept.
 
+mod advice;
+mod beside;
+
 use crate::diag::{Diagnostic, did_you_mean};
 use crate::model::quantity::parse_duration;
 use crate::model::{GoDuration, quantity::parse_bytes};
@@ -9,7 +12,8 @@ use super::long::Long;
 use super::node::{Map, Node, Value};
 use super::path::Path;
 use super::report::Report;
-use super::rules::{self, Keys, Rule, Rules, Shape};
+use super::rules::{self, Keys, Rules, Shape};
+use super::slips;
 
 /// Checks all of `node`.
 pub(super) fn check(node: &mut Node, keys: Keys, report: &mut Report) {
@@ -19,7 +23,7 @@ pub(super) fn check(node: &mut Node, keys: Keys, report: &mut Report) {
 /// Checks a part of a file, or a file that is no compose file.
 pub(super) fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut Report) {
     let rule = rules.rule();
-    if indented_wrongly(node, rules, path, report) {
+    if beside::indented_wrongly(node, rules, path, report) {
         node.value = Value::Unknown;
     }
     if node.is_unknown() || node.is_null() && (rule.nullable || rule.shape == Shape::Any) {
@@ -31,8 +35,14 @@ pub(super) fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut
             keys(map, rules, path, report);
         }
         (Shape::Open, Value::Map(map)) => {
+            beside::entries(map, rules, path, report);
             for (key, entry) in map.iter_mut() {
                 name(key, entry.key, path, report);
+                let is_listed = matches!(path, Path::Key(_, "environment" | "labels" | "args"));
+                if is_listed && key.starts_with('-') {
+                    let doubt = Diagnostic::warning(format!("the name `{key}` begins with `-`")).at(entry.key, "");
+                    report.push(doubt.help("a space is missing after `-`"));
+                }
                 if let Some(rules) = rules.key(key) {
                     walk(&mut entry.node, rules, &path.key(key), report);
                 }
@@ -43,9 +53,20 @@ pub(super) fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut
                 walk(item, rules.item(), &path.item(index), report);
             }
         }
+        // The next line is told: it is text that nothing takes.
+        (_, Value::Null)
+            if slips::goes_on_with_odd_blanks(report.sources.text(node.span.source), node.span.end as usize) => {}
         (shape, value) => match scalar(shape, value) {
-            Ok(Some(printed)) => node.value = printed,
-            Ok(None) => {}
+            Ok(printed) => {
+                let text = report.sources.text(node.span.source);
+                if let Some(help) = slips::swallowed(text, node.span.start as usize) {
+                    let doubt = Diagnostic::warning("a line that looks like an item is part of the text before it");
+                    report.doubt(doubt.at(node.span, "").help(help));
+                }
+                if let Some(printed) = printed {
+                    node.value = printed;
+                }
+            }
             Err(reason) => {
                 let expected = || match (rule.expected, shape, rule.long) {
                     ("", Shape::Open, Long::Value(_)) => "a mapping or a list".to_owned(),
@@ -55,82 +76,12 @@ pub(super) fn walk(node: &mut Node, rules: &Rules, path: &Path<'_>, report: &mut
                 let reason = reason.unwrap_or_else(|| format!("must be {}, not {}", expected(), node.value.kind()));
                 let what = if matches!(path, Path::Root) { "this file".to_owned() } else { format!("`{path}`") };
                 let problem = Diagnostic::error(format!("{what} {reason}")).at(node.span, "").spec(rule.spec);
-                report.push(match advice(path, rule, &node.value) {
+                report.push(match advice::of_value(path, rules, &node.value) {
                     Some(help) => problem.help(help),
                     None => problem,
                 });
             }
         },
-    }
-}
-
-/// What to do about a value of the wrong kind, where a slip is known that leads to it.
-fn advice(path: &Path<'_>, rule: &Rule, value: &Value) -> Option<String> {
-    let shape = rule.shape;
-    let takes_list = shape == Shape::List || shape == Shape::Open && matches!(rule.long, Long::Value(_));
-    let is_of_services = |name: &str| rules::of_service().names().any(|key| key == name);
-    match (path, value) {
-        (Path::Key(Path::Root, _), Value::Seq(_)) if shape == Shape::Open => {
-            Some("name each by a key: `NAME:` instead of `- NAME`".to_owned())
-        }
-        (Path::Key(Path::Key(Path::Root, "services"), name), _) if is_of_services(name) => {
-            Some(format!("`{name}` is a key of services: indent it below the name of one"))
-        }
-        (Path::Key(Path::Key(Path::Root, "services"), _), Value::Str(text)) => match text.split_once(':') {
-            Some((key, _)) if is_of_services(key) => Some(format!("a space is missing after `{key}:`")),
-            _ => Some(match text.split_once('=') {
-                Some((key, value)) if is_of_services(key.trim()) => format!("write `{}: {}`", key.trim(), value.trim()),
-                _ => "name its image below it: `image: NAME`".to_owned(),
-            }),
-        },
-        (Path::Key(Path::Key(Path::Root, "services"), _), Value::Null) => {
-            Some("name its image below it: `image: NAME`".to_owned())
-        }
-        (Path::Key(Path::Key(Path::Root, "configs" | "secrets"), _), Value::Str(_)) => {
-            Some("name its file below it: `file: PATH`".to_owned())
-        }
-        (Path::Key(Path::Key(Path::Root, "networks" | "volumes"), _), Value::Str(_)) => {
-            Some("name its driver below it: `driver: NAME`".to_owned())
-        }
-        (_, Value::Str(text)) if (takes_list || shape == Shape::List) && text.starts_with('-') => {
-            Some("a space is missing after `-`".to_owned())
-        }
-        (_, Value::Map(_)) if shape == Shape::List => Some("write a list: `- ` before each item".to_owned()),
-        (Path::Key(Path::Root, _), Value::Str(word)) if shape == Shape::Open && is_name(word) => {
-            Some(format!("a colon is missing after `{word}`"))
-        }
-        (_, Value::Str(text)) if text.ends_with(['"', '\'']) => {
-            Some("this quote has no beginning: take it out, or put one before the text".to_owned())
-        }
-        (_, Value::Str(text)) if shape == Shape::Map && text.split_once(':').is_some_and(|(key, _)| is_name(key)) => {
-            let (key, _) = text.split_once(':').unwrap_or_default();
-            Some(format!("a space is missing after `{key}:`"))
-        }
-        (_, Value::Seq(items))
-            if shape == Shape::Map && !items.is_empty() && items.iter().all(|item| item.as_map().is_some()) =>
-        {
-            Some("write its keys without a list around them".to_owned())
-        }
-        (_, Value::Str(text)) if shape == Shape::Duration && text.contains(char::is_alphabetic) => {
-            Some("units are `ms`, `s`, `m`, `h` and `d`".to_owned())
-        }
-        (_, Value::Str(text))
-            if matches!(shape, Shape::Bytes | Shape::BytesOrUnlimited) && text.contains(char::is_alphabetic) =>
-        {
-            Some("units are `k`, `m` and `g`".to_owned())
-        }
-        (_, Value::Int(number)) if shape == Shape::Duration => Some(format!("write its unit, too: `{number}s`")),
-        (Path::Item(..), Value::Int(_) | Value::Float(_) | Value::Bool(_)) if shape == Shape::Text => {
-            Some(format!("put it in quotes: `\"{}\"`", value.scalar_text().unwrap_or_default()))
-        }
-        (_, Value::Str(_) | Value::Int(_)) if takes_list => Some("write a list: `- ` before each item".to_owned()),
-        (_, Value::Str(word)) if shape == Shape::Bool && matches!(&*word.to_lowercase(), "yes" | "on") => {
-            Some("write `true`".to_owned())
-        }
-        (_, Value::Str(word)) if shape == Shape::Bool && matches!(&*word.to_lowercase(), "no" | "off") => {
-            Some("write `false`".to_owned())
-        }
-        _ => None,
     }
 }
 
@@ -152,6 +103,8 @@ fn name(key: &str, span: crate::diag::Span, path: &Path<'_>, report: &mut Report
 }
 
 fn keys(map: &mut Map, rules: &Rules, path: &Path<'_>, report: &mut Report) {
+    let told = beside::entries(map, rules, path, report);
+    let count = map.len();
     for (key, entry) in map.iter_mut() {
         match rules.key(key) {
             Some(rules) if matches!(rules.rule().shape, Shape::Elsewhere(_)) => {
@@ -162,63 +115,21 @@ fn keys(map: &mut Map, rules: &Rules, path: &Path<'_>, report: &mut Report) {
             }
             Some(rules) => walk(&mut entry.node, rules, &path.key(key), report),
             None if key.starts_with("x-") => own(key, entry.key, path, report),
+            None if told.contains(key) => {}
             None => {
-                let mut problem = Diagnostic::error(format!("unknown key `{key}` {}", path.inside())).at(entry.key, "");
-                if report.is_full() {
-                    report.push(problem);
-                    continue;
-                }
-                let own = format!("x-{key}");
-                if let Some(blank) = key.chars().next().filter(|c| c.is_whitespace()) {
-                    let blank = u32::from(blank);
-                    problem = problem.help(format!("indent with plain spaces: it starts with U+{blank:04X}"));
-                } else if rules.names().any(|name| name == own) {
-                    problem = problem.help(format!("did you mean `{own}`?"));
-                } else if let Some(meant) = did_you_mean(key, rules.names()) {
-                    problem = problem.help(format!("did you mean `{meant}`?"));
-                } else if let Some(help) = rules::astray(key, path) {
-                    problem = problem.help(help);
-                } else if let Some(help) = service_elsewhere(path, &entry.node) {
-                    problem = problem.help(help);
-                } else if matches!(path, Path::Root) {
-                    problem = problem.help("keys of your own start with `x-`");
-                }
-                report.push(problem.spec(rules.rule().spec));
+                let problem = Diagnostic::error(format!("unknown key `{key}` {}", path.inside())).at(entry.key, "");
+                // Further problems are counted only.
+                let advice = if report.is_full() {
+                    None
+                } else {
+                    beside::resource_elsewhere(key, path, &entry.node, report);
+                    advice::of_unknown_key(key, &entry.node, count == 1, rules, path)
+                };
+                let problem = problem.spec(rules.rule().spec);
+                report.push(if let Some(help) = advice { problem.help(help) } else { problem });
             }
         }
     }
-}
-
-/// Where a service belongs that stands elsewhere: at the top level, as in files of the first version, or in another one.
-fn service_elsewhere(path: &Path<'_>, node: &Node) -> Option<String> {
-    if node.get("image").is_none() && node.get("build").is_none() {
-        return None;
-    }
-    match path {
-        Path::Root => Some("services stand below `services:`".to_owned()),
-        Path::Key(Path::Key(Path::Root, "services"), name) => {
-            Some(format!("services stand side by side: align it with `{name}`"))
-        }
-        _ => None,
-    }
-}
-
-/// Reports what is no service, but a part of one or of the project that was indented wrongly. Returns whether it is that.
-fn indented_wrongly(node: &Node, rules: &Rules, path: &Path<'_>, report: &mut Report) -> bool {
-    let Path::Key(Path::Key(Path::Root, "services"), name) = path else { return false };
-    let Some(map) = node.as_map() else { return false };
-    let is_service = map.is_empty() || map.keys().any(|key| key.starts_with("x-") || rules.key(key).is_some());
-    if is_service || rules.key(name).is_none() {
-        return false;
-    }
-    let help = if matches!(*name, "networks" | "volumes" | "configs" | "secrets") {
-        format!("indent it below a service, or not at all where it is the project's `{name}`")
-    } else {
-        format!("`{name}` is a key of services: indent it below the name of one")
-    };
-    let problem = Diagnostic::error(format!("`{path}` has nothing that a service has")).at(node.span, "");
-    report.push(problem.help(help).spec(rules.rule().spec));
-    true
 }
 
 /// A key of somebody's own means nothing here, but for slips: one of ours at a wrong place, or almost one of ours.
@@ -246,8 +157,10 @@ fn scalar(shape: Shape, value: &Value) -> Result<Option<Value>, Option<String>> 
         }
         (Shape::Word(_, later), Value::Str(word)) if later.contains(&word.as_str()) => Ok(None),
         (Shape::Word(words, _) | Shape::WordOrMap(words), Value::Str(word)) => {
-            let meant =
-                did_you_mean(word, words.iter().copied()).map_or(String::new(), |meant| format!(", perhaps `{meant}`"));
+            // `healthy` for `service_healthy`.
+            let end = || words.iter().find(|full| full.strip_suffix(word).is_some_and(|start| start.ends_with('_')));
+            let meant = did_you_mean(word, words.iter().copied()).or_else(|| end().copied());
+            let meant = meant.map_or(String::new(), |meant| format!(", perhaps `{meant}`"));
             Err(Some(format!("must be one of {}, not `{word}`{meant}", words.join(", "))))
         }
         (Shape::Scalar | Shape::ScalarOrList, Value::Bool(_))

@@ -36,10 +36,15 @@ pub(super) struct Discovered {
 pub(super) fn discover(files: &dyn Files, request: &LoadRequest, report: &mut Report) -> Discovered {
     let mut environment = request.environment.clone();
     environment.entry("PWD".to_owned()).or_insert_with(|| request.cwd.display().to_string());
+    if let Some(wrong) = environment.get("COMPOSE_DISABLE_ENV_FILE").filter(|value| !is_true(value) && !is_false(value))
+    {
+        let problem = format!("`COMPOSE_DISABLE_ENV_FILE` must be `true` or `false`, not `{wrong}`");
+        report.push(Diagnostic::error(problem));
+    }
     let explicit = explicit_env_files(request);
     let mut finder = Finder { files, request, report, environment };
     // First `.env` of where the command starts: it may hold COMPOSE_FILE and the like.
-    let first = request.files.first().filter(|file| *file != "-");
+    let first = request.files.iter().find(|file| *file != "-");
     let start = match (&request.project_directory, first) {
         (Some(directory), _) => absolute(&request.cwd, directory),
         (None, Some(file)) => parent(&absolute(&request.cwd, file)),
@@ -51,10 +56,12 @@ pub(super) fn discover(files: &dyn Files, request: &LoadRequest, report: &mut Re
         finder.env_files(&explicit.iter().map(|path| absolute(&request.cwd, path)).collect::<Vec<_>>(), true);
     }
     let config_files = finder.config_files();
-    let working_dir = match (&request.project_directory, config_files.first()) {
+    // Standard input is in no directory.
+    let first = config_files.iter().find(|file| file.as_os_str() != "-");
+    let working_dir = match (&request.project_directory, first) {
         (Some(directory), _) => absolute(&request.cwd, directory),
-        (None, Some(file)) if file.as_os_str() != "-" => parent(file),
-        _ => request.cwd.clone(),
+        (None, Some(file)) => parent(file),
+        (None, None) => request.cwd.clone(),
     };
     if explicit.is_empty() && working_dir != start {
         finder.default_env(&working_dir);
@@ -84,11 +91,15 @@ struct Finder<'a> {
 impl Finder<'_> {
     /// Reads the `.env` of a directory, if there is one and it is not switched off.
     fn default_env(&mut self, directory: &Path) {
-        let disabled = self.environment.get("COMPOSE_DISABLE_ENV_FILE");
         let path = directory.join(".env");
-        if !disabled.is_some_and(|value| is_true(value)) && self.files.is_file(&path) {
+        if !Self::is_disabled(&self.environment) && self.files.is_file(&path) {
             self.env_files(&[path], false);
         }
+    }
+
+    /// Whether `COMPOSE_DISABLE_ENV_FILE` is among variables.
+    fn is_disabled(variables: &BTreeMap<String, String>) -> bool {
+        variables.get("COMPOSE_DISABLE_ENV_FILE").is_some_and(|value| is_true(value))
     }
 
     /// Adds what files say and nobody said before; of several files the later wins.
@@ -99,8 +110,12 @@ impl Finder<'_> {
             let lookup = |name: &str| self.environment.get(name).cloned();
             dotenv::parse_onto(source, &lookup, &mut own, self.report);
         }
+        // A `.env` that says itself that there is none says how to run only, not what variables are.
+        let is_disabled = !required && Self::is_disabled(&own);
         for (name, value) in own {
-            self.environment.entry(name).or_insert(value);
+            if !is_disabled || name.starts_with("COMPOSE_") {
+                self.environment.entry(name).or_insert(value);
+            }
         }
     }
 
@@ -146,6 +161,10 @@ impl Finder<'_> {
         }
         Some(first)
     }
+}
+
+fn is_false(text: &str) -> bool {
+    matches!(text.to_ascii_lowercase().as_str(), "" | "0" | "f" | "false" | "n" | "no" | "off")
 }
 
 fn is_true(text: &str) -> bool {

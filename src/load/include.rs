@@ -240,7 +240,6 @@ impl Include<'_, '_, '_> {
         each_container(tree, &mut |container| {
             if let Some(build) = container.get_mut("build")
                 && build.as_map().is_some_and(|map| !map.contains_key("context"))
-                && build.get("dockerfile_inline").is_none()
             {
                 build.set("context", Value::Str(".".to_owned()));
             }

@@ -10,7 +10,7 @@ pub(super) mod ports;
 
 use crate::diag::Diagnostic;
 
-use super::node::{Entry, Map, Node, Value};
+use super::node::{Entry, Map, Node, Tag, Value};
 use super::path::Path;
 use super::report::Report;
 use super::rules::{self, Keys, Rules, Shape};
@@ -290,13 +290,19 @@ fn extra_hosts(node: Node, _: &mut Report) -> Node {
     let Value::Map(map) = &node.value else { return node };
     let mut items = Vec::new();
     for (name, entry) in map.iter() {
+        // What steers the merge of a host steers that of each of its addresses, or of none.
+        let tag = entry.node.tag;
+        if tag == Some(Tag::Reset) {
+            items.push(Node { tag, ..Node::text(entry.node.span, format!("{name}=")) });
+            continue;
+        }
         let addresses = match &entry.node.value {
             Value::Seq(addresses) => addresses.as_slice(),
             _ => std::slice::from_ref(&entry.node),
         };
         for address in addresses {
             let Some(text) = address.as_str() else { return node };
-            items.push(Node::text(address.span, format!("{name}={text}")));
+            items.push(Node { tag, ..Node::text(address.span, format!("{name}={text}")) });
         }
     }
     node.with(Value::Seq(items))
@@ -304,7 +310,7 @@ fn extra_hosts(node: Node, _: &mut Report) -> Node {
 
 /// `name:address`, `name=address`, with or without brackets, becomes `name=address`.
 fn extra_host(node: Node, report: &mut Report) -> Vec<Node> {
-    let Some(text) = node.as_str() else { return vec![node] };
+    let Some(text) = node.as_str().filter(|_| node.tag != Some(Tag::Reset)) else { return vec![node] };
     let split = text.split_once('=').or_else(|| text.split_once(':'));
     let Some((name, address)) = split.filter(|(name, address)| !name.is_empty() && !address.is_empty()) else {
         let problem = Diagnostic::error(format!("`{text}` names no host and address"));
@@ -312,7 +318,7 @@ fn extra_host(node: Node, report: &mut Report) -> Vec<Node> {
         return Vec::new();
     };
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
-    vec![Node::text(node.span, format!("{name}={bare}"))]
+    vec![Node { tag: node.tag, ..Node::text(node.span, format!("{name}={bare}")) }]
 }
 
 fn health_test(node: Node, _: &mut Report) -> Node {

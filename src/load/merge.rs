@@ -16,6 +16,8 @@ pub(super) enum Merge {
     Replace,
     /// Lists one after the other, equal items once.
     Distinct,
+    /// As `Distinct`, of items `NAME=VALUE`; where one has a tag, those with its name in the earlier file are left out.
+    Named,
     /// Lists one after the other; of items with the same key the later stands in the place of the earlier.
     Unique(fn(&Node) -> String),
     /// As `Unique`, but such items are merged.
@@ -86,6 +88,10 @@ pub(super) fn node(earlier: Node, later: Node, rules: &Rules) -> Node {
         (value, Value::Null) => Node { value, tag: None, ..earlier },
         (Value::Map(base), Value::Map(map)) => Node::new(earlier.span, Value::map(maps(*base, *map, rules))),
         (Value::Seq(mut base), Value::Seq(items)) => {
+            if matches!(how, Merge::Named) {
+                let replaced: Vec<&str> = items.iter().filter(|item| item.tag.is_some()).filter_map(name).collect();
+                base.retain(|item| name(item).is_none_or(|name| !replaced.contains(&name)));
+            }
             base.extend(items.into_iter().filter_map(|item| first(item, rules.item())));
             Node::new(later.span, Value::Seq(distinct(base, rules)))
         }
@@ -119,6 +125,11 @@ fn maps(mut base: Map, later: Map, rules: &Rules) -> Map {
     base
 }
 
+/// The name of an item `NAME=VALUE`.
+fn name(item: &Node) -> Option<&str> {
+    Some(item.as_str()?.split_once('=')?.0)
+}
+
 fn other_driver(earlier: &Node, later: &Node) -> bool {
     matches!((earlier.str("driver"), later.str("driver")), (Some(a), Some(b)) if a != b)
 }
@@ -126,7 +137,9 @@ fn other_driver(earlier: &Node, later: &Node) -> bool {
 /// Removes doubles by the rule of the list.
 fn distinct(items: Vec<Node>, rules: &Rules) -> Vec<Node> {
     let key: fn(&Node) -> String = match rules.rule().merge {
-        Merge::Distinct => |item| item.value.scalar_text().map(|text| format!("={text}")).unwrap_or_default(),
+        Merge::Distinct | Merge::Named => {
+            |item| item.value.scalar_text().map(|text| format!("={text}")).unwrap_or_default()
+        }
         Merge::Unique(key) | Merge::UniqueDeep(key) => key,
         _ => return items,
     };

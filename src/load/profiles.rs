@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diag::{Diagnostic, instead};
 
-use super::node::{Entry, Node};
+use super::node::{Entry, Node, Value};
 use super::normalise::implied;
 use super::report::Report;
 use super::{LoadRequest, Selection};
@@ -56,6 +56,21 @@ pub(super) fn select(tree: &mut Node, request: &LoadRequest) {
         }
     }
     drop(take(tree, |name, _| wanted.contains(name)));
+    if request.options.selection == Selection::WithDependencies {
+        forget_wishes(tree);
+    }
+}
+
+/// Takes out dependencies that are not required on services that are not there.
+fn forget_wishes(tree: &mut Node) {
+    let there: BTreeSet<String> = tree.entries("services").map(|(name, _)| name.clone()).collect();
+    let services = tree.get_mut("services").and_then(Node::as_map_mut).into_iter().flat_map(|map| map.values_mut());
+    for service in services {
+        let Some(wanted) = service.node.get_mut("depends_on").and_then(Node::as_map_mut) else { continue };
+        let is_required =
+            |entry: &Entry| entry.node.get("required").is_none_or(|node| node.value != Value::Bool(false));
+        wanted.retain(|name, entry| there.contains(name) || is_required(entry));
+    }
 }
 
 fn take(tree: &mut Node, keep: impl Fn(&str, &Entry) -> bool) -> Vec<(String, Entry)> {

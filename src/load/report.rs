@@ -1,11 +1,12 @@
 //! The problems found so far, and the text that they point into.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::diag::{Diagnostic, Diagnostics, Severity, SourceId, SourceMap, Span};
 
 use super::node::Node;
+use super::slips;
 
 /// Problems that are kept; more tell nobody more.
 const MAX_PROBLEMS: usize = 100;
@@ -35,6 +36,10 @@ pub(super) struct Report {
     uses: BTreeMap<SourceId, (Span, &'static str)>,
     /// Values given to patterns, with the places in the patterns that they are put at.
     values: Vec<(Span, Span)>,
+    /// What is defined at a wrong place, which is told: its kind (`networks`) and name.
+    meant: BTreeSet<(String, String)>,
+    /// What is doubtful if nothing else is told of its place.
+    doubts: Vec<Diagnostic>,
 }
 
 impl Report {
@@ -114,8 +119,30 @@ impl Report {
 
     /// Returns whether an error within a span says that `key` was meant.
     pub(super) fn means(&self, span: Span, key: &str) -> bool {
-        let meant = format!("did you mean `{key}`?");
-        self.within(span).any(|problem| problem.help.as_ref() == Some(&meant))
+        let meant = [format!("did you mean `{key}`?"), format!("a space is missing after `{key}:`")];
+        // With something in it that cannot be seen.
+        let seen = |at: Span| self.sources.slice(at).chars().filter(char::is_ascii).eq(key.chars());
+        self.within(span).any(|problem| {
+            problem.help.as_ref().is_some_and(|help| meant.contains(help))
+                || problem.primary.as_ref().is_some_and(|label| seen(label.span))
+        })
+    }
+
+    /// Notes that a network, volume and so on is defined at a wrong place, which is told: nobody need miss it.
+    pub(super) fn note_meant(&mut self, kind: &str, name: &str) {
+        self.meant.insert((kind.to_owned(), name.to_owned()));
+    }
+
+    /// Returns whether something is defined at a wrong place.
+    pub(super) fn is_meant(&self, kind: &str, name: &str) -> bool {
+        self.meant.contains(&(kind.to_owned(), name.to_owned()))
+    }
+
+    /// Adds what is doubtful only if nothing is told of the line where it begins.
+    pub(super) fn doubt(&mut self, problem: Diagnostic) {
+        if self.doubts.len() < MAX_PROBLEMS {
+            self.doubts.push(problem);
+        }
     }
 
     /// Returns whether the same is told already: what an alias stands for is wrong at each place where the alias is.
@@ -138,6 +165,10 @@ impl Report {
             Some((span, text)) => problem.also(span, text),
             None => problem,
         };
+        let problem = match self.slip(&problem) {
+            Some(help) => problem.help(help),
+            None => problem,
+        };
         if self.is_told(&problem) {
             return;
         }
@@ -146,6 +177,16 @@ impl Report {
         } else {
             self.left_out += 1;
         }
+    }
+
+    /// What to do about an error in a text that is wrong because of a slip around it, whatever it should be.
+    fn slip(&self, problem: &Diagnostic) -> Option<String> {
+        let span = problem.primary.as_ref().filter(|_| problem.severity == Severity::Error)?.span;
+        let text = self.sources.text(span.source);
+        slips::swallowed(text, span.start as usize).or_else(|| {
+            let (_, help) = slips::elsewhere(self.sources.slice(span).lines().next()?)?;
+            Some(help)
+        })
     }
 
     /// Returns whether further problems are counted only, so that nobody need make them helpful.
@@ -165,6 +206,19 @@ impl Report {
 
     /// Ends the run.
     pub(super) fn finish(mut self) -> Diagnostics {
+        for doubt in std::mem::take(&mut self.doubts) {
+            let span = doubt.primary.as_ref().map(|label| label.span);
+            let is_told = span.is_some_and(|span| {
+                let primary = self.problems.iter().filter_map(|problem| problem.primary.as_ref());
+                primary.map(|label| label.span).any(|at| {
+                    let (source, line) = (at.source, self.sources.locate(at).line);
+                    source == span.source && line == self.sources.locate(span).line
+                })
+            });
+            if !is_told {
+                self.push(doubt);
+            }
+        }
         if self.left_out > 0 {
             self.problems.push(Diagnostic::error(format!("and {} more problems, not shown", self.left_out)));
         }

@@ -35,11 +35,14 @@ pub(super) fn help(text: &str, at: usize, what: &str) -> Option<Help> {
         .or_else(|| place.conflict())
         .map(Help::here)
         .or_else(|| place.blanks())
+        .or_else(|| place.sign_of_elsewhere())
+        .or_else(|| place.block_text())
         .or_else(|| place.alias().or_else(|| place.sign()).or_else(|| place.value_with_colon()).map(Help::here))
         .or_else(|| place.no_colon(what == "simple key expect ':'"))
         .or_else(|| place.no_colon_in_the_first())
         .or_else(|| place.no_colon_before_brackets())
-        .or_else(|| place.no_space().map(Help::here))
+        .or_else(|| place.no_space())
+        .or_else(|| place.no_comma())
         .or_else(|| place.quote())
         .or_else(|| place.bracket().map(Help::here))
         .or_else(|| place.column())
@@ -188,13 +191,18 @@ impl<'a> Place<'a> {
 
     /// `image nginx` or `image:nginx` as the first line of a mapping makes text of that, which the next key cannot follow.
     fn no_colon_in_the_first(&self) -> Option<Help> {
-        let [.., (_, above), (number, line)] = self.before[..] else { return None };
+        let (number, line) = *self.before.last()?;
+        let above = self.before.iter().rev().nth(1).map(|(_, above)| *above);
         let text = item(line).unwrap_or(line.trim());
         let start = self.start(line) + line.trim_end().len() - text.len();
         let column = start - self.start(line);
         // Nothing can go on in the next line behind these.
-        let ends = |value: &str| value.is_empty() || value.starts_with(['*', '"', '\'', '[', '{']);
-        let is_first = item(line).is_some() || key_and_value(above).is_some_and(|(_, value)| ends(value));
+        let ends = |value: &str| {
+            let value = without_properties(value);
+            value.is_empty() || value.starts_with(['*', '"', '\'', '[', '{'])
+        };
+        let is_first = item(line).is_some()
+            || above.is_none_or(|above| above == "---" || key_and_value(above).is_some_and(|(_, value)| ends(value)));
         if !is_first
             || column != indent(self.line)
             || key_and_value(line).is_some()
@@ -207,7 +215,9 @@ impl<'a> Place<'a> {
             Some((key, rest)) if is_key(key) => {
                 (format!("a space is missing before `{rest}` in line {number}"), key.len() + 1)
             }
-            None if is_key(word) => (format!("a colon is missing after `{word}` in line {number}"), word.len()),
+            None if is_key(word) || word == "<<" => {
+                (format!("a colon is missing after `{word}` in line {number}"), word.len())
+            }
             _ => return None,
         };
         Some(Help { words, slip: Some(start..start + length) })
@@ -231,7 +241,7 @@ impl<'a> Place<'a> {
     }
 
     /// `image:nginx`, `-"80:80"`.
-    fn no_space(&self) -> Option<String> {
+    fn no_space(&self) -> Option<Help> {
         let is_value = |rest: &str| {
             rest.starts_with(char::is_alphanumeric) || rest.starts_with(['"', '\'', '[', '{', '$', '.', '*', '&'])
         };
@@ -240,7 +250,53 @@ impl<'a> Place<'a> {
                 || line.split_once(':').is_some_and(|(key, rest)| is_key(key) && is_value(rest))
         })?;
         let sign = if line.starts_with('-') { '-' } else { ':' };
-        Some(format!("a space is missing after `{sign}` in `{line}`"))
+        let at = self.start(line) + line.find(sign).unwrap_or_default();
+        Some(Help { words: format!("a space is missing after `{sign}` in `{line}`"), slip: Some(at..at + 1) })
+    }
+
+    /// Signs that look like those of YAML, and are none: `：` of Chinese and Japanese keyboards, dashes of text processors; `//`.
+    fn sign_of_elsewhere(&self) -> Option<Help> {
+        self.both().into_iter().find_map(|line| {
+            let (at, words) = comment(line).or_else(|| elsewhere(line))?;
+            // Within a value it may be meant.
+            if at > indent(line) && key_and_value(line).is_some() {
+                return None;
+            }
+            let at = self.start(line) + at;
+            let length = self.text.get(at..)?.chars().next()?.len_utf8();
+            Some(Help { words, slip: Some(at..at + length) })
+        })
+    }
+
+    /// Text behind `|` or `>` that stands no deeper than its key.
+    fn block_text(&self) -> Option<Help> {
+        let is_block = |line: &str| {
+            let (_, value) = key_and_value(line).or_else(|| item(line).map(|value| ("", value)))?;
+            let sign = value.chars().next().filter(|sign| "|>".contains(*sign))?;
+            value[1..].chars().all(|c| c.is_ascii_digit() || "+-".contains(c)).then_some(sign)
+        };
+        let (above, number, line) = match self.before[..] {
+            [.., (_, above), (number, line)] if is_block(above).is_some() => (above, number, line),
+            [.., (_, above)] => (above, self.number(), self.line),
+            [] => return None,
+        };
+        let sign = is_block(above)?;
+        let is_text = key_and_value(line).is_none() && indent(line) <= indent(above) && !line.trim().is_empty();
+        let start = self.start(line) + indent(line);
+        is_text.then(|| Help {
+            words: format!("indent line {number}, and all of the text of `{sign}`, deeper than its key"),
+            slip: Some(start..start + line.trim().len()),
+        })
+    }
+
+    /// `{"a": "b" "c": "d"}`
+    fn no_comma(&self) -> Option<Help> {
+        let before = self.text.get(..self.at)?.trim_end();
+        let after = self.text.get(self.at..)?.chars().next()?;
+        let start =
+            before.rfind(['\n', '{', '[', ',']).filter(|start| before[*start..].starts_with(['{', '[', ',']))?;
+        let is_closed = before[start..].ends_with(['"', '\'']) && before[start..].matches(['"', '\'']).count() % 2 == 0;
+        (is_closed && matches!(after, '"' | '\'')).then(|| Help::here("a comma is missing before this".to_owned()))
     }
 
     /// A quote without its end, or text behind one.
@@ -308,17 +364,66 @@ impl<'a> Place<'a> {
         // Lines that stand deeper than this one, up to the one that it may belong to.
         let deeper = self.before.iter().rev().take_while(|(_, line)| indent(line) > here);
         let (number, line) = deeper.clone().min_by_key(|(_, line)| indent(line)).or(self.before.last())?;
+        let above = self.before.iter().rev().find(|(_, line)| indent(line) <= here);
+        // What is below this line stands where the lines before stand: so it is this line that is odd.
+        let is_own = |(_, above): &&(usize, &str)| {
+            indent(above) + 1 == here
+                && self.next().is_some_and(|next| indent(next) > here && indent(next) == indent(line))
+                && deeper.clone().count() > 0
+        };
+        if let Some((number, _)) = above.filter(is_own) {
+            return Some(self.own_odd(*number, "deeper"));
+        }
         if indent(line) == here + 1 {
+            let beside = deeper.clone().filter(|(_, other)| indent(other) == here + 1).count();
+            if beside > 1 && !self.before.iter().any(|(_, line)| indent(line) == here) {
+                return Some(self.own_odd(*number, "further left"));
+            }
             return Some(self.odd(*number, line, "deeper"));
         }
-        let (number, above) = self.before.iter().rev().find(|(_, line)| indent(line) <= here)?;
+        let (number, above) = above?;
         if indent(above) + 1 == here && deeper.count() > 0 {
             return Some(self.odd(*number, above, "further left"));
+        }
+        if let Some(help) = self.item_to_the_left() {
+            return Some(help);
         }
         let is_column = self.before.iter().any(|(_, line)| indent(line) == here);
         (here < before && !is_column).then(|| {
             Help::here("no line before stands in this column: align it with those that it belongs to".to_owned())
         })
+    }
+
+    /// The first line after this one that holds something.
+    fn next(&self) -> Option<&'a str> {
+        self.text.get(self.start(self.line)..)?.lines().skip(1).find(|line| holds(line))
+    }
+
+    /// An item further left than those before it, or than the key of its list.
+    fn item_to_the_left(&self) -> Option<Help> {
+        let here = indent(self.line);
+        if !self.line.trim_start().starts_with("- ") || here >= indent(self.previous()) {
+            return None;
+        }
+        let column = self.start(self.line) + here;
+        let slip = Some(column..column + 1);
+        let is_item = |line: &str| line.trim_start().starts_with("- ");
+        let deeper = || self.before.iter().rev().take_while(|(_, line)| indent(line) >= here);
+        let words = match deeper().find(|(_, line)| is_item(line) && indent(line) > here) {
+            Some((number, _)) => format!("this item stands further left than the one of line {number}: align the two"),
+            None => {
+                let (number, _) = self.before.last().filter(|(_, line)| line.trim_end().ends_with(':'))?;
+                format!("this item stands further left than the key of its list in line {number}: indent it")
+            }
+        };
+        Some(Help { words, slip })
+    }
+
+    /// This line is the one that is one column off.
+    fn own_odd(&self, number: usize, how: &str) -> Help {
+        let start = self.start(self.line) + indent(self.line);
+        let words = format!("line {} stands one column {how} than line {number}: align the two", self.number());
+        Help { words, slip: Some(start..start + 1) }
     }
 
     /// A line that is one column off.
@@ -341,6 +446,58 @@ impl<'a> Place<'a> {
             _ => None,
         }
     }
+}
+
+/// Returns what to do about a comment of another language, and where it is.
+pub(super) fn comment(text: &str) -> Option<(usize, String)> {
+    let start = text.len() - text.trim_start().len();
+    text[start..].starts_with("//").then(|| (start, "comments start with `#`".to_owned()))
+}
+
+/// Returns what to do about a sign in a text that looks like one of YAML's and is none, and where it is; about what cannot be seen,
+/// too.
+pub(super) fn elsewhere(text: &str) -> Option<(usize, String)> {
+    let start = text.len() - text.trim_start().len();
+    if let Some(dash) = text[start..].chars().next().filter(|c| matches!(c, '\u{2010}'..='\u{2015}' | '\u{2212}')) {
+        return Some((start, format!("write `- ` with a plain hyphen, not with `{dash}`")));
+    }
+    text.char_indices().find_map(|(at, c)| {
+        let words = match c {
+            '\u{ff1a}' => "write `: ` instead of `：`, which is another sign".to_owned(),
+            '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{ad}' => {
+                format!("take out U+{:04X}, which cannot be seen", u32::from(c))
+            }
+            '\u{a0}' | '\u{2007}' | '\u{202f}' | '\u{3000}' => {
+                format!("write a plain space, not U+{:04X}, as text from pages of the web has it", u32::from(c))
+            }
+            _ => return None,
+        };
+        Some((at, words))
+    })
+}
+
+/// Returns whether the line behind byte `at` is indented with blanks that YAML takes for text.
+pub(super) fn goes_on_with_odd_blanks(text: &str, at: usize) -> bool {
+    let next = text.get(at..).and_then(|rest| rest.lines().skip(1).find(|line| holds(line)));
+    next.and_then(|line| line.trim_start_matches(' ').chars().next()).is_some_and(char::is_whitespace)
+}
+
+/// Returns what to do where the text that begins at byte `at` goes on in a next line that was meant to be an item.
+pub(super) fn swallowed(text: &str, at: usize) -> Option<String> {
+    let start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let mut lines = text.get(start..)?.lines();
+    let line = lines.next()?;
+    let value = key_and_value(line).map(|(_, value)| value).or_else(|| item(line))?;
+    if value.is_empty()
+        || value.starts_with(['"', '\'', '[', '{', '|', '>', '*', '&', '!', '#'])
+        || value.contains(" #")
+    {
+        return None;
+    }
+    let next = lines.next().filter(|next| indent(next) > indent(line) && next.trim_start().starts_with("- "))?;
+    let number = text[..start].lines().count() + 2;
+    let align = if item(line).is_some() { "align the two" } else { "put all items into lines of their own" };
+    Some(format!("`{}` in line {number} is read as part of this text: {align}", next.trim()))
 }
 
 /// Whether a line holds more than blanks and a comment.
@@ -366,6 +523,15 @@ fn key_and_value(line: &str) -> Option<(&str, &str)> {
     let line = item(line).unwrap_or(line.trim());
     let (key, value) = line.split_once(": ").or_else(|| line.strip_suffix(':').map(|key| (key, "")))?;
     Some((key, value.trim()))
+}
+
+/// A value without its anchor, tag and comment.
+fn without_properties(value: &str) -> &str {
+    let mut rest = value;
+    while rest.starts_with(['&', '!']) {
+        rest = rest.split_once(' ').map_or("", |(_, rest)| rest.trim_start());
+    }
+    if rest.starts_with('#') { "" } else { rest }
 }
 
 /// Returns where in a line a quote is that does not end there.

@@ -216,6 +216,10 @@ impl Container<'_> {
         let mut targets: BTreeMap<String, Span> = BTreeMap::new();
         for volume in self.entry.node.items("volumes").iter().filter(|volume| volume.as_map().is_some()) {
             let spec = "05-services.md#volumes";
+            // Text that became a mapping by a slip lacks all of this.
+            if self.report.tells_of(volume.span) && volume.get("type").is_none() && volume.get("target").is_none() {
+                continue;
+            }
             if volume.get("type").is_none() {
                 self.error(volume.span, "a mount needs a `type`".to_owned(), "bind, volume or tmpfs", spec);
             }
@@ -254,6 +258,10 @@ impl Container<'_> {
     fn files(&mut self) {
         for (kind, path) in [("configs", config_target as fn(&Node) -> String), ("secrets", secret_target)] {
             for reference in self.entry.node.items(kind).iter().filter(|reference| reference.as_map().is_some()) {
+                // The name of one that stands at a wrong place is told.
+                if reference.get("source").is_none() && self.report.tells_of(reference.span) {
+                    continue;
+                }
                 if reference.str("source").is_none_or(str::is_empty) && !path(reference).is_empty() {
                     let message = format!("an entry of `{kind}` of {} needs a `source`", self.name);
                     self.error(reference.span, message, "", "05-services.md#configs");
@@ -336,7 +344,14 @@ fn same_number(a: &Value, b: &Value) -> bool {
 }
 
 fn is_pull_policy(text: &str) -> bool {
-    let every = text.strip_prefix("every_").is_some_and(|text| crate::model::quantity::parse_duration(text).is_ok());
+    // Whole numbers, each with one of these units.
+    let is_span = |text: &str| {
+        let is_plain = text.chars().all(|c| c.is_ascii_digit() || "wdhms".contains(c));
+        is_plain
+            && !text.ends_with(|c: char| c.is_ascii_digit())
+            && crate::model::quantity::parse_duration(text).is_ok()
+    };
+    let every = text.strip_prefix("every_").is_some_and(is_span);
     let words = ["", "always", "never", "missing", "if_not_present", "build", "daily", "weekly", "refresh"];
     every || words.contains(&text)
 }

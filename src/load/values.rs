@@ -67,6 +67,24 @@ pub(super) fn text(node: &mut Node, path: &Path<'_>, variables: &mut Variables<'
 /// How a variable is written.
 const FORMS: &str = "a variable is `${NAME}`, `${NAME:-default}`, `${NAME:?message}` or `${NAME:+replacement}`; write `$$` for a plain `$`";
 
+/// What was meant by a variable that lacks its end, has blanks around its name, or `:=` of a shell.
+fn almost(written: &str) -> Option<String> {
+    let rest = written.strip_prefix("${")?;
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let Some(inner) = rest.strip_suffix('}') else {
+        let name = rest.split([':', '-', '?', '+']).next().filter(|name| is_name(name))?;
+        return Some(format!("the `${{` of `{name}` has no `}}`"));
+    };
+    if inner != inner.trim() && is_name(inner.trim()) {
+        return Some(format!("did you mean `${{{}}}`?", inner.trim()));
+    }
+    let (name, word) = inner.split_once(":=").or_else(|| inner.split_once('='))?;
+    is_name(name).then(|| format!("did you mean `${{{name}:-{word}}}`?"))
+}
+
 /// What was meant by a variable with a word behind a colon, and nothing that says what the word is for.
 fn with_default(written: &str) -> Option<String> {
     let (name, word) = written.strip_prefix("${")?.strip_suffix('}')?.split_once(':')?;
@@ -79,7 +97,7 @@ fn describe(failure: &Failure, written: &str, path: &Path<'_>, span: crate::diag
     match failure {
         Failure::Format(_) => Diagnostic::error(format!("invalid interpolation format for `{path}`"))
             .at(span, "")
-            .help(with_default(written).unwrap_or_else(|| FORMS.to_owned())),
+            .help(with_default(written).or_else(|| almost(written)).unwrap_or_else(|| FORMS.to_owned())),
         other => Diagnostic::error(format!("while interpolating `{path}`: {other}")).at(span, ""),
     }
     .spec(SPEC)

@@ -320,7 +320,8 @@ pub struct Device {
     pub source: String,
     /// Path in the container.
     pub target: String,
-    /// `rwm`.
+    /// What it may be used for: some of `rwm`; empty: all of these.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub permissions: String,
     /// `x-` keys.
     #[serde(flatten)]

@@ -20,7 +20,9 @@ struct Run<'a> {
 impl Run<'_> {
     fn load(&self) -> Result<Loaded, String> {
         let text = |text: &str| if text == "MODEL" { MODEL.to_owned() } else { text.to_owned() };
-        let files = MemoryFiles::new(self.files.iter().map(|(path, content)| (format!("/w/{path}"), text(content))));
+        let mut files =
+            MemoryFiles::new(self.files.iter().map(|(path, content)| (format!("/w/{path}"), text(content))));
+        files.stdin = MODEL.into();
         let environment: BTreeMap<String, String> =
             self.environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let mut request = LoadRequest { cwd: format!("/w/{}", self.cwd).into(), environment, ..LoadRequest::default() };
@@ -115,9 +117,26 @@ fn env_files_fill_in_what_the_process_does_not_say() {
     run(&["--env-file", "o.env"], &[("A", "process")], "w process process - compose.yaml");
     run(&[], &[("COMPOSE_ENV_FILES", "o.env,sub/.env")], "subname sub sub - compose.yaml");
     run(&[], &[("COMPOSE_DISABLE_ENV_FILE", "1")], "w - - - compose.yaml");
+    run(&[], &[("COMPOSE_DISABLE_ENV_FILE", "off")], "cwdname cwd - onlycwd compose.yaml");
+    let wrong = "`COMPOSE_DISABLE_ENV_FILE` must be `true` or `false`, not `x`";
+    run(&[], &[("COMPOSE_DISABLE_ENV_FILE", "x")], wrong);
     run(&["--env-file", "nope.env"], &[], "`nope.env` could not be read: not found");
+    // Standard input is in no directory: the first file that is in one counts.
+    run(&["-f", "-"], &[], "cwdname cwd - onlycwd -");
+    run(&["-f", "-", "-f", "sub/x.yaml"], &[], "subname sub sub - -,sub/x.yaml");
+    run(&[], &[("COMPOSE_FILE", "-:sub/x.yaml")], "cwdname cwd sub onlycwd -,sub/x.yaml");
     run(&["-f", "."], &[], "`.` could not be read: not found");
     run(&["-f", "sub"], &[], "`sub` could not be read: not found");
+}
+
+#[test]
+fn dot_env_that_says_that_there_is_none_is_about_the_command_only() {
+    let files: &[(&str, &str)] = &[
+        (".env", "A=cwd\nCOMPOSE_FILE=sub/x.yaml\nCOMPOSE_PROJECT_NAME=own\nCOMPOSE_DISABLE_ENV_FILE=1\n"),
+        ("sub/.env", "B=sub\n"),
+        ("sub/x.yaml", "MODEL"),
+    ];
+    Run { files, ..Run::default() }.gives("own - - - sub/x.yaml");
 }
 
 #[test]

@@ -133,13 +133,8 @@ pub(in crate::load) fn target(node: &Node) -> String {
 }
 
 /// Makes a short device long: `SOURCE[:TARGET[:PERMISSIONS]]`, or a CDI name.
-pub(super) fn device(mut node: Node, report: &mut Report) -> Vec<Node> {
-    let Some(text) = node.as_str() else {
-        if node.as_map().is_some_and(|map| !map.contains_key("permissions")) {
-            node.set("permissions", Value::Str("rwm".to_owned()));
-        }
-        return vec![node];
-    };
+pub(super) fn device(node: Node, report: &mut Report) -> Vec<Node> {
+    let Some(text) = node.as_str() else { return vec![node] };
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, permissions) = match parts.as_slice() {
         [source] => (*source, *source, "rwm"),

@@ -49,7 +49,7 @@ pub(super) static TABLE: &[Rule] = &[
     row("services.*.build.additional_contexts", Open, "build.md#additional_contexts").long(long::CONTEXTS),
     row("services.*.build.args", Open, "build.md#args").long(long::ARGUMENTS),
     row("services.*.build.args.*", Scalar, "build.md#args").merge(Merge::Replace).or_null(),
-    row("services.*.build.extra_hosts", List, "build.md#extra_hosts").long(long::EXTRA_HOSTS).merge(Merge::Distinct),
+    row("services.*.build.extra_hosts", List, "build.md#extra_hosts").long(long::EXTRA_HOSTS).merge(Merge::Named),
     row("services.*.build.extra_hosts.[]", Text, "build.md#extra_hosts").long(long::EXTRA_HOST),
     row("services.*.build.labels", Open, "build.md#labels").long(long::LABELS),
     row("services.*.build.no_cache_filter", List, "build.md#no_cache_filter").long(long::ONE_OR_MORE).merge(Merge::Distinct),
@@ -83,7 +83,7 @@ pub(super) static TABLE: &[Rule] = &[
     row("services.*.environment.*", Scalar, "05-services.md#environment").merge(Merge::Replace).or_null(),
     row("services.*.expose", List, "05-services.md#expose").merge(Merge::Distinct),
     row("services.*.expose.[]", TextOrNumber, "05-services.md#expose").long(long::EXPOSE),
-    row("services.*.extra_hosts", List, "05-services.md#extra_hosts").long(long::EXTRA_HOSTS).merge(Merge::Distinct),
+    row("services.*.extra_hosts", List, "05-services.md#extra_hosts").long(long::EXTRA_HOSTS).merge(Merge::Named),
     row("services.*.extra_hosts.[]", Text, "05-services.md#extra_hosts").long(long::EXTRA_HOST),
     row("services.*.extends", Map, "05-services.md#extends").long(extends::LONG)
         .expected("the name of a service, or a mapping with `service` and `file`"),

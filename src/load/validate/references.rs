@@ -18,6 +18,7 @@ pub(in crate::load) fn references(tree: &Node, disabled: &Disabled, report: &mut
                 let defined = tree.get(kind);
                 // What has another form, which is told, may well be meant to define it.
                 let is_known = defined.is_none_or(|defined| defined.is_null() || defined.as_map().is_some());
+                let is_known = is_known && !report.is_meant(kind, &target);
                 if is_known && defined.is_none_or(|map| map.get(&target).is_none()) {
                     report.push(undefined(tree, &container, kind, &target, span));
                 }
@@ -26,7 +27,10 @@ pub(in crate::load) fn references(tree: &Node, disabled: &Disabled, report: &mut
     }
     for (name, service) in tree.entries("services") {
         for (target, entry) in service.node.entries("depends_on") {
-            if tree.get("services").is_some_and(|services| services.get(target).is_some()) {
+            let is_there = tree.get("services").is_some_and(|services| services.get(target).is_some());
+            // What is wrong about the entry is told, or that its service stands elsewhere.
+            let is_told = entry.node.as_map().is_none();
+            if is_there || is_told || report.is_meant("services", target) {
                 continue;
             }
             let wish = Wish::new(&service.node, target, entry.key, report);
