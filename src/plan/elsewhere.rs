@@ -1,7 +1,7 @@
 //! What stands behind a service of another project that somebody reaches for: by `external_links`, or by an ambassador. Pure.
 
 use crate::diag::instead;
-use crate::graph::Off;
+use crate::graph::{Off, Service};
 use crate::ids::{ProjectName, ServiceName};
 use crate::model::Export;
 
@@ -32,12 +32,9 @@ impl Standing {
     pub fn of(view: Option<&ProjectView<'_>>, service: &ServiceName, port: Option<u16>) -> Self {
         let Some(ProjectView { desired, observed }) = view else { return Self::NoProject };
         let services = &desired.graph.services;
-        let export = match services.get(service) {
-            Some(found) => &found.export,
-            None => {
-                let none = || Self::NoService(instead(service.as_str(), services.keys().map(ServiceName::as_str)));
-                return desired.graph.off(service).map_or_else(none, Self::Off);
-            }
+        let Some(Service { export, .. }) = services.get(service) else {
+            let none = || Self::NoService(instead(service.as_str(), services.keys().map(ServiceName::as_str)));
+            return desired.graph.off(service).map_or_else(none, Self::Off);
         };
         match export {
             Export::Nothing => return Self::NotExported,

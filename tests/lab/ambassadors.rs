@@ -425,7 +425,7 @@ secrets:
     assert!(!told.contains("`signed`") && !told.contains("`pinned`"), "{told}");
     // What can be known before anything is made is refused.
     project.rewrite(&yaml.replacen("ca: authority", "ca: site", 1));
-    let place = "compose.yaml:7:88";
+    let place = "compose.yaml:7:84";
     project
         .orch(&["up", "-d"])
         .refused(1, &["authorities cannot be used: the file holds no certificate in PEM", place]);
