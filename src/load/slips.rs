@@ -408,13 +408,12 @@ impl<'a> Place<'a> {
         let column = self.start(self.line) + here;
         let slip = Some(column..column + 1);
         let is_item = |line: &str| line.trim_start().starts_with("- ");
-        let deeper = || self.before.iter().rev().take_while(|(_, line)| indent(line) >= here);
-        let words = match deeper().find(|(_, line)| is_item(line) && indent(line) > here) {
-            Some((number, _)) => format!("this item stands further left than the one of line {number}: align the two"),
-            None => {
-                let (number, _) = self.before.last().filter(|(_, line)| line.trim_end().ends_with(':'))?;
-                format!("this item stands further left than the key of its list in line {number}: indent it")
-            }
+        let mut deeper = self.before.iter().rev().take_while(|(_, line)| indent(line) >= here);
+        let words = if let Some((number, _)) = deeper.find(|(_, line)| is_item(line) && indent(line) > here) {
+            format!("this item stands further left than the one of line {number}: align the two")
+        } else {
+            let (number, _) = self.before.last().filter(|(_, line)| line.trim_end().ends_with(':'))?;
+            format!("this item stands further left than the key of its list in line {number}: indent it")
         };
         Some(Help { words, slip })
     }

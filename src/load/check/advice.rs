@@ -100,8 +100,7 @@ fn of_named(path: &Path<'_>, rules: &Rules, value: &Value) -> Option<String> {
             let owners = owners(parent).unwrap_or_default();
             Some(format!("`{name}` is a key of {owners}: indent it below the name of one"))
         }
-        (Path::Key(Path::Key(..), "depends_on"), Value::Null)
-        | (Path::Key(Path::Key(_, "depends_on"), _), Value::Null) => {
+        (Path::Key(Path::Key(..), "depends_on") | Path::Key(Path::Key(_, "depends_on"), _), Value::Null) => {
             Some("write a list of names, or what is waited for: `condition: service_started`".to_owned())
         }
         (Path::Key(Path::Key(_, "depends_on"), _), Value::Str(word)) if word.starts_with("service_") => {
