@@ -42,33 +42,62 @@ const GRACE: Duration = Duration::from_secs(10);
 /// The one-offs that are left alone although their main container does not run, by their digits.
 #[derive(Debug, Default)]
 pub(in crate::agent) struct Unstarted {
-    /// Until when; `None`: as long as somebody works at it.
-    until: Mutex<BTreeMap<String, Option<Instant>>>,
+    alone: Mutex<Alone>,
     changed: Notify,
+}
+
+/// Which one-offs are left alone at one time.
+#[derive(Debug, Clone, Default)]
+struct Alone {
+    /// Until when; `None`: as long as somebody works at it.
+    until: BTreeMap<String, Option<Instant>>,
+    /// How often somebody has begun or ended to work at one.
+    changes: u64,
 }
 
 impl Unstarted {
     /// Leaves one alone while the result lives, and for a while after that.
     pub(super) fn hold<'a>(&'a self, slug: &'a str) -> Held<'a> {
-        self.lock().insert(slug.to_owned(), None);
+        self.change(|until| until.insert(slug.to_owned(), None));
         Held { all: self, slug }
     }
 
     pub(super) fn release(&self, slug: &str) {
-        self.lock().remove(slug);
+        self.change(|until| until.remove(slug));
         self.changed.notify_one();
     }
 
-    /// Returns whether one is still made, or its main container may still be started.
-    fn is_left_alone(&self, slug: &str, main: Option<ContainerState>) -> bool {
-        let mut all = self.lock();
-        let now = Instant::now();
-        all.retain(|_, until| until.is_none_or(|until| until > now));
-        all.get(slug).is_some_and(|until| until.is_none() || main == Some(ContainerState::Created))
+    /// Returns a picture, and which are left alone in it: nobody began or ended to work at one while it was taken. A picture
+    /// from before the last container was made, beside a list from after that, would show a pod whose main container is gone.
+    fn beside<T>(&self, picture: impl Fn() -> T) -> (T, Alone) {
+        loop {
+            let before = self.lock().changes;
+            let seen = picture();
+            let alone = self.lock().clone();
+            if alone.changes == before {
+                return (seen, alone);
+            }
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Option<Instant>>> {
-        self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<String, Option<Instant>>) -> T) {
+        let mut alone = self.lock();
+        let now = Instant::now();
+        alone.until.retain(|_, until| until.is_none_or(|until| until > now));
+        change(&mut alone.until);
+        alone.changes += 1;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Alone> {
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Alone {
+    /// Returns whether one is still made at `now`, or its main container may still be started.
+    fn has(&self, slug: &str, main: Option<ContainerState>, now: Instant) -> bool {
+        let until = self.until.get(slug).filter(|until| until.is_none_or(|until| until > now));
+        until.is_some_and(|until| until.is_none() || main == Some(ContainerState::Created))
     }
 }
 
@@ -80,7 +109,7 @@ pub(super) struct Held<'a> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.all.lock().insert(self.slug.to_owned(), Some(Instant::now() + UNSTARTED));
+        self.all.change(|until| until.insert(self.slug.to_owned(), Some(Instant::now() + UNSTARTED)));
     }
 }
 
@@ -355,11 +384,11 @@ pub(in crate::agent) async fn run(shared: Arc<Shared>, stop: CancellationToken) 
     let mut ends = Ends::default();
     loop {
         pictures.mark_unchanged();
-        let everything = shared.informer.everything();
+        let (everything, alone) = shared.oneoffs.beside(|| shared.informer.everything());
         let now = Instant::now();
         let mut next: Option<Instant> = None;
         if let Some(host) = everything.hosts.get(shared.host()) {
-            for left in left(host, |slug, main| shared.oneoffs.is_left_alone(slug, main)) {
+            for left in left(host, |slug, main| alone.has(slug, main, now)) {
                 if busy.insert(left.slug.clone()) {
                     under_way.push(take_away(&shared, left).boxed());
                 }
@@ -493,6 +522,19 @@ mod tests {
         check(&pod(None, ENDED), &["web.pod"], &["web.sync", "web.pod"]);
         check(&pod(Some(ContainerState::Created), RUNS), &["web.sync", "web.pod"], &["web", "web.sync", "web.pod"]);
         assert_eq!(left(&pod(None, RUNS), |slug, _| slug == "0f"), [], "somebody is at it");
+    }
+
+    #[test]
+    fn a_picture_of_a_pod_that_is_being_made_is_not_judged_by_what_counts_once_it_is_made() {
+        let all = Unstarted::default();
+        let work = std::cell::Cell::new(Some(all.hold("0f")));
+        let (host, alone) = all.beside(|| {
+            let main = if work.take().is_some() { None } else { Some(ContainerState::Created) };
+            pod(main, ContainerState::Created)
+        });
+        assert_eq!(left(&host, |slug, main| alone.has(slug, main, Instant::now())), []);
+        let later = Instant::now() + UNSTARTED;
+        assert_eq!(left(&host, |slug, main| alone.has(slug, main, later)).len(), 1, "nobody has started it");
     }
 
     #[test]
