@@ -177,7 +177,8 @@ pub(super) async fn health_is_observed(world: &dyn World) {
     test.push("out all is well; exit 0".to_owned());
     spec.container.healthcheck = Some(Healthcheck {
         test,
-        interval: Some(Duration::from_millis(200)),
+        // Before the first check there is time to see that there was none, also on a busy machine.
+        interval: Some(Duration::from_secs(3)),
         timeout: Some(Duration::from_secs(5)),
         retries: Some(1),
         start_period: None,
