@@ -169,6 +169,11 @@ impl Node {
         self.as_map().and_then(|map| map.get(key)).map(|entry| &entry.node)
     }
 
+    /// Returns whether this is a mapping that has a key, and not only to say that it is not there.
+    pub(super) fn says(&self, key: &str) -> bool {
+        self.get(key).is_some_and(|value| value.tag != Some(Tag::Reset))
+    }
+
     /// Returns the value of a key, if this is a mapping that has it.
     pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
         self.as_map_mut().and_then(|map| map.get_mut(key)).map(|entry| &mut entry.node)

@@ -19,7 +19,7 @@ pub(super) fn gpus(node: Node, _: &mut Report) -> Node {
 
 /// A request that says neither how many nor which is for all.
 pub(super) fn request(mut node: Node, _: &mut Report) -> Vec<Node> {
-    if node.as_map().is_some() && node.get("count").is_none() && node.get("device_ids").is_none() {
+    if node.as_map().is_some() && !node.says("count") && !node.says("device_ids") {
         node.set("count", Value::Int(ALL));
     }
     vec![node]

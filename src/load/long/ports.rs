@@ -16,13 +16,15 @@ pub(in crate::load) type Problem = (String, std::ops::Range<usize>);
 /// Makes a short port long; a range of targets becomes several. Long ones get their defaults.
 pub(super) fn port(mut node: Node, report: &mut Report) -> Vec<Node> {
     let text = match &node.value {
-        Value::Map(map) => {
+        Value::Map(_) => {
             if !report.takes_ports(1, node.span) {
                 return Vec::new();
             }
             let defaults = [("mode", "ingress"), ("protocol", "tcp")];
-            for (key, value) in defaults.into_iter().filter(|(key, _)| !map.contains_key(*key)).collect::<Vec<_>>() {
-                node.set(key, Value::Str(value.to_owned()));
+            for (key, value) in defaults {
+                if !node.says(key) {
+                    node.set(key, Value::Str(value.to_owned()));
+                }
             }
             return vec![node];
         }
