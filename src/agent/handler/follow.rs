@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use indexmap::IndexMap;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep_until};
 
@@ -354,14 +355,11 @@ fn unfinished(desired: &Desired, pod: &PodStatus, now: Duration) -> Option<Strin
 
 /// Says what is wrong with things; of those with which the same is, it is said once.
 fn by_message<'a>(told: impl Iterator<Item = (impl fmt::Display, &'a String)>) -> Vec<String> {
-    let mut messages: Vec<(&String, String)> = Vec::new();
+    let mut messages: IndexMap<&String, Vec<String>> = IndexMap::new();
     for (what, message) in told {
-        match messages.iter_mut().find(|(known, _)| *known == message) {
-            Some((_, of)) => *of = format!("{of}, {what}"),
-            None => messages.push((message, what.to_string())),
-        }
+        messages.entry(message).or_default().push(what.to_string());
     }
-    messages.into_iter().map(|(message, of)| format!("{of}: {message}")).collect()
+    messages.into_iter().map(|(message, of)| format!("{}: {message}", of.join(", "))).collect()
 }
 
 /// Returns whether two sentences are about the same container.
